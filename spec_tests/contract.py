@@ -1,0 +1,375 @@
+"""The border between the suite and an implementation.
+
+An implementation is a Python module or object. It provides some of the functions below, under these names; nothing
+is subclassed and nothing is registered. Each chapter of SPEC.md is a capability: a chapter is claimed as soon as one
+of its functions exists (or when `CLAIMS` names it), and a claimed chapter is tested whole.
+
+Plain data crosses the border. Chapters T M S A B speak numbers, strings, lists, dicts and float64 NumPy arrays;
+torch tensors and a Hugging Face model appear in E and L only. Randomness comes in as an integer seed or as explicit
+uniform draws. A penalty or a loss returns its gradient beside its value, so that a dead gradient shows.
+
+Errors that a clause asks for are ValueError or LookupError (KeyError included), with a message that names the culprit.
+
+Shapes: T tokens of one edit, n the input width and m the output width of an edited matrix, L languages, B examples,
+P predicted positions, V vocabulary or classes. A matrix W maps n inputs to m outputs; torch stores it as (m, n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Role = Literal["update", "retain"]
+Masks = Literal["none", "language", "shared"]
+
+#: The functions of each chapter. E's `factors` belongs to the capability `factored`.
+NAMES: dict[str, tuple[str, ...]] = {
+    "T": ("parallel",),
+    "M": ("succ", "hit", "metrics", "breakdown", "aggregate"),
+    "S": ("evaluation_pairs", "training_triples"),
+    "A": ("apply_mask", "gate", "gate_probability", "mask_penalty", "mask_factors", "mask_factors_gradient"),
+    "B": ("initial_masks", "editor_shapes"),
+    "E": (
+        "make_editor",
+        "parameters",
+        "mask_parameters",
+        "optimizer_groups",
+        "capture",
+        "transform",
+        "edit",
+        "dense",
+        "raw_logits",
+        "edited_logits",
+        "losses",
+        "train_step",
+    ),
+    "L": ("rel_loss", "loc_loss"),
+}
+
+#: Capabilities beside the chapters: claimed by naming them in `CLAIMS`.
+CAPABILITIES: dict[str, str] = {
+    "batched": "E8: independent edits are computed in one batch",
+    "factored": "B4: an edit is held as factors of O(T·(n+m)); provides `factors`",
+}
+
+#: Rulings with named alternatives; the first is what SPEC.md requires. An implementation declares another one in
+#: `RULINGS`, is tested against it, and the table shows the declared deviation.
+RULINGS: dict[str, tuple[str, ...]] = {
+    "kl_direction": ("paper", "released"),
+    "penalty": ("sum", "mean"),
+    "mask_scale": ("none", "learned"),
+    "con_positions": ("mask", "all"),
+    "subject": ("parallel", "edit-language"),
+    "knowledge_editor_condition": ("input+label", "input"),
+}
+
+
+class Example(TypedDict):
+    """One member of the corpus: a fact said in a language. `fact` is the same for all parallel examples."""
+
+    id: str
+    fact: str
+    language: str
+    #: Raw and desired prediction, where a test is about them (T3); an implementation may ignore both.
+    raw: NotRequired[int]
+    desired: NotRequired[int]
+
+
+class Outcome(TypedDict):
+    """One judged prediction of an edited model: `edit` and `edit_language` say which edit, `language` is that of the input."""
+
+    edit: str
+    edit_language: str
+    role: Role
+    language: str
+    hit: bool
+
+
+class Pair(TypedDict):
+    """One edit of an evaluation, with the sampled ids of its update and retain inputs."""
+
+    edit: str
+    update: list[str]
+    retain: list[str]
+
+
+class IdTriple(TypedDict):
+    """One training example: the ids of x_e, x_u and x_r."""
+
+    edit: str
+    update: str
+    retain: str
+
+
+class Input(TypedDict):
+    """One unpadded model input: token ids with their special tokens, and the positions that are predicted."""
+
+    input_ids: list[int]
+    positions: list[int]
+
+
+class Request(Input):
+    """An edit request (T5): the input, one desired token or class per position, and the editing language."""
+
+    labels: list[int]
+    language: str
+
+
+class Triple(TypedDict):
+    """One training example as a model sees it. The update input has as many positions as the edit has labels."""
+
+    edit: Request
+    update: Input
+    retain: Input
+
+
+class Losses(TypedDict):
+    """Weighted parts of one training objective (chapter L), averaged over the batch; total = rel + loc + mask."""
+
+    rel: float
+    loc: float
+    mask: float
+    total: float
+
+
+class SelfDescription(Protocol):
+    """What an implementation may say about itself; each attribute may be missing."""
+
+    #: Chapters and capabilities that it claims, for example {"M", "S", "batched"}; else the chapters are inferred.
+    CLAIMS: frozenset[str]
+    #: Declared alternatives, for example {"kl_direction": "released"}.
+    RULINGS: Mapping[str, str]
+    #: The editors that chapter E tests, of "mend", "editable_training", "knowledge_editor", "finetuning".
+    EDITORS: Sequence[str]
+
+
+class Task(Protocol):
+    """Chapter T. T2, T4, T5 and T6 are about editors and are tested through chapter E's functions."""
+
+    def parallel(
+        self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None
+    ) -> list[str]:
+        """Ids of I(x), x itself included, in any order; within `languages` where given.
+
+        Errors: an unknown id; a corpus with two examples of one fact in one language.
+        """
+
+
+class Metrics(Protocol):
+    """Chapter M. All rates are fractions in [0, 1]."""
+
+    def succ(self, acc: float, con: float) -> float:
+        """The harmonic mean of acc and con."""
+
+    def hit(
+        self, predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: Role
+    ) -> bool:
+        """Whether one padded row of predictions hits; all three of one length. `expected` is y_e or the raw prediction."""
+
+    def metrics(
+        self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """{"acc", "con", "succ"} over the editing languages in `outcomes`, or over exactly `languages`.
+
+        Errors (M10): a requested language, or a role of it, without outcomes; no outcomes at all.
+        """
+
+    def breakdown(
+        self, outcomes: Sequence[Outcome], by: Literal["edit_language", "language"]
+    ) -> dict[str, dict[str, float]]:
+        """{"acc", "con", "succ"} per editing language (l → all), or per language of the input (→ l)."""
+
+    def aggregate(self, runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """{"acc", "con", "succ"} of several runs, each given with its acc and con."""
+
+
+class Sampling(Protocol):
+    """Chapter S. Results are ids; the order of `corpus` carries no meaning."""
+
+    def evaluation_pairs(
+        self,
+        corpus: Sequence[Example],
+        edit_languages: Sequence[str],
+        update_languages: Sequence[str],
+        n_update: int,
+        n_retain: int,
+        seed: int,
+        limit: int | None = None,
+    ) -> list[Pair]:
+        """The edits of an evaluation with their inputs; `limit` bounds the number of edits (S9).
+
+        x_u may be drawn with replacement (then n_update of them) or without (then at most |I(x_e)|).
+        """
+
+    def training_triples(
+        self,
+        corpus: Sequence[Example],
+        languages: Sequence[str],
+        n: int,
+        seed: int,
+        validate_every: int | None = None,
+    ) -> list[IdTriple]:
+        """The first `n` triples of a training on `languages`; a validation is sampled after every `validate_every`."""
+
+
+class MaskAlgebra(Protocol):
+    """Chapter A. Gates are hard concrete with beta 2/3, gamma -0.1, zeta 1.1 unless given."""
+
+    def apply_mask(self, w: Array, m: Array) -> Array:
+        """mask(W, m) for arrays of one shape."""
+
+    def gate(
+        self,
+        log_alpha: Array,
+        uniforms: Array | None = None,
+        beta: float = 2 / 3,
+        gamma: float = -0.1,
+        zeta: float = 1.1,
+    ) -> Array:
+        """The gates: sampled from the `uniforms` in (0, 1) (training), or deterministic where None (test)."""
+
+    def gate_probability(
+        self, log_alpha: Array, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1
+    ) -> Array:
+        """The probability that each gate is not zero."""
+
+    def mask_penalty(
+        self, log_alpha: Mapping[str, Mapping[str, Array]], weight: float
+    ) -> tuple[float, dict[str, dict[str, Array]]]:
+        """L_mask and its gradient, for {matrix: {"x": (L, n), "delta": (L, m)}}; the gradient has the same structure.
+
+        Under penalty = "mean" the mean over all gates of all languages and matrices.
+        """
+
+    def mask_factors(
+        self,
+        log_alpha: Mapping[str, Array],
+        languages: Sequence[str],
+        language: str,
+        x: Array,
+        delta: Array,
+        seed: int | None = None,
+    ) -> tuple[Array, Array]:
+        """mask(x, m_x) and mask(δ, m_δ) of one edit in `language`, for x (T, n) and δ (T, m).
+
+        `log_alpha` is {"x": (L, n), "delta": (L, m)}, with rows in the order of `languages`; under
+        mask_scale = "learned" also "x_scale" and "delta_scale" of these shapes, which multiply the gates.
+        With a seed the gates are sampled, one draw for the edit; without, they are the deterministic ones.
+        """
+
+    def mask_factors_gradient(
+        self,
+        log_alpha: Mapping[str, Array],
+        languages: Sequence[str],
+        language: str,
+        x: Array,
+        delta: Array,
+        grad_x: Array,
+        grad_delta: Array,
+        seed: int | None = None,
+    ) -> dict[str, Array]:
+        """Gradient of Σ grad_x ⊙ x' + Σ grad_delta ⊙ δ' for (x', δ') = mask_factors(...), structured as `log_alpha`."""
+
+
+class Budget(Protocol):
+    """Chapter B. `shapes` maps each edited matrix to (n, m)."""
+
+    def initial_masks(
+        self, shapes: Mapping[str, tuple[int, int]], languages: Sequence[str]
+    ) -> dict[str, dict[str, Array]]:
+        """All parameters of freshly made masks: {matrix: {"x": (L, n), "delta": (L, m), ...}}."""
+
+    def editor_shapes(
+        self, shapes: Mapping[str, tuple[int, int]], languages: Sequence[str], masks: Masks
+    ) -> dict[str, tuple[int, ...]]:
+        """The shapes of every parameter and buffer of a MEND editor (the raw model's not included)."""
+
+
+class Editors(Protocol):
+    """Chapter E. `editor` and `edits` are the implementation's own objects; the suite only hands them back.
+
+    Models come from transformers, in float32 or float64, on the CPU, with dropout 0; the same object may be given
+    to several editors. Matrices go by the model's own parameter names ("bert.encoder.layer.1.output.dense.weight").
+    """
+
+    def make_editor(
+        self,
+        name: str,
+        model: torch.nn.Module,
+        edited: Sequence[str],
+        languages: Sequence[str],
+        masks: Masks = "none",
+        seed: int = 0,
+        inner_lr: float | None = None,
+    ) -> Any:
+        """An untrained editor of `model`'s parameters `edited`; `inner_lr` overrides the initial inner learning rate.
+
+        `languages` are those that an edit may come from. Errors: an unknown name; a parameter that does not exist.
+        """
+
+    def parameters(self, editor: Any) -> dict[str, torch.Tensor]:
+        """The live trainable tensors, masks included; the suite may overwrite them in place."""
+
+    def mask_parameters(self, editor: Any) -> dict[str, dict[str, torch.Tensor]]:
+        """The live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}} (L = 1 when shared); {} without masks."""
+
+    def optimizer_groups(self, editor: Any) -> list[list[str]]:
+        """For each parameter group of each optimiser, the names (of `parameters`) that it updates."""
+
+    def capture(self, editor: Any, request: Request) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Per matrix the input x (T, n) and δ (T, m), the gradient of the request's cross entropy at the output.
+
+        The cross entropy is the mean over the request's positions. Rows whose gradient is zero may be left out.
+        """
+
+    def transform(
+        self, editor: Any, matrix: str, x: torch.Tensor, delta: torch.Tensor, language: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(x̃, δ̃) = g(mask(x), mask(δ)) of MEND for x (T, n) and δ (T, m), with the gates of test time."""
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        """One independent edit for each request, as at test time; the model stays as it is."""
+
+    def dense(self, editor: Any, edits: Any, index: int) -> dict[str, torch.Tensor]:
+        """ΔW of one edit per edited matrix, (m, n) as torch stores it: the edited weight is W + ΔW."""
+
+    def factors(self, editor: Any, edits: Any, index: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Capability `factored`: per matrix U (r, n) and V (r, m) with ΔW = Vᵀ U."""
+
+    def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        """For each input the raw model's logits (P, V) at its positions."""
+
+    def edited_logits(
+        self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]
+    ) -> list[torch.Tensor]:
+        """For each input the logits (P, V) at its positions under one edit."""
+
+    def losses(
+        self, editor: Any, triples: Sequence[Triple], seed: int
+    ) -> tuple[Losses, dict[str, torch.Tensor | None]]:
+        """The training objective of a batch at λ_rel 0.1, λ_loc 1, λ_mask 1, and its gradient for every parameter.
+
+        The seed draws the gates. Nothing is changed by the call.
+        """
+
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        """One optimiser step on a batch; afterwards the live tensors hold the new values."""
+
+
+class Objectives(Protocol):
+    """Chapter L, on float64 tensors. An example's loss is the mean over its positions; a batch's, over its examples."""
+
+    def rel_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, weight: float
+    ) -> tuple[float, torch.Tensor]:
+        """L_rel for logits (B, P, V), labels (B, P), mask (B, P) (False is padding); with the gradient of the logits."""
+
+    def loc_loss(
+        self, edited: torch.Tensor, raw: torch.Tensor, mask: torch.Tensor, weight: float
+    ) -> tuple[float, torch.Tensor, torch.Tensor | None]:
+        """L_loc for two logits (B, P, V); with the gradient of the edited ones, and of the raw ones (None or zeros)."""
