@@ -306,9 +306,12 @@ class Editors(Protocol):
         masks: Masks = "none",
         seed: int = 0,
         inner_lr: float | None = None,
+        lr: float | None = None,
     ) -> Any:
         """An untrained editor of `model`'s parameters `edited`; `inner_lr` overrides the initial inner learning rate.
 
+        `lr` overrides the learning rate of the editor's own network (MEND's transform); masks and inner learning
+        rates keep theirs. The paper's 1e-6 is made for 500,000 steps and E10 has under a hundred.
         `languages` are those that an edit may come from. Errors: an unknown name; a parameter that does not exist.
         """
 
