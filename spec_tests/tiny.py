@@ -1,0 +1,250 @@
+"""Tiny random models and requests for chapters E and L, and what the suite itself knows about them.
+
+Every model is handed out as a fresh copy, so that an implementation that leaves traces harms its own test only.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+from spec_tests.contract import Input, Request, Triple
+
+LANGUAGES = ("en", "de", "fr")
+CLASSES = 3
+_VOCABULARY, _FIRST_WORD, _MASK = 60, 5, 4
+_BEGIN_END = {"bert": (2, 3), "square": (2, 3), "classifier": (2, 3), "wide": (2, 3), "roberta": (0, 2)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A raw model and the matrices that are edited in it."""
+
+    kind: str
+    model: torch.nn.Module
+    edited: tuple[str, ...]
+
+    @property
+    def classifies(self) -> bool:
+        return self.kind == "classifier"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(n, m) of each edited matrix."""
+        weights = dict(self.model.named_parameters())
+        return {matrix: (weights[matrix].shape[1], weights[matrix].shape[0]) for matrix in self.edited}
+
+
+@functools.cache
+def _setting(kind: str, dtype: torch.dtype) -> Setting:
+    hidden, inner, layers = {"square": (16, 16, 2), "wide": (256, 512, 2)}.get(kind, (16, 24, 3))
+    sizes = {
+        "vocab_size": _VOCABULARY,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 40,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        # Wide enough that logits differ between inputs and an edit is felt.
+        "initializer_range": 0.3 if hidden < 100 else 0.05,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20230527)
+        if kind == "classifier":
+            model: torch.nn.Module = BertForSequenceClassification(BertConfig(**sizes, num_labels=CLASSES))
+        elif kind == "roberta":
+            special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+            model = XLMRobertaForMaskedLM(XLMRobertaConfig(**sizes, **special))
+        else:
+            model = BertForMaskedLM(BertConfig(**sizes))
+    names = [name for name, _ in model.named_parameters()]
+    edited = tuple(
+        name
+        for layer in range(layers - 2, layers)
+        for name in names
+        if f"encoder.layer.{layer}." in name and name.endswith((".output.dense.weight", ".intermediate.dense.weight"))
+        if ".attention." not in name
+    )
+    return Setting(kind, model.eval().to(dtype), edited)
+
+
+def setting(kind: str = "bert", dtype: torch.dtype = torch.float64) -> Setting:
+    """One of bert, square (n = m), classifier, roberta (position ids depend on padding) and wide, in a fresh copy."""
+    made = _setting(kind, dtype)
+    return Setting(kind, copy.deepcopy(made.model), made.edited)
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def make_input(kind: str, rng: np.random.Generator, positions: int | None = None, words: int | None = None) -> Input:
+    """A random input; a masked language model gets `positions` adjacent [MASK] tokens, a classifier its first token."""
+    begin, end = _BEGIN_END[kind]
+    words = int(rng.integers(2, 7)) if words is None else words
+    tokens = [int(token) for token in rng.integers(_FIRST_WORD, _VOCABULARY, size=words)]
+    if kind == "classifier":
+        return {"input_ids": [begin, *tokens, end], "positions": [0]}
+    positions = int(rng.integers(1, 4)) if positions is None else positions
+    start = int(rng.integers(0, words + 1))
+    tokens[start:start] = [_MASK] * positions
+    return {"input_ids": [begin, *tokens, end], "positions": list(range(start + 1, start + 1 + positions))}
+
+
+def make_request(
+    kind: str,
+    rng: np.random.Generator,
+    language: str | None = None,
+    positions: int | None = None,
+    words: int | None = None,
+) -> Request:
+    one = make_input(kind, rng, positions, words)
+    low, high = (0, CLASSES) if kind == "classifier" else (_FIRST_WORD, _VOCABULARY)
+    labels = [int(label) for label in rng.integers(low, high, size=len(one["positions"]))]
+    return {**one, "labels": labels, "language": language or str(rng.choice(LANGUAGES))}
+
+
+def make_triple(kind: str, rng: np.random.Generator, language: str | None = None) -> Triple:
+    request = make_request(kind, rng, language)
+    update = make_input(kind, rng, positions=len(request["labels"]))
+    return {"edit": request, "update": update, "retain": make_input(kind, rng)}
+
+
+# --- what the suite knows ---------------------------------------------------------------------------------------------
+
+
+def logits_of(model: torch.nn.Module, one: Input) -> torch.Tensor:
+    """The model's own logits (P, V) for one unpadded input."""
+    ids = torch.tensor([one["input_ids"]])
+    output = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    return output[None] if output.dim() == 1 else output[one["positions"]]
+
+
+def cross_entropy(logits: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
+    """A mean over positions."""
+    return -torch.log_softmax(logits, -1)[torch.arange(len(labels)), list(labels)].mean()
+
+
+def with_update(model: torch.nn.Module, update: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """A copy of the model with W + ΔW."""
+    edited = copy.deepcopy(model)
+    weights = dict(edited.named_parameters())
+    with torch.no_grad():
+        for matrix, delta in update.items():
+            weights[matrix] += delta
+    return edited
+
+
+def gradients(model: torch.nn.Module, matrices: Sequence[str], request: Request) -> dict[str, torch.Tensor]:
+    """Autograd's gradient of the request's cross entropy for each matrix, on a copy of the model."""
+    own = copy.deepcopy(model).requires_grad_(True)
+    weights = dict(own.named_parameters())
+    loss = cross_entropy(logits_of(own, request), request["labels"])
+    found = torch.autograd.grad(loss, [weights[matrix] for matrix in matrices])
+    return dict(zip(matrices, found, strict=True))
+
+
+def layer_norm(rows: torch.Tensor) -> torch.Tensor:
+    """Rows with mean 0 and variance 1."""
+    centred = rows - rows.mean(-1, keepdim=True)
+    return centred / centred.square().mean(-1, keepdim=True).sqrt()
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, Any]:
+    """Everything of a model that an edit must leave alone."""
+    return {
+        "tensors": {name: value.detach().clone() for name, value in model.state_dict(keep_vars=True).items()}
+        | {name: value.detach().clone() for name, value in model.named_buffers()},
+        "modes": [module.training for module in model.modules()],
+    }
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The names of what differs between two snapshots, bit for bit."""
+    changed = [name for name, old in before["tensors"].items() if not torch.equal(old, after["tensors"][name])]
+    return changed + (["training flags"] if before["modes"] != after["modes"] else [])
+
+
+# --- on editors -------------------------------------------------------------------------------------------------------
+
+
+def make_mend(implementation: Any, world: Setting, masks: str = "none", **options: Any) -> Any:
+    languages = options.pop("languages", LANGUAGES)
+    return implementation.make_editor("mend", world.model, world.edited, languages, masks=masks, **options)
+
+
+@torch.no_grad()
+def perturb(implementation: Any, editor: Any, seed: int = 1, scale: float = 0.1) -> None:
+    """Move every vector and matrix of the editor off its start; inner learning rates keep their values."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, value in sorted(implementation.parameters(editor).items()):
+        if value.numel() > 8:
+            value.add_(scale * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype))
+
+
+@torch.no_grad()
+def set_masks(implementation: Any, editor: Any, seed: int = 2) -> None:
+    """Spread log α so that closed, open and half-open gates occur; a learned scale is spread beside it."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, arrays in sorted(implementation.mask_parameters(editor).items()):
+        for _, value in sorted(arrays.items()):
+            value.copy_(2 * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype))
+
+
+@torch.no_grad()
+def close_gates(implementation: Any, editor: Any) -> None:
+    for arrays in implementation.mask_parameters(editor).values():
+        arrays["x"].fill_(-40.0)
+        arrays["delta"].fill_(-40.0)
+
+
+def gate_values(arrays: Mapping[str, torch.Tensor], factor: str, row: int) -> torch.Tensor:
+    """The gates of test time (A3), times the learned scale where there is one (A2)."""
+    gates = (torch.sigmoid(arrays[factor][row].detach()) * 1.2 - 0.1).clamp(0, 1)
+    scale = arrays.get(f"{factor}_scale")
+    return gates if scale is None else gates * scale[row].detach()
+
+
+def outer_sum(x: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Σ_t outer(δ_t, x_t): (m, n)."""
+    total = torch.zeros(delta.shape[-1], x.shape[-1], dtype=x.dtype)
+    for x_t, delta_t in zip(x, delta, strict=True):
+        total = total + torch.outer(delta_t, x_t)
+    return total
+
+
+def rate(update: torch.Tensor, direction: torch.Tensor) -> float:
+    """The c of ΔW = -c · direction, by least squares."""
+    return -float((update * direction).sum() / direction.square().sum())
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor, what: str, rtol: float = 1e-6, atol: float = 0.0) -> None:
+    """Equal to tolerance, with a message that begins with what is compared."""
+    found, expected = found.detach(), expected.detach()
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{what}: {text}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small matrices are slower on two threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
