@@ -316,7 +316,10 @@ class Editors(Protocol):
         """
 
     def parameters(self, editor: Any) -> dict[str, torch.Tensor]:
-        """The live trainable tensors, masks included; the suite may overwrite them in place."""
+        """The live trainable tensors, masks included; the suite may overwrite them in place.
+
+        A masked editor has all parameters of its base editor under the same names, and its masks' beside them.
+        """
 
     def mask_parameters(self, editor: Any) -> dict[str, dict[str, torch.Tensor]]:
         """The live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}} (L = 1 when shared); {} without masks."""
