@@ -1,0 +1,294 @@
+"""The raw model, cut in two: a frozen trunk below the edited layers, run once per input, and the layers above it.
+
+Any encoder of the BERT kind works: a stack of layers `layer(hidden, attention_mask)`, each with an MLP of two linear
+layers, under a masked-language or a classification head. The stack, the MLPs and the head are found from the model's
+structure, and a probe input checks that trunk and upper part together compute what the model computes.
+The model is never modified: an update enters through forward hooks that live as long as one `upper` call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.masking_utils import create_bidirectional_mask
+
+from .errors import ModelError
+from .types import Input, Update
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Padded inputs at the entrance of the first edited layer.
+
+    hidden (B, S, h), attention (B, S), positions (B, P) into S, mask (B, P) with False where P is padding.
+    """
+
+    hidden: Tensor
+    attention: Tensor
+    positions: Tensor
+    mask: Tensor
+
+    def __getitem__(self, rows: slice) -> States:
+        return States(self.hidden[rows], self.attention[rows], self.positions[rows], self.mask[rows])
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen model, its encoder layers, and the parameter names of the matrices that may be edited."""
+
+    model: Any
+    layers: nn.ModuleList
+    edited: tuple[str, ...]
+    pad_id: int
+
+    @cached_property
+    def linears(self) -> dict[str, nn.Linear]:
+        """Edited parameter name → the linear layer that holds it."""
+        return {name: self.model.get_submodule(name.removesuffix(".weight")) for name in self.edited}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Edited parameter name → (n, m), input and output width."""
+        return {name: (linear.in_features, linear.out_features) for name, linear in self.linears.items()}
+
+    @cached_property
+    def first(self) -> int:
+        """The first edited layer: all below is trunk."""
+        edited = set(self.linears.values())
+        return next(i for i, layer in enumerate(self.layers) if edited & set(layer.modules()))
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the model's dtype and device."""
+        weight: Tensor = next(iter(self.linears.values())).weight
+        return weight.detach()
+
+    @torch.no_grad()
+    def trunk(self, inputs: Sequence[Input]) -> States:
+        """Pad the inputs and run the frozen part of the encoder on them."""
+        device = self.like.device
+        ids = _padded([i.ids for i in inputs], self.pad_id).to(device)
+        lengths = torch.tensor([len(i.ids) for i in inputs], device=device)
+        attention = torch.arange(ids.shape[1], device=device)[None] < lengths[:, None]
+        counts = torch.tensor([len(i.positions) for i in inputs], device=device)
+        positions = _padded([i.positions for i in inputs], 0).to(device)
+        mask = torch.arange(positions.shape[1], device=device)[None] < counts[:, None]
+        hidden = self.model.base_model.embeddings(input_ids=ids)
+        hidden = self._run(self.layers[: self.first], hidden, attention)
+        return States(hidden, attention, positions, mask)
+
+    def upper(self, states: States, update: Update | None = None) -> Tensor:
+        """Logits (B, P, V) at the predicted positions, under an update of E edits where B = E·k, or of the raw model.
+
+        Rows e·k … (e+1)·k - 1 of the batch see edit e.
+        """
+        with self._applied(update):
+            hidden = self._run(self.layers[self.first :], states.hidden, states.attention)
+        return self.head(hidden, states.positions)
+
+    def head(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Logits (B, P, V) of hidden states (B, S, h): the masked-language head at these positions, or the classes."""
+        if _is_classifier(self.model):
+            pooler = getattr(self.model.base_model, "pooler", None)
+            logits: Tensor = self.model.classifier(hidden if pooler is None else pooler(hidden))
+            return logits[:, None]
+        at = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+        vocabulary: Tensor = _language_head(self.model)(at)
+        return vocabulary
+
+    def _run(self, layers: Iterable[nn.Module], hidden: Tensor, attention: Tensor) -> Tensor:
+        mask = create_bidirectional_mask(
+            config=self.model.config, inputs_embeds=hidden, attention_mask=attention.long()
+        )
+        for layer in layers:
+            hidden = layer(hidden, mask)
+        return hidden
+
+    @contextmanager
+    def _applied(self, update: Update | None) -> Iterator[None]:
+        """While open, each edited linear computes W·h + Vᵀ(U·h): two batched products, ΔW is never formed (B4)."""
+
+        def add(u: Tensor, v: Tensor) -> Any:
+            def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+                h = inputs[0].reshape(u.shape[0], -1, u.shape[-1])
+                return output + (h @ u.mT @ v).reshape(output.shape)
+
+            return hook
+
+        factors = {} if update is None else update.factors
+        handles = [self.linears[name].register_forward_hook(add(u, v)) for name, (u, v) in factors.items()]
+        try:
+            yield
+        finally:
+            _remove(handles)
+
+
+def capture(
+    backbone: Backbone, states: States, loss_of: Callable[[Tensor], Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per edited matrix the input x (B, S, n) and δ (B, S, m), the loss gradient at the output (§3.3, clause E1).
+
+    `loss_of` maps logits (B, P, V) to one loss per row (B,). The losses are summed, so that each row's δ is its own
+    gradient whatever the batch. Weights stay frozen and no `.grad` is filled. x and δ carry no gradient themselves.
+    """
+    taken: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            output = output if output.requires_grad else output.detach().requires_grad_()
+            taken[name] = (inputs[0].detach(), output)
+            return output
+
+        return hook
+
+    handles = [linear.register_forward_hook(keep(name)) for name, linear in backbone.linears.items()]
+    try:
+        with torch.enable_grad():
+            loss = loss_of(backbone.upper(states)).sum()
+            names = list(backbone.linears)
+            deltas = torch.autograd.grad(loss, [taken[name][1] for name in names])
+    finally:
+        _remove(handles)
+    return {name: (taken[name][0], delta) for name, delta in zip(names, deltas, strict=True)}
+
+
+def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
+    """Freeze a loaded model (in place: eval mode, no gradients) and cut it below the edited layers.
+
+    `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
+    ModelError: an architecture that is not supported, or a name that does not exist.
+    """
+    layers = _layer_stack(model)
+    known = [name for i in range(len(layers)) for name in _mlp_names(model, layers[i])]
+    if isinstance(edited, int):
+        if not 1 <= edited <= len(layers):
+            raise ModelError(f"cannot edit the last {edited} layers: the model has {len(layers)}")
+        names = [name for layer in layers[-edited:] for name in _mlp_names(model, layer)]
+    else:
+        names = list(edited)
+        for name in names:
+            if name not in known:
+                raise ModelError(f"no editable matrix {name!r} in the model; there are: {', '.join(known)}")
+    model.eval()
+    model.requires_grad_(False)
+    pad_id = model.config.pad_token_id
+    backbone = Backbone(model, layers, tuple(names), 0 if pad_id is None else pad_id)
+    _check(backbone)
+    return backbone
+
+
+def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu", classes: bool = False) -> Backbone:
+    """A backbone from a folder or hub id. ModelError: no weights, no configuration, or an unsupported architecture."""
+    auto = AutoModelForSequenceClassification if classes else AutoModelForMaskedLM
+    try:
+        model = auto.from_pretrained(str(source), dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"cannot load a model from {str(source)!r}: {reason} "
+            "Expected a hub id, or a folder with config.json and model.safetensors."
+        ) from error
+    return wrap(model.to(device), edited)
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a folder or hub id. ModelError: none there, or one without a mask token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot load a tokenizer from {str(source)!r}: {reason}") from error
+    return tokenizer
+
+
+def _layer_stack(model: Any) -> nn.ModuleList:
+    """The encoder: the one list of the base model that has as many members as the config has layers."""
+    depth = getattr(model.config, "num_hidden_layers", None)
+    stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    stacks = [stack for stack in stacks if all(len(_mlp_names(model, layer)) == 2 for layer in stack)]
+    if len(stacks) != 1 or not hasattr(model.base_model, "embeddings"):
+        raise _unsupported(model)
+    return stacks[0]
+
+
+def _mlp_names(model: Any, layer: nn.Module) -> list[str]:
+    """The weights of a layer's MLP: linear maps h → intermediate and intermediate → h, in this order."""
+    h, f = getattr(model.config, "hidden_size", 0), getattr(model.config, "intermediate_size", 0)
+    prefixes = {id(module): name for name, module in model.named_modules()}
+    linears = [m for m in layer.modules() if isinstance(m, nn.Linear)]
+    up = [m for m in linears if (m.in_features, m.out_features) == (h, f)]
+    down = [m for m in linears if (m.in_features, m.out_features) == (f, h)]
+    if h == f:  # square matrices cannot be told apart by shape: the MLP comes last in a layer
+        up, down = linears[-2:-1], linears[-1:]
+    return [f"{prefixes[id(m)]}.weight" for m in (*up, *down)]
+
+
+def _is_classifier(model: Any) -> bool:
+    return hasattr(model, "classifier")
+
+
+def _language_head(model: Any) -> nn.Module:
+    """The child of the model that holds the output embeddings."""
+    decoder = model.get_output_embeddings()
+    for child in model.children():
+        if decoder is not None and child is not model.base_model and decoder in set(child.modules()):
+            head: nn.Module = child
+            return head
+    raise _unsupported(model)
+
+
+def _check(backbone: Backbone) -> None:
+    """Compare trunk and upper part with the model on one padded batch. ModelError: they differ, or do not run."""
+    model = backbone.model
+    size = min(model.config.vocab_size, 20)
+    rows = [Input(tuple((5 * i + 3) % size for i in range(length)), (0, 1)) for length in (6, 4)]
+    rows = [Input(tuple(i if i != backbone.pad_id else i + 1 for i in row.ids), row.positions) for row in rows]
+    try:
+        with torch.no_grad():
+            states = backbone.trunk(rows)
+            ours = backbone.upper(states)
+            ids = _padded([row.ids for row in rows], backbone.pad_id).to(states.hidden.device)
+            theirs = model(input_ids=ids, attention_mask=states.attention.long()).logits
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise _unsupported(model) from error
+    theirs = theirs[:, None] if _is_classifier(model) else theirs[:, :2]
+    if not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3):
+        raise _unsupported(model)
+
+
+def _unsupported(model: Any) -> ModelError:
+    name = re.sub(r"\W", "", type(model).__name__)
+    return ModelError(
+        f"{name} is not supported: looked for an encoder of layers called as layer(hidden, mask), each with one MLP of "
+        "two linear maps (hidden_size → intermediate_size → hidden_size), under a masked-language head or a "
+        "classifier; BERT, XLM-R and RoBERTa models have it"
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+def _remove(handles: Sequence[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+
+
+def fingerprint(parameters: Mapping[str, Tensor]) -> str:
+    """A short digest of named tensors: equal names and bits give equal digests."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(parameters):
+        digest.update(name.encode())
+        digest.update(parameters[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+"""The reference behind spec_tests/contract.py: `nox -s spec` tests this module as it would any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import losses as objectives
+from . import masks as lime
+from . import metrics as scoring
+from .backbone import wrap
+from .corpus import Example, ParallelCorpus
+from .editing import METHODS, Editor, Objective, edit_factors, mask_edit_factors, objective
+from .editing import edit as run_edit
+from .editing import make_editor as build
+from .editors import mend
+from .sampling import evaluation_pairs as sample_pairs
+from .sampling import training_triples as sample_triples
+from .training import adam
+from .types import EditRequest, Input, Outcome, Triple, Update
+
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "batched", "factored"})
+EDITORS = tuple(METHODS)
+
+
+# T, M, S ----------------------------------------------------------------------------------------------------------
+
+
+def _corpus(rows: Sequence[Mapping[str, Any]]) -> ParallelCorpus:
+    return ParallelCorpus.of(Example(row["fact"], row["language"], row["id"]) for row in rows)
+
+
+def parallel(corpus: Any, example: str, languages: Any = None) -> list[str]:
+    return [x.id for x in _corpus(corpus).parallel(example, languages)]
+
+
+succ = scoring.succ
+
+
+def hit(predicted: Any, expected: Any, is_mask: Any, role: str) -> bool:
+    return scoring.hit(predicted, expected, is_mask)
+
+
+def _outcomes(rows: Any) -> list[Outcome]:
+    return [Outcome(**row) for row in rows]
+
+
+def metrics(outcomes: Any, languages: Any = None) -> dict[str, float]:
+    return scoring.scores(_outcomes(outcomes), languages).as_dict()
+
+
+def breakdown(outcomes: Any, by: Any) -> dict[str, dict[str, float]]:
+    return {language: s.as_dict() for language, s in scoring.breakdown(_outcomes(outcomes), by).items()}
+
+
+def aggregate(runs: Any) -> dict[str, float]:
+    return scoring.aggregate([scoring.Scores(run["acc"], run["con"], 0.0) for run in runs]).as_dict()
+
+
+def evaluation_pairs(
+    corpus: Any, edit_languages: Any, update_languages: Any, n_update: int, n_retain: int, seed: int, limit: Any = None
+) -> list[dict[str, Any]]:
+    pairs = sample_pairs(_corpus(corpus), edit_languages, update_languages, n_update, n_retain, seed, limit)
+    return [{"edit": p.edit.id, "update": [x.id for x in p.update], "retain": [x.id for x in p.retain]} for p in pairs]
+
+
+def training_triples(
+    corpus: Any, languages: Any, n: int, seed: int, validate_every: int | None = None
+) -> list[dict[str, str]]:
+    examples = _corpus(corpus).within(languages)
+    triples = []
+    for step in range(n):
+        (t,) = sample_triples(examples, 1, seed, step)
+        triples.append({"edit": t.edit.id, "update": t.update.id, "retain": t.retain.id})
+        if validate_every and (step + 1) % validate_every == 0:
+            sample_pairs(examples, languages, languages, 1, 1, seed, limit=len(languages))
+    return triples
+
+
+# A, B -------------------------------------------------------------------------------------------------------------
+
+
+def apply_mask(w: Any, m: Any) -> Any:
+    return lime.apply_mask(torch.as_tensor(w), torch.as_tensor(m)).numpy()
+
+
+def gate(log_alpha: Any, uniforms: Any = None, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> Any:
+    u = None if uniforms is None else torch.as_tensor(uniforms)
+    return lime.gate(torch.as_tensor(log_alpha), u, beta, gamma, zeta).numpy()
+
+
+def gate_probability(log_alpha: Any, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> Any:
+    return lime.gate_probability(torch.as_tensor(log_alpha), beta, gamma, zeta).numpy()
+
+
+def _leaves(log_alpha: Mapping[str, Any], matrix: str) -> dict[str, torch.Tensor]:
+    return {f"mask.{matrix}.{part}": torch.tensor(v, requires_grad=True) for part, v in log_alpha.items()}
+
+
+def mask_penalty(log_alpha: Any, weight: float) -> tuple[float, dict[str, dict[str, Any]]]:
+    leaves = {matrix: _leaves(parts, matrix) for matrix, parts in log_alpha.items()}
+    value = weight * lime.penalty({name: p for parts in leaves.values() for name, p in parts.items()})
+    value.backward()
+    gradient = {
+        matrix: {part: leaves[matrix][f"mask.{matrix}.{part}"].grad.numpy() for part in parts}  # type: ignore[union-attr]
+        for matrix, parts in log_alpha.items()
+    }
+    return value.item(), gradient
+
+
+def _masked(leaves: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+    rows = lime.mask_rows([language], languages, "language")
+    draws = None if seed is None else lime.draw_uniforms(leaves, 1, seed)
+    x, delta = torch.as_tensor(x)[None], torch.as_tensor(delta)[None]
+    return lime.masked(leaves, "mask.w.x", rows, x, draws)[0], lime.masked(leaves, "mask.w.delta", rows, delta, draws)[
+        0
+    ]
+
+
+def mask_factors(log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None = None) -> Any:
+    with torch.no_grad():
+        masked_x, masked_delta = _masked(_leaves(log_alpha, "w"), languages, language, x, delta, seed)
+    return masked_x.numpy(), masked_delta.numpy()
+
+
+def mask_factors_gradient(
+    log_alpha: Any,
+    languages: Any,
+    language: str,
+    x: Any,
+    delta: Any,
+    grad_x: Any,
+    grad_delta: Any,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    leaves = _leaves(log_alpha, "w")
+    masked_x, masked_delta = _masked(leaves, languages, language, x, delta, seed)
+    ((torch.as_tensor(grad_x) * masked_x).sum() + (torch.as_tensor(grad_delta) * masked_delta).sum()).backward()
+    return {part: leaves[f"mask.w.{part}"].grad.numpy() for part in log_alpha}  # type: ignore[union-attr]
+
+
+def _structured(parameters: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """{"mask.<matrix>.<part>": tensor} → {matrix: {part: tensor}}."""
+    result: dict[str, dict[str, torch.Tensor]] = {}
+    for name, p in parameters.items():
+        matrix, part = name.removeprefix("mask.").rsplit(".", 1)
+        result.setdefault(matrix, {})[part] = p
+    return result
+
+
+def initial_masks(shapes: Any, languages: Any) -> dict[str, dict[str, Any]]:
+    structured = _structured(lime.init_masks(shapes, len(languages)))
+    return {matrix: {part: p.numpy() for part, p in parts.items()} for matrix, parts in structured.items()}
+
+
+def editor_shapes(shapes: Any, languages: Any, masks: str) -> dict[str, tuple[int, ...]]:
+    parameters = mend.init(shapes, torch.zeros((), device="meta"), mend.Settings(), 0)
+    if masks != "none":
+        rows = 1 if masks == "shared" else len(languages)
+        parameters |= lime.init_masks(shapes, rows, like=torch.zeros((), device="meta"))
+    return {name: tuple(p.shape) for name, p in parameters.items()}
+
+
+# E, L -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Session:
+    """An editor with the optimiser that trains it."""
+
+    editor: Editor
+    optimiser: torch.optim.Optimizer
+
+
+def _input(row: Any) -> Input:
+    return Input(tuple(row["input_ids"]), tuple(row["positions"]))
+
+
+def _request(row: Any) -> EditRequest:
+    return EditRequest(_input(row), tuple(row["labels"]), row["language"])
+
+
+def _triples(rows: Any) -> list[Triple]:
+    return [Triple(_request(row["edit"]), _input(row["update"]), _input(row["retain"])) for row in rows]
+
+
+def make_editor(
+    name: str,
+    model: Any,
+    edited: Sequence[str],
+    languages: Sequence[str],
+    masks: Any = "none",
+    seed: int = 0,
+    inner_lr: float | None = None,
+    lr: float | None = None,
+) -> Session:
+    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr)) if value is not None}
+    settings = METHODS[name].Settings(**given) if name in METHODS else None
+    editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings)
+    return Session(editor, adam(editor))
+
+
+def parameters(session: Session) -> dict[str, torch.Tensor]:
+    return session.editor.parameters
+
+
+def mask_parameters(session: Session) -> dict[str, dict[str, torch.Tensor]]:
+    return _structured(session.editor.mask_parameters())
+
+
+def optimizer_groups(session: Session) -> list[list[str]]:
+    names = {id(p): name for name, p in session.editor.parameters.items()}
+    return [[names[id(p)] for p in group["params"]] for group in session.optimiser.param_groups]
+
+
+def capture(session: Session, request: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    factors = edit_factors(session.editor, [_request(request)])
+    return {name: (x[0], delta[0]) for name, (x, delta) in factors.items()}
+
+
+@torch.no_grad()
+def transform(session: Session, matrix: str, x: Any, delta: Any, language: str) -> tuple[torch.Tensor, torch.Tensor]:
+    editor = session.editor
+    masked = mask_edit_factors(editor, {matrix: (x[None], delta[None])}, [language])
+    index = mend.index_in_shape(editor.backbone.shapes, matrix)
+    x_tilde, delta_tilde = mend.transform(editor.parameters, index, *masked[matrix])
+    return x_tilde[0], delta_tilde[0]
+
+
+@torch.no_grad()
+def edit(session: Session, requests: Any) -> Update:
+    return run_edit(session.editor, [_request(row) for row in requests])
+
+
+def dense(session: Session, edits: Update, index: int) -> dict[str, torch.Tensor]:
+    return edits.dense(index)
+
+
+def factors(session: Session, edits: Update, index: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    return {name: (u[index], v[index]) for name, (u, v) in edits.factors.items()}
+
+
+@torch.no_grad()
+def _logits(session: Session, inputs: Any, update: Update | None) -> list[torch.Tensor]:
+    states = session.editor.backbone.trunk([_input(row) for row in inputs])
+    logits = session.editor.backbone.upper(states, update)
+    return [row[mask] for row, mask in zip(logits, states.mask, strict=True)]
+
+
+def raw_logits(session: Session, inputs: Any) -> list[torch.Tensor]:
+    return _logits(session, inputs, None)
+
+
+def edited_logits(session: Session, edits: Update, index: int, inputs: Any) -> list[torch.Tensor]:
+    return _logits(session, inputs, edits[index])
+
+
+def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float], dict[str, torch.Tensor | None]]:
+    parts = objective(session.editor, _triples(triples), seed, Objective())
+    live = session.editor.parameters
+    gradients = torch.autograd.grad(parts["total"], list(live.values()), allow_unused=True)
+    return {name: value.item() for name, value in parts.items()}, dict(zip(live, gradients, strict=True))
+
+
+def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
+    parts = objective(session.editor, _triples(triples), seed, Objective())
+    session.optimiser.zero_grad()
+    parts["total"].backward()
+    session.optimiser.step()
+    return {name: value.item() for name, value in parts.items()}
+
+
+def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor]:
+    logits = logits.detach().clone().requires_grad_()
+    value = weight * objectives.rel_loss(logits, labels, mask).mean()
+    value.backward()
+    return value.item(), logits.grad
+
+
+def loc_loss(edited: Any, raw: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor, torch.Tensor | None]:
+    edited, raw = (t.detach().clone().requires_grad_() for t in (edited, raw))
+    value = weight * objectives.loc_loss(edited, raw, mask).mean()
+    value.backward()
+    return value.item(), edited.grad, raw.grad

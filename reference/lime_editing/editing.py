@@ -1,0 +1,143 @@
+"""An edit is a value: an editor and edit requests in, an update out; and the objective that trains an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import masks as lime
+from .backbone import Backbone, capture
+from .editors import mend
+from .errors import UserError
+from .losses import Direction, loc_loss, rel_loss, total_loss
+from .types import EditRequest, Masks, Triple, Update
+
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+
+METHODS: Mapping[str, ModuleType] = {method.NAME: method for method in (mend,)}
+
+
+@dataclass(frozen=True)
+class Editor:
+    """A method with its settings and trainable parameters, bound to a raw model and the languages it may edit in."""
+
+    backbone: Backbone
+    method: ModuleType
+    settings: Any
+    languages: tuple[str, ...]
+    masks: Masks
+    mask_lr: float
+    parameters: dict[str, Tensor]
+
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rate of each parameter, masks included."""
+        rates: dict[str, float] = self.method.learning_rates(self.own_parameters(), self.settings)
+        return rates | dict.fromkeys(self.mask_parameters(), self.mask_lr)
+
+    def own_parameters(self) -> dict[str, Tensor]:
+        """The parameters of the method itself."""
+        return {name: p for name, p in self.parameters.items() if not name.startswith("mask.")}
+
+    def mask_parameters(self) -> dict[str, Tensor]:
+        """The parameters of the masks; empty without masks."""
+        return {name: p for name, p in self.parameters.items() if name.startswith("mask.")}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The weights of the training objective and its rulings; the defaults are the paper's (§B.2, clauses L1-L3)."""
+
+    lambda_rel: float = 0.1
+    lambda_loc: float = 1.0
+    lambda_mask: float = 1.0
+    kl_direction: Direction = "paper"
+    penalty: lime.Penalty = "sum"
+
+
+def make_editor(
+    method: str,
+    backbone: Backbone,
+    languages: Sequence[str],
+    masks: Masks = "none",
+    seed: int = 0,
+    settings: Any = None,
+    mask_lr: float = 1e-3,
+    mask_scale: lime.Scale = "none",
+) -> Editor:
+    """An untrained editor. UserError: an unknown method, named with the known ones."""
+    if method not in METHODS:
+        raise UserError(f"unknown editor {method!r}; known: {', '.join(METHODS)}")
+    module = METHODS[method]
+    settings = module.Settings() if settings is None else settings
+    parameters = module.init(backbone.shapes, backbone.like, settings, seed)
+    if masks != "none":
+        rows = 1 if masks == "shared" else len(languages)
+        parameters |= lime.init_masks(backbone.shapes, rows, mask_scale, backbone.like)
+    for parameter in parameters.values():
+        parameter.requires_grad_()
+    return Editor(backbone, module, settings, tuple(languages), masks, mask_lr, parameters)
+
+
+def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None) -> Update:
+    """One independent edit for each request, computed in one batch (§3.3, clause E8); the raw model is only read.
+
+    With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
+    LanguageError: an editing language that the masks do not know.
+    """
+    factors = edit_factors(editor, requests)
+    factors = mask_edit_factors(editor, factors, [request.language for request in requests], seed)
+    update: Update = editor.method.update(editor.parameters, factors)
+    return update
+
+
+def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
+    """x and δ of the edited matrices for the desired predictions' cross entropy (clause E1)."""
+    states = editor.backbone.trunk([request.input for request in requests])
+    labels = labels_of(requests, states.mask)
+    return capture(editor.backbone, states, lambda logits: rel_loss(logits, labels, states.mask))
+
+
+def mask_edit_factors(editor: Editor, factors: Factors, languages: Sequence[str], seed: int | None = None) -> Factors:
+    """The factors under the masks of each edit's language; the same factors for an editor without masks (clause A7)."""
+    if editor.masks == "none":
+        return factors
+    rows = lime.mask_rows(languages, editor.languages, editor.masks)
+    draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(languages), seed)
+    return {
+        name: (
+            lime.masked(editor.parameters, f"mask.{name}.x", rows, x, draws),
+            lime.masked(editor.parameters, f"mask.{name}.delta", rows, delta, draws),
+        )
+        for name, (x, delta) in factors.items()
+    }
+
+
+def objective(editor: Editor, triples: Sequence[Triple], seed: int, settings: Objective) -> dict[str, Tensor]:
+    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates."""
+    backbone = editor.backbone
+    update = edit(editor, [triple.edit for triple in triples], seed)
+    # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
+    states = backbone.trunk([i for triple in triples for i in (triple.update, triple.retain)])
+    updates, retains = slice(0, None, 2), slice(1, None, 2)
+    with torch.no_grad():
+        raw = backbone.upper(states[retains])
+    edited = backbone.upper(states, update)
+    labels = labels_of([triple.edit for triple in triples], states.mask[updates])
+    rel = rel_loss(edited[updates], labels, states.mask[updates])
+    loc = loc_loss(edited[retains], raw, states.mask[retains], settings.kl_direction)
+    masks = editor.mask_parameters()
+    mask = lime.penalty(masks, settings.penalty) if masks else rel.new_zeros(())
+    return total_loss(rel, loc, mask, settings.lambda_rel, settings.lambda_loc, settings.lambda_mask)
+
+
+def labels_of(requests: Sequence[EditRequest], mask: Tensor) -> Tensor:
+    """Desired labels as (B, P) beside a position mask (B, P); padding holds 0 and never counts."""
+    labels = torch.zeros_like(mask, dtype=torch.long)
+    for row, request in zip(labels, requests, strict=True):
+        row[: len(request.labels)] = torch.tensor(request.labels)
+    return labels

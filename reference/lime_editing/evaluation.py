@@ -1,0 +1,71 @@
+"""Judging an editor (§4.1): pairs of an edit and its sampled inputs → outcomes, one per edited prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone, States
+from .data import Task
+from .editing import Editor, edit
+from .metrics import hit
+from .sampling import Pair, derived_rng
+from .types import EditRequest, Input, Outcome
+
+
+@torch.no_grad()
+def evaluate(
+    subject: Editor | Backbone,
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    batch: int = 32,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Outcome]:
+    """One outcome per edit and input, for an editor, or for the raw model without any edit.
+
+    The seed draws desired predictions and retain lengths, edit by edit, so that every editor is asked the same.
+    `progress` hears the number of edits done after each batch.
+    """
+    outcomes: list[Outcome] = []
+    for start in range(0, len(pairs), batch):
+        outcomes += _judge(subject, task, pairs[start : start + batch], seed)
+        progress(min(start + batch, len(pairs)))
+    return outcomes
+
+
+def _judge(subject: Editor | Backbone, task: Task, pairs: Sequence[Pair], seed: int) -> list[Outcome]:
+    backbone = subject.backbone if isinstance(subject, Editor) else subject
+    requests, inputs = [], []
+    for pair in pairs:
+        rng = derived_rng(seed, "inputs", pair.edit.id)
+        request = task.request(pair.edit, rng)
+        updates = [task.update_input(x, pair.edit, request) for x in pair.update]
+        retains = [task.retain_input(x, rng) for x in pair.retain]
+        requests.append(request)
+        inputs.append(updates + retains)
+    # Every edit gets equally many rows: short ones repeat their last input, which is then not judged.
+    width = max(map(len, inputs))
+    states = backbone.trunk([i for row in inputs for i in row + row[-1:] * (width - len(row))])
+    raw = backbone.upper(states).argmax(-1)
+    edited = backbone.upper(states, edit(subject, requests)).argmax(-1) if isinstance(subject, Editor) else raw
+    outcomes = []
+    for i, (pair, request) in enumerate(zip(pairs, requests, strict=True)):
+        rows = slice(i * width, i * width + len(inputs[i]))
+        outcomes += _outcomes(pair, request, inputs[i], states[rows], raw[rows], edited[rows])
+    return outcomes
+
+
+def _outcomes(
+    pair: Pair, request: EditRequest, inputs: Sequence[Input], states: States, raw: Tensor, edited: Tensor
+) -> list[Outcome]:
+    rows = zip(pair.update + pair.retain, inputs, states.mask.tolist(), raw.tolist(), edited.tolist(), strict=True)
+    outcomes = []
+    for i, (example, _, mask, before, after) in enumerate(rows):
+        role = "update" if i < len(pair.update) else "retain"
+        expected = [*request.labels, *before[len(request.labels) :]] if role == "update" else before
+        judged = hit(after, expected, mask)
+        outcomes.append(Outcome(pair.edit.id, pair.edit.language, role, example.language, judged))  # type: ignore[arg-type]
+    return outcomes

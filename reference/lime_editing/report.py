@@ -1,0 +1,43 @@
+"""Tables from stored rows; nothing here trains or judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from . import store
+from .config import Preset
+from .experiments import EVALUATIONS, Cell
+from .metrics import Scores, aggregate, scores
+
+LABELS = {"none": "", "en": "en only", "all": "all", "lime": "all + LiME"}
+
+
+def summarise(cells: Mapping[Cell, Path]) -> dict[tuple[str, str], dict[str, Scores]]:
+    """(approach, variant) → evaluation → scores over its seeds (clause M9), from the stored rows."""
+    runs: dict[tuple[str, str], dict[str, list[Scores]]] = {}
+    for cell, folder in cells.items():
+        for name, outcomes in store.read_rows(folder / "rows.parquet").items():
+            runs.setdefault((cell.approach, cell.variant), {}).setdefault(name, []).append(scores(outcomes))
+    return {key: {name: aggregate(s) for name, s in by.items()} for key, by in runs.items()}
+
+
+def table(cells: Mapping[Cell, Path], preset: Preset, about: str) -> Table:
+    """acc, con and succ in percent, en → all and all → all, one row per approach and training."""
+    seeds = len({cell.seed for cell in cells})
+    result = Table(
+        title=f"Editing facts, {preset.about}",
+        caption=f"{about}; {seeds} seed{'s' if seeds > 1 else ''}; acc, con and succ in percent",
+        caption_justify="left",
+    )
+    result.add_column("approach")
+    result.add_column("trained on")
+    for name in EVALUATIONS:
+        for metric in ("acc", "con", "succ"):
+            result.add_column(f"{name}\n{metric}", justify="right")
+    for (approach, variant), by in summarise(cells).items():
+        values = [f"{100 * v:.2f}" for name in EVALUATIONS for v in by[name].as_dict().values()]
+        result.add_row(approach, LABELS[variant], *values)
+    return result

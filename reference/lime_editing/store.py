@@ -1,0 +1,110 @@
+"""Results on disk: one folder per cell, written atomically; safetensors, json and parquet only.
+
+<cell>/cell.json            what was run: configuration, seed, fingerprints of data, model and code, rulings
+<cell>/curve.json           the validations of the training
+<cell>/editor.safetensors   the best editor's parameters
+<cell>/rows.parquet         one row per edit, input and role, for each evaluation
+<cell>/metrics.json         acc, con, succ of each evaluation; written last, so its presence means done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .errors import DataError, ModelError
+from .types import Outcome
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then move the result into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(name))
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """DataError: a file that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}: is not JSON ({error.msg} at line {error.lineno}); remove the cell's folder"
+        ) from error
+
+
+def write_rows(path: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None:
+    """Outcomes of named evaluations as one parquet table."""
+    rows = [{"evaluation": name, **asdict(o)} for name, outcomes in evaluations.items() for o in outcomes]
+    frame = pd.DataFrame(rows)
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False, compression="zstd"))
+
+
+def read_rows(path: Path) -> dict[str, list[Outcome]]:
+    """The inverse of write_rows."""
+    frame = pd.read_parquet(path)
+    return {
+        str(name): [Outcome(**row) for row in group.drop(columns="evaluation").to_dict("records")]
+        for name, group in frame.groupby("evaluation", sort=False)
+    }
+
+
+def save_parameters(path: Path, parameters: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Tensors with a JSON description in the file's metadata."""
+    tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
+    metadata = {"about": json.dumps(about, ensure_ascii=False)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_parameters(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a checkpoint. ModelError: truncated, or of another editor than `expected`."""
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: is not a readable checkpoint ({error}); remove it and train again") from error
+    wrong = sorted(
+        name
+        for name in tensors.keys() | expected.keys()
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape
+    )
+    if wrong:
+        raise ModelError(f"{path}: is a checkpoint of another editor; these parameters differ: {', '.join(wrong[:5])}")
+    return tensors
+
+
+def digest(value: Any) -> str:
+    """A short fingerprint of plain data."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(), digest_size=8).hexdigest()
+
+
+def code_digest() -> str:
+    """A short fingerprint of this package's sources."""
+    root = Path(__file__).parent
+    return digest({str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in sorted(root.rglob("*.py"))})
+
+
+def is_done(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a cell has been finished under exactly this description."""
+    return (folder / "metrics.json").exists() and read_json(folder / "cell.json") == json.loads(json.dumps(about))

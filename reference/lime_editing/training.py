@@ -1,0 +1,125 @@
+"""Training an editor: one visible loop (§3.2, §B.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from .data import Task
+from .editing import Editor, Objective, objective
+from .errors import UserError
+from .metrics import Scores
+from .sampling import derived_rng, training_triples
+from .types import Triple
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long an editor is trained. An edit is what the paper calls a training step."""
+
+    edits: int  # at most
+    batch: int  # edits per optimiser step
+    validate_every: int  # edits
+    patience: int  # edits without a better succ after which training stops
+    clip: float = 1.0  # largest norm of the editor's own gradient, and of its masks'
+    decay: bool = False  # whether learning rates fall linearly to a tenth
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the loop says at each validation; losses are means since the last one."""
+
+    step: int
+    losses: dict[str, float]
+    scores: Scores
+    best: bool
+
+    def as_dict(self) -> dict[str, float | bool]:
+        return {"step": self.step, **self.losses, **asdict(self.scores), "best": self.best}
+
+
+def train(
+    editor: Editor,
+    task: Task,
+    validate: Callable[[Editor], Scores],
+    schedule: Schedule,
+    settings: Objective,
+    seed: int,
+    on_report: Callable[[Report], None] = lambda report: None,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> list[Report]:
+    """Train `editor.parameters` in place on all languages of `task`, and leave the best of the validations in them.
+
+    Every step draws from its own generator and validation from others, so the validation interval changes no sample
+    (clause S7). UserError: a loss that is not finite.
+    """
+    optimiser = adam(editor)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: 1 - 0.9 * step * schedule.batch / schedule.edits if schedule.decay else 1.0
+    )
+    reports: list[Report] = []
+    best = {name: p.detach().clone() for name, p in editor.parameters.items()}
+    sums: dict[str, float] = {}
+    steps = schedule.edits // schedule.batch
+    for step in range(1, steps + 1):
+        losses = objective(editor, batch_of_triples(task, schedule.batch, seed, step), step_seed(seed, step), settings)
+        if not torch.isfinite(losses["total"]):
+            raise UserError(f"the training loss is {losses['total'].item()} at step {step}; lower the learning rates")
+        optimiser.zero_grad()
+        losses["total"].backward()
+        # Apart, because the penalty's gradient would drown the editor's own under one common norm.
+        for group in (editor.own_parameters(), editor.mask_parameters()):
+            torch.nn.utils.clip_grad_norm_(list(group.values()), schedule.clip)
+        optimiser.step()
+        scheduler.step()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+        on_step(step, losses["total"].item())
+        if step % (schedule.validate_every // schedule.batch) == 0 or step == steps:
+            since = step - (reports[-1].step if reports else 0)
+            scores = validate(editor)
+            improved = scores.succ > max((r.scores.succ for r in reports), default=-1.0)
+            reports.append(Report(step, {name: total / since for name, total in sums.items()}, scores, improved))
+            sums = {}
+            if improved:
+                best = {name: p.detach().clone() for name, p in editor.parameters.items()}
+            on_report(reports[-1])
+            if (step - max(r.step for r in reports if r.best)) * schedule.batch >= schedule.patience:
+                break
+    assign(editor.parameters, best)
+    return reports
+
+
+def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:
+    """The tokenised (x_e, x_u, x_r) of one step (clause S6)."""
+    rng = derived_rng(seed, "train-inputs", step)
+    triples = []
+    for drawn in training_triples(task.corpus, count, seed, step):
+        request = task.request(drawn.edit, rng)
+        update = task.update_input(drawn.update, drawn.edit, request)
+        triples.append(Triple(request, update, task.retain_input(drawn.retain, rng)))
+    return triples
+
+
+def adam(editor: Editor) -> torch.optim.Adam:
+    """One optimiser; parameters of one learning rate form one group, and each belongs to exactly one (clause E9)."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, rate in editor.learning_rates().items():
+        groups.setdefault(rate, []).append(editor.parameters[name])
+    return torch.optim.Adam([{"params": params, "lr": rate} for rate, params in groups.items()])
+
+
+def assign(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Copy values into live parameters."""
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of one step's gates."""
+    return int.from_bytes(hashlib.blake2b(f"gates {seed} {step}".encode(), digest_size=7).digest(), "little")
