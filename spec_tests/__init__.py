@@ -1,0 +1,1 @@
+"""The executable specification: clauses, contract, tests and the tests of the tests."""

@@ -1,0 +1,1 @@
+"""Implementations of parts of the contract that ship with the suite."""

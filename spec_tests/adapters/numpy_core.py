@@ -1,0 +1,336 @@
+"""Chapters T M S A B in NumPy, written from SPEC.md alone.
+
+It shares no code with the oracles and none with the reference: an independent opinion by which the suite itself is
+judged. `released` is the same under every named alternative of these chapters.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from spec_tests.contract import Array, Example, IdTriple, Outcome, Pair
+
+CLAIMS = frozenset("TMSAB")
+BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
+
+# The corpus: rows are facts, columns are languages
+
+
+class Grid:
+    """A corpus as {fact: {language: id}}; refuses two examples of one fact in one language (T1)."""
+
+    def __init__(self, corpus: Iterable[Example]) -> None:
+        self.cells: dict[str, dict[str, str]] = defaultdict(dict)
+        self.place: dict[str, tuple[str, str]] = {}
+        for e in sorted(corpus, key=lambda e: (e["fact"], e["language"], e["id"])):
+            row = self.cells[e["fact"]]
+            if e["language"] in row:
+                raise ValueError(f"fact {e['fact']}: {row[e['language']]} and {e['id']} are both in {e['language']}")
+            row[e["language"]] = e["id"]
+            self.place[e["id"]] = (e["fact"], e["language"])
+
+    def row(self, name: str) -> dict[str, str]:
+        if name not in self.place:
+            raise LookupError(f"no example {name!r} in the corpus")
+        return self.cells[self.place[name][0]]
+
+    def inside(self, name: str, languages: Iterable[str]) -> list[str]:
+        row = self.row(name)
+        return [row[language] for language in sorted(set(languages)) if language in row]
+
+    def of(self, languages: Iterable[str]) -> list[str]:
+        chosen = set(languages)
+        return [name for name, (_, language) in self.place.items() if language in chosen]
+
+
+# T
+
+
+def parallel(corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+    grid = Grid(corpus)
+    return grid.inside(example, grid.row(example) if languages is None else languages)
+
+
+# M
+
+
+def succ(acc: float, con: float) -> float:
+    return 0.0 if not acc + con else 2 * acc * con / (acc + con)
+
+
+def hit(predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: str) -> bool:
+    counts = np.asarray(is_mask, dtype=bool)
+    return bool(np.all((np.asarray(predicted) == np.asarray(expected))[counts]))
+
+
+def hit_everywhere(predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: str) -> bool:
+    return hit(predicted, expected, is_mask if role == "update" else [True] * len(is_mask), role)
+
+
+def metrics(outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+    asked = sorted({o["edit_language"] for o in outcomes}) if languages is None else list(languages)
+    if not asked:
+        raise ValueError("no outcomes, so there is no rate")
+    rates = [[_rate(outcomes, language, role) for language in asked] for role in ("update", "retain")]
+    return _named(float(np.mean(rates[0])), float(np.mean(rates[1])))
+
+
+def _rate(outcomes: Sequence[Outcome], language: str, role: str) -> float:
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for o in outcomes:
+        if (o["edit_language"], o["role"]) == (language, role):
+            hits[o["edit"]].append(o["hit"])
+    if not hits:
+        raise LookupError(f"no {role} outcome for edits in {language!r}")
+    return float(np.mean([np.mean(list(values)) for values in hits.values()]))
+
+
+def _named(acc: float, con: float) -> dict[str, float]:
+    return {"acc": acc, "con": con, "succ": succ(acc, con)}
+
+
+def breakdown(outcomes: Sequence[Outcome], by: str) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for o in outcomes:
+        groups[o[by]].append(o)  # type: ignore[literal-required]
+    found = {}
+    for language, part in groups.items():
+        try:
+            found[language] = metrics(part)
+        except LookupError as error:
+            raise LookupError(f"breakdown at {language!r}: {error}") from error
+    return found
+
+
+def aggregate(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    if not runs:
+        raise ValueError("no runs to aggregate")
+    return _named(float(np.mean([run["acc"] for run in runs])), float(np.mean([run["con"] for run in runs])))
+
+
+# S
+
+
+def evaluation_pairs(
+    corpus: Sequence[Example],
+    edit_languages: Sequence[str],
+    update_languages: Sequence[str],
+    n_update: int,
+    n_retain: int,
+    seed: int,
+    limit: int | None = None,
+) -> list[Pair]:
+    grid = Grid(corpus)
+    rng = random.Random(f"evaluation {seed}")
+    edits = _limited([grid.of([language]) for language in sorted(set(edit_languages))], limit, rng)
+    pool = grid.of(update_languages)
+    pairs: list[Pair] = []
+    for edit in edits:
+        inside = grid.inside(edit, update_languages)
+        outside = _outside(grid, pool, edit, n_retain, rng)
+        pairs.append({"edit": edit, "update": rng.sample(inside, min(n_update, len(inside))), "retain": outside})
+    return pairs
+
+
+def _limited(groups: list[list[str]], limit: int | None, rng: random.Random) -> list[str]:
+    """All edits, or `limit` of them: one from each language in turn, at random within it."""
+    if limit is None:
+        return [edit for group in groups for edit in group]
+    shuffled = [rng.sample(group, len(group)) for group in groups]
+    chosen: list[str] = []
+    while len(chosen) < limit and any(shuffled):
+        chosen += [group.pop() for group in shuffled if group]
+    return chosen[:limit]
+
+
+def _outside(grid: Grid, pool: list[str], edit: str, count: int, rng: random.Random) -> list[str]:
+    """`count` different examples of the pool that are not parallel to the edit, or all of them."""
+    parallels = set(grid.row(edit).values())
+    if len(pool) <= 4 * (count + len(parallels)):
+        rest = [name for name in pool if name not in parallels]
+        return rng.sample(rest, min(count, len(rest)))
+    found: dict[str, None] = {}
+    while len(found) < count:
+        name = rng.choice(pool)
+        if name not in parallels:
+            found[name] = None
+    return list(found)
+
+
+def training_triples(
+    corpus: Sequence[Example], languages: Sequence[str], n: int, seed: int, validate_every: int | None = None
+) -> list[IdTriple]:
+    grid = Grid(corpus)
+    rng = random.Random(f"training {seed}")
+    pool = grid.of(languages)
+    triples: list[IdTriple] = []
+    for _ in range(n):
+        edit = rng.choice(pool)
+        update = rng.choice(grid.inside(edit, languages))
+        triples.append({"edit": edit, "update": update, "retain": _outside(grid, pool, edit, 1, rng)[0]})
+    return triples
+
+
+# A
+
+
+def apply_mask(w: Array, m: Array) -> Array:
+    return w + m * w
+
+
+def _sigmoid(z: Array) -> Array:
+    return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(z))
+
+
+def gate(
+    log_alpha: Array, uniforms: Array | None = None, beta: float = BETA, gamma: float = GAMMA, zeta: float = ZETA
+) -> Array:
+    noise = 0.0 if uniforms is None else np.log(uniforms) - np.log1p(-np.asarray(uniforms))
+    s = _sigmoid(log_alpha if uniforms is None else (noise + log_alpha) / beta)
+    return np.clip(gamma + (zeta - gamma) * s, 0.0, 1.0)
+
+
+def gate_probability(log_alpha: Array, beta: float = BETA, gamma: float = GAMMA, zeta: float = ZETA) -> Array:
+    return _sigmoid(log_alpha - beta * np.log(-gamma / zeta))
+
+
+def mask_penalty(
+    log_alpha: Mapping[str, Mapping[str, Array]], weight: float
+) -> tuple[float, dict[str, dict[str, Array]]]:
+    chances = {name: {side: gate_probability(a) for side, a in sides.items()} for name, sides in log_alpha.items()}
+    value = weight * sum(float(p.sum()) for sides in chances.values() for p in sides.values())
+    slopes = {name: {side: weight * _slope(a) for side, a in sides.items()} for name, sides in log_alpha.items()}
+    return value, slopes
+
+
+def _slope(log_alpha: Array) -> Array:
+    return 0.25 / np.cosh(np.clip(0.5 * (log_alpha - BETA * np.log(-GAMMA / ZETA)), -350, 350)) ** 2
+
+
+def mean_penalty(
+    log_alpha: Mapping[str, Mapping[str, Array]], weight: float
+) -> tuple[float, dict[str, dict[str, Array]]]:
+    return mask_penalty(log_alpha, weight / sum(a.size for sides in log_alpha.values() for a in sides.values()))
+
+
+def _row(languages: Sequence[str], language: str) -> int:
+    if language not in languages:
+        raise LookupError(f"no mask for language {language!r}; known: {', '.join(languages)}")
+    return list(languages).index(language)
+
+
+def _gates(rows: Mapping[str, Array], seed: int | None) -> dict[str, Array]:
+    rng = None if seed is None else np.random.default_rng(seed)
+    return {side: gate(rows[side], rng and rng.uniform(1e-12, 1, rows[side].shape)) for side in ("x", "delta")}
+
+
+def mask_factors(
+    log_alpha: Mapping[str, Array],
+    languages: Sequence[str],
+    language: str,
+    x: Array,
+    delta: Array,
+    seed: int | None = None,
+) -> tuple[Array, Array]:
+    at = _row(languages, language)
+    gates = _gates({name: rows[at] for name, rows in log_alpha.items()}, seed)
+    scales = {side: log_alpha[f"{side}_scale"][at] if f"{side}_scale" in log_alpha else 1.0 for side in gates}
+    return apply_mask(x, gates["x"] * scales["x"]), apply_mask(delta, gates["delta"] * scales["delta"])
+
+
+def mask_factors_gradient(
+    log_alpha: Mapping[str, Array],
+    languages: Sequence[str],
+    language: str,
+    x: Array,
+    delta: Array,
+    grad_x: Array,
+    grad_delta: Array,
+    seed: int | None = None,
+) -> dict[str, Array]:
+    at = _row(languages, language)
+    gates = _gates({name: rows[at] for name, rows in log_alpha.items()}, seed)
+    result = {name: np.zeros_like(rows) for name, rows in log_alpha.items()}
+    for side, factor, grad in (("x", x, grad_x), ("delta", delta, grad_delta)):
+        reached = np.einsum("tn,tn->n", grad, factor)
+        g, scale = gates[side], f"{side}_scale"
+        bent = (g - GAMMA) * (ZETA - g) / (ZETA - GAMMA) / (1.0 if seed is None else BETA)
+        bent = np.where((g <= 0) | (g >= 1), 0.0, bent)
+        if scale in log_alpha:
+            result[scale][at] = reached * g
+            reached = reached * log_alpha[scale][at]
+        result[side][at] = reached * bent
+    return result
+
+
+# B
+
+
+def initial_masks(shapes: Mapping[str, tuple[int, int]], languages: Sequence[str]) -> dict[str, dict[str, Array]]:
+    count = len(languages)
+    return {name: {"x": np.zeros((count, n)), "delta": np.zeros((count, m))} for name, (n, m) in shapes.items()}
+
+
+def initial_masks_with_scale(
+    shapes: Mapping[str, tuple[int, int]], languages: Sequence[str]
+) -> dict[str, dict[str, Array]]:
+    gates = initial_masks(shapes, languages)
+    return {
+        name: sides | {f"{side}_scale": np.ones_like(a) for side, a in sides.items()} for name, sides in gates.items()
+    }
+
+
+def editor_shapes(
+    shapes: Mapping[str, tuple[int, int]], languages: Sequence[str], masks: str, _initial: Any = initial_masks
+) -> dict[str, tuple[int, ...]]:
+    """MEND with a rank of 8: factors per matrix shape, scale, shift and inner learning rate per matrix."""
+    rank, found = 8, {}
+    for n, m in set(shapes.values()):
+        found |= {f"{n}x{m}.down": (rank, n + m), f"{n}x{m}.up": (n + m, rank), f"{n}x{m}.bias": (rank,)}
+    for name, (n, m) in shapes.items():
+        found |= {f"{name}.scale": (rank,), f"{name}.shift": (rank,), f"{name}.inner_lr": (1,)}
+        found |= {f"{name}.norm.x": (n,), f"{name}.norm.delta": (m,)}
+    rows = {"none": [], "language": list(languages), "shared": ["all"]}[masks]
+    for name, sides in _initial(shapes, rows).items() if rows else ():
+        found |= {f"{name}.mask.{side}": array.shape for side, array in sides.items()}
+    return found
+
+
+def _shapes_with_scale(
+    shapes: Mapping[str, tuple[int, int]], languages: Sequence[str], masks: str
+) -> dict[str, tuple[int, ...]]:
+    return editor_shapes(shapes, languages, masks, initial_masks_with_scale)
+
+
+_required = {
+    function.__name__: function
+    for function in (
+        parallel,
+        succ,
+        metrics,
+        breakdown,
+        aggregate,
+        evaluation_pairs,
+        training_triples,
+        apply_mask,
+        gate,
+        gate_probability,
+        mask_factors,
+        mask_factors_gradient,
+    )
+}
+released = SimpleNamespace(
+    CLAIMS=CLAIMS,
+    RULINGS={"con_positions": "all", "penalty": "mean", "mask_scale": "learned"},
+    hit=hit_everywhere,
+    mask_penalty=mean_penalty,
+    initial_masks=initial_masks_with_scale,
+    editor_shapes=_shapes_with_scale,
+    **_required,
+)

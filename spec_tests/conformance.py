@@ -1,0 +1,220 @@
+"""What the pytest plugin is made of: the clauses of SPEC.md, the implementation under test, and the judgement.
+
+In process, without the command line:
+
+    run = Injected(my_implementation, name="mutant: kl-reversed")
+    code = pytest.main(["spec_tests", "--chapters", "L", "--hypothesis-profile", "mutants"], plugins=[run])
+    run.outcomes     {"L1": "passed", "L2": "failed", ...}, every clause of SPEC.md in the chosen chapters
+    run.results      one Result per test
+
+Exit codes: 0 conforms, 1 does not conform, 2 could not be judged.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spec_tests.contract import CAPABILITIES, NAMES, RULINGS
+
+HERE = Path(__file__).parent
+#: The clause or clauses that a test checks: @clause("M1").
+clause = pytest.mark.clause
+#: Chapters and capabilities that a test needs beside the chapters of its clauses: @needs("E", "factored").
+needs = pytest.mark.needs
+
+CONFORMS, NONCONFORMING, NOT_JUDGED = 0, 1, 2
+#: Functions that a capability asks for beside its chapter.
+OPTIONAL = {"factored": ("factors",)}
+EDITORS = ("mend", "editable_training", "knowledge_editor", "finetuning")
+
+
+@dataclass(frozen=True)
+class Clause:
+    id: str
+    section: str
+    sentence: str
+
+    @property
+    def chapter(self) -> str:
+        return self.id[0]
+
+
+@functools.cache
+def clauses() -> dict[str, Clause]:
+    """The clauses of SPEC.md in its order: lines of the form `**M1** (§4.1) sentence`."""
+    text = (HERE / "SPEC.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\*\*([A-Z]\d+)\*\* \(([^)]+)\) (.+)$", text, flags=re.MULTILINE)
+    twice = [name for name, count in Counter(name for name, _, _ in found).items() if count > 1]
+    if twice:
+        raise SuiteError(f"SPEC.md defines {', '.join(twice)} more than once")
+    return {name: Clause(name, section, sentence) for name, section, sentence in found}
+
+
+class SuiteError(Exception):
+    """The suite or the adapter is broken, so nothing can be said about the implementation."""
+
+
+class Implementation:
+    """The implementation under test. A function of the contract is called as an attribute: `implementation.succ(1, 0)`.
+
+    What it raises passes through, marked as its own, so that a wrong implementation and a broken suite stay apart.
+    """
+
+    def __init__(self, target: Any, label: str, spelling: str | None = None) -> None:
+        self.target = target
+        self.label = label
+        #: "package.module:object" where given on the command line (another process can load it), else None.
+        self.spelling = spelling
+        self.claims = _claims(target)
+        self.rulings = _rulings(target)
+        self.editors: tuple[str, ...] = tuple(getattr(target, "EDITORS", EDITORS))
+
+    def ruling(self, name: str) -> str:
+        """The alternative of a ruling that the implementation follows; by default the required one."""
+        return self.rulings.get(name, RULINGS[name][0])
+
+    def deviations(self) -> list[str]:
+        return [
+            f"{name} = {value} (required: {RULINGS[name][0]})"
+            for name, value in sorted(self.rulings.items())
+            if value != RULINGS[name][0]
+        ]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        owner = next((key for key, names in (NAMES | OPTIONAL).items() if name in names), None)
+        if owner is None:
+            raise AttributeError(f"{name!r} is no function of the contract")
+        function = getattr(self.__dict__["target"], name, None)
+        if not callable(function):
+            raise AssertionError(f"{self.__dict__['label']} claims {owner!r} and lacks its function `{name}`")
+        return _guarded(function, name)
+
+
+def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            inspect.signature(function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise SuiteError(f"`{name}` does not take the arguments of the contract: {error}") from error
+        try:
+            with np.errstate(all="ignore"):
+                return function(*args, **kwargs)
+        except Exception as error:
+            error.add_note(f"raised by the implementation's `{name}`")
+            error.raised_by_implementation = name  # type: ignore[attr-defined]
+            raise
+
+    return call
+
+
+def _claims(target: Any) -> frozenset[str]:
+    declared = getattr(target, "CLAIMS", None)
+    if declared is None:
+        return frozenset(key for key, names in NAMES.items() if any(callable(getattr(target, n, None)) for n in names))
+    unknown = set(declared) - set(NAMES) - set(CAPABILITIES)
+    if unknown:
+        raise SuiteError(f"CLAIMS names {sorted(unknown)}; known are {[*NAMES, *CAPABILITIES]}")
+    return frozenset(declared)
+
+
+def _rulings(target: Any) -> dict[str, str]:
+    declared = dict(getattr(target, "RULINGS", {}))
+    for name, value in declared.items():
+        if value not in RULINGS.get(name, ()):
+            known = f"its alternatives are {RULINGS[name]}" if name in RULINGS else f"known rulings are {list(RULINGS)}"
+            raise SuiteError(f"RULINGS declares {name} = {value!r}; {known}")
+    return declared
+
+
+def load(spelling: str) -> Implementation:
+    """The implementation named `package.module` or `package.module:object`."""
+    module_name, _, path = spelling.partition(":")
+    try:
+        target: Any = importlib.import_module(module_name)
+        for part in filter(None, path.split(".")):
+            target = getattr(target, part)
+    except Exception as error:
+        raise SuiteError(f"cannot import the implementation {spelling!r}: {type(error).__name__}: {error}") from error
+    return Implementation(target, spelling, spelling)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test: its node id, its clauses (none for a test of the suite), and how it ended."""
+
+    nodeid: str
+    clauses: tuple[str, ...]
+    outcome: str
+    message: str = ""
+
+
+#: From the weakest to the strongest: a clause has the strongest outcome of its tests.
+OUTCOMES = ("not run", "not claimed", "passed", "error", "failed")
+
+
+def by_clause(results: Iterable[Result], chapters: Iterable[str]) -> dict[str, str]:
+    """The outcome of every clause of the chapters; a clause of which only a part was claimed says so."""
+    chosen = {name for name, c in clauses().items() if c.chapter in chapters}
+    seen: dict[str, set[str]] = {name: set() for name in clauses() if name in chosen}
+    for result in results:
+        for name in result.clauses:
+            if name in seen:
+                seen[name].add(result.outcome)
+    return {name: _combined(outcomes) for name, outcomes in seen.items()}
+
+
+def _combined(outcomes: set[str]) -> str:
+    if outcomes == {"passed", "not claimed"}:
+        return "passed in part"
+    return max(outcomes, key=OUTCOMES.index, default="not run")
+
+
+def exit_code(results: Iterable[Result]) -> int:
+    """A shown nonconformity outweighs an error; tests of which not one was claimed judge nothing."""
+    results = list(results)
+    outcomes = {result.outcome for result in results}
+    if "failed" in outcomes:
+        return NONCONFORMING
+    judged = any(result.outcome == "passed" for result in results)
+    return CONFORMS if judged and "error" not in outcomes else NOT_JUDGED
+
+
+def table(implementation: Implementation, outcomes: Mapping[str, str], width: int) -> list[str]:
+    """The conformance table, one line per clause, then the declared deviations and the counts."""
+    lines = []
+    for name, outcome in outcomes.items():
+        head = f"{name:<4} {outcome.upper() if outcome in ('failed', 'error') else outcome:<14} "
+        sentence = re.sub(r"[`*]", "", clauses()[name].sentence)
+        lines.append(head + _shortened(sentence, max(20, width - len(head))))
+    lines += [f"declared deviation: {line}" for line in implementation.deviations()]
+    counts = Counter(outcomes.values())
+    order = ("passed", "passed in part", "failed", "error", "not claimed", "not run")
+    parts = [f"{counts[outcome]} {outcome}" for outcome in order if counts[outcome]]
+    lines.append(f"{len(outcomes)} clauses: {', '.join(parts)}")
+    return lines
+
+
+def _shortened(sentence: str, width: int) -> str:
+    return sentence if len(sentence) <= width else sentence[: width - 1].rstrip() + "…"
+
+
+class Injected:
+    """A pytest plugin that hands an object to the suite and keeps what the run found."""
+
+    def __init__(self, target: Any, name: str = "injected object") -> None:
+        self.target = target
+        self.name = name
+        self.results: list[Result] = []
+        self.outcomes: dict[str, str] = {}

@@ -1,0 +1,113 @@
+"""What the clauses say, computed slowly and obviously: loops, fractions, float64. Nothing here is meant to be fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from spec_tests.contract import Array, Example, Outcome
+
+Rates = dict[str, Fraction]
+
+
+# T, S
+
+
+def parallel(corpus: Iterable[Example], example: str, languages: Iterable[str] | None = None) -> set[str]:
+    """Ids of I(x), within `languages` where given."""
+    everything = list(corpus)
+    fact = next(e["fact"] for e in everything if e["id"] == example)
+    return {e["id"] for e in everything if e["fact"] == fact and (languages is None or e["language"] in languages)}
+
+
+def unrelated(corpus: Iterable[Example], example: str, languages: Iterable[str]) -> set[str]:
+    """Ids of the examples in `languages` outside I(x)."""
+    everything = list(corpus)
+    inside = parallel(everything, example)
+    return {e["id"] for e in everything if e["language"] in languages and e["id"] not in inside}
+
+
+# M
+
+
+def mean(values: Sequence[Fraction]) -> Fraction:
+    return sum(values, Fraction(0)) / len(values)
+
+
+def rate(outcomes: Iterable[Outcome], role: str) -> Fraction:
+    """Over the edits first, over an edit's inputs second (M4), for one editing language."""
+    hits: dict[str, list[Fraction]] = {}
+    for outcome in outcomes:
+        if outcome["role"] == role:
+            hits.setdefault(outcome["edit"], []).append(Fraction(int(outcome["hit"])))
+    return mean([mean(values) for values in hits.values()])
+
+
+def succ(acc: Fraction, con: Fraction) -> Fraction:
+    return Fraction(0) if acc + con == 0 else 2 * acc * con / (acc + con)
+
+
+def metrics(outcomes: Sequence[Outcome], languages: Iterable[str] | None = None) -> Rates:
+    """Macro average over editing languages (M5), then succ (M6)."""
+    chosen = sorted({o["edit_language"] for o in outcomes} if languages is None else set(languages))
+    per_language = [[o for o in outcomes if o["edit_language"] == language] for language in chosen]
+    acc = mean([rate(part, "update") for part in per_language])
+    con = mean([rate(part, "retain") for part in per_language])
+    return {"acc": acc, "con": con, "succ": succ(acc, con)}
+
+
+# A
+
+
+def sigmoid(value: float) -> float:
+    if value >= 0:
+        return 1 / (1 + math.exp(-value))
+    return math.exp(value) / (1 + math.exp(value))
+
+
+def clip(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+def sampled_gate(log_alpha: float, u: float, beta: float, gamma: float, zeta: float) -> float:
+    s = sigmoid((math.log(u) - math.log(1 - u) + log_alpha) / beta)
+    return clip(s * (zeta - gamma) + gamma)
+
+
+def deterministic_gate(log_alpha: float, gamma: float, zeta: float) -> float:
+    return clip(sigmoid(log_alpha) * (zeta - gamma) + gamma)
+
+
+def gate_probability(log_alpha: float, beta: float, gamma: float, zeta: float) -> float:
+    return sigmoid(log_alpha - beta * math.log(-gamma / zeta))
+
+
+def each(function: object, array: Array, *rest: float) -> Array:
+    """A scalar function applied to each entry."""
+    flat = [function(float(value), *rest) for value in array.ravel()]  # type: ignore[operator]
+    return np.array(flat, dtype=np.float64).reshape(array.shape)
+
+
+def penalty(
+    log_alpha: Mapping[str, Mapping[str, Array]], weight: float, normalisation: str
+) -> tuple[float, dict[str, dict[str, Array]]]:
+    """L_mask and its gradient at the default constants, gate by gate."""
+    count = sum(array.size for sides in log_alpha.values() for array in sides.values())
+    scale = weight if normalisation == "sum" else weight / count
+    value, gradient = 0.0, {}
+    for matrix, sides in log_alpha.items():
+        gradient[matrix] = {}
+        for side, array in sides.items():
+            p = each(gate_probability, array, 2 / 3, -0.1, 1.1)
+            value += scale * math.fsum(p.ravel())
+            gradient[matrix][side] = scale * each(_slope, array)
+    return value, gradient
+
+
+def _slope(log_alpha: float) -> float:
+    """The derivative of the sigmoid, as a product of two sigmoids so that neither tail loses digits."""
+    shifted = log_alpha - 2 / 3 * math.log(0.1 / 1.1)
+    return sigmoid(shifted) * sigmoid(-shifted)

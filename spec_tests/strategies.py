@@ -1,0 +1,143 @@
+"""Hypothesis strategies for what crosses the border. `meta/test_strategies.py` shows that they reach the hard cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from spec_tests.contract import Array, Example, Outcome
+
+LANGUAGES = ("en", "de", "zh", "ar", "sw")
+
+rates = st.floats(0, 1, allow_subnormal=False)
+seeds = st.integers(0, 2**31 - 1)
+
+
+# Corpora
+
+
+@st.composite
+def corpora(draw: st.DrawFn, min_facts: int = 1, max_facts: int = 6, min_languages: int = 1) -> list[Example]:
+    """Facts said in some languages each; facts are missing here and there, and the order means nothing."""
+    languages = draw(st.lists(st.sampled_from(LANGUAGES), min_size=min_languages, max_size=4, unique=True))
+    facts = draw(st.integers(min_facts, max_facts))
+    corpus = []
+    for fact in range(facts):
+        spoken = draw(st.sets(st.sampled_from(languages), min_size=1))
+        corpus += [example(f"f{fact}", language) for language in sorted(spoken)]
+    return draw(st.permutations(corpus))
+
+
+def example(fact: str, language: str) -> Example:
+    return {"id": f"{fact}/{language}", "fact": fact, "language": language}
+
+
+def languages_of(corpus: Sequence[Example]) -> list[str]:
+    return sorted({e["language"] for e in corpus})
+
+
+def some_languages(corpus: Sequence[Example]) -> st.SearchStrategy[list[str]]:
+    """A non-empty choice among the corpus's languages, in any order."""
+    return st.lists(st.sampled_from(languages_of(corpus)), min_size=1, unique=True)
+
+
+# Outcomes
+
+
+@st.composite
+def outcomes(draw: st.DrawFn, complete_inputs: bool = False) -> list[Outcome]:
+    """Outcomes in which every editing language has both roles; sizes are unequal on purpose.
+
+    With `complete_inputs` every editing language has both roles in every input language too.
+    """
+    edit_languages = draw(st.lists(st.sampled_from(LANGUAGES), min_size=1, max_size=3, unique=True))
+    input_languages = draw(st.lists(st.sampled_from(LANGUAGES), min_size=1, max_size=3, unique=True))
+    rows: list[Outcome] = []
+    for language in edit_languages:
+        for number in range(draw(st.integers(1, 3))):
+            for role in ("update", "retain"):
+                must = input_languages if complete_inputs else input_languages[:1]
+                spoken = [*must, *draw(st.lists(st.sampled_from(input_languages), max_size=4))]
+                if number and draw(st.booleans()):
+                    spoken = []
+                rows += [outcome(f"{language}-{number}", language, role, said, draw(st.booleans())) for said in spoken]
+    return draw(st.permutations(rows))
+
+
+def outcome(edit: str, edit_language: str, role: Any, language: str, hit: bool) -> Outcome:
+    return {"edit": edit, "edit_language": edit_language, "role": role, "language": language, "hit": hit}
+
+
+@st.composite
+def padded_rows(draw: st.DrawFn) -> dict[str, list[Any]]:
+    """Predicted and expected ids of one padded row with at least one [MASK]; they often agree."""
+    length = draw(st.integers(1, 8))
+    is_mask = draw(st.lists(st.booleans(), min_size=length, max_size=length).filter(any))
+    expected = draw(st.lists(st.integers(0, 3), min_size=length, max_size=length))
+    wrong = draw(st.sets(st.integers(0, length - 1), max_size=2))
+    predicted = [token + 1 if place in wrong else token for place, token in enumerate(expected)]
+    return {"predicted": predicted, "expected": expected, "is_mask": is_mask}
+
+
+# Masks
+
+moderate = st.floats(-5, 5)
+#: Log odds that saturate a sigmoid, and the neighbourhood of 0.
+extreme = st.sampled_from([-1e4, -800.0, -40.0, 0.0, 40.0, 800.0, 1e4])
+log_odds = st.one_of(moderate, extreme)
+entries = st.floats(-10, 10, allow_subnormal=False)
+#: Uniform draws, up to the ends of the open interval.
+uniforms = st.one_of(st.floats(0.001, 0.999), st.sampled_from([1e-12, 1e-6, 0.5, 1 - 1e-6, 1 - 1e-12]))
+betas = st.floats(0.2, 2)
+gammas = st.floats(-0.5, -0.05)
+zetas = st.floats(1.05, 1.5)
+gates = st.one_of(st.floats(0, 1, allow_subnormal=False), st.sampled_from([0.0, 1.0]))
+
+
+def arrays(shape: tuple[int, ...], elements: st.SearchStrategy[float]) -> st.SearchStrategy[Array]:
+    return npst.arrays(np.float64, shape, elements=elements)
+
+
+small_shapes = npst.array_shapes(min_dims=1, max_dims=2, max_side=5)
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> dict[str, tuple[int, int]]:
+    """Edited matrices by name with (n, m), square ones among them."""
+    sizes = st.integers(1, 6)
+    names = draw(st.lists(st.sampled_from(["up.0", "down.0", "up.1", "down.1"]), min_size=1, unique=True))
+    return {name: draw(st.one_of(st.tuples(sizes, sizes), sizes.map(lambda n: (n, n)))) for name in names}
+
+
+@st.composite
+def penalties(draw: st.DrawFn) -> dict[str, dict[str, Array]]:
+    """{matrix: {"x": (L, n), "delta": (L, m)}}."""
+    count = draw(st.integers(1, 3))
+    return {
+        name: {"x": draw(arrays((count, n), log_odds)), "delta": draw(arrays((count, m), log_odds))}
+        for name, (n, m) in draw(matrices()).items()
+    }
+
+
+@st.composite
+def masked_edits(draw: st.DrawFn, learned: bool, elements: st.SearchStrategy[float] = log_odds) -> dict[str, Any]:
+    """Arguments of mask_factors: languages in any order, one of them editing, x (T, n), δ (T, m); n = m is frequent."""
+    languages = draw(st.permutations(LANGUAGES))[: draw(st.integers(1, 4))]
+    n = draw(st.integers(1, 5))
+    m = draw(st.one_of(st.just(n), st.integers(1, 5)))
+    tokens = draw(st.integers(1, 4))
+    rows = {"x": (len(languages), n), "delta": (len(languages), m)}
+    log_alpha = {side: draw(arrays(shape, elements)) for side, shape in rows.items()}
+    if learned:
+        log_alpha |= {f"{side}_scale": draw(arrays(shape, st.floats(-3, 3))) for side, shape in rows.items()}
+    return {
+        "log_alpha": log_alpha,
+        "languages": languages,
+        "language": draw(st.sampled_from(languages)),
+        "x": draw(arrays((tokens, n), entries)),
+        "delta": draw(arrays((tokens, m), entries)),
+    }
