@@ -1,0 +1,91 @@
+"""Sessions: `nox -l` lists them, plain `nox` runs the quick ones. All share one environment, so torch installs once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+HERE = Path(__file__).parent
+ENVIRONMENT = HERE / ".nox" / "shared"
+REFERENCE = "lime_editing.conformance"
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["spec", "tests", "lint"]
+
+
+def python(session: nox.Session, *groups: str) -> str:
+    """The shared environment's interpreter, with the package and these dependency groups installed."""
+    if sys.version_info < (3, 11):
+        session.error(f"needs Python 3.11 or newer, and nox runs under {sys.version.split()[0]}")
+    bin_folder = "Scripts" if os.name == "nt" else "bin"
+    interpreter = str(ENVIRONMENT / bin_folder / "python")
+    if not (ENVIRONMENT / bin_folder).exists():
+        session.run(sys.executable, "-m", "venv", str(ENVIRONMENT), external=True)
+    project = nox.project.load_toml(HERE / "pyproject.toml")
+    # What is installed already, under these very pins, is not asked for again.
+    pins = (HERE / "constraints.txt").read_bytes() + (HERE / "pyproject.toml").read_bytes()
+    for wanted in (["-e", str(HERE)], *(list(nox.project.dependency_groups(project, group)) for group in groups)):
+        stamp = ENVIRONMENT / hashlib.sha256(pins + repr(wanted).encode()).hexdigest()[:16]
+        if not stamp.exists():
+            session.run(
+                *(interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+                *("--constraint", str(HERE / "constraints.txt"), *wanted),
+                external=True,
+            )
+            stamp.touch()
+    return interpreter
+
+
+@nox.session
+def spec(session: nox.Session) -> None:
+    """Validate an implementation: nox -s spec [-- --implementation package.module[:object] --chapters M,S]."""
+    args = list(session.posargs)
+    if not any(arg.startswith("--implementation") for arg in args):
+        args = ["--implementation", REFERENCE, *args]
+    session.run(python(session, "spec"), "-m", "pytest", "spec_tests", *args, external=True)
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """Train and judge the editors, and print the table: nox -s reproduce [-- --help]."""
+    session.run(python(session), "-m", "lime_editing", "reproduce", *session.posargs, external=True)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """What no clause covers: the reference's store, command line and bad input."""
+    session.run(python(session, "spec"), "-m", "pytest", "reference/tests", *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, ruff format, and mypy strict on the reference and the contract."""
+    interpreter = python(session, "lint")
+    session.run(interpreter, "-m", "ruff", "check", external=True)
+    session.run(interpreter, "-m", "ruff", "format", "--check", external=True)
+    session.run(interpreter, "-m", "mypy", external=True)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Wrong implementations: each must be killed by a test of its own chapter."""
+    args = session.posargs or ["--implementation", REFERENCE]
+    session.run(python(session, "spec"), "-m", "spec_tests.run_mutants", *args, external=True)
+
+
+@nox.session
+def perf(session: nox.Session) -> None:
+    """The benchmarks: pytest perf/ --benchmark-only."""
+    session.run(python(session, "perf"), "-m", "pytest", "perf", "--benchmark-only", *session.posargs, external=True)
+
+
+@nox.session
+def fixtures(session: nox.Session) -> None:
+    """Rebuild the facts from their sources and the golden values, and compare byte for byte (needs npm)."""
+    interpreter = python(session, "fixtures")
+    session.run(interpreter, "fixtures/build_facts.py", "--check", external=True)
+    session.run(interpreter, "fixtures/build_golden.py", "--check", external=True)
