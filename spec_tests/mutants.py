@@ -1,0 +1,1189 @@
+"""Wrong implementations, each wrong in one way: small wrappers around any implementation of the contract.
+
+A mutant states the clause that it breaks. `run_mutants` hands it to the tests of that clause's chapter, which have to
+notice. Most are defects that released code of this field really had.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from spec_tests.conformance import Implementation
+from spec_tests.contract import Example, IdTriple, Input, Losses, Outcome, Pair, Request, Triple
+from spec_tests.tiny import LANGUAGES, logits_of, with_update
+
+Update = dict[str, torch.Tensor]
+
+
+class Mutation:
+    """Everything as the base has it, but for what a subclass defines."""
+
+    #: Chapters that the base has to claim beside the clause's own.
+    NEEDS: frozenset[str] = frozenset()
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        judged = Implementation(base, "base")
+        self.CLAIMS = judged.claims
+        self.RULINGS = judged.rulings
+        self.EDITORS = judged.editors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    id: str
+    clause: str
+    sentence: str
+    build: Callable[[Any], Mutation]
+    #: Chapters and capabilities that the base has to claim.
+    needs: frozenset[str]
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(name: str, clause: str, sentence: str, *needs: str) -> Callable[[type[Mutation]], type[Mutation]]:
+    def register(build: type[Mutation]) -> type[Mutation]:
+        MUTANTS.append(Mutant(name, clause, sentence, build, build.NEEDS | {clause[0], *needs}))
+        return build
+
+    return register
+
+
+# --- T: the task ------------------------------------------------------------------------------------------------------
+
+
+@mutant("parallel-without-itself", "T1", "I(x) leaves x itself out.")
+class ParallelWithoutItself(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        return [other for other in self.base.parallel(corpus, example, languages) if other != example]
+
+
+@mutant("parallel-in-every-language", "T1", "I(x) ignores the languages that it is asked for.")
+class ParallelInEveryLanguage(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        return self.base.parallel(corpus, example)
+
+
+@mutant("right-answers-skipped", "T3", "Inputs that the raw model answers as desired are not edited.", "S")
+class RightAnswersSkipped(Mutation):
+    def evaluation_pairs(
+        self,
+        corpus: Sequence[Example],
+        edit_languages: Sequence[str],
+        update_languages: Sequence[str],
+        n_update: int,
+        n_retain: int,
+        seed: int,
+        limit: int | None = None,
+    ) -> list[Pair]:
+        right = {e["id"] for e in corpus if "raw" in e and e["raw"] == e.get("desired")}
+        pairs = self.base.evaluation_pairs(
+            corpus, edit_languages, update_languages, n_update, n_retain, seed, limit=limit
+        )
+        return [pair for pair in pairs if pair["edit"] not in right]
+
+
+# --- M: metrics -------------------------------------------------------------------------------------------------------
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def harmonic(acc: float, con: float) -> float:
+    return 2 * acc * con / (acc + con) if acc + con else 0.0
+
+
+def shares(outcomes: Sequence[Outcome], role: str, key: str | None) -> dict[str, float]:
+    """The share of hits per value of `key` among the outcomes of one role; pooled where there is no key."""
+    groups: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        if outcome["role"] == role:
+            groups.setdefault(str(outcome[key]) if key else "all", []).append(outcome["hit"])  # type: ignore[literal-required]
+    return {name: mean(hits) for name, hits in groups.items()}
+
+
+class MetricMutation(Mutation):
+    """Metrics of the base (its errors too), with other numbers."""
+
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        right = self.base.metrics(outcomes, languages)
+        chosen = [o for o in outcomes if languages is None or o["edit_language"] in languages]
+        return self.wrong(right, chosen)
+
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        raise NotImplementedError
+
+    def averaged(self, outcomes: Sequence[Outcome], rate: Callable[[str], float]) -> dict[str, float]:
+        acc, con = rate("update"), rate("retain")
+        return {"acc": acc, "con": con, "succ": harmonic(acc, con)}
+
+
+@mutant("roles-swapped", "M1", "Update inputs make con and retain inputs make acc.")
+class RolesSwapped(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        return {"acc": right["con"], "con": right["acc"], "succ": right["succ"]}
+
+
+@mutant("con-of-updates-too", "M2", "con is taken over update and retain inputs together.")
+class ConOfEverything(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        con = (right["acc"] + right["con"]) / 2
+        return {"acc": right["acc"], "con": con, "succ": harmonic(right["acc"], con)}
+
+
+@mutant("arithmetic-mean", "M3", "succ is the arithmetic mean.")
+class ArithmeticMean(Mutation):
+    def succ(self, acc: float, con: float) -> float:
+        return (acc + con) / 2
+
+
+@mutant("zero-over-zero", "M3", "succ of two zeros is NaN.")
+class ZeroOverZero(Mutation):
+    def succ(self, acc: float, con: float) -> float:
+        return self.base.succ(acc, con) if acc + con else float("nan")
+
+
+@mutant("inputs-pooled", "M4", "Within a language all inputs weigh the same, so that edits with many inputs dominate.")
+class InputsPooled(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        return self.averaged(outcomes, lambda role: mean([*shares(outcomes, role, "edit_language").values()]))
+
+
+@mutant(
+    "micro-average", "M5", "Edits of all languages are averaged at once, so that languages with many edits dominate."
+)
+class MicroAverage(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        return self.averaged(outcomes, lambda role: mean([*shares(outcomes, role, "edit").values()]))
+
+
+@mutant("succ-per-step", "M6", "succ is computed per edit and averaged.")
+class SuccPerStep(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        acc, con = shares(outcomes, "update", "edit"), shares(outcomes, "retain", "edit")
+        both = [harmonic(acc[edit], con[edit]) for edit in acc if edit in con]
+        return {**right, "succ": mean(both) if both else right["succ"]}
+
+
+@mutant(
+    "whole-row-compared", "M7", "con asks every position of the padded row (or, where that is declared, only [MASK])."
+)
+class WholeRowCompared(Mutation):
+    def hit(self, predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: str) -> bool:
+        if role != "retain":
+            return self.base.hit(predicted, expected, is_mask, role)
+        other = [True] * len(is_mask) if self.RULINGS.get("con_positions", "mask") == "mask" else is_mask
+        return all(p == e for p, e, counts in zip(predicted, expected, other, strict=True) if counts)
+
+
+@mutant("one-token-suffices", "M7", "A name of several tokens hits as soon as one of them does.")
+class OneTokenSuffices(Mutation):
+    def hit(self, predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: str) -> bool:
+        return any(p == e for p, e, counts in zip(predicted, expected, is_mask, strict=True) if counts)
+
+
+@mutant(
+    "breakdown-by-the-other", "M8", "The breakdown by input language is the one by editing language, and vice versa."
+)
+class BreakdownByTheOther(Mutation):
+    def breakdown(self, outcomes: Sequence[Outcome], by: str) -> dict[str, dict[str, float]]:
+        return self.base.breakdown(outcomes, "language" if by == "edit_language" else "edit_language")
+
+
+@mutant("succ-averaged-over-runs", "M9", "The succ of several runs is the mean of theirs.")
+class SuccAveraged(Mutation):
+    def aggregate(self, runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {**self.base.aggregate(runs), "succ": mean([harmonic(run["acc"], run["con"]) for run in runs])}
+
+
+@mutant("nothing-is-zero", "M10", "A language or role without outcomes counts as 0.")
+class NothingIsZero(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        try:
+            return self.base.metrics(outcomes, languages)
+        except (ValueError, LookupError):
+            return {"acc": 0.0, "con": 0.0, "succ": 0.0}
+
+
+# --- S: sampling ------------------------------------------------------------------------------------------------------
+
+
+class PairMutation(Mutation):
+    """Pairs of the base, each then spoilt; `at` knows the corpus by id."""
+
+    def evaluation_pairs(
+        self,
+        corpus: Sequence[Example],
+        edit_languages: Sequence[str],
+        update_languages: Sequence[str],
+        n_update: int,
+        n_retain: int,
+        seed: int,
+        limit: int | None = None,
+    ) -> list[Pair]:
+        pairs = self.base.evaluation_pairs(
+            corpus, edit_languages, update_languages, n_update, n_retain, seed, limit=limit
+        )
+        at = {example["id"]: example for example in corpus}
+        pool = sorted((e["id"] for e in corpus if e["language"] in update_languages), key=_shuffled)
+        return [self.wrong(pair, at, pool) for pair in pairs]
+
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        raise NotImplementedError
+
+
+def _shuffled(name: str) -> int:
+    return zlib.crc32(name.encode())
+
+
+@mutant("edits-lost", "S1", "The last edit of an evaluation is lost.")
+class EditsLost(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        return self.base.evaluation_pairs(*args, **kwargs)[:-1]
+
+
+@mutant("update-in-the-edit-language", "S2", "x_u is x_e itself wherever that is allowed: the monolingual task.")
+class UpdateInTheEditLanguage(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        if pair["edit"] not in pool:
+            return pair
+        return {**pair, "update": [pair["edit"]] * min(1, len(pair["update"]))}
+
+
+@mutant("retain-from-parallels", "S3", "Retain inputs may be the edited fact itself, told in another language.")
+class RetainFromParallels(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        edit = at[pair["edit"]]
+        told = [name for name in pool if at[name]["fact"] == edit["fact"] and name != pair["edit"]]
+        return {**pair, "retain": [*told[:1], *pair["retain"][1:]] if pair["retain"] else []}
+
+
+@mutant("one-input-each", "S4", "Each edit gets one update and one retain input, however many were asked.")
+class OneInputEach(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        return {**pair, "update": pair["update"][:1], "retain": pair["retain"][:1]}
+
+
+@mutant("retain-in-the-edit-language", "S5", "D_update holds the editing language only, where it can.")
+class RetainInTheEditLanguage(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        edit = at[pair["edit"]]
+        own = [n for n in pool if at[n]["language"] == edit["language"] and at[n]["fact"] != edit["fact"]]
+        if len(own) < len(pair["retain"]):
+            return pair
+        start = _shuffled(pair["edit"]) % len(own) if own else 0
+        return {**pair, "retain": [*own[start:], *own[:start]][: len(pair["retain"])]}
+
+
+@mutant("edits-in-every-language", "S5", "Edits are taken from the updating languages too.")
+class EditsInEveryLanguage(Mutation):
+    def evaluation_pairs(
+        self,
+        corpus: Sequence[Example],
+        edit_languages: Sequence[str],
+        update_languages: Sequence[str],
+        n_update: int,
+        n_retain: int,
+        seed: int,
+        limit: int | None = None,
+    ) -> list[Pair]:
+        everyone = sorted({*edit_languages, *update_languages})
+        return self.base.evaluation_pairs(corpus, everyone, update_languages, n_update, n_retain, seed, limit=limit)
+
+
+class TripleMutation(Mutation):
+    def training_triples(
+        self,
+        corpus: Sequence[Example],
+        languages: Sequence[str],
+        n: int,
+        seed: int,
+        validate_every: int | None = None,
+    ) -> list[IdTriple]:
+        triples = self.base.training_triples(corpus, languages, n, seed, validate_every=validate_every)
+        at = {example["id"]: example for example in corpus}
+        pool = sorted((e["id"] for e in corpus if e["language"] in languages), key=_shuffled)
+        return [self.wrong(triple, at, pool) for triple in triples]
+
+    def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
+        raise NotImplementedError
+
+
+@mutant("monolingual-training", "S6", "In training the update input is the edit input.")
+class MonolingualTraining(TripleMutation):
+    def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
+        return {**triple, "update": triple["edit"]}
+
+
+@mutant(
+    "retain-language-follows", "S6", "In training the retain input is in the language of the edit, where it can be."
+)
+class RetainLanguageFollows(TripleMutation):
+    def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
+        edit, retain = at[triple["edit"]], at[triple["retain"]]
+        told = [n for n in pool if at[n]["language"] == edit["language"] and at[n]["fact"] == retain["fact"]]
+        return {**triple, "retain": told[0] if told else triple["retain"]}
+
+
+class Seeded(Mutation):
+    """The base's samples, with a seed that is spoilt."""
+
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        raise NotImplementedError
+
+    def evaluation_pairs(
+        self,
+        corpus: Sequence[Example],
+        edit_languages: Sequence[str],
+        update_languages: Sequence[str],
+        n_update: int,
+        n_retain: int,
+        seed: int,
+        limit: int | None = None,
+    ) -> list[Pair]:
+        return self.base.evaluation_pairs(
+            corpus,
+            edit_languages,
+            update_languages,
+            n_update,
+            n_retain,
+            self.spoilt(corpus, seed, None),
+            limit=limit,
+        )
+
+    def training_triples(
+        self,
+        corpus: Sequence[Example],
+        languages: Sequence[str],
+        n: int,
+        seed: int,
+        validate_every: int | None = None,
+    ) -> list[IdTriple]:
+        spoilt = self.spoilt(corpus, seed, validate_every)
+        return self.base.training_triples(corpus, languages, n, spoilt, validate_every=validate_every)
+
+
+@mutant("shared-random-stream", "S7", "Validation draws from the stream that training draws from.")
+class SharedStream(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed + (validate_every or 0)
+
+
+@mutant(
+    "order-of-reading", "S7", "The samples depend on the order in which the corpus was read, as with a set or a glob."
+)
+class OrderOfReading(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed + _shuffled("".join(example["id"] for example in corpus)) % 1000
+
+
+@mutant(
+    "one-stream-for-ever",
+    "S7",
+    "One generator lives as long as the process, so that every call draws on from the last.",
+)
+class OneStreamForEver(Seeded):
+    calls = 0
+
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        self.calls += 1
+        return seed + 1000 * self.calls
+
+
+@mutant("seed-ignored", "S7", "The seed is not used.")
+class SeedIgnored(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return 0
+
+
+@mutant("missing-fact-replaced", "S8", "A language in which the fact is missing lends another fact for x_u.")
+class MissingFactReplaced(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        fact = at[pair["edit"]]["fact"]
+        told = {example["language"] for example in at.values() if example["fact"] == fact}
+        lent = [name for name in pool if at[name]["language"] not in told]
+        return {**pair, "update": [*pair["update"], *lent[:1]]}
+
+
+@mutant(
+    "prefix-of-one-language", "S9", "An evaluation of limited size is the head of a list that is sorted by language."
+)
+class PrefixOfOneLanguage(Mutation):
+    def evaluation_pairs(
+        self,
+        corpus: Sequence[Example],
+        edit_languages: Sequence[str],
+        update_languages: Sequence[str],
+        n_update: int,
+        n_retain: int,
+        seed: int,
+        limit: int | None = None,
+    ) -> list[Pair]:
+        pairs = self.base.evaluation_pairs(corpus, edit_languages, update_languages, n_update, n_retain, seed)
+        at = {example["id"]: example for example in corpus}
+        return sorted(pairs, key=lambda pair: (at[pair["edit"]]["language"], pair["edit"]))[:limit]
+
+
+# --- A: masks ---------------------------------------------------------------------------------------------------------
+
+BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
+
+
+@mutant("mask-without-bypass", "A1", "The mask multiplies by m where it should multiply by 1 + m.")
+class MaskWithoutBypass(Mutation):
+    def apply_mask(self, w: np.ndarray, m: np.ndarray) -> np.ndarray:
+        return m * w
+
+
+@mutant("gates-not-clipped", "A2", "Gates are stretched and not clipped, so that they leave [0, 1].")
+class GatesNotClipped(Mutation):
+    def gate(
+        self,
+        log_alpha: np.ndarray,
+        uniforms: np.ndarray | None = None,
+        beta: float = BETA,
+        gamma: float = GAMMA,
+        zeta: float = ZETA,
+    ) -> np.ndarray:
+        noise = 0 if uniforms is None else np.log(uniforms) - np.log1p(-uniforms)
+        s = 1 / (1 + np.exp(-(noise + log_alpha) / (1 if uniforms is None else beta)))
+        return s * (zeta - gamma) + gamma
+
+
+@mutant("unbounded-mask-scale", "A2", "The gate is multiplied by a scale that nothing bounds.")
+class UnboundedMaskScale(Mutation):
+    def mask_factors(
+        self,
+        log_alpha: Mapping[str, np.ndarray],
+        languages: Sequence[str],
+        language: str,
+        x: np.ndarray,
+        delta: np.ndarray,
+        seed: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        x_new, delta_new = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
+        return x + 3 * (x_new - x), delta + 3 * (delta_new - delta)
+
+
+@mutant("temperature-at-test", "A3", "The gates of test time are sharpened by the temperature of training.")
+class TemperatureAtTest(Mutation):
+    def gate(
+        self,
+        log_alpha: np.ndarray,
+        uniforms: np.ndarray | None = None,
+        beta: float = BETA,
+        gamma: float = GAMMA,
+        zeta: float = ZETA,
+    ) -> np.ndarray:
+        used = log_alpha if uniforms is not None else log_alpha / beta
+        return self.base.gate(used, uniforms, beta, gamma, zeta)
+
+
+class FactorMutation(Mutation):
+    """Calls the base's mask_factors with something spoilt."""
+
+    def mask_factors(
+        self,
+        log_alpha: Mapping[str, np.ndarray],
+        languages: Sequence[str],
+        language: str,
+        x: np.ndarray,
+        delta: np.ndarray,
+        seed: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.wrong(log_alpha, languages, language, x, delta, seed)
+
+    def wrong(
+        self,
+        log_alpha: Mapping[str, np.ndarray],
+        languages: Sequence[str],
+        language: str,
+        x: np.ndarray,
+        delta: np.ndarray,
+        seed: int | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+
+@mutant("sampled-at-test", "A3", "The gates of test time are still sampled.")
+class SampledAtTest(FactorMutation):
+    calls = 0
+
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        self.calls += 1
+        return self.base.mask_factors(
+            log_alpha, languages, language, x, delta, seed=self.calls if seed is None else seed
+        )
+
+
+@mutant("never-sampled", "A3", "The gates of training are those of test time.")
+class NeverSampled(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        return self.base.mask_factors(log_alpha, languages, language, x, delta)
+
+
+@mutant("one-draw-per-token", "A3", "Every token of an edit draws gates of its own.")
+class OneDrawPerToken(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        rows = [
+            self.base.mask_factors(
+                log_alpha, languages, language, x[[t]], delta[[t]], seed=None if seed is None else seed + t
+            )
+            for t in range(len(x))
+        ]
+        return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
+
+
+@mutant(
+    "probability-without-stretch", "A4", "The probability of an open gate is sigmoid(log α): the stretch is forgotten."
+)
+class ProbabilityWithoutStretch(Mutation):
+    def gate_probability(
+        self, log_alpha: np.ndarray, beta: float = BETA, gamma: float = GAMMA, zeta: float = ZETA
+    ) -> np.ndarray:
+        return 1 / (1 + np.exp(-log_alpha))
+
+
+class PenaltyMutation(Mutation):
+    def mask_penalty(self, log_alpha: Mapping[str, Mapping[str, np.ndarray]], weight: float) -> tuple[float, Any]:
+        value, gradient = self.base.mask_penalty(log_alpha, weight)
+        factor, slope = self.spoilt(sum(one.size for arrays in log_alpha.values() for one in arrays.values()))
+        changed = {key: {side: slope * one for side, one in arrays.items()} for key, arrays in gradient.items()}
+        return value * factor, changed
+
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        raise NotImplementedError
+
+
+@mutant("detached-penalty", "A5", "The L0 penalty is cut off from its gradient and trains nothing.")
+class DetachedPenalty(PenaltyMutation):
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        return 1.0, 0.0
+
+
+@mutant(
+    "other-penalty-norm", "A5", "The penalty that is called a sum is the mean over all gates (or the other way round)."
+)
+class OtherPenaltyNorm(PenaltyMutation):
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        factor = gates if self.RULINGS.get("penalty") == "mean" else 1 / gates
+        return factor, factor
+
+
+@mutant("penalty-as-reward", "A5", "The penalty's gradient opens gates.")
+class PenaltyAsReward(PenaltyMutation):
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        return 1.0, -1.0
+
+
+@mutant(
+    "rows-in-sorted-order",
+    "A6",
+    "Languages are sorted, as a set would sort them, while the rows are as they were given.",
+)
+class RowsInSortedOrder(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        return self.base.mask_factors(log_alpha, sorted(languages), language, x, delta, seed=seed)
+
+
+@mutant("next-languages-mask", "A6", "The mask of another language than the editing one is applied.")
+class NextLanguagesMask(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        turned = [*languages[1:], *languages[:1]]
+        return self.base.mask_factors(log_alpha, turned, language, x, delta, seed=seed)
+
+
+@mutant("gradient-for-everyone", "A6", "An edit trains the masks of all languages.")
+class GradientForEveryone(Mutation):
+    def mask_factors_gradient(
+        self,
+        log_alpha: Mapping[str, np.ndarray],
+        languages: Sequence[str],
+        language: str,
+        x: np.ndarray,
+        delta: np.ndarray,
+        grad_x: np.ndarray,
+        grad_delta: np.ndarray,
+        seed: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        right = self.base.mask_factors_gradient(log_alpha, languages, language, x, delta, grad_x, grad_delta, seed=seed)
+        return {name: np.broadcast_to(one.sum(0), one.shape).copy() for name, one in right.items()}
+
+
+@mutant("masks-of-x-and-delta-swapped", "A8", "Where the widths allow it, x gets the mask of δ and δ that of x.")
+class MasksSwapped(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        if x.shape[-1] != delta.shape[-1]:
+            return self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
+        ones = np.ones_like(x), np.ones_like(delta)
+        on_x, on_delta = self.base.mask_factors(log_alpha, languages, language, *ones, seed=seed)
+        return on_delta * x, on_x * delta
+
+
+@mutant("mask-on-the-product", "A8", "x and δ are both masked with both masks, as if the product were masked twice.")
+class MaskedTwice(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        once = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
+        return self.base.mask_factors(log_alpha, languages, language, once[0], delta, seed=seed)[0], once[1]
+
+
+@mutant("gates-never-close", "A9", "A gate has a floor, so that a closed mask still changes an edit.")
+class GatesNeverClose(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        x_new, delta_new = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
+        return x_new + 1e-3 * x, delta_new + 1e-3 * delta
+
+
+@mutant("unknown-language-is-the-first", "A10", "An unknown editing language quietly gets the first row.")
+class UnknownIsFirst(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        known = language if language in languages else languages[0]
+        return self.base.mask_factors(log_alpha, languages, known, x, delta, seed=seed)
+
+
+# --- B: budget --------------------------------------------------------------------------------------------------------
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+@mutant("full-size-masks", "B1", "A language has a mask for every element of a matrix.")
+class FullSizeMasks(Mutation):
+    def initial_masks(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        made = self.base.initial_masks(shapes, languages)
+        return {key: {**made[key], "full": np.zeros((len(languages), n, m))} for key, (n, m) in shapes.items()}
+
+
+@mutant("one-mask-for-all", "B1", "Masks do not grow with the number of languages.")
+class OneMaskForAll(Mutation):
+    def initial_masks(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        return self.base.initial_masks(shapes, languages[:1])
+
+
+class ShapesMutation(Mutation):
+    def editor_shapes(self, shapes: Shapes, languages: Sequence[str], masks: Any) -> dict[str, tuple[int, ...]]:
+        return {**self.base.editor_shapes(shapes, languages, masks), **self.further(shapes, languages)}
+
+    def further(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        raise NotImplementedError
+
+
+@mutant("gradient-to-gradient-layer", "B2", "A dense layer maps all elements of a gradient to all elements.")
+class GradientToGradient(ShapesMutation):
+    def further(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        return {f"{key}.layer": (n * m, n * m) for key, (n, m) in shapes.items()}
+
+
+@mutant("update-buffer-per-language", "B2", "A buffer keeps one full-size update per language.")
+class BufferPerLanguage(ShapesMutation):
+    def further(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        return {f"{key}.kept": (len(languages), m, n) for key, (n, m) in shapes.items()}
+
+
+@mutant("mask-multiplied-out", "B3", "The full mask is multiplied out before it is applied.")
+class MaskMultipliedOut(FactorMutation):
+    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+        x_new, delta_new = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
+        full = np.outer(np.ones(x.shape[-1]), np.ones(delta.shape[-1]))
+        return x_new * full[:, 0], delta_new * full[0]
+
+
+# --- editors: E, and what T, A and B ask of them ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an editor was made from. It keeps the editor, so that its identity stays its own."""
+
+    editor: Any
+    model: torch.nn.Module
+    edited: tuple[str, ...]
+    languages: tuple[str, ...]
+    masks: str
+
+
+class EditorMutation(Mutation):
+    """Remembers what every editor was made from."""
+
+    NEEDS = frozenset({"E"})
+
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.made: dict[int, Made] = {}
+
+    def make_editor(
+        self,
+        name: str,
+        model: torch.nn.Module,
+        edited: Sequence[str],
+        languages: Sequence[str],
+        masks: Any = "none",
+        seed: int = 0,
+        inner_lr: float | None = None,
+        lr: float | None = None,
+    ) -> Any:
+        options = {"inner_lr": inner_lr, "lr": lr}
+        editor = self.wrong_editor(name, model, edited, languages, masks, seed, options)
+        self.made[id(editor)] = Made(editor, model, tuple(edited), tuple(languages), masks)
+        return editor
+
+    def wrong_editor(
+        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
+    ) -> Any:
+        return self.base.make_editor(name, model, edited, languages, masks=masks, seed=seed, **options)
+
+
+class DenseMutation(EditorMutation):
+    """Edits of the base with another ΔW, in `dense` and in the logits alike."""
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        return self.wrong(editor, edits, index, self.base.dense(editor, edits, index))
+
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        model = with_update(self.made[id(editor)].model, self.dense(editor, edits, index))
+        with torch.no_grad():
+            return [logits_of(model, one) for one in inputs]
+
+    def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
+        raise NotImplementedError
+
+
+@mutant("raw-model-left-edited", "T2", "The edit is written into the raw model and stays there.")
+class RawModelLeftEdited(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        weights = dict(self.made[id(editor)].model.named_parameters())
+        with torch.no_grad():
+            for matrix, delta in self.base.dense(editor, edits, 0).items():
+                weights[matrix] += delta
+        return edits
+
+
+@mutant("raw-model-left-training", "T2", "Training the editor switches the raw model to training mode.")
+class RawModelLeftTraining(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts = self.base.train_step(editor, triples, seed)
+        self.made[id(editor)].model.train(not self.made[id(editor)].model.training)
+        return parts
+
+
+@mutant("edits-on-top-of-each-other", "T2", "An edit starts from what the last one left.")
+class EditsAccumulate(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.left: dict[int, Update] = {}
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        last = self.base.dense(editor, edits, len(requests) - 1)
+        before = self.left.get(id(editor), {})
+        self.left[id(editor)] = {m: d + before[m] if m in before else d for m, d in last.items()}
+        return edits, before
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        own, before = edits
+        return {m: d + before[m] if m in before else d for m, d in self.base.dense(editor, own, index).items()}
+
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        return self.base.edited_logits(editor, edits[0], index, inputs)
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], index)
+
+
+@mutant("bias-edited-too", "T4", "A bias of the model changes with every edit, although nobody declared it.")
+class BiasEditedToo(EditorMutation):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        made = self.made[id(editor)]
+        weights = dict(made.model.named_parameters())
+        update = dict(self.base.dense(editor, edits, index))
+        bias = made.edited[0].removesuffix("weight") + "bias"
+        update[bias] = torch.full_like(weights[bias], 1e-3)
+        with torch.no_grad():
+            model = with_update(made.model, update)
+            return [logits_of(model, one) for one in inputs]
+
+
+@mutant("further-matrix-edited", "T4", "The edit has a ΔW for a matrix that was not declared.")
+class FurtherMatrixEdited(EditorMutation):
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        made = self.made[id(editor)]
+        update = dict(self.base.dense(editor, edits, index))
+        names = [n for n, p in made.model.named_parameters() if p.dim() == 2 and n not in made.edited]
+        update[names[-1]] = torch.zeros_like(dict(made.model.named_parameters())[names[-1]])
+        return update
+
+
+@mutant("edited-at-the-update-input", "T5", "In training the edit is made at x_u, which an editor never sees.")
+class EditedAtTheUpdateInput(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        seen: list[Triple] = [{**t, "edit": {**t["edit"], **t["update"]}} for t in triples]
+        return self.base.losses(editor, seen, seed)
+
+
+@mutant("desired-label-unseen", "T5", "The edit is made for the first label whatever is desired.")
+class DesiredLabelUnseen(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return self.base.edit(editor, [{**r, "labels": [1] * len(r["labels"])} for r in requests])
+
+
+class LossMutation(EditorMutation):
+    """The base's objective, with values or gradients spoilt."""
+
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        parts, gradient = self.base.losses(editor, triples, seed)
+        return self.wrong(editor, dict(parts), dict(gradient))
+
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def masks_by_name(self, editor: Any) -> dict[str, torch.Tensor]:
+        """Mask parameters under their names in `parameters`."""
+        owned = {value.data_ptr() for arrays in self.base.mask_parameters(editor).values() for value in arrays.values()}
+        return {n: v for n, v in self.base.parameters(editor).items() if v.data_ptr() in owned}
+
+
+@mutant("penalty-trains-nothing", "A5", "In training the L0 penalty is in the value and not in the gradient.")
+class PenaltyTrainsNothing(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        for name in self.masks_by_name(editor):
+            gradient[name] = None
+        return parts, gradient
+
+
+@mutant("other-languages-trained", "A6", "In training an edit moves the mask rows of all languages.")
+class OtherLanguagesTrained(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        for name in self.masks_by_name(editor):
+            gradient[name] = gradient[name].mean(0, keepdim=True).expand_as(gradient[name]).clone()
+        return parts, gradient
+
+
+@mutant("masks-after-the-transform", "A7", "Masks act on what the transform gives, not on what it gets.")
+class MasksAfterTheTransform(EditorMutation):
+    def transform(self, editor: Any, matrix: str, x: Any, delta: Any, language: str) -> Any:
+        masks = self.base.mask_parameters(editor)
+        if not masks:
+            return self.base.transform(editor, matrix, x, delta, language)
+        kept = {factor: masks[matrix][factor].detach().clone() for factor in ("x", "delta")}
+        made = self.made[id(editor)]
+        row = made.languages.index(language) if made.masks == "language" else 0
+        with torch.no_grad():
+            for factor in kept:
+                masks[matrix][factor].fill_(-40.0)
+            new = self.base.transform(editor, matrix, x, delta, language)
+            for factor, value in kept.items():
+                masks[matrix][factor].copy_(value)
+        gates = [(torch.sigmoid(kept[factor][row]) * 1.2 - 0.1).clamp(0, 1) for factor in ("x", "delta")]
+        return tuple(value * (1 + gate) for value, gate in zip(new, gates, strict=True))
+
+
+@mutant("masks-of-another-language", "A9", "Edits use the row after that of their language.")
+class MasksOfAnotherLanguage(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        languages = sorted(self.made[id(editor)].languages)
+        following = dict(zip(languages, [*languages[1:], *languages[:1]], strict=True))
+        return self.base.edit(editor, [{**r, "language": following[r["language"]]} for r in requests])
+
+
+@mutant("edit-language-guessed", "A10", "An edit in an unknown language is made in a known one.")
+class EditLanguageGuessed(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        known = self.made[id(editor)].languages
+        guessed = [{**r, "language": r["language"] if r["language"] in known else known[0]} for r in requests]
+        return self.base.edit(editor, guessed)
+
+
+@mutant("update-materialised", "B4", "An edit multiplies its factors out.", "factored")
+class UpdateMaterialised(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        for index in range(len(requests)):
+            for u, v in self.base.factors(editor, edits, index).values():
+                v.T @ u
+        return edits
+
+
+@mutant("factors-of-the-first", "B4", "All edits of a batch have the factors of the first.", "factored")
+class FactorsOfTheFirst(EditorMutation):
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits, 0)
+
+
+class CaptureMutation(EditorMutation):
+    def capture(self, editor: Any, request: Request) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        captured = self.base.capture(editor, request)
+        return {matrix: self.wrong(request, x, delta) for matrix, (x, delta) in captured.items()}
+
+    def wrong(self, request: Request, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError
+
+
+@mutant("transposed-if-square", "E1", "Factors are told apart by their widths, which fails for a square matrix.")
+class TransposedIfSquare(CaptureMutation):
+    def wrong(self, request: Request, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (delta, x) if x.shape[-1] == delta.shape[-1] else (x, delta)
+
+
+@mutant("loss-summed-over-positions", "E1", "The gradient is that of a sum over positions.")
+class LossSummed(CaptureMutation):
+    def wrong(self, request: Request, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, delta * len(request["positions"])
+
+
+@mutant("first-token-only", "E1", "Only the first row with gradient is captured.")
+class FirstTokenOnly(CaptureMutation):
+    def wrong(self, request: Request, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first = int(delta.abs().sum(-1).nonzero()[0])
+        return x[first : first + 1], delta[first : first + 1]
+
+
+@mutant("edit-of-noise", "E2", "Something is added to the sum of outer products.")
+class EditOfNoise(DenseMutation):
+    def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
+        return {m: d + 0.1 * d.abs().max() * torch.eye(*d.shape, dtype=d.dtype) for m, d in update.items()}
+
+
+@mutant("ascent-for-descent", "E11", "The pseudo-gradient is added where it should be subtracted.")
+class AscentForDescent(DenseMutation):
+    def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
+        return {matrix: -delta for matrix, delta in update.items()}
+
+
+class TransformMutation(EditorMutation):
+    def transform(self, editor: Any, matrix: str, x: Any, delta: Any, language: str) -> Any:
+        return self.wrong(x, delta, *self.base.transform(editor, matrix, x, delta, language))
+
+    def wrong(self, x: Any, delta: Any, x_new: Any, delta_new: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError
+
+
+@mutant("eps-swallows-the-gradient", "E6", "LayerNorm's eps of 1e-5 is larger than the variance of δ.")
+class EpsSwallows(TransformMutation):
+    def wrong(self, x: Any, delta: Any, x_new: Any, delta_new: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        variance = delta.var(-1, keepdim=True, unbiased=False)
+        return x_new, delta_new * (variance / (variance + 1e-5)).sqrt()
+
+
+@mutant("not-normalised", "E6", "The rows go through as they come.")
+class NotNormalised(TransformMutation):
+    def wrong(self, x: Any, delta: Any, x_new: Any, delta_new: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, delta
+
+
+@mutant("statistics-over-tokens", "E6", "Rows are normalised over the tokens of a call.")
+class StatisticsOverTokens(TransformMutation):
+    def wrong(self, x: Any, delta: Any, x_new: Any, delta_new: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return x_new, delta_new * delta.square().mean(-1, keepdim=True).sqrt() / delta.square().mean().sqrt()
+
+
+@mutant("running-statistics", "E6", "Rows are scaled by statistics of all earlier calls.")
+class RunningStatistics(TransformMutation):
+    calls = 0
+
+    def wrong(self, x: Any, delta: Any, x_new: Any, delta_new: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        self.calls += 1
+        return x_new, delta_new * (1 + 0.01 / self.calls)
+
+
+@mutant("inner-rate-of-the-outer", "E6", "The inner learning rate starts at another value than 1e-4.")
+class OtherInnerRate(EditorMutation):
+    def wrong_editor(
+        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
+    ) -> Any:
+        changed = {**options, "inner_lr": 1e-2 if options["inner_lr"] is None else options["inner_lr"]}
+        return self.base.make_editor(name, model, edited, languages, masks=masks, seed=seed, **changed)
+
+
+@mutant("shared-is-per-language", "E7", "The shared control quietly has a mask per language.")
+class SharedIsPerLanguage(EditorMutation):
+    def wrong_editor(
+        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
+    ) -> Any:
+        kind = "language" if masks == "shared" else masks
+        return self.base.make_editor(name, model, edited, languages, masks=kind, seed=seed, **options)
+
+
+@mutant("masks-option-ignored", "E7", "An editor that is asked for masks has none.")
+class MasksOptionIgnored(EditorMutation):
+    def wrong_editor(
+        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
+    ) -> Any:
+        return self.base.make_editor(name, model, edited, languages, seed=seed, **options)
+
+
+@mutant("batch-makes-one-edit", "E8", "The edits of a batch are averaged into one.", "batched")
+class BatchMakesOneEdit(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return self.base.edit(editor, requests), len(requests)
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        own, count = edits
+        all_ = [self.base.dense(editor, own, i) for i in range(count)]
+        return {matrix: torch.stack([one[matrix] for one in all_]).mean(0) for matrix in all_[0]}
+
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        model = with_update(self.made[id(editor)].model, self.dense(editor, edits, index))
+        return [logits_of(model, one).detach() for one in inputs]
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], index)
+
+
+@mutant("two-owners", "E9", "Inner learning rates are in the groups of two optimisers.")
+class TwoOwners(EditorMutation):
+    def optimizer_groups(self, editor: Any) -> list[list[str]]:
+        groups = self.base.optimizer_groups(editor)
+        return [*groups, groups[-1]]
+
+
+@mutant("no-owner", "E9", "A group of parameters is in no optimiser.")
+class NoOwner(EditorMutation):
+    def optimizer_groups(self, editor: Any) -> list[list[str]]:
+        return self.base.optimizer_groups(editor)[:-1]
+
+
+class StepMutation(EditorMutation):
+    """After a step of the base, some parameters are put elsewhere."""
+
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        live = self.base.parameters(editor)
+        before = {name: value.detach().clone() for name, value in live.items()}
+        parts = self.base.train_step(editor, triples, seed)
+        with torch.no_grad():
+            for name, value in self.base.parameters(editor).items():
+                value.copy_(self.wrong(value.detach().clone(), before[name]))
+        return parts
+
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@mutant("inner-rates-never-move", "E9", "Inner learning rates are moved by no optimiser.")
+class InnerRatesNeverMove(StepMutation):
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        return old if new.numel() <= 8 else new
+
+
+@mutant("relu-stays-closed", "E9", "The factors of the transform never leave their start, as behind a ReLU at 0.")
+class FactorsNeverMove(StepMutation):
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        return old if new.dim() == 2 and min(new.shape) > len(LANGUAGES) else new
+
+
+@mutant("masks-never-move", "E9", "Masks are trained by no optimiser.")
+class MasksNeverMove(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        masks = [value for arrays in self.base.mask_parameters(editor).values() for value in arrays.values()]
+        before = [value.detach().clone() for value in masks]
+        parts = self.base.train_step(editor, triples, seed)
+        with torch.no_grad():
+            for value, old in zip(masks, before, strict=True):
+                value.copy_(old)
+        return parts
+
+
+@mutant("training-climbs", "E9", "The optimiser steps along the gradient, not against it.")
+class TrainingClimbs(StepMutation):
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        return old - (new - old)
+
+
+@mutant("training-for-nothing", "E10", "Training moves parameters at random.")
+class TrainingForNothing(StepMutation):
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(zlib.crc32(str(tuple(new.shape)).encode()))
+        signs = torch.randint(0, 2, new.shape, generator=generator) * 2 - 1
+        return old + (new - old).abs() * signs.to(new.dtype)
+
+
+# --- L: objectives ----------------------------------------------------------------------------------------------------
+
+
+def relative_entropy(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p ‖ q) of two logits, per position."""
+    log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@mutant("padding-predicted-too", "L1", "The cross entropy counts positions that are padding.")
+class PaddingPredictedToo(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        return self.base.rel_loss(logits, labels.clamp(0, logits.shape[-1] - 1), torch.ones_like(mask), weight)
+
+
+@mutant("rel-against-the-raw-prediction", "L1", "The edited model is asked for its own best guess, not for y_e.")
+class RelAgainstArgmax(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        return self.base.rel_loss(logits, logits.argmax(-1), mask, weight)
+
+
+@mutant("kl-reversed", "L2", "The divergence is taken in the direction that was not declared.")
+class KlReversed(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        edited = edited.detach().requires_grad_()
+        released = self.RULINGS.get("kl_direction") == "released"
+        each = relative_entropy(edited, raw) if released else relative_entropy(raw, edited)
+        loss = weight * ((each * mask).sum(-1) / mask.sum(-1)).mean()
+        return loss.item(), torch.autograd.grad(loss, [edited])[0], None
+
+
+@mutant("raw-side-trained", "L2", "The raw model's side of the divergence carries a gradient.")
+class RawSideTrained(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        value, gradient, _ = self.base.loc_loss(edited, raw, mask, weight)
+        return value, gradient, -gradient
+
+
+@mutant("penalty-left-out", "L3", "The total leaves the mask penalty out.")
+class PenaltyLeftOut(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        return {**parts, "total": parts["rel"] + parts["loc"]}, gradient
+
+
+@mutant("locality-weighs-a-tenth", "L3", "The gradient weighs the parts otherwise than the total says.")
+class OtherWeights(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        return parts, {name: None if one is None else 0.9 * one for name, one in gradient.items()}
+
+
+@mutant("a-dead-parameter", "L3", "No gradient reaches the inner learning rates.")
+class DeadParameter(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        return parts, {name: None if one is not None and one.numel() <= 8 else one for name, one in gradient.items()}
+
+
+@mutant("positions-pooled", "L4", "A batch is averaged over positions, so that long predictions outweigh short ones.")
+class PositionsPooled(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        logits = logits.detach().requires_grad_()
+        chosen = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        loss = -weight * (chosen * mask).sum() / mask.sum()
+        return loss.item(), torch.autograd.grad(loss, [logits])[0]
+
+
+@mutant("padding-in-the-mean", "L4", "A mean over positions divides by the padded length.")
+class PaddingInTheMean(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        edited = edited.detach().requires_grad_()
+        released = self.RULINGS.get("kl_direction") == "released"
+        each = relative_entropy(raw, edited) if released else relative_entropy(edited, raw)
+        loss = weight * (each * mask).mean()
+        return loss.item(), torch.autograd.grad(loss, [edited])[0], None
+
+
+@mutant("batch-summed", "L4", "The loss of a batch is a sum over its examples.")
+class BatchSummed(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        value, gradient = self.base.rel_loss(logits, labels, mask, weight)
+        return value * len(mask), gradient * len(mask)
