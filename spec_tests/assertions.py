@@ -51,7 +51,7 @@ def close(
     result, wanted = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if result.shape != wanted.shape:
         fail(clause_id, f"{what}: shape {result.shape} for {wanted.shape}", inputs, expected, got)
-    if not np.allclose(result, wanted, rtol=tolerance, atol=tolerance):
+    if not np.all(np.abs(result - wanted) <= tolerance * np.maximum(1, np.abs(wanted))):
         fail(clause_id, what, inputs, expected, got)
 
 

@@ -45,6 +45,22 @@ def some_languages(corpus: Sequence[Example]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(languages_of(corpus)), min_size=1, unique=True)
 
 
+@st.composite
+def evaluations(draw: st.DrawFn) -> dict[str, Any]:
+    """Arguments of evaluation_pairs. Two facts are known in every language, so that something unrelated exists."""
+    corpus = draw(corpora())
+    everywhere = [example(fact, language) for fact in ("all0", "all1") for language in languages_of(corpus)]
+    corpus = draw(st.permutations([*corpus, *everywhere]))
+    return {
+        "corpus": corpus,
+        "edit_languages": draw(some_languages(corpus)),
+        "update_languages": draw(some_languages(corpus)),
+        "n_update": draw(st.integers(1, 5)),
+        "n_retain": draw(st.integers(1, 5)),
+        "seed": draw(seeds),
+    }
+
+
 # Outcomes
 
 
