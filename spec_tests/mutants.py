@@ -888,12 +888,13 @@ class MasksAfterTheTransform(EditorMutation):
         return tuple(value * (1 + gate) for value, gate in zip(new, gates, strict=True))
 
 
-@mutant("masks-of-another-language", "A9", "Edits use the row after that of their language.")
+@mutant("masks-of-another-language", "A6", "Edits use the row after that of their language.")
 class MasksOfAnotherLanguage(EditorMutation):
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         languages = sorted(self.made[id(editor)].languages)
         following = dict(zip(languages, [*languages[1:], *languages[:1]], strict=True))
-        return self.base.edit(editor, [{**r, "language": following[r["language"]]} for r in requests])
+        moved = [{**r, "language": following.get(r["language"], r["language"])} for r in requests]
+        return self.base.edit(editor, moved)
 
 
 @mutant("edit-language-guessed", "A10", "An edit in an unknown language is made in a known one.")

@@ -265,6 +265,27 @@ def test_an_edit_trains_the_masks_of_its_language_only(implementation: Any, lang
                 assert size < 1e-14, f"{factor} of {matrix}: an edit in {language} moves the mask of {name} by {size}"
 
 
+@clause("A6")
+@needs("E")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_edit_uses_the_mask_of_its_language_only(implementation: Any, language: str) -> None:
+    """Other values in the rows of all other languages leave an edit as it was; other values in its own row do not."""
+    world = setting("bert")
+    editor = masked_editor(implementation, world)
+    request = make_request("bert", np.random.default_rng(37), language=language)
+    (before,) = updates(implementation, editor, [request])
+    own = LANGUAGES.index(language)
+    for row in [*(r for r in range(len(LANGUAGES)) if r != own), own]:
+        with torch.no_grad():
+            for arrays in implementation.mask_parameters(editor).values():
+                for value in arrays.values():
+                    value[row] = value[row].flip(0) + 0.5
+        (after,) = updates(implementation, editor, [request])
+        for matrix in world.edited:
+            same = torch.allclose(after[matrix], before[matrix], rtol=1e-9)
+            assert same == (row != own), f"{matrix}: the mask of {LANGUAGES[row]} and an edit in {language}"
+
+
 @clause("A7")
 @needs("E")
 @pytest.mark.parametrize("language", LANGUAGES)
