@@ -29,18 +29,25 @@ from .types import Input, Update
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Padded inputs at the entrance of the first edited layer.
+    """B padded inputs at the entrance of the first edited layer, and their N predicted positions.
 
-    hidden (B, S, h), attention (B, S), positions (B, P) into S, mask (B, P) with False where P is padding.
+    hidden (B, S, h), attention (B, S); example (N,) in [0, B) and position (N,) in [0, S), example by example.
     """
 
     hidden: Tensor
     attention: Tensor
-    positions: Tensor
-    mask: Tensor
+    example: Tensor
+    position: Tensor
 
-    def __getitem__(self, rows: slice) -> States:
-        return States(self.hidden[rows], self.attention[rows], self.positions[rows], self.mask[rows])
+    def every(self, step: int, start: int) -> States:
+        """The examples start, start + step, …"""
+        chosen = self.example % step == start
+        return States(
+            self.hidden[start::step],
+            self.attention[start::step],
+            self.example[chosen] // step,
+            self.position[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -81,30 +88,31 @@ class Backbone:
         ids = _padded([i.ids for i in inputs], self.pad_id).to(device)
         lengths = torch.tensor([len(i.ids) for i in inputs], device=device)
         attention = torch.arange(ids.shape[1], device=device)[None] < lengths[:, None]
-        counts = torch.tensor([len(i.positions) for i in inputs], device=device)
-        positions = _padded([i.positions for i in inputs], 0).to(device)
-        mask = torch.arange(positions.shape[1], device=device)[None] < counts[:, None]
+        example = torch.tensor([b for b, i in enumerate(inputs) for _ in i.positions], device=device)
+        position = torch.tensor([p for i in inputs for p in i.positions], device=device)
         hidden = self.model.base_model.embeddings(input_ids=ids)
         hidden = self._run(self.layers[: self.first], hidden, attention)
-        return States(hidden, attention, positions, mask)
+        return States(hidden, attention, example, position)
 
     def upper(self, states: States, update: Update | None = None) -> Tensor:
-        """Logits (B, P, V) at the predicted positions, under an update of E edits where B = E·k, or of the raw model.
+        """Logits (N, V) at the predicted positions, under an update of E edits where B = E·k, or of the raw model.
 
         Rows e·k … (e+1)·k - 1 of the batch see edit e.
         """
         with self._applied(update):
             hidden = self._run(self.layers[self.first :], states.hidden, states.attention)
-        return self.head(hidden, states.positions)
+        return self.head(hidden, states)
 
-    def head(self, hidden: Tensor, positions: Tensor) -> Tensor:
-        """Logits (B, P, V) of hidden states (B, S, h): the masked-language head at these positions, or the classes."""
+    def head(self, hidden: Tensor, states: States) -> Tensor:
+        """Logits (N, V) of hidden states (B, S, h): the language head at the predicted positions, or the classes.
+
+        The head is the widest matrix of all; it sees no other position.
+        """
         if _is_classifier(self.model):
             pooler = getattr(self.model.base_model, "pooler", None)
-            logits: Tensor = self.model.classifier(hidden if pooler is None else pooler(hidden))
-            return logits[:, None]
-        at = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-        vocabulary: Tensor = _language_head(self.model)(at)
+            classes: Tensor = self.model.classifier(hidden if pooler is None else pooler(hidden))
+            return classes
+        vocabulary: Tensor = _language_head(self.model)(hidden[states.example, states.position])
         return vocabulary
 
     def _run(self, layers: Iterable[nn.Module], hidden: Tensor, attention: Tensor) -> Tensor:
@@ -139,8 +147,8 @@ def capture(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Per edited matrix the input x (B, S, n) and δ (B, S, m), the loss gradient at the output (§3.3, clause E1).
 
-    `loss_of` maps logits (B, P, V) to one loss per row (B,). The losses are summed, so that each row's δ is its own
-    gradient whatever the batch. Weights stay frozen and no `.grad` is filled. x and δ carry no gradient themselves.
+    `loss_of` maps logits (N, V) to one loss per example (B,). The losses are summed, so that each row's δ is its own
+    gradient whatever the batch. No `.grad` is filled. x and δ carry no gradient themselves.
     """
     taken: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -164,11 +172,15 @@ def capture(
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
-    """Freeze a loaded model (in place: eval mode, no gradients) and cut it below the edited layers.
+    """Cut a loaded model below the edited layers. The model is only looked at: its mode and its gradients stay.
 
     `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
-    ModelError: an architecture that is not supported, or a name that does not exist.
+    ModelError: an architecture that is not supported, a name that does not exist, or a model whose dropout is active.
     """
+    if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
+        raise ModelError(
+            "the model is in training mode, and its dropout would blur every edit; call model.eval() first"
+        )
     layers = _layer_stack(model)
     known = [name for i in range(len(layers)) for name in _mlp_names(model, layers[i])]
     if isinstance(edited, int):
@@ -180,8 +192,6 @@ def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
         for name in names:
             if name not in known:
                 raise ModelError(f"no editable matrix {name!r} in the model; there are: {', '.join(known)}")
-    model.eval()
-    model.requires_grad_(False)
     pad_id = model.config.pad_token_id
     backbone = Backbone(model, layers, tuple(names), 0 if pad_id is None else pad_id)
     _check(backbone)
@@ -199,7 +209,7 @@ def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu
             f"cannot load a model from {str(source)!r}: {reason} "
             "Expected a hub id, or a folder with config.json and model.safetensors."
         ) from error
-    return wrap(model.to(device), edited)
+    return wrap(model.to(device).eval().requires_grad_(False), edited)
 
 
 def load_tokenizer(source: str | Path) -> Any:
@@ -262,7 +272,7 @@ def _check(backbone: Backbone) -> None:
             theirs = model(input_ids=ids, attention_mask=states.attention.long()).logits
     except (RuntimeError, TypeError, AttributeError) as error:
         raise _unsupported(model) from error
-    theirs = theirs[:, None] if _is_classifier(model) else theirs[:, :2]
+    theirs = theirs if _is_classifier(model) else theirs[states.example, states.position]
     if not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3):
         raise _unsupported(model)
 

@@ -41,7 +41,8 @@ succ = scoring.succ
 
 
 def hit(predicted: Any, expected: Any, is_mask: Any, role: str) -> bool:
-    return scoring.hit(predicted, expected, is_mask)
+    masked = [i for i, counts in enumerate(is_mask) if counts]
+    return scoring.hit([predicted[i] for i in masked], [expected[i] for i in masked])
 
 
 def _outcomes(rows: Any) -> list[Outcome]:
@@ -247,7 +248,7 @@ def factors(session: Session, edits: Update, index: int) -> dict[str, tuple[torc
 def _logits(session: Session, inputs: Any, update: Update | None) -> list[torch.Tensor]:
     states = session.editor.backbone.trunk([_input(row) for row in inputs])
     logits = session.editor.backbone.upper(states, update)
-    return [row[mask] for row, mask in zip(logits, states.mask, strict=True)]
+    return list(logits.split([len(row["positions"]) for row in inputs]))
 
 
 def raw_logits(session: Session, inputs: Any) -> list[torch.Tensor]:
@@ -268,20 +269,20 @@ def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float],
 def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
     parts = objective(session.editor, _triples(triples), seed, Objective())
     session.optimiser.zero_grad()
-    parts["total"].backward()
+    parts["total"].backward(inputs=list(session.editor.parameters.values()))
     session.optimiser.step()
     return {name: value.item() for name, value in parts.items()}
 
 
 def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor]:
     logits = logits.detach().clone().requires_grad_()
-    value = weight * objectives.rel_loss(logits, labels, mask).mean()
+    value = weight * objectives.rel_loss(logits[mask], labels[mask], mask.nonzero()[:, 0]).mean()
     value.backward()
     return value.item(), logits.grad
 
 
 def loc_loss(edited: Any, raw: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor, torch.Tensor | None]:
     edited, raw = (t.detach().clone().requires_grad_() for t in (edited, raw))
-    value = weight * objectives.loc_loss(edited, raw, mask).mean()
+    value = weight * objectives.loc_loss(edited[mask], raw[mask], mask.nonzero()[:, 0]).mean()
     value.backward()
     return value.item(), edited.grad, raw.grad

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import masks as lime
-from .backbone import Backbone, capture
+from .backbone import Backbone, States, capture
 from .editors import mend
 from .errors import UserError
 from .losses import Direction, loc_loss, rel_loss, total_loss
@@ -87,7 +87,7 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     """One independent edit for each request, computed in one batch (§3.3, clause E8); the raw model is only read.
 
     With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
-    LanguageError: an editing language that the masks do not know.
+    LanguageError: an editing language that the editor was not made for.
     """
     factors = edit_factors(editor, requests)
     factors = mask_edit_factors(editor, factors, [request.language for request in requests], seed)
@@ -98,15 +98,15 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
 def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
     """x and δ of the edited matrices for the desired predictions' cross entropy (clause E1)."""
     states = editor.backbone.trunk([request.input for request in requests])
-    labels = labels_of(requests, states.mask)
-    return capture(editor.backbone, states, lambda logits: rel_loss(logits, labels, states.mask))
+    labels = labels_of(requests, states)
+    return capture(editor.backbone, states, lambda logits: rel_loss(logits, labels, states.example))
 
 
 def mask_edit_factors(editor: Editor, factors: Factors, languages: Sequence[str], seed: int | None = None) -> Factors:
     """The factors under the masks of each edit's language; the same factors for an editor without masks (clause A7)."""
+    rows = lime.mask_rows(languages, editor.languages, editor.masks)
     if editor.masks == "none":
         return factors
-    rows = lime.mask_rows(languages, editor.languages, editor.masks)
     draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(languages), seed)
     return {
         name: (
@@ -123,21 +123,19 @@ def objective(editor: Editor, triples: Sequence[Triple], seed: int, settings: Ob
     update = edit(editor, [triple.edit for triple in triples], seed)
     # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
     states = backbone.trunk([i for triple in triples for i in (triple.update, triple.retain)])
-    updates, retains = slice(0, None, 2), slice(1, None, 2)
+    updates, retains = states.every(2, 0), states.every(2, 1)
     with torch.no_grad():
-        raw = backbone.upper(states[retains])
+        raw = backbone.upper(retains)
     edited = backbone.upper(states, update)
-    labels = labels_of([triple.edit for triple in triples], states.mask[updates])
-    rel = rel_loss(edited[updates], labels, states.mask[updates])
-    loc = loc_loss(edited[retains], raw, states.mask[retains], settings.kl_direction)
+    is_update = states.example % 2 == 0
+    labels = labels_of([triple.edit for triple in triples], states)
+    rel = rel_loss(edited[is_update], labels, updates.example)
+    loc = loc_loss(edited[~is_update], raw, retains.example, settings.kl_direction)
     masks = editor.mask_parameters()
     mask = lime.penalty(masks, settings.penalty) if masks else rel.new_zeros(())
     return total_loss(rel, loc, mask, settings.lambda_rel, settings.lambda_loc, settings.lambda_mask)
 
 
-def labels_of(requests: Sequence[EditRequest], mask: Tensor) -> Tensor:
-    """Desired labels as (B, P) beside a position mask (B, P); padding holds 0 and never counts."""
-    labels = torch.zeros_like(mask, dtype=torch.long)
-    for row, request in zip(labels, requests, strict=True):
-        row[: len(request.labels)] = torch.tensor(request.labels)
-    return labels
+def labels_of(requests: Sequence[EditRequest], states: States) -> Tensor:
+    """The desired labels of all requests in a row (N,), in the order of the predicted positions."""
+    return torch.tensor([label for request in requests for label in request.labels], device=states.example.device)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
-from .backbone import Backbone, States
+from .backbone import Backbone
 from .data import Task
 from .editing import Editor, edit
 from .metrics import hit
 from .sampling import Pair, derived_rng
-from .types import EditRequest, Input, Outcome
+from .types import Outcome, Role
 
 
 @torch.no_grad()
@@ -48,24 +47,20 @@ def _judge(subject: Editor | Backbone, task: Task, pairs: Sequence[Pair], seed: 
         inputs.append(updates + retains)
     # Every edit gets equally many rows: short ones repeat their last input, which is then not judged.
     width = max(map(len, inputs))
-    states = backbone.trunk([i for row in inputs for i in row + row[-1:] * (width - len(row))])
-    raw = backbone.upper(states).argmax(-1)
-    edited = backbone.upper(states, edit(subject, requests)).argmax(-1) if isinstance(subject, Editor) else raw
+    rows = [i for row in inputs for i in row + row[-1:] * (width - len(row))]
+    states = backbone.trunk(rows)
+    counts = [len(i.positions) for i in rows]
+    # The raw model answers every row although only retain inputs need it: with an edit's inputs side by side, one
+    # batch serves both passes.
+    raw = backbone.upper(states).argmax(-1).split(counts)
+    edited = raw
+    if isinstance(subject, Editor):
+        edited = backbone.upper(states, edit(subject, requests)).argmax(-1).split(counts)
     outcomes = []
     for i, (pair, request) in enumerate(zip(pairs, requests, strict=True)):
-        rows = slice(i * width, i * width + len(inputs[i]))
-        outcomes += _outcomes(pair, request, inputs[i], states[rows], raw[rows], edited[rows])
-    return outcomes
-
-
-def _outcomes(
-    pair: Pair, request: EditRequest, inputs: Sequence[Input], states: States, raw: Tensor, edited: Tensor
-) -> list[Outcome]:
-    rows = zip(pair.update + pair.retain, inputs, states.mask.tolist(), raw.tolist(), edited.tolist(), strict=True)
-    outcomes = []
-    for i, (example, _, mask, before, after) in enumerate(rows):
-        role = "update" if i < len(pair.update) else "retain"
-        expected = [*request.labels, *before[len(request.labels) :]] if role == "update" else before
-        judged = hit(after, expected, mask)
-        outcomes.append(Outcome(pair.edit.id, pair.edit.language, role, example.language, judged))  # type: ignore[arg-type]
+        for j, example in enumerate(pair.update + pair.retain):
+            role: Role = "update" if j < len(pair.update) else "retain"
+            after, before = edited[i * width + j].tolist(), raw[i * width + j].tolist()
+            judged = hit(after, request.labels if role == "update" else before)
+            outcomes.append(Outcome(pair.edit.id, pair.edit.language, role, example.language, judged))
     return outcomes

@@ -174,7 +174,7 @@ def _train(
     editor = make_editor(
         cell.approach,
         backbone,
-        languages if masks == "language" else trained_on,
+        languages,
         masks,
         cell.seed,
         preset.settings[cell.approach],

@@ -11,24 +11,25 @@ from torch import Tensor
 Direction = Literal["paper", "released"]
 
 
-def per_example(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over an example's predicted positions: values (B, P), mask (B, P) with False for padding → (B,)."""
-    return (values * mask).sum(-1) / mask.sum(-1)
+def per_example(values: Tensor, example: Tensor) -> Tensor:
+    """Means over each example's positions: values (N,), example (N,) in [0, B) and each there at least once → (B,)."""
+    counts = torch.bincount(example)
+    return values.new_zeros(len(counts)).index_add(0, example, values) / counts
 
 
-def rel_loss(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """L_rel without λ: cross entropy of logits (B, P, V) against labels (B, P) per example → (B,) (clause L1)."""
-    return per_example(F.cross_entropy(logits.movedim(-1, 1), labels, reduction="none"), mask)
+def rel_loss(logits: Tensor, labels: Tensor, example: Tensor) -> Tensor:
+    """L_rel without λ: cross entropy of logits (N, V) against labels (N,) at the predicted positions → (B,) (L1)."""
+    return per_example(F.cross_entropy(logits, labels, reduction="none"), example)
 
 
-def loc_loss(edited: Tensor, raw: Tensor, mask: Tensor, direction: Direction = "paper") -> Tensor:
-    """L_loc without λ: KL(edited ‖ raw) of logits (B, P, V) per example → (B,) (clause L2).
+def loc_loss(edited: Tensor, raw: Tensor, example: Tensor, direction: Direction = "paper") -> Tensor:
+    """L_loc without λ: KL(edited ‖ raw) of logits (N, V) at the predicted positions → (B,) (clause L2).
 
     "released" is KL(raw ‖ edited), as in the released code and MEND. The raw side carries no gradient.
     """
     log_edited, log_raw = F.log_softmax(edited, -1), F.log_softmax(raw.detach(), -1)
     first, second = (log_edited, log_raw) if direction == "paper" else (log_raw, log_edited)
-    return per_example((first.exp() * (first - second)).sum(-1), mask)
+    return per_example((first.exp() * (first - second)).sum(-1), example)
 
 
 def total_loss(

@@ -32,9 +32,9 @@ def succ(acc: float, con: float) -> float:
     return 2 * acc * con / (acc + con) if acc + con > 0 else 0.0
 
 
-def hit(predicted: Sequence[int], expected: Sequence[int], positions: Sequence[bool]) -> bool:
-    """Whether every counted position of one prediction is as expected (clause M7)."""
-    return all(p == e for p, e, counts in zip(predicted, expected, positions, strict=True) if counts)
+def hit(predicted: Sequence[int], expected: Sequence[int]) -> bool:
+    """Whether a prediction is as expected at every one of its predicted positions (clause M7)."""
+    return all(p == e for p, e in zip(predicted, expected, strict=True))
 
 
 def scores(outcomes: Iterable[Outcome], languages: Sequence[str] | None = None) -> Scores:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -83,16 +84,16 @@ def evaluation_pairs(
 def evaluation_edits(
     corpus: ParallelCorpus, languages: Sequence[str], seed: int, limit: int | None = None
 ) -> list[Example]:
-    """D_edit: all examples of these languages, language by language, or an even random share of each (clause S9)."""
-    edits: list[Example] = []
-    for i, language in enumerate(languages):
-        candidates = corpus.within([language]).examples
-        if limit is not None:
-            share = limit // len(languages) + (i < limit % len(languages))
-            drawn = derived_rng(seed, "limit", language).permutation(len(candidates))[:share]
-            candidates = tuple(candidates[j] for j in sorted(drawn))
-        edits += candidates
-    return edits
+    """D_edit, language by language: all examples, or `limit` of them, evenly as far as the languages go (clause S9)."""
+    shuffled = []
+    for language in languages:
+        examples = corpus.within([language]).examples
+        order = derived_rng(seed, "limit", language).permutation(len(examples))
+        shuffled.append([examples[i] for i in order])
+    # One of each language in turn: a language that runs out leaves its share to the others.
+    dealt = [example for turn in zip_longest(*shuffled) for example in turn if example is not None]
+    chosen = {example.id for example in dealt[:limit]}
+    return [example for group in shuffled for example in sorted(group) if example.id in chosen]
 
 
 def unrelated(corpus: ParallelCorpus, edit: Example, count: int, rng: np.random.Generator) -> list[Example]:

@@ -18,7 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -58,17 +59,17 @@ def read_json(path: Path) -> Any:
 def write_rows(path: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None:
     """Outcomes of named evaluations as one parquet table."""
     rows = [{"evaluation": name, **asdict(o)} for name, outcomes in evaluations.items() for o in outcomes]
-    frame = pd.DataFrame(rows)
-    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False, compression="zstd"))
+    table = pa.Table.from_pylist(rows)
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
 def read_rows(path: Path) -> dict[str, list[Outcome]]:
     """The inverse of write_rows."""
-    frame = pd.read_parquet(path)
-    return {
-        str(name): [Outcome(**row) for row in group.drop(columns="evaluation").to_dict("records")]
-        for name, group in frame.groupby("evaluation", sort=False)
-    }
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    evaluations: dict[str, list[Outcome]] = {}
+    for row in rows:
+        evaluations.setdefault(row.pop("evaluation"), []).append(Outcome(**row))
+    return evaluations
 
 
 def save_parameters(path: Path, parameters: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def train(
         if not torch.isfinite(losses["total"]):
             raise UserError(f"the training loss is {losses['total'].item()} at step {step}; lower the learning rates")
         optimiser.zero_grad()
-        losses["total"].backward()
+        losses["total"].backward(inputs=list(editor.parameters.values()))
         # Apart, because the penalty's gradient would drown the editor's own under one common norm.
         for group in (editor.own_parameters(), editor.mask_parameters()):
             torch.nn.utils.clip_grad_norm_(list(group.values()), schedule.clip)
