@@ -6,6 +6,7 @@ notice. Most are defects that released code of this field really had.
 
 from __future__ import annotations
 
+import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,20 @@ import numpy as np
 import torch
 
 from spec_tests.conformance import Implementation
-from spec_tests.contract import Example, IdTriple, Input, Losses, Outcome, Pair, Request, Triple
+from spec_tests.contract import (
+    Array,
+    Editors,
+    Example,
+    IdTriple,
+    Input,
+    Losses,
+    MaskAlgebra,
+    Outcome,
+    Pair,
+    Request,
+    Sampling,
+    Triple,
+)
 from spec_tests.tiny import LANGUAGES, logits_of, with_update
 
 Update = dict[str, torch.Tensor]
@@ -51,6 +65,13 @@ class Mutant:
 MUTANTS: list[Mutant] = []
 
 
+def named(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of one of the contract's functions, by name, defaults included."""
+    call = inspect.signature(function).bind(None, *args, **kwargs)
+    call.apply_defaults()
+    return {name: value for name, value in call.arguments.items() if name != "self"}
+
+
 def mutant(name: str, clause: str, sentence: str, *needs: str) -> Callable[[type[Mutation]], type[Mutation]]:
     def register(build: type[Mutation]) -> type[Mutation]:
         MUTANTS.append(Mutant(name, clause, sentence, build, build.NEEDS | {clause[0], *needs}))
@@ -76,21 +97,10 @@ class ParallelInEveryLanguage(Mutation):
 
 @mutant("right-answers-skipped", "T3", "Inputs that the raw model answers as desired are not edited.", "S")
 class RightAnswersSkipped(Mutation):
-    def evaluation_pairs(
-        self,
-        corpus: Sequence[Example],
-        edit_languages: Sequence[str],
-        update_languages: Sequence[str],
-        n_update: int,
-        n_retain: int,
-        seed: int,
-        limit: int | None = None,
-    ) -> list[Pair]:
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        corpus = named(Sampling.evaluation_pairs, args, kwargs)["corpus"]
         right = {e["id"] for e in corpus if "raw" in e and e["raw"] == e.get("desired")}
-        pairs = self.base.evaluation_pairs(
-            corpus, edit_languages, update_languages, n_update, n_retain, seed, limit=limit
-        )
-        return [pair for pair in pairs if pair["edit"] not in right]
+        return [pair for pair in self.base.evaluation_pairs(*args, **kwargs) if pair["edit"] not in right]
 
 
 # --- M: metrics -------------------------------------------------------------------------------------------------------
@@ -222,22 +232,11 @@ class NothingIsZero(Mutation):
 class PairMutation(Mutation):
     """Pairs of the base, each then spoilt; `at` knows the corpus by id."""
 
-    def evaluation_pairs(
-        self,
-        corpus: Sequence[Example],
-        edit_languages: Sequence[str],
-        update_languages: Sequence[str],
-        n_update: int,
-        n_retain: int,
-        seed: int,
-        limit: int | None = None,
-    ) -> list[Pair]:
-        pairs = self.base.evaluation_pairs(
-            corpus, edit_languages, update_languages, n_update, n_retain, seed, limit=limit
-        )
-        at = {example["id"]: example for example in corpus}
-        pool = sorted((e["id"] for e in corpus if e["language"] in update_languages), key=_shuffled)
-        return [self.wrong(pair, at, pool) for pair in pairs]
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        at = {example["id"]: example for example in call["corpus"]}
+        pool = sorted((name for name, e in at.items() if e["language"] in call["update_languages"]), key=_shuffled)
+        return [self.wrong(pair, at, pool) for pair in self.base.evaluation_pairs(*args, **kwargs)]
 
     def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
         raise NotImplementedError
@@ -288,33 +287,18 @@ class RetainInTheEditLanguage(PairMutation):
 
 @mutant("edits-in-every-language", "S5", "Edits are taken from the updating languages too.")
 class EditsInEveryLanguage(Mutation):
-    def evaluation_pairs(
-        self,
-        corpus: Sequence[Example],
-        edit_languages: Sequence[str],
-        update_languages: Sequence[str],
-        n_update: int,
-        n_retain: int,
-        seed: int,
-        limit: int | None = None,
-    ) -> list[Pair]:
-        everyone = sorted({*edit_languages, *update_languages})
-        return self.base.evaluation_pairs(corpus, everyone, update_languages, n_update, n_retain, seed, limit=limit)
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        everyone = sorted({*call["edit_languages"], *call["update_languages"]})
+        return self.base.evaluation_pairs(**call | {"edit_languages": everyone})
 
 
 class TripleMutation(Mutation):
-    def training_triples(
-        self,
-        corpus: Sequence[Example],
-        languages: Sequence[str],
-        n: int,
-        seed: int,
-        validate_every: int | None = None,
-    ) -> list[IdTriple]:
-        triples = self.base.training_triples(corpus, languages, n, seed, validate_every=validate_every)
-        at = {example["id"]: example for example in corpus}
-        pool = sorted((e["id"] for e in corpus if e["language"] in languages), key=_shuffled)
-        return [self.wrong(triple, at, pool) for triple in triples]
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        at = {example["id"]: example for example in call["corpus"]}
+        pool = sorted((name for name, e in at.items() if e["language"] in call["languages"]), key=_shuffled)
+        return [self.wrong(triple, at, pool) for triple in self.base.training_triples(*args, **kwargs)]
 
     def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
         raise NotImplementedError
@@ -342,36 +326,14 @@ class Seeded(Mutation):
     def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
         raise NotImplementedError
 
-    def evaluation_pairs(
-        self,
-        corpus: Sequence[Example],
-        edit_languages: Sequence[str],
-        update_languages: Sequence[str],
-        n_update: int,
-        n_retain: int,
-        seed: int,
-        limit: int | None = None,
-    ) -> list[Pair]:
-        return self.base.evaluation_pairs(
-            corpus,
-            edit_languages,
-            update_languages,
-            n_update,
-            n_retain,
-            self.spoilt(corpus, seed, None),
-            limit=limit,
-        )
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        return self.base.evaluation_pairs(**call | {"seed": self.spoilt(call["corpus"], call["seed"], None)})
 
-    def training_triples(
-        self,
-        corpus: Sequence[Example],
-        languages: Sequence[str],
-        n: int,
-        seed: int,
-        validate_every: int | None = None,
-    ) -> list[IdTriple]:
-        spoilt = self.spoilt(corpus, seed, validate_every)
-        return self.base.training_triples(corpus, languages, n, spoilt, validate_every=validate_every)
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        spoilt = self.spoilt(call["corpus"], call["seed"], call["validate_every"])
+        return self.base.training_triples(**call | {"seed": spoilt})
 
 
 @mutant("shared-random-stream", "S7", "Validation draws from the stream that training draws from.")
@@ -420,143 +382,94 @@ class MissingFactReplaced(PairMutation):
     "prefix-of-one-language", "S9", "An evaluation of limited size is the head of a list that is sorted by language."
 )
 class PrefixOfOneLanguage(Mutation):
-    def evaluation_pairs(
-        self,
-        corpus: Sequence[Example],
-        edit_languages: Sequence[str],
-        update_languages: Sequence[str],
-        n_update: int,
-        n_retain: int,
-        seed: int,
-        limit: int | None = None,
-    ) -> list[Pair]:
-        pairs = self.base.evaluation_pairs(corpus, edit_languages, update_languages, n_update, n_retain, seed)
-        at = {example["id"]: example for example in corpus}
-        return sorted(pairs, key=lambda pair: (at[pair["edit"]]["language"], pair["edit"]))[:limit]
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        at = {example["id"]: example for example in call["corpus"]}
+        pairs = self.base.evaluation_pairs(**call | {"limit": None})
+        return sorted(pairs, key=lambda pair: (at[pair["edit"]]["language"], pair["edit"]))[: call["limit"]]
 
 
 # --- A: masks ---------------------------------------------------------------------------------------------------------
 
-BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
-
 
 @mutant("mask-without-bypass", "A1", "The mask multiplies by m where it should multiply by 1 + m.")
 class MaskWithoutBypass(Mutation):
-    def apply_mask(self, w: np.ndarray, m: np.ndarray) -> np.ndarray:
+    def apply_mask(self, w: Array, m: Array) -> Array:
         return m * w
 
 
 @mutant("gates-not-clipped", "A2", "Gates are stretched and not clipped, so that they leave [0, 1].")
 class GatesNotClipped(Mutation):
-    def gate(
-        self,
-        log_alpha: np.ndarray,
-        uniforms: np.ndarray | None = None,
-        beta: float = BETA,
-        gamma: float = GAMMA,
-        zeta: float = ZETA,
-    ) -> np.ndarray:
-        noise = 0 if uniforms is None else np.log(uniforms) - np.log1p(-uniforms)
-        s = 1 / (1 + np.exp(-(noise + log_alpha) / (1 if uniforms is None else beta)))
-        return s * (zeta - gamma) + gamma
+    def gate(self, *args: Any, **kwargs: Any) -> Array:
+        call = named(MaskAlgebra.gate, args, kwargs)
+        log_alpha, u, width = call["log_alpha"], call["uniforms"], call["zeta"] - call["gamma"]
+        z = log_alpha if u is None else (np.log(u) - np.log1p(-u) + log_alpha) / call["beta"]
+        return width / (1 + np.exp(-z)) + call["gamma"]
+
+
+class FactorMutation(Mutation):
+    """Masks factors in a way of its own; `call` holds the arguments by name."""
+
+    def mask_factors(self, *args: Any, **kwargs: Any) -> tuple[Array, Array]:
+        return self.wrong(named(MaskAlgebra.mask_factors, args, kwargs))
+
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        raise NotImplementedError
 
 
 @mutant("unbounded-mask-scale", "A2", "The gate is multiplied by a scale that nothing bounds.")
-class UnboundedMaskScale(Mutation):
-    def mask_factors(
-        self,
-        log_alpha: Mapping[str, np.ndarray],
-        languages: Sequence[str],
-        language: str,
-        x: np.ndarray,
-        delta: np.ndarray,
-        seed: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        x_new, delta_new = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
-        return x + 3 * (x_new - x), delta + 3 * (delta_new - delta)
+class UnboundedMaskScale(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = self.base.mask_factors(**call)
+        return call["x"] + 3 * (x - call["x"]), call["delta"] + 3 * (delta - call["delta"])
 
 
 @mutant("temperature-at-test", "A3", "The gates of test time are sharpened by the temperature of training.")
 class TemperatureAtTest(Mutation):
-    def gate(
-        self,
-        log_alpha: np.ndarray,
-        uniforms: np.ndarray | None = None,
-        beta: float = BETA,
-        gamma: float = GAMMA,
-        zeta: float = ZETA,
-    ) -> np.ndarray:
-        used = log_alpha if uniforms is not None else log_alpha / beta
-        return self.base.gate(used, uniforms, beta, gamma, zeta)
-
-
-class FactorMutation(Mutation):
-    """Calls the base's mask_factors with something spoilt."""
-
-    def mask_factors(
-        self,
-        log_alpha: Mapping[str, np.ndarray],
-        languages: Sequence[str],
-        language: str,
-        x: np.ndarray,
-        delta: np.ndarray,
-        seed: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self.wrong(log_alpha, languages, language, x, delta, seed)
-
-    def wrong(
-        self,
-        log_alpha: Mapping[str, np.ndarray],
-        languages: Sequence[str],
-        language: str,
-        x: np.ndarray,
-        delta: np.ndarray,
-        seed: int | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+    def gate(self, *args: Any, **kwargs: Any) -> Array:
+        call = named(MaskAlgebra.gate, args, kwargs)
+        sharper = call["log_alpha"] / (call["beta"] if call["uniforms"] is None else 1)
+        return self.base.gate(**call | {"log_alpha": sharper})
 
 
 @mutant("sampled-at-test", "A3", "The gates of test time are still sampled.")
 class SampledAtTest(FactorMutation):
     calls = 0
 
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
         self.calls += 1
-        return self.base.mask_factors(
-            log_alpha, languages, language, x, delta, seed=self.calls if seed is None else seed
-        )
+        return self.base.mask_factors(**call | {"seed": self.calls if call["seed"] is None else call["seed"]})
 
 
 @mutant("never-sampled", "A3", "The gates of training are those of test time.")
 class NeverSampled(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        return self.base.mask_factors(log_alpha, languages, language, x, delta)
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        return self.base.mask_factors(**call | {"seed": None})
 
 
 @mutant("one-draw-per-token", "A3", "Every token of an edit draws gates of its own.")
 class OneDrawPerToken(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        rows = [
-            self.base.mask_factors(
-                log_alpha, languages, language, x[[t]], delta[[t]], seed=None if seed is None else seed + t
-            )
-            for t in range(len(x))
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        if call["seed"] is None:
+            return self.base.mask_factors(**call)
+        tokens = [
+            {**call, "x": call["x"][[t]], "delta": call["delta"][[t]], "seed": call["seed"] + t}
+            for t in range(len(call["x"]))
         ]
-        return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
+        x, delta = zip(*(self.base.mask_factors(**token) for token in tokens), strict=True)
+        return np.concatenate(x), np.concatenate(delta)
 
 
 @mutant(
     "probability-without-stretch", "A4", "The probability of an open gate is sigmoid(log α): the stretch is forgotten."
 )
 class ProbabilityWithoutStretch(Mutation):
-    def gate_probability(
-        self, log_alpha: np.ndarray, beta: float = BETA, gamma: float = GAMMA, zeta: float = ZETA
-    ) -> np.ndarray:
+    def gate_probability(self, log_alpha: Array, *_constants: float, **_named: float) -> Array:
         return 1 / (1 + np.exp(-log_alpha))
 
 
 class PenaltyMutation(Mutation):
-    def mask_penalty(self, log_alpha: Mapping[str, Mapping[str, np.ndarray]], weight: float) -> tuple[float, Any]:
+    def mask_penalty(self, log_alpha: Mapping[str, Mapping[str, Array]], weight: float) -> tuple[float, Any]:
         value, gradient = self.base.mask_penalty(log_alpha, weight)
         factor, slope = self.spoilt(sum(one.size for arrays in log_alpha.values() for one in arrays.values()))
         changed = {key: {side: slope * one for side, one in arrays.items()} for key, arrays in gradient.items()}
@@ -593,63 +506,53 @@ class PenaltyAsReward(PenaltyMutation):
     "Languages are sorted, as a set would sort them, while the rows are as they were given.",
 )
 class RowsInSortedOrder(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        return self.base.mask_factors(log_alpha, sorted(languages), language, x, delta, seed=seed)
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        return self.base.mask_factors(**call | {"languages": sorted(call["languages"])})
 
 
 @mutant("next-languages-mask", "A6", "The mask of another language than the editing one is applied.")
 class NextLanguagesMask(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        turned = [*languages[1:], *languages[:1]]
-        return self.base.mask_factors(log_alpha, turned, language, x, delta, seed=seed)
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        turned = [*call["languages"][1:], *call["languages"][:1]]
+        return self.base.mask_factors(**call | {"languages": turned})
 
 
 @mutant("gradient-for-everyone", "A6", "An edit trains the masks of all languages.")
 class GradientForEveryone(Mutation):
-    def mask_factors_gradient(
-        self,
-        log_alpha: Mapping[str, np.ndarray],
-        languages: Sequence[str],
-        language: str,
-        x: np.ndarray,
-        delta: np.ndarray,
-        grad_x: np.ndarray,
-        grad_delta: np.ndarray,
-        seed: int | None = None,
-    ) -> dict[str, np.ndarray]:
-        right = self.base.mask_factors_gradient(log_alpha, languages, language, x, delta, grad_x, grad_delta, seed=seed)
+    def mask_factors_gradient(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        right = self.base.mask_factors_gradient(*args, **kwargs)
         return {name: np.broadcast_to(one.sum(0), one.shape).copy() for name, one in right.items()}
 
 
 @mutant("masks-of-x-and-delta-swapped", "A8", "Where the widths allow it, x gets the mask of δ and δ that of x.")
 class MasksSwapped(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        if x.shape[-1] != delta.shape[-1]:
-            return self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
-        ones = np.ones_like(x), np.ones_like(delta)
-        on_x, on_delta = self.base.mask_factors(log_alpha, languages, language, *ones, seed=seed)
-        return on_delta * x, on_x * delta
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        if call["x"].shape != call["delta"].shape:
+            return self.base.mask_factors(**call)
+        ones = np.ones_like(call["x"])
+        on_x, on_delta = self.base.mask_factors(**call | {"x": ones, "delta": ones})
+        return on_delta * call["x"], on_x * call["delta"]
 
 
-@mutant("mask-on-the-product", "A8", "x and δ are both masked with both masks, as if the product were masked twice.")
+@mutant("masked-twice", "A8", "x is masked where it is captured and again where it is used.")
 class MaskedTwice(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        once = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
-        return self.base.mask_factors(log_alpha, languages, language, once[0], delta, seed=seed)[0], once[1]
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = self.base.mask_factors(**call)
+        return self.base.mask_factors(**call | {"x": x})[0], delta
 
 
 @mutant("gates-never-close", "A9", "A gate has a floor, so that a closed mask still changes an edit.")
 class GatesNeverClose(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        x_new, delta_new = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
-        return x_new + 1e-3 * x, delta_new + 1e-3 * delta
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = self.base.mask_factors(**call)
+        return x + 1e-3 * call["x"], delta + 1e-3 * call["delta"]
 
 
 @mutant("unknown-language-is-the-first", "A10", "An unknown editing language quietly gets the first row.")
 class UnknownIsFirst(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        known = language if language in languages else languages[0]
-        return self.base.mask_factors(log_alpha, languages, known, x, delta, seed=seed)
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        known = call["language"] if call["language"] in call["languages"] else call["languages"][0]
+        return self.base.mask_factors(**call | {"language": known})
 
 
 # --- B: budget --------------------------------------------------------------------------------------------------------
@@ -659,14 +562,14 @@ Shapes = Mapping[str, tuple[int, int]]
 
 @mutant("full-size-masks", "B1", "A language has a mask for every element of a matrix.")
 class FullSizeMasks(Mutation):
-    def initial_masks(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    def initial_masks(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, dict[str, Array]]:
         made = self.base.initial_masks(shapes, languages)
         return {key: {**made[key], "full": np.zeros((len(languages), n, m))} for key, (n, m) in shapes.items()}
 
 
 @mutant("one-mask-for-all", "B1", "Masks do not grow with the number of languages.")
 class OneMaskForAll(Mutation):
-    def initial_masks(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    def initial_masks(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, dict[str, Array]]:
         return self.base.initial_masks(shapes, languages[:1])
 
 
@@ -692,10 +595,10 @@ class BufferPerLanguage(ShapesMutation):
 
 @mutant("mask-multiplied-out", "B3", "The full mask is multiplied out before it is applied.")
 class MaskMultipliedOut(FactorMutation):
-    def wrong(self, log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-        x_new, delta_new = self.base.mask_factors(log_alpha, languages, language, x, delta, seed=seed)
-        full = np.outer(np.ones(x.shape[-1]), np.ones(delta.shape[-1]))
-        return x_new * full[:, 0], delta_new * full[0]
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = self.base.mask_factors(**call)
+        full = np.ones((x.shape[-1], delta.shape[-1]))
+        return x * full[:, 0], delta * full[0]
 
 
 # --- editors: E, and what T, A and B ask of them ----------------------------------------------------------------------
@@ -721,26 +624,15 @@ class EditorMutation(Mutation):
         super().__init__(base)
         self.made: dict[int, Made] = {}
 
-    def make_editor(
-        self,
-        name: str,
-        model: torch.nn.Module,
-        edited: Sequence[str],
-        languages: Sequence[str],
-        masks: Any = "none",
-        seed: int = 0,
-        inner_lr: float | None = None,
-        lr: float | None = None,
-    ) -> Any:
-        options = {"inner_lr": inner_lr, "lr": lr}
-        editor = self.wrong_editor(name, model, edited, languages, masks, seed, options)
-        self.made[id(editor)] = Made(editor, model, tuple(edited), tuple(languages), masks)
+    def make_editor(self, *args: Any, **kwargs: Any) -> Any:
+        call = named(Editors.make_editor, args, kwargs)
+        editor = self.base.make_editor(**self.wrong_options(dict(call)))
+        made = Made(editor, call["model"], tuple(call["edited"]), tuple(call["languages"]), call["masks"])
+        self.made[id(editor)] = made
         return editor
 
-    def wrong_editor(
-        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
-    ) -> Any:
-        return self.base.make_editor(name, model, edited, languages, masks=masks, seed=seed, **options)
+    def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
+        return call
 
 
 class DenseMutation(EditorMutation):
@@ -999,28 +891,20 @@ class RunningStatistics(TransformMutation):
 
 @mutant("inner-rate-of-the-outer", "E6", "The inner learning rate starts at another value than 1e-4.")
 class OtherInnerRate(EditorMutation):
-    def wrong_editor(
-        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
-    ) -> Any:
-        changed = {**options, "inner_lr": 1e-2 if options["inner_lr"] is None else options["inner_lr"]}
-        return self.base.make_editor(name, model, edited, languages, masks=masks, seed=seed, **changed)
+    def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
+        return {**call, "inner_lr": 1e-2 if call["inner_lr"] is None else call["inner_lr"]}
 
 
 @mutant("shared-is-per-language", "E7", "The shared control quietly has a mask per language.")
 class SharedIsPerLanguage(EditorMutation):
-    def wrong_editor(
-        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
-    ) -> Any:
-        kind = "language" if masks == "shared" else masks
-        return self.base.make_editor(name, model, edited, languages, masks=kind, seed=seed, **options)
+    def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
+        return {**call, "masks": "language" if call["masks"] == "shared" else call["masks"]}
 
 
 @mutant("masks-option-ignored", "E7", "An editor that is asked for masks has none.")
 class MasksOptionIgnored(EditorMutation):
-    def wrong_editor(
-        self, name: str, model: Any, edited: Any, languages: Any, masks: Any, seed: int, options: dict[str, Any]
-    ) -> Any:
-        return self.base.make_editor(name, model, edited, languages, seed=seed, **options)
+    def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
+        return {**call, "masks": "none"}
 
 
 @mutant("batch-makes-one-edit", "E8", "The edits of a batch are averaged into one.", "batched")
@@ -1030,8 +914,8 @@ class BatchMakesOneEdit(EditorMutation):
 
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
         own, count = edits
-        all_ = [self.base.dense(editor, own, i) for i in range(count)]
-        return {matrix: torch.stack([one[matrix] for one in all_]).mean(0) for matrix in all_[0]}
+        each = [self.base.dense(editor, own, i) for i in range(count)]
+        return {matrix: torch.stack([one[matrix] for one in each]).mean(0) for matrix in each[0]}
 
     def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
         model = with_update(self.made[id(editor)].model, self.dense(editor, edits, index))
