@@ -192,9 +192,11 @@ def exit_code(results: Iterable[Result]) -> int:
 
 
 def table(implementation: Implementation, outcomes: Mapping[str, str], width: int) -> list[str]:
-    """The conformance table, one line per clause, then the declared deviations and the counts."""
+    """The conformance table: a line for each clause that was run, then declared deviations, then the counts."""
     lines = []
     for name, outcome in outcomes.items():
+        if outcome == "not run":
+            continue
         head = f"{name:<4} {outcome.upper() if outcome in ('failed', 'error') else outcome:<14} "
         sentence = re.sub(r"[`*]", "", clauses()[name].sentence)
         lines.append(head + _shortened(sentence, max(20, width - len(head))))

@@ -1,8 +1,8 @@
 """The border between the suite and an implementation.
 
 An implementation is a Python module or object. It provides some of the functions below, under these names; nothing
-is subclassed and nothing is registered. Each chapter of SPEC.md is a capability: a chapter is claimed as soon as one
-of its functions exists (or when `CLAIMS` names it), and a claimed chapter is tested whole.
+is subclassed and nothing is registered. Each chapter of SPEC.md is a capability: `CLAIMS` lists the claimed ones or,
+without it, a chapter is claimed as soon as one of its functions exists. A claimed chapter is tested whole.
 
 Plain data crosses the border. Chapters T M S A B speak numbers, strings, lists, dicts and float64 NumPy arrays;
 torch tensors and a Hugging Face model appear in E and L only. Randomness comes in as an integer seed or as explicit
@@ -81,7 +81,7 @@ class Example(TypedDict):
 
 
 class Outcome(TypedDict):
-    """One judged prediction of an edited model: `edit` and `edit_language` say which edit, `language` is that of the input."""
+    """One judged prediction: `edit` and `edit_language` say under which edit, `language` is that of the input."""
 
     edit: str
     edit_language: str
@@ -140,7 +140,7 @@ class Losses(TypedDict):
 class SelfDescription(Protocol):
     """What an implementation may say about itself; each attribute may be missing."""
 
-    #: Chapters and capabilities that it claims, for example {"M", "S", "batched"}; else the chapters are inferred.
+    #: All chapters and capabilities that it claims, for example {"M", "S", "batched"}; else the chapters are inferred.
     CLAIMS: frozenset[str]
     #: Declared alternatives, for example {"kl_direction": "released"}.
     RULINGS: Mapping[str, str]
@@ -151,9 +151,7 @@ class SelfDescription(Protocol):
 class Task(Protocol):
     """Chapter T. T2, T4, T5 and T6 are about editors and are tested through chapter E's functions."""
 
-    def parallel(
-        self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None
-    ) -> list[str]:
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
         """Ids of I(x), x itself included, in any order; within `languages` where given.
 
         Errors: an unknown id; a corpus with two examples of one fact in one language.
@@ -166,14 +164,10 @@ class Metrics(Protocol):
     def succ(self, acc: float, con: float) -> float:
         """The harmonic mean of acc and con."""
 
-    def hit(
-        self, predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: Role
-    ) -> bool:
-        """Whether one padded row of predictions hits; all three of one length. `expected` is y_e or the raw prediction."""
+    def hit(self, predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: Role) -> bool:
+        """Whether one padded row of predictions hits; all of one length. `expected` is y_e or the raw prediction."""
 
-    def metrics(
-        self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None
-    ) -> dict[str, float]:
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
         """{"acc", "con", "succ"} over the editing languages in `outcomes`, or over exactly `languages`.
 
         Errors (M10): a requested language, or a role of it, without outcomes; no outcomes at all.
@@ -233,9 +227,7 @@ class MaskAlgebra(Protocol):
     ) -> Array:
         """The gates: sampled from the `uniforms` in (0, 1) (training), or deterministic where None (test)."""
 
-    def gate_probability(
-        self, log_alpha: Array, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1
-    ) -> Array:
+    def gate_probability(self, log_alpha: Array, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> Array:
         """The probability that each gate is not zero."""
 
     def mask_penalty(
@@ -322,7 +314,7 @@ class Editors(Protocol):
         """
 
     def mask_parameters(self, editor: Any) -> dict[str, dict[str, torch.Tensor]]:
-        """The live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}} (L = 1 when shared); {} without masks."""
+        """Live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}}, L = 1 when shared; {} without masks."""
 
     def optimizer_groups(self, editor: Any) -> list[list[str]]:
         """For each parameter group of each optimiser, the names (of `parameters`) that it updates."""
@@ -350,9 +342,7 @@ class Editors(Protocol):
     def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
         """For each input the raw model's logits (P, V) at its positions."""
 
-    def edited_logits(
-        self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]
-    ) -> list[torch.Tensor]:
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
         """For each input the logits (P, V) at its positions under one edit."""
 
     def losses(
@@ -373,7 +363,7 @@ class Objectives(Protocol):
     def rel_loss(
         self, logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, weight: float
     ) -> tuple[float, torch.Tensor]:
-        """L_rel for logits (B, P, V), labels (B, P), mask (B, P) (False is padding); with the gradient of the logits."""
+        """L_rel for logits (B, P, V), labels (B, P), mask (B, P), False in padding; with the gradient of the logits."""
 
     def loc_loss(
         self, edited: torch.Tensor, raw: torch.Tensor, mask: torch.Tensor, weight: float

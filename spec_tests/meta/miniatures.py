@@ -1,0 +1,37 @@
+"""Tiny implementations on which the plugin is tried."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from spec_tests.adapters import numpy_core
+
+
+def _metrics(**changes: Any) -> SimpleNamespace:
+    names = ("succ", "hit", "metrics", "breakdown", "aggregate")
+    return SimpleNamespace(**{name: getattr(numpy_core, name) for name in names} | changes)
+
+
+def _half(acc: float, con: float) -> float:
+    return (acc + con) / 2
+
+
+def _crash(acc: float, con: float) -> float:
+    return {"acc": acc, "con": con}["succ"]
+
+
+def _one_argument(acc: float) -> float:
+    return acc
+
+
+right = _metrics()
+wrong = _metrics(succ=_half)
+crashing = _metrics(succ=_crash)
+misfit = _metrics(succ=_one_argument)
+deviating = _metrics(RULINGS={"con_positions": "all"}, hit=numpy_core.hit_everywhere)
+undecided = _metrics(RULINGS={"con_positions": "some"})
+boasting = _metrics(CLAIMS={"M", "X"})
+empty = SimpleNamespace()
+incomplete = _metrics()
+del incomplete.succ

@@ -1,0 +1,92 @@
+"""SPEC.md, the tests and the border belong together."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spec_tests import golden
+from spec_tests.conformance import HERE, clauses
+from spec_tests.contract import CAPABILITIES, NAMES
+
+SUITE = sorted(HERE.glob("test_*.py"))
+
+
+def functions_in(path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node
+
+
+def arguments_of(test: ast.FunctionDef, decorator: str) -> list[str]:
+    """The strings given to a decorator, `clause` or `golden.cases`."""
+    found = []
+    for node in test.decorator_list:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == decorator:
+            found += [ast.literal_eval(argument) for argument in node.args]
+    return found
+
+
+def named_clauses(test: ast.FunctionDef) -> set[str]:
+    functions = arguments_of(test, "golden.cases")
+    return {*arguments_of(test, "clause"), *(c["clause"] for c in golden.all_cases() if c["function"] in functions)}
+
+
+TESTS = [pytest.param(test, id=f"{path.stem}::{test.name}") for path in SUITE for test in functions_in(path)]
+
+
+def test_spec_has_numbered_clauses() -> None:
+    """Every chapter counts its clauses upwards; gaps are those of the chapters still to come."""
+    numbers: dict[str, list[int]] = {}
+    for name, clause in clauses().items():
+        assert clause.sentence.endswith("."), name
+        numbers.setdefault(clause.chapter, []).append(int(name[1:]))
+    assert set(numbers) <= set(NAMES)
+    assert all(values == sorted(values) for values in numbers.values())
+
+
+def test_every_clause_has_a_test() -> None:
+    """No clause is a mere wish."""
+    tested = {name for path in SUITE for test in functions_in(path) for name in named_clauses(test)}
+    assert set(clauses()) - tested == set()
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_every_test_names_existing_clauses(test: ast.FunctionDef) -> None:
+    """A test outside the specification judges nobody."""
+    named = named_clauses(test)
+    assert named
+    assert named <= set(clauses())
+    assert set(arguments_of(test, "needs")) <= {*NAMES, *CAPABILITIES}
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_every_test_states_its_law(test: ast.FunctionDef) -> None:
+    """The docstring is the law, and the name states a fact."""
+    assert ast.get_docstring(test)
+    assert "should" not in test.name
+
+
+@pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))
+def test_the_suite_imports_no_implementation(path: Path) -> None:
+    """The suite knows the contract alone; adapters are implementations, and the suite does not know them either."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            imported |= {node.module or "", *(f"{node.module}.{name.name}" for name in node.names)}
+    assert not [name for name in imported if name.partition(".")[0] in ("lime_editing", "reference")]
+    if path.parent == HERE:
+        assert not [name for name in imported if name.startswith("spec_tests.adapters")]
+
+
+def test_the_independent_adapter_knows_no_oracle() -> None:
+    """An adapter that shared code with the suite would agree with it in its errors."""
+    tree = ast.parse((HERE / "adapters" / "numpy_core.py").read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in modules if name and name.startswith("spec_tests")} == {"spec_tests.contract"}
