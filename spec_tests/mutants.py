@@ -693,6 +693,22 @@ class EditsAccumulate(EditorMutation):
         return self.base.factors(editor, edits[0], index)
 
 
+@mutant("raw-predictions-of-the-last-edit", "T2", "What is called the raw prediction is that of the last edited model.")
+class RawPredictionsOfTheLastEdit(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.last: dict[int, Any] = {}
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        self.last[id(editor)] = self.base.edit(editor, requests)
+        return self.last[id(editor)]
+
+    def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        if id(editor) not in self.last:
+            return self.base.raw_logits(editor, inputs)
+        return self.base.edited_logits(editor, self.last[id(editor)], 0, inputs)
+
+
 @mutant("bias-edited-too", "T4", "A bias of the model changes with every edit, although nobody declared it.")
 class BiasEditedToo(EditorMutation):
     def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
@@ -745,6 +761,19 @@ class LossMutation(EditorMutation):
         return {n: v for n, v in self.base.parameters(editor).items() if v.data_ptr() in owned}
 
 
+@mutant("gates-fixed-in-training", "A3", "All training steps draw the same gates.")
+class GatesFixedInTraining(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, triples, 0)
+
+
+@mutant("penalty-of-nothing", "A5", "An editor without masks pays a penalty.")
+class PenaltyOfNothing(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        paid = parts["mask"] or 1e-3
+        return {**parts, "mask": paid, "total": parts["total"] - parts["mask"] + paid}, gradient
+
+
 @mutant("penalty-trains-nothing", "A5", "In training the L0 penalty is in the value and not in the gradient.")
 class PenaltyTrainsNothing(LossMutation):
     def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
@@ -787,6 +816,21 @@ class MasksOfAnotherLanguage(EditorMutation):
         following = dict(zip(languages, [*languages[1:], *languages[:1]], strict=True))
         moved = [{**r, "language": following.get(r["language"], r["language"])} for r in requests]
         return self.base.edit(editor, moved)
+
+
+@mutant("rows-by-sorted-language", "A9", "The mask row is a language's place in sorted order, not in the given one.")
+class RowsBySortedLanguage(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        given = self.made[id(editor)].languages
+        used = dict(zip(sorted(given), given, strict=True))
+        return self.base.edit(editor, [{**r, "language": used.get(r["language"], r["language"])} for r in requests])
+
+
+@mutant("masks-cost-something", "A9", "An editor with masks edits harder, even where all gates are closed.")
+class MasksCostSomething(DenseMutation):
+    def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
+        factor = 1.0 if self.made[id(editor)].masks == "none" else 1.01
+        return {matrix: factor * delta for matrix, delta in update.items()}
 
 
 @mutant("edit-language-guessed", "A10", "An edit in an unknown language is made in a known one.")
@@ -889,6 +933,15 @@ class RunningStatistics(TransformMutation):
         return x_new, delta_new * (1 + 0.01 / self.calls)
 
 
+@mutant("a-transform-per-layer", "E6", "Every layer has a transform of its own.")
+class TransformPerLayer(EditorMutation):
+    def parameters(self, editor: Any) -> dict[str, torch.Tensor]:
+        made = self.made[id(editor)]
+        weights = dict(made.model.named_parameters())
+        own = {f"own.{m}": weights[m].new_zeros(sum(weights[m].shape), sum(weights[m].shape)) for m in made.edited}
+        return {**self.base.parameters(editor), **own}
+
+
 @mutant("inner-rate-of-the-outer", "E6", "The inner learning rate starts at another value than 1e-4.")
 class OtherInnerRate(EditorMutation):
     def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -923,6 +976,13 @@ class BatchMakesOneEdit(EditorMutation):
 
     def factors(self, editor: Any, edits: Any, index: int) -> Any:
         return self.base.factors(editor, edits[0], index)
+
+
+@mutant("long-examples-dominate", "E8", "A batch's objective weighs examples by their number of positions.", "batched")
+class LongExamplesDominate(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        copies = [triple for triple in triples for _ in triple["edit"]["positions"]]
+        return self.base.losses(editor, copies, seed)
 
 
 @mutant("two-owners", "E9", "Inner learning rates are in the groups of two optimisers.")
@@ -1013,6 +1073,12 @@ class RelAgainstArgmax(Mutation):
         return self.base.rel_loss(logits, logits.argmax(-1), mask, weight)
 
 
+@mutant("rel-at-the-edit-input", "L1", "In training the edited model is asked at x_e, not at x_u.")
+class RelAtTheEditInput(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, [{**triple, "update": triple["edit"]} for triple in triples], seed)
+
+
 @mutant("kl-reversed", "L2", "The divergence is taken in the direction that was not declared.")
 class KlReversed(Mutation):
     def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
@@ -1021,6 +1087,18 @@ class KlReversed(Mutation):
         each = relative_entropy(edited, raw) if released else relative_entropy(raw, edited)
         loss = weight * ((each * mask).sum(-1) / mask.sum(-1)).mean()
         return loss.item(), torch.autograd.grad(loss, [edited])[0], None
+
+
+@mutant(
+    "cross-entropy-for-divergence",
+    "L2",
+    "The entropy is left out of the divergence, so that no change costs something.",
+)
+class CrossEntropyForDivergence(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        value, gradient, _ = self.base.loc_loss(edited, raw, mask, weight)
+        entropy = -(edited.softmax(-1) * edited.log_softmax(-1)).sum(-1)
+        return value + weight * ((entropy * mask).sum(-1) / mask.sum(-1)).mean().item(), gradient, None
 
 
 @mutant("raw-side-trained", "L2", "The raw model's side of the divergence carries a gradient.")
@@ -1055,6 +1133,11 @@ class PositionsPooled(Mutation):
         chosen = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
         loss = -weight * (chosen * mask).sum() / mask.sum()
         return loss.item(), torch.autograd.grad(loss, [logits])[0]
+
+
+@mutant("long-predictions-dominate", "L4", "In training a batch weighs its examples by their number of positions.")
+class LongPredictionsDominate(LongExamplesDominate):
+    """The same as `long-examples-dominate`, for implementations that claim no batches."""
 
 
 @mutant("padding-in-the-mean", "L4", "A mean over positions divides by the padded length.")
