@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spec_tests import strategies as given_
+from spec_tests import tiny
 from spec_tests.assertions import equal, holds
-from spec_tests.conformance import Implementation, clause
-from spec_tests.contract import Array
+from spec_tests.conformance import Implementation, clause, needs
+from spec_tests.contract import Array, Masks
 
 Shapes = dict[str, tuple[int, int]]
 
@@ -98,6 +99,20 @@ def test_languages_multiply_no_matrix(implementation: Implementation, masks: str
     growth = size(implementation, mlp(h), many, masks) - size(implementation, mlp(h), few, masks)
     rows = many - few if masks == "language" else 0
     equal("B2", growth, rows * cost_of_one_language(implementation, mlp(h)), f"{many} for {few} languages", masks=masks)
+
+
+@clause("B2")
+@needs("E")
+@pytest.mark.parametrize("masks", ["none", "language"])
+def test_an_edit_never_relates_every_weight_to_every_weight(implementation: Implementation, masks: Masks) -> None:
+    """While an edit is made, no tensor has (n · m)² elements."""
+    world = tiny.setting("bert")
+    editor = tiny.make_mend(implementation, world, masks)
+    n, m = world.shapes[world.edited[0]]
+    with LargestTensor() as seen:
+        implementation.edit(editor, [tiny.make_request("bert", np.random.default_rng(1))])
+    below = seen.elements < (n * m) ** 2
+    holds("B2", below, "largest tensor", expected=f"below (n · m)² = {(n * m) ** 2}", got=seen.elements, masks=masks)
 
 
 def _largest(implementation: Implementation, shapes: Shapes, languages: int, masks: str) -> int:
