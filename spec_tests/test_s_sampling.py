@@ -150,8 +150,9 @@ def test_a_fact_without_parallels_in_the_updating_languages_gets_no_update_input
 ) -> None:
     """A fact known in English only, updated in German: there is nothing to draw, and nothing is drawn."""
     corpus = [given_.example("f0", "en"), given_.example("f1", "de"), given_.example("f2", "de")]
-    (pair,) = implementation.evaluation_pairs(corpus, ["en"], ["de"], 2, 1, seed=3)
-    equal("S8", pair["update"], [], "update inputs of a fact that German lacks", corpus=corpus)
+    pairs = implementation.evaluation_pairs(corpus, ["en"], ["de"], 2, 1, seed=3)
+    got = [(pair["edit"], list(pair["update"])) for pair in pairs]
+    equal("S8", got, [("f0/en", [])], "edits and update inputs of a fact that German lacks", corpus=corpus)
 
 
 @clause("S2", "S10")
