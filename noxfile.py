@@ -12,6 +12,8 @@ import nox
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE / ".nox" / "shared"
 REFERENCE = "lime_editing.conformance"
+#: No test may wait for a hub.
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["spec", "tests", "lint"]
@@ -46,7 +48,7 @@ def spec(session: nox.Session) -> None:
     args = list(session.posargs)
     if not any(arg.startswith("--implementation") for arg in args):
         args = ["--implementation", REFERENCE, *args]
-    session.run(python(session, "spec"), "-m", "pytest", "spec_tests", *args, external=True)
+    session.run(python(session, "spec"), "-m", "pytest", "spec_tests", *args, env=OFFLINE, external=True)
 
 
 @nox.session
@@ -58,7 +60,9 @@ def reproduce(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """What no clause covers: the reference's store, command line and bad input."""
-    session.run(python(session, "spec"), "-m", "pytest", "reference/tests", *session.posargs, external=True)
+    session.run(
+        python(session, "spec"), "-m", "pytest", "reference/tests", *session.posargs, env=OFFLINE, external=True
+    )
 
 
 @nox.session

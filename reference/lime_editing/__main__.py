@@ -33,10 +33,10 @@ def parser() -> argparse.ArgumentParser:
     add("--languages", type=_names, default=None, help="comma-separated languages (default: all of the folder)")
     add("--approaches", type=_names, default=("mend",), help="comma-separated editors (default: mend)")
     add("--variants", type=_names, default=("en", "all", "lime"), help="of en, all, lime (default: all three)")
-    add("--seeds", type=int, default=None, help="number of runs per cell (default: the preset's)")
+    add("--seeds", type=_positive, default=None, help="number of runs per cell (default: the preset's)")
     add("--subject", choices=("parallel", "edit-language"), default="parallel", help="whose subject label x_u carries")
     add("--device", default="cpu", help="cpu or a torch device such as cuda (default: cpu)")
-    add("--jobs", type=int, default=None, help="cells side by side (default: one per CPU core, one on a GPU)")
+    add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core, one on a GPU)")
     add("--results", type=Path, default=Path("results"), help="where cells are stored (default: results)")
     return result
 
@@ -68,9 +68,10 @@ def _reproduce(options: argparse.Namespace) -> None:
     from .terminal import Watch
 
     preset = PRESETS[options.preset]
-    seeds = range(options.seeds or preset.seeds)
+    seeds = range(preset.seeds if options.seeds is None else options.seeds)
     sources = experiments.Sources(options.facts, options.model, options.languages, options.subject, options.device)
     cells = experiments.grid(options.approaches, options.variants, seeds)
+    experiments.quiet()
     experiments.check(cells, preset, sources)
     jobs = options.jobs or (len(os.sched_getaffinity(0)) if options.device == "cpu" else 1)
     results = options.results / preset.name
@@ -80,6 +81,12 @@ def _reproduce(options: argparse.Namespace) -> None:
         folders = experiments.run_grid(cells, preset, sources, results, jobs, watch)
     about = f"raw model {sources.model}, facts {sources.facts}"
     console.print(report.table(folders, preset, about))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -203,7 +204,7 @@ def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu
     auto = AutoModelForSequenceClassification if classes else AutoModelForMaskedLM
     try:
         model = auto.from_pretrained(str(source), dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"cannot load a model from {str(source)!r}: {reason} "
@@ -213,12 +214,17 @@ def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu
 
 
 def load_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a folder or hub id. ModelError: none there, or one without a mask token."""
+    """The tokenizer of a folder or hub id. ModelError: none there."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load a tokenizer from {str(source)!r}: {reason}") from error
+    # transformers makes an empty one, without a word, where only config.json is there.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"no tokenizer in {str(source)!r}: expected tokenizer.json or a vocabulary file beside the model"
+        )
     return tokenizer
 
 

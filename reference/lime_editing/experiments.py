@@ -12,6 +12,7 @@ from queue import Empty
 from typing import Any, Literal
 
 import torch
+from transformers import logging
 
 from . import __version__, store
 from .backbone import Backbone, fingerprint, load, load_tokenizer
@@ -136,6 +137,7 @@ def _work(cell: Cell, preset: Preset, sources: Sources, results: Path, queue: An
     """The body of a worker process; what the user can mend goes back as a message."""
     # Two one-thread processes beat one of two threads at this size.
     torch.set_num_threads(1)
+    quiet()
     try:
         run_cell(cell, preset, sources, results, queue.put)
     except UserError as error:
@@ -143,6 +145,12 @@ def _work(cell: Cell, preset: Preset, sources: Sources, results: Path, queue: An
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(1)
+
+
+def quiet() -> None:
+    """Leave the terminal to our own bars and messages."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _pass_on(queue: Any, listen: Listener) -> None:
@@ -252,7 +260,11 @@ def _describe(cell: Cell, preset: Preset, sources: Sources, facts: mlama.Facts, 
 
 
 def check(cells: Sequence[Cell], preset: Preset, sources: Sources) -> None:
-    """Find what would stop the run before it starts. UserError: an unknown approach or variant, unreadable data."""
+    """Find what would stop the run before it starts. UserError: an unknown name, unreadable data, an unfit model."""
+    try:
+        torch.empty(0, device=sources.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {sources.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     for cell in cells:
         if cell.approach not in (*preset.settings, "unedited"):
             raise UserError(f"unknown approach {cell.approach!r}; known: {', '.join(preset.settings)}")

@@ -158,29 +158,26 @@ class FactTask:
         template = self.facts.templates[fact.language, fact.relation]
         key = (template, subject.sub_label)
         if key not in self._prompts:
-            self._prompts[key] = self._tokenise(template, subject)
+            # [Y] goes first, lest a label contain the placeholder; one mask is enough to find its place.
+            text = template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject.sub_label)
+            tokens = tuple(self.tokenizer(text)["input_ids"])
+            self._prompts[key] = tokens, tokens.index(self.tokenizer.mask_token_id)
         ids, at = self._prompts[key]
         mask = self.tokenizer.mask_token_id
         return Input(ids[:at] + (mask,) * count + ids[at + 1 :], tuple(range(at, at + count)))
-
-    def _tokenise(self, template: str, subject: Fact) -> tuple[tuple[int, ...], int]:
-        # One mask is enough to find its place; [Y] goes first, lest a label contain the placeholder.
-        text = template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject.sub_label)
-        ids = tuple(self.tokenizer(text)["input_ids"])
-        if ids.count(self.tokenizer.mask_token_id) != 1:
-            raise DataError(f"{subject.source}: sub_label {subject.sub_label!r} contains the mask token; remove it")
-        return ids, ids.index(self.tokenizer.mask_token_id)
 
 
 def tasks(facts: Facts, tokenizer: Any, subject: Subject = "parallel") -> dict[Split, FactTask]:
     """The three splits, tokenised; labels [Y] are shared by all of them (clause D2).
 
-    DataError: a label that tokenises to nothing. ModelError: a tokenizer without a mask token.
+    DataError: a label that tokenises to nothing, or holds the mask token. ModelError: a tokenizer without a mask token.
     """
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
     entities: dict[tuple[str, str], dict[str, Fact]] = {}
     for fact in facts.facts:
+        if tokenizer.mask_token in fact.sub_label:
+            raise DataError(f"{fact.source}: sub_label {fact.sub_label!r} contains the mask token; remove it")
         entities.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, fact)
     labels = {key: _label_ids(tuple(pool.values()), tokenizer) for key, pool in entities.items()}
     # A canonical order, so that a draw does not depend on how the files were read (clause D9).

@@ -1,0 +1,111 @@
+"""Raw models: which are taken, which are refused, and that none is changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForSequenceClassification,
+)
+
+from lime_editing.backbone import load, load_tokenizer, wrap
+from lime_editing.data import mlama
+from lime_editing.errors import LanguageError, ModelError
+from lime_editing.types import Input
+
+SMALL = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+
+SUPPORTED = {
+    "bert": lambda: BertForMaskedLM(BertConfig(**SMALL)),
+    "xlm-r": lambda: XLMRobertaForMaskedLM(XLMRobertaConfig(**SMALL)),
+    "roberta": lambda: RobertaForMaskedLM(RobertaConfig(**SMALL)),
+    "bert-classes": lambda: BertForSequenceClassification(BertConfig(**SMALL, num_labels=3)),
+    "xlm-r-classes": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SMALL, num_labels=3)),
+    "square-mlp": lambda: BertForMaskedLM(BertConfig(**SMALL | {"intermediate_size": 16})),
+}
+
+
+@pytest.mark.parametrize("make", SUPPORTED.values(), ids=SUPPORTED.keys())
+def test_the_last_layers_matrices_are_found(make: object) -> None:
+    backbone = wrap(make().eval(), 2)  # type: ignore[operator]
+    assert backbone.first == 1
+    assert [name.split("encoder.")[1] for name in backbone.edited] == [
+        f"layer.{layer}.{part}.dense.weight" for layer in (1, 2) for part in ("intermediate", "output")
+    ]
+
+
+@pytest.mark.parametrize("make", SUPPORTED.values(), ids=SUPPORTED.keys())
+def test_trunk_and_upper_part_are_the_model_on_any_padding(make: object) -> None:
+    model = make().eval()  # type: ignore[operator]
+    backbone = wrap(model, 1)
+    inputs = [Input((2, 7, 8, 9, 3), (0, 2)), Input((2, 7, 3), (0, 1))]
+    with torch.no_grad():
+        ours = backbone.upper(backbone.trunk(inputs))
+        alone = [model(torch.tensor([i.ids])).logits for i in inputs]
+    theirs = [y if y.dim() == 2 else y[0, list(i.positions)] for i, y in zip(inputs, alone, strict=True)]
+    torch.testing.assert_close(ours, torch.cat(theirs), atol=1e-5, rtol=1e-5)
+
+
+def test_another_architecture_is_refused_with_what_was_looked_for() -> None:
+    config = DistilBertConfig(vocab_size=40, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+    with pytest.raises(ModelError, match=r"DistilBertForMaskedLM is not supported: looked for an encoder"):
+        wrap(DistilBertForMaskedLM(config).eval())
+
+
+def test_an_unknown_matrix_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(ModelError, match=r"'layer\.9'.*bert\.encoder\.layer\.0\.intermediate\.dense\.weight"):
+        wrap(SUPPORTED["bert"]().eval(), ["layer.9"])
+
+
+def test_more_layers_than_there_are_is_refused() -> None:
+    with pytest.raises(ModelError, match="the model has 3"):
+        wrap(SUPPORTED["bert"]().eval(), 4)
+
+
+def test_active_dropout_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"model\.eval"):
+        wrap(SUPPORTED["bert"]().train())
+
+
+def test_a_loaded_model_is_frozen(model: Path) -> None:
+    backbone = load(model, 2)
+    assert not backbone.model.training
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+
+
+def test_unknown_languages_list_the_known(facts: Path) -> None:
+    with pytest.raises(LanguageError, match=r"'xx'; known in .*: de, en, fr"):
+        mlama.read(facts, ["xx"])
+
+
+def test_splits_keep_a_subject_together_and_follow_file_order(facts: Path) -> None:
+    parts = mlama.split(mlama.read(facts))
+    assert [len(parts[name].facts) for name in ("train", "validation", "test")] == [60, 6, 6]
+    subjects = [{fact.sub_uri for fact in part.facts} for part in parts.values()]
+    assert subjects == [{f"Q{i}" for i in range(10)}, {"Q10"}, {"Q11"}]
+
+
+def test_windows_line_endings_and_a_byte_order_mark_change_nothing(facts: Path, model: Path) -> None:
+    before = mlama.fingerprint(mlama.read(facts))
+    for path in facts.rglob("*.jsonl"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert mlama.fingerprint(mlama.read(facts)) == before
+    assert load_tokenizer(model).mask_token == "[MASK]"
