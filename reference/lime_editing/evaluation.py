@@ -50,8 +50,6 @@ def _judge(subject: Editor | Backbone, task: Task, pairs: Sequence[Pair], seed: 
     rows = [i for row in inputs for i in row + row[-1:] * (width - len(row))]
     states = backbone.trunk(rows)
     counts = [len(i.positions) for i in rows]
-    # The raw model answers every row although only retain inputs need it: with an edit's inputs side by side, one
-    # batch serves both passes.
     raw = backbone.upper(states).argmax(-1).split(counts)
     edited = raw
     if isinstance(subject, Editor):
