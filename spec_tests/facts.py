@@ -53,6 +53,8 @@ class Facts:
             edit_language, update_language = (str(rng.choice(sorted(self.facts[edited]))) for _ in range(2))
             own = self.tokenizer(self.facts[edited][edit_language][1], add_special_tokens=False)["input_ids"]
             labels = [label for label in self.labels[edited[0], edit_language] if label != own]
+            if not labels:
+                continue
             label = labels[int(rng.integers(len(labels)))]
             request = self._input(edited, edit_language, len(label))
             retain_language = str(rng.choice(sorted(self.facts[retained])))
