@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 HERE = Path(__file__).parent
-ENVIRONMENT = HERE / ".nox" / "shared"
+ENVIRONMENT = HERE / ".nox" / f"shared-{sys.version_info.major}.{sys.version_info.minor}"
 REFERENCE = "lime_editing.conformance"
 #: No test may wait for a hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -23,8 +23,10 @@ def python(session: nox.Session, *groups: str) -> str:
     """The shared environment's interpreter, with the package and these dependency groups installed."""
     bin_folder = "Scripts" if os.name == "nt" else "bin"
     interpreter = str(ENVIRONMENT / bin_folder / "python")
-    if not (ENVIRONMENT / bin_folder).exists():
-        session.run(sys.executable, "-m", "venv", str(ENVIRONMENT), external=True)
+    made = ENVIRONMENT / "made"  # written last: an interrupted venv has an interpreter but no pip
+    if not made.exists():
+        session.run(sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT), external=True)
+        made.touch()
     project = nox.project.load_toml(HERE / "pyproject.toml")
     # What is installed already, under these very pins, is not asked for again.
     pins = (HERE / "constraints.txt").read_bytes() + (HERE / "pyproject.toml").read_bytes()

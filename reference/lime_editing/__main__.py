@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EXAMPLES = """examples:
@@ -31,8 +31,14 @@ def parser() -> argparse.ArgumentParser:
     add("--facts", default="fixtures/facts/mlama1.1", help="folder in mLAMA's layout (default: the fixture)")
     add("--model", default="fixtures/raw_model", help="folder or hub id of the raw model (default: the fixture)")
     add("--languages", type=_names, default=None, help="comma-separated languages (default: all of the folder)")
-    add("--approaches", type=_names, default=("mend",), help="comma-separated editors (default: mend)")
-    add("--variants", type=_names, default=("en", "all", "lime"), help="of en, all, lime (default: all three)")
+    add("--approaches", type=_choices("mend"), default=("mend",), help="comma-separated editors (default: mend)")
+    variants = _choices("en", "all", "lime", "shared")
+    add(
+        "--variants",
+        type=variants,
+        default=("en", "all", "lime"),
+        help="of en, all, lime, shared (default: en,all,lime)",
+    )
     add("--seeds", type=_positive, default=None, help="number of runs per cell (default: the preset's)")
     add("--subject", choices=("parallel", "edit-language"), default="parallel", help="whose subject label x_u carries")
     add("--device", default="cpu", help="cpu or a torch device such as cuda (default: cpu)")
@@ -72,13 +78,13 @@ def _reproduce(options: argparse.Namespace) -> None:
     sources = experiments.Sources(options.facts, options.model, options.languages, options.subject, options.device)
     cells = experiments.grid(options.approaches, options.variants, seeds)
     experiments.quiet()
-    experiments.check(cells, preset, sources)
-    jobs = options.jobs or (len(os.sched_getaffinity(0)) if options.device == "cpu" else 1)
+    record = experiments.prepare(cells, preset, sources)
+    jobs = options.jobs or ((os.cpu_count() or 1) if options.device == "cpu" else 1)
     results = options.results / preset.name
     console = Console()
     console.print(f"{preset.about}\n{len(cells)} cells, {jobs} at a time, kept in {results}")
     with Watch(console) as watch:
-        folders = experiments.run_grid(cells, preset, sources, results, jobs, watch)
+        folders = experiments.run_grid(cells, preset, sources, record, results, jobs, watch)
     about = f"raw model {sources.model}, facts {sources.facts}"
     console.print(report.table(folders, preset, about))
 
@@ -90,7 +96,21 @@ def _positive(text: str) -> int:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected distinct names between commas, got {text!r}")
+    return names
+
+
+def _choices(*known: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        names = _names(text)
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"unknown {name!r}; known: {', '.join(known)}")
+        return names
+
+    return parse
 
 
 if __name__ == "__main__":

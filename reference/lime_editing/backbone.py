@@ -9,8 +9,9 @@ The model is never modified: an update enters through forward hooks that live as
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.masking_utils import create_bidirectional_mask
 
 from .errors import ModelError
@@ -82,9 +83,18 @@ class Backbone:
         weight: Tensor = next(iter(self.linears.values())).weight
         return weight.detach()
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest input; RoBERTa-like models start counting positions behind their padding index."""
+        positions = self.model.base_model.embeddings.position_embeddings
+        return int(positions.num_embeddings) - (0 if positions.padding_idx is None else positions.padding_idx + 1)
+
     @torch.no_grad()
     def trunk(self, inputs: Sequence[Input]) -> States:
-        """Pad the inputs and run the frozen part of the encoder on them."""
+        """Pad the inputs and run the frozen part of the encoder on them. ModelError: an input that is too long."""
+        longest = max(len(i.ids) for i in inputs)
+        if longest > self.max_tokens:
+            raise ModelError(f"an input has {longest} tokens, and the model reads at most {self.max_tokens}")
         device = self.like.device
         ids = _padded([i.ids for i in inputs], self.pad_id).to(device)
         lengths = torch.tensor([len(i.ids) for i in inputs], device=device)
@@ -199,17 +209,25 @@ def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
     return backbone
 
 
-def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu", classes: bool = False) -> Backbone:
-    """A backbone from a folder or hub id. ModelError: no weights, no configuration, or an unsupported architecture."""
-    auto = AutoModelForSequenceClassification if classes else AutoModelForMaskedLM
+def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu") -> Backbone:
+    """A masked language model from a folder or hub id, frozen, in float32.
+
+    ModelError: no weights, no configuration, weights that lack a part (the head, say), an unsupported architecture.
+    """
     try:
-        model = auto.from_pretrained(str(source), dtype=torch.float32, use_safetensors=True)
+        model, loading = AutoModelForMaskedLM.from_pretrained(
+            str(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"cannot load a model from {str(source)!r}: {reason} "
             "Expected a hub id, or a folder with config.json and model.safetensors."
         ) from error
+    if loading["missing_keys"]:
+        # transformers fills them with random numbers, other ones in each process.
+        missing = ", ".join(sorted(loading["missing_keys"])[:5])
+        raise ModelError(f"the weights in {str(source)!r} lack a part of a masked language model: {missing}")
     return wrap(model.to(device).eval().requires_grad_(False), edited)
 
 
@@ -301,10 +319,12 @@ def _remove(handles: Sequence[RemovableHandle]) -> None:
         handle.remove()
 
 
-def fingerprint(parameters: Mapping[str, Tensor]) -> str:
-    """A short digest of named tensors: equal names and bits give equal digests."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(parameters):
+def fingerprint(backbone: Backbone, tokenizer: Any) -> str:
+    """A short digest of a model's configuration and weights and of its tokenizer."""
+    config = {key: value for key, value in backbone.model.config.to_dict().items() if not key.startswith("_")}
+    digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    for name, tensor in sorted(backbone.model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(parameters[name].detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -20,6 +20,7 @@ from .editors import mend
 from .sampling import evaluation_pairs as sample_pairs
 from .sampling import training_triples as sample_triples
 from .training import adam
+from .training import train_step as run_step
 from .types import EditRequest, Input, Outcome, Triple, Update
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "batched", "factored"})
@@ -267,11 +268,7 @@ def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float],
 
 
 def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
-    parts = objective(session.editor, _triples(triples), seed, Objective())
-    session.optimiser.zero_grad()
-    parts["total"].backward(inputs=list(session.editor.parameters.values()))
-    session.optimiser.step()
-    return {name: value.item() for name, value in parts.items()}
+    return run_step(session.editor, session.optimiser, _triples(triples), seed, Objective(), clip=1.0)
 
 
 def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor]:

@@ -12,6 +12,7 @@ from queue import Empty
 from typing import Any, Literal
 
 import torch
+import transformers
 from transformers import logging
 
 from . import __version__, store
@@ -19,40 +20,41 @@ from .backbone import Backbone, fingerprint, load, load_tokenizer
 from .config import Preset
 from .data import mlama
 from .editing import Editor, make_editor
-from .errors import LanguageError, UserError
+from .errors import DataError, LanguageError, ModelError, UserError
 from .evaluation import evaluate
 from .metrics import Scores, scores
 from .sampling import evaluation_pairs
 from .training import Report, train
 from .types import Masks, Outcome
 
-Variant = Literal["none", "en", "all", "lime"]
+Variant = Literal["en", "all", "lime", "shared"]
 
-#: Training languages (None: all) and masks of each variant; "none" is not trained.
-VARIANTS: Mapping[Variant, tuple[tuple[str, ...] | None, Masks]] = {
-    "none": (None, "none"),
+#: Training languages (None: all) and masks of each variant; "shared" is our control, the paper has none.
+VARIANTS: Mapping[str, tuple[tuple[str, ...] | None, Masks]] = {
     "en": (("en",), "none"),
     "all": (None, "none"),
     "lime": (None, "language"),
+    "shared": (None, "shared"),
 }
 
 #: Editing languages of the paper's two evaluations (None: all); updates and retains are over all languages in both.
 EVALUATIONS: Mapping[str, tuple[str, ...] | None] = {"en → all": ("en",), "all → all": None}
 EVALUATION_SEED = 0
+UNEDITED = "unedited"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One approach, trained one way, with one seed."""
+    """One approach, trained one way, with one seed; the unedited model has no variant and is not trained."""
 
     task: str
     approach: str
-    variant: Variant
+    variant: Variant | None
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.approach}-{self.variant}-seed{self.seed}"
+        return "-".join(filter(None, (self.task, self.approach, self.variant, f"seed{self.seed}")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +84,92 @@ Listener = Callable[[Progress], None]
 
 def grid(approaches: Sequence[str], variants: Sequence[Variant], seeds: Sequence[int]) -> list[Cell]:
     """The cells of a reproduction, the unedited model first: it shows what an edit has to beat."""
-    cells = [Cell("facts", "unedited", "none", seeds[0])]
+    cells = [Cell("facts", UNEDITED, None, seeds[0])]
     return cells + [Cell("facts", a, v, seed) for seed in seeds for a in approaches for v in variants]
 
 
-def run_cell(cell: Cell, preset: Preset, sources: Sources, results: Path, listen: Listener) -> Path:
-    """Train and judge one cell, or leave it alone where it is done already. Returns its folder."""
-    folder = results / cell.name
+def prepare(cells: Sequence[Cell], preset: Preset, sources: Sources) -> dict[str, Any]:
+    """Find what would stop the run before it starts, and say what its numbers depend on beside the cell (clause R3).
+
+    UserError: an unusable device, data that cannot be read or lack a language in a split, a model that does not fit.
+    """
+    try:
+        torch.empty(0, device=sources.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {sources.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    facts = mlama.read(sources.facts, sources.languages)
+    tokenizer, backbone = load_tokenizer(sources.model), load(sources.model, preset.edited_layers, sources.device)
+    if len(tokenizer) > backbone.model.config.vocab_size:
+        raise ModelError(
+            f"{sources.model}: the tokenizer has {len(tokenizer)} entries and the model "
+            f"{backbone.model.config.vocab_size}; they do not belong together"
+        )
+    needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
+    needed |= {language for cell in cells if cell.variant for language in VARIANTS[cell.variant][0] or ()}
+    for language in sorted(needed - set(facts.languages)):
+        raise LanguageError(language, facts.languages, "among the chosen ones; training or judging needs it")
+    for split, task in mlama.tasks(facts, tokenizer, sources.subject).items():
+        for language in facts.languages:
+            if language not in task.corpus.languages:
+                raise DataError(f"{sources.facts}: no {split} facts in language {language!r}; leave it out")
+    return {
+        "preset": asdict(preset),
+        "rulings": {
+            "kl_direction": preset.objective.kl_direction,
+            "penalty": preset.objective.penalty,
+            "mask_scale": preset.mask_scale,
+            "subject": sources.subject,
+            "con_positions": "mask",
+        },
+        "languages": list(facts.languages),
+        "data": mlama.fingerprint(facts),
+        "model": fingerprint(backbone, tokenizer),
+        "code": {
+            "lime_editing": __version__,
+            "digest": store.code_digest(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "device": sources.device,
+    }
+
+
+def run_cell(
+    cell: Cell, preset: Preset, sources: Sources, record: Mapping[str, Any], results: Path, listen: Listener
+) -> Path:
+    """Train and judge one cell, or leave it alone where it is done already. Returns its folder.
+
+    `record` is what `prepare` returned; another record means another folder, so that no number is mixed up.
+    """
+    folder = cell_folder(cell, record, results)
+    if store.is_done(folder):
+        return folder
     facts = mlama.read(sources.facts, sources.languages)
     backbone = load(sources.model, preset.edited_layers, sources.device)
-    about = _describe(cell, preset, sources, facts, backbone)
-    if store.is_done(folder, about):
-        return folder
-    (folder / "metrics.json").unlink(missing_ok=True)
-    store.write_json(folder / "cell.json", about)
+    store.write_json(folder / "cell.json", {"cell": asdict(cell), **record})
     tasks = mlama.tasks(facts, load_tokenizer(sources.model), sources.subject)
     subject: Editor | Backbone = backbone
-    if cell.approach != "unedited":
-        subject = _train(cell, preset, backbone, facts.languages, tasks, folder, listen)
+    if cell.variant is not None:
+        subject = _train(cell, cell.variant, preset, backbone, facts.languages, tasks, folder, listen)
     evaluations = _judge(cell, preset, subject, facts.languages, tasks["test"], listen)
     store.write_rows(folder / "rows.parquet", evaluations)
     store.write_json(folder / "metrics.json", {name: scores(o).as_dict() for name, o in evaluations.items()})
     return folder
 
 
+def cell_folder(cell: Cell, record: Mapping[str, Any], results: Path) -> Path:
+    """Where a cell is kept under a record."""
+    return results / f"{cell.name}-{store.digest(record)[:8]}"
+
+
 def run_grid(
-    cells: Sequence[Cell], preset: Preset, sources: Sources, results: Path, jobs: int, listen: Listener
+    cells: Sequence[Cell],
+    preset: Preset,
+    sources: Sources,
+    record: Mapping[str, Any],
+    results: Path,
+    jobs: int,
+    listen: Listener,
 ) -> dict[Cell, Path]:
     """All cells, `jobs` at a time in processes of one thread each. UserError: one of them failed; the others stop."""
     context = multiprocessing.get_context("spawn")
@@ -117,7 +179,8 @@ def run_grid(
         while waiting or running:
             while waiting and len(running) < jobs:
                 cell = waiting.pop(0)
-                running[cell] = context.Process(target=_work, args=(cell, preset, sources, results, queue), daemon=True)
+                arguments = (cell, preset, sources, record, results, queue)
+                running[cell] = context.Process(target=_work, args=arguments, daemon=True)
                 running[cell].start()
             _pass_on(queue, listen)
             for cell in [cell for cell, process in running.items() if not process.is_alive()]:
@@ -130,18 +193,18 @@ def run_grid(
         for process in running.values():
             process.terminate()
             process.join()
-    return {cell: results / cell.name for cell in cells}
+    return {cell: cell_folder(cell, record, results) for cell in cells}
 
 
-def _work(cell: Cell, preset: Preset, sources: Sources, results: Path, queue: Any) -> None:
+def _work(cell: Cell, preset: Preset, sources: Sources, record: Mapping[str, Any], results: Path, queue: Any) -> None:
     """The body of a worker process; what the user can mend goes back as a message."""
     # Two one-thread processes beat one of two threads at this size.
     torch.set_num_threads(1)
     quiet()
     try:
-        run_cell(cell, preset, sources, results, queue.put)
-    except UserError as error:
-        queue.put(str(error))
+        run_cell(cell, preset, sources, record, results, queue.put)
+    except (UserError, OSError) as error:
+        queue.put(f"{cell.name}: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(1)
@@ -169,6 +232,7 @@ def _pass_on(queue: Any, listen: Listener) -> None:
 
 def _train(
     cell: Cell,
+    variant: Variant,
     preset: Preset,
     backbone: Backbone,
     languages: Sequence[str],
@@ -176,7 +240,7 @@ def _train(
     folder: Path,
     listen: Listener,
 ) -> Editor:
-    wanted, masks = VARIANTS[cell.variant]
+    wanted, masks = VARIANTS[variant]
     trained_on = wanted or tuple(languages)
     schedule = preset.all_languages if wanted is None else preset.english_only
     editor = make_editor(
@@ -237,43 +301,3 @@ def _judge(
 
 def _say(listen: Listener, cell: str, doing: str, total: int, done: int) -> None:
     listen(Progress(cell, doing, done, total))
-
-
-def _describe(cell: Cell, preset: Preset, sources: Sources, facts: mlama.Facts, backbone: Backbone) -> dict[str, Any]:
-    """All that a number depends on (clause R3); a cell is run again where any of it has changed."""
-    return {
-        "cell": asdict(cell),
-        "preset": asdict(preset),
-        "rulings": {
-            "kl_direction": preset.objective.kl_direction,
-            "penalty": preset.objective.penalty,
-            "mask_scale": preset.mask_scale,
-            "subject": sources.subject,
-            "con_positions": "mask",
-        },
-        "languages": list(facts.languages),
-        "data": mlama.fingerprint(facts),
-        "model": fingerprint(backbone.model.state_dict()),
-        "code": {"version": __version__, "digest": store.code_digest(), "torch": torch.__version__},
-        "device": sources.device,
-    }
-
-
-def check(cells: Sequence[Cell], preset: Preset, sources: Sources) -> None:
-    """Find what would stop the run before it starts. UserError: an unknown name, unreadable data, an unfit model."""
-    try:
-        torch.empty(0, device=sources.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {sources.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    for cell in cells:
-        if cell.approach not in (*preset.settings, "unedited"):
-            raise UserError(f"unknown approach {cell.approach!r}; known: {', '.join(preset.settings)}")
-        if cell.variant not in VARIANTS:
-            raise UserError(f"unknown variant {cell.variant!r}; known: {', '.join(v for v in VARIANTS if v != 'none')}")
-    facts = mlama.read(sources.facts, sources.languages)
-    for cell in cells:
-        for language in VARIANTS[cell.variant][0] or ():
-            if language not in facts.languages:
-                raise LanguageError(language, facts.languages, f"among the chosen ones, and {cell.name} trains on it")
-    mlama.tasks(facts, load_tokenizer(sources.model), sources.subject)
-    load(sources.model, preset.edited_layers, sources.device)

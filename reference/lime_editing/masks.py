@@ -47,6 +47,12 @@ def penalty(parameters: Mapping[str, Tensor], normalisation: Penalty = "sum") ->
     return total if normalisation == "sum" else total / sum(g.numel() for g in gates)
 
 
+def open_share(parameters: Mapping[str, Tensor]) -> float:
+    """The share of gates that are not zero at test time: 0 says that the masks do nothing."""
+    gates = torch.cat([gate(p).flatten() for name, p in parameters.items() if name.endswith((".x", ".delta"))])
+    return (gates > 0).double().mean().item()
+
+
 def init_masks(
     shapes: Mapping[str, tuple[int, int]], languages: int, scale: Scale = "none", like: Tensor | None = None
 ) -> dict[str, Tensor]:

@@ -9,15 +9,15 @@ from rich.table import Table
 
 from . import store
 from .config import Preset
-from .experiments import EVALUATIONS, Cell
+from .experiments import EVALUATIONS, Cell, Variant
 from .metrics import Scores, aggregate, scores
 
-LABELS = {"none": "", "en": "en only", "all": "all", "lime": "all + LiME"}
+LABELS = {None: "", "en": "en only", "all": "all", "lime": "all + LiME", "shared": "all + one shared mask"}
 
 
-def summarise(cells: Mapping[Cell, Path]) -> dict[tuple[str, str], dict[str, Scores]]:
+def summarise(cells: Mapping[Cell, Path]) -> dict[tuple[str, Variant | None], dict[str, Scores]]:
     """(approach, variant) → evaluation → scores over its seeds (clause M9), from the stored rows."""
-    runs: dict[tuple[str, str], dict[str, list[Scores]]] = {}
+    runs: dict[tuple[str, Variant | None], dict[str, list[Scores]]] = {}
     for cell, folder in cells.items():
         for name, outcomes in store.read_rows(folder / "rows.parquet").items():
             runs.setdefault((cell.approach, cell.variant), {}).setdefault(name, []).append(scores(outcomes))

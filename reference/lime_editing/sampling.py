@@ -42,12 +42,12 @@ def derived_rng(seed: int, *place: str | int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def training_triples(corpus: ParallelCorpus, count: int, seed: int, step: int, rank: int = 0) -> list[ExampleTriple]:
+def training_triples(corpus: ParallelCorpus, count: int, seed: int, step: int) -> list[ExampleTriple]:
     """The `count` triples of one training step, over the languages that `corpus` holds (clause S6).
 
     x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
     """
-    rng = derived_rng(seed, "train", step, rank)
+    rng = derived_rng(seed, "train", step)
     triples = []
     for _ in range(count):
         edit = corpus.examples[rng.integers(len(corpus.examples))]

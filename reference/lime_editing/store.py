@@ -64,8 +64,11 @@ def write_rows(path: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None
 
 
 def read_rows(path: Path) -> dict[str, list[Outcome]]:
-    """The inverse of write_rows."""
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    """The inverse of write_rows. DataError: a missing or broken file."""
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read as a table of outcomes; remove the cell's folder") from error
     evaluations: dict[str, list[Outcome]] = {}
     for row in rows:
         evaluations.setdefault(row.pop("evaluation"), []).append(Outcome(**row))
@@ -106,6 +109,6 @@ def code_digest() -> str:
     return digest({str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in sorted(root.rglob("*.py"))})
 
 
-def is_done(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a cell has been finished under exactly this description."""
-    return (folder / "metrics.json").exists() and read_json(folder / "cell.json") == json.loads(json.dumps(about))
+def is_done(folder: Path) -> bool:
+    """Whether a cell is finished: metrics.json is written last."""
+    return all((folder / name).is_file() for name in ("cell.json", "rows.parquet", "metrics.json"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from .data import Task
 from .editing import Editor, Objective, objective
 from .errors import UserError
+from .masks import open_share
 from .metrics import Scores
 from .sampling import derived_rng, training_triples
 from .types import Triple
@@ -37,9 +39,16 @@ class Report:
     losses: dict[str, float]
     scores: Scores
     best: bool
+    open_gates: float | None  # share of the masks' gates that are not zero; None without masks
 
-    def as_dict(self) -> dict[str, float | bool]:
-        return {"step": self.step, **self.losses, **asdict(self.scores), "best": self.best}
+    def as_dict(self) -> dict[str, float | bool | None]:
+        return {
+            "step": self.step,
+            **self.losses,
+            **asdict(self.scores),
+            "best": self.best,
+            "open_gates": self.open_gates,
+        }
 
 
 def train(
@@ -66,24 +75,21 @@ def train(
     sums: dict[str, float] = {}
     steps = schedule.edits // schedule.batch
     for step in range(1, steps + 1):
-        losses = objective(editor, batch_of_triples(task, schedule.batch, seed, step), step_seed(seed, step), settings)
-        if not torch.isfinite(losses["total"]):
-            raise UserError(f"the training loss is {losses['total'].item()} at step {step}; lower the learning rates")
-        optimiser.zero_grad()
-        losses["total"].backward(inputs=list(editor.parameters.values()))
-        # Apart, because the penalty's gradient would drown the editor's own under one common norm.
-        for group in (editor.own_parameters(), editor.mask_parameters()):
-            torch.nn.utils.clip_grad_norm_(list(group.values()), schedule.clip)
-        optimiser.step()
+        triples = batch_of_triples(task, schedule.batch, seed, step)
+        losses = train_step(editor, optimiser, triples, step_seed(seed, step), settings, schedule.clip)
+        if not math.isfinite(losses["total"]):
+            raise UserError(f"the training loss is {losses['total']} at step {step}; lower the learning rates")
         scheduler.step()
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-        on_step(step, losses["total"].item())
+            sums[name] = sums.get(name, 0.0) + value
+        on_step(step, losses["total"])
         if step % (schedule.validate_every // schedule.batch) == 0 or step == steps:
             since = step - (reports[-1].step if reports else 0)
             scores = validate(editor)
             improved = scores.succ > max((r.scores.succ for r in reports), default=-1.0)
-            reports.append(Report(step, {name: total / since for name, total in sums.items()}, scores, improved))
+            masks = editor.mask_parameters()
+            means = {name: total / since for name, total in sums.items()}
+            reports.append(Report(step, means, scores, improved, open_share(masks) if masks else None))
             sums = {}
             if improved:
                 best = {name: p.detach().clone() for name, p in editor.parameters.items()}
@@ -92,6 +98,25 @@ def train(
                 break
     assign(editor.parameters, best)
     return reports
+
+
+def train_step(
+    editor: Editor,
+    optimiser: torch.optim.Optimizer,
+    triples: Sequence[Triple],
+    seed: int,
+    settings: Objective,
+    clip: float,
+) -> dict[str, float]:
+    """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step."""
+    losses = objective(editor, triples, seed, settings)
+    optimiser.zero_grad()
+    losses["total"].backward(inputs=list(editor.parameters.values()))
+    # Apart, because the penalty's gradient would drown the editor's own under one common norm.
+    for group in (editor.own_parameters(), editor.mask_parameters()):
+        torch.nn.utils.clip_grad_norm_(list(group.values()), clip)
+    optimiser.step()
+    return {name: value.item() for name, value in losses.items()}
 
 
 def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import BertTokenizer
 
 from lime_editing import experiments
 from lime_editing.__main__ import main
+from lime_editing.backbone import load_tokenizer
 
 Break = Callable[[Path, Path], list[str]]
 
@@ -93,6 +96,36 @@ def mask_in_a_subject(facts: Path, _: Path) -> list[str]:
     return ["fr/P1.jsonl:4", "mask token"]
 
 
+def mask_in_a_template(facts: Path, _: Path) -> list[str]:
+    edit_line(facts / "fr" / "templates.jsonl", 1, with_value("template", "[MASK] [X] [Y]"))
+    return ["P1", "'fr'", "mask token"]
+
+
+def language_without_facts(facts: Path, _: Path) -> list[str]:
+    for relation in ("P1", "P2"):
+        (facts / "fr" / f"{relation}.jsonl").write_text("")
+    return ["no train facts", "'fr'", "leave it out"]
+
+
+def language_without_test_facts(facts: Path, _: Path) -> list[str]:
+    for relation in ("P1", "P2"):
+        path = facts / "fr" / f"{relation}.jsonl"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    return ["no validation facts", "'fr'"]
+
+
+def no_language_head(_: Path, model: Path) -> list[str]:
+    path = model / "model.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if not k.startswith("cls.")}, path, {"format": "pt"})
+    return [str(model), "lack", "cls."]
+
+
+def a_larger_tokenizer(_: Path, model: Path) -> list[str]:
+    words = load_tokenizer(model).get_vocab()
+    BertTokenizer(vocab=words | {f"more{i}": len(words) + i for i in range(9)}).save_pretrained(model)
+    return ["do not belong together"]
+
+
 def no_weights(_: Path, model: Path) -> list[str]:
     (model / "model.safetensors").unlink()
     return [str(model), "model.safetensors"]
@@ -127,6 +160,11 @@ CASES: list[Break] = [
     folder_of_something_else,
     label_of_control_characters,
     mask_in_a_subject,
+    mask_in_a_template,
+    language_without_facts,
+    language_without_test_facts,
+    no_language_head,
+    a_larger_tokenizer,
     no_weights,
     no_model_config,
     no_tokenizer,
@@ -150,7 +188,10 @@ def test_bad_files_end_with_one_sentence(
 
 OPTIONS = {
     "unknown-language": (["--languages", "en,xx"], ["'xx'", "de, en, fr"]),
-    "no-english-for-the-english-editor": (["--languages", "de,fr"], ["'en'", "de, fr"]),
+    "no-english-to-edit-in": (["--languages", "de,fr"], ["'en'", "de, fr"]),
+    "a-language-twice": (["--languages", "en,en,de"], ["distinct", "en,en,de"]),
+    "a-variant-twice": (["--variants", "en,en"], ["distinct", "en,en"]),
+    "no-variant": (["--variants", ""], ["distinct", "''"]),
     "unknown-approach": (["--approaches", "mand"], ["'mand'", "mend"]),
     "unknown-variant": (["--variants", "lame"], ["'lame'", "lime"]),
     "no-such-model": (["--model", "no-such-folder"], ["no-such-folder"]),

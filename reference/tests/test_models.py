@@ -91,6 +91,11 @@ def test_a_loaded_model_is_frozen(model: Path) -> None:
     assert not any(p.requires_grad for p in backbone.model.parameters())
 
 
+def test_an_input_longer_than_the_model_reads_is_refused(model: Path) -> None:
+    with pytest.raises(ModelError, match="33 tokens, and the model reads at most 32"):
+        load(model, 2).trunk([Input(tuple(range(5, 16)) * 3, (0,))])
+
+
 def test_unknown_languages_list_the_known(facts: Path) -> None:
     with pytest.raises(LanguageError, match=r"'xx'; known in .*: de, en, fr"):
         mlama.read(facts, ["xx"])

@@ -174,6 +174,9 @@ def tasks(facts: Facts, tokenizer: Any, subject: Subject = "parallel") -> dict[S
     """
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
+    for (language, relation), template in facts.templates.items():
+        if tokenizer.mask_token in template:
+            raise DataError(f"the template of {relation} in {language!r} contains the mask token: {template!r}")
     entities: dict[tuple[str, str], dict[str, Fact]] = {}
     for fact in facts.facts:
         if tokenizer.mask_token in fact.sub_label:
