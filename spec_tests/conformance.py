@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spec_tests.contract import CAPABILITIES, NAMES, RULINGS
+from spec_tests.contract import CAPABILITIES, EDITORS, NAMES, NOT_JUDGED_YET, RULINGS
 
 HERE = Path(__file__).parent
 #: The clause or clauses that a test checks: @clause("M1").
@@ -36,7 +36,6 @@ needs = pytest.mark.needs
 CONFORMS, NONCONFORMING, NOT_JUDGED = 0, 1, 2
 #: Functions that a capability asks for beside its chapter.
 OPTIONAL = {"factored": ("factors",)}
-EDITORS = ("mend", "editable_training", "knowledge_editor", "finetuning")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Implementation:
         self.spelling = spelling
         self.claims = _claims(target)
         self.rulings = _rulings(target)
-        self.editors: tuple[str, ...] = tuple(getattr(target, "EDITORS", EDITORS))
+        self.editors = _editors(target)
 
     def ruling(self, name: str) -> str:
         """The alternative of a ruling that the implementation follows; by default the required one."""
@@ -86,10 +85,16 @@ class Implementation:
 
     def deviations(self) -> list[str]:
         return [
-            f"{name} = {value} (required: {RULINGS[name][0]})"
+            f"{name} = {value} (required: {RULINGS[name][0]})" + (", not judged yet" if name in NOT_JUDGED_YET else "")
             for name, value in sorted(self.rulings.items())
             if value != RULINGS[name][0]
         ]
+
+    def lacks(self, needed: Iterable[str]) -> list[str]:
+        """What it does not claim of some chapters and capabilities; all tests that need chapter E make a MEND."""
+        needed = list(needed)
+        missing = [name for name in needed if name not in self.claims]
+        return missing + (["mend"] if "E" in needed and "E" in self.claims and "mend" not in self.editors else [])
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         owner = next((key for key, names in (NAMES | OPTIONAL).items() if name in names), None)
@@ -135,6 +140,14 @@ def _rulings(target: Any) -> dict[str, str]:
         if value not in RULINGS.get(name, ()):
             known = f"its alternatives are {RULINGS[name]}" if name in RULINGS else f"known rulings are {list(RULINGS)}"
             raise SuiteError(f"RULINGS declares {name} = {value!r}; {known}")
+    return declared
+
+
+def _editors(target: Any) -> tuple[str, ...]:
+    declared = tuple(getattr(target, "EDITORS", EDITORS))
+    unknown = [name for name in declared if name not in EDITORS]
+    if unknown:
+        raise SuiteError(f"EDITORS names {unknown}; known are {list(EDITORS)}")
     return declared
 
 

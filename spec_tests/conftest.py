@@ -125,7 +125,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     bad = set(needed) - set(NAMES) - set(CAPABILITIES)
     if bad:
         raise SuiteError(f"{item.name} needs {sorted(bad)}, which the contract lacks")
-    unclaimed = [name for name in needed if name not in item.config.stash[IMPLEMENTATION].claims]
+    unclaimed = item.config.stash[IMPLEMENTATION].lacks(needed)
     if unclaimed:
         pytest.skip(f"not claimed: {', '.join(unclaimed)}")
 

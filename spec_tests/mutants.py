@@ -593,6 +593,14 @@ class BufferPerLanguage(ShapesMutation):
         return {f"{key}.kept": (len(languages), m, n) for key, (n, m) in shapes.items()}
 
 
+@mutant("a-matrix-per-language-on-the-way", "B2", "An edit makes a full mask for every language and uses one.", "E")
+class MatrixPerLanguage(Mutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        for factors in self.base.mask_parameters(editor).values():
+            factors["delta"][:, :, None] * factors["x"][:, None, :]
+        return self.base.edit(editor, requests)
+
+
 @mutant("mask-multiplied-out", "B3", "The full mask is multiplied out before it is applied.")
 class MaskMultipliedOut(FactorMutation):
     def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
@@ -707,6 +715,23 @@ class RawPredictionsOfTheLastEdit(EditorMutation):
         if id(editor) not in self.last:
             return self.base.raw_logits(editor, inputs)
         return self.base.edited_logits(editor, self.last[id(editor)], 0, inputs)
+
+
+@mutant(
+    "no-edit-where-the-answer-is-right", "T3", "A request that the raw model answers as desired gets an empty edit."
+)
+class NoEditWhereRight(DenseMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        raw = self.base.raw_logits(editor, requests)
+        right = [one.argmax(-1).tolist() == r["labels"] for one, r in zip(raw, requests, strict=True)]
+        return self.base.edit(editor, requests), right
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        own, right = edits
+        return {m: d * (not right[index]) for m, d in self.base.dense(editor, own, index).items()}
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], index)
 
 
 @mutant("bias-edited-too", "T4", "A bias of the model changes with every edit, although nobody declared it.")
@@ -978,13 +1003,6 @@ class BatchMakesOneEdit(EditorMutation):
         return self.base.factors(editor, edits[0], index)
 
 
-@mutant("long-examples-dominate", "E8", "A batch's objective weighs examples by their number of positions.", "batched")
-class LongExamplesDominate(EditorMutation):
-    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
-        copies = [triple for triple in triples for _ in triple["edit"]["positions"]]
-        return self.base.losses(editor, copies, seed)
-
-
 @mutant("two-owners", "E9", "Inner learning rates are in the groups of two optimisers.")
 class TwoOwners(EditorMutation):
     def optimizer_groups(self, editor: Any) -> list[list[str]]:
@@ -1136,8 +1154,10 @@ class PositionsPooled(Mutation):
 
 
 @mutant("long-predictions-dominate", "L4", "In training a batch weighs its examples by their number of positions.")
-class LongPredictionsDominate(LongExamplesDominate):
-    """The same as `long-examples-dominate`, for implementations that claim no batches."""
+class LongPredictionsDominate(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        copies = [triple for triple in triples for _ in triple["edit"]["positions"]]
+        return self.base.losses(editor, copies, seed)
 
 
 @mutant("padding-in-the-mean", "L4", "A mean over positions divides by the padded length.")

@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _chosen(only: str | None, base: Implementation) -> list[Mutant]:
     """The named mutants, or all that the base has the chapters for."""
-    possible = [mutant for mutant in MUTANTS if mutant.needs <= base.claims]
+    possible = [mutant for mutant in MUTANTS if not base.lacks(mutant.needs)]
     names = [name.strip() for name in only.split(",")] if only else [mutant.id for mutant in possible]
     missing = set(names) - {mutant.id for mutant in possible}
     if missing or not names:

@@ -115,6 +115,24 @@ def test_an_edit_never_relates_every_weight_to_every_weight(implementation: Impl
     holds("B2", below, "largest tensor", expected=f"below (n · m)² = {(n * m) ** 2}", got=seen.elements, masks=masks)
 
 
+@clause("B2")
+@needs("E")
+@pytest.mark.parametrize("masks", ["none", "language", "shared"])
+def test_an_edit_makes_no_matrix_per_language(implementation: Implementation, masks: Masks) -> None:
+    """With 40 languages for 2, an edit makes no larger tensor, but for one row of gates for each language."""
+    world = tiny.setting("bert")
+    n, m = world.shapes[world.edited[0]]
+    request = tiny.make_request("bert", np.random.default_rng(2), language="l1", words=3)
+    largest = []
+    for languages in (2, 40):
+        editor = tiny.make_mend(implementation, world, masks, languages=spoken(languages))
+        with LargestTensor() as seen:
+            implementation.edit(editor, [request])
+        largest.append(seen.elements)
+    limit = max(largest[0], 40 * (n + m))
+    holds("B2", largest[1] <= limit, "largest tensor", expected=f"at most {limit}", got=largest[1], masks=masks)
+
+
 def _largest(implementation: Implementation, shapes: Shapes, languages: int, masks: str) -> int:
     return max(math.prod(shape) for shape in implementation.editor_shapes(shapes, spoken(languages), masks).values())
 

@@ -128,6 +128,24 @@ def test_raw_predictions_stay_the_raw_models(implementation: Any) -> None:
         implementation.train_step(editor, [make_triple("bert", rng)], seed=0)
 
 
+@clause("T3")
+@needs("E")
+@every_model
+def test_an_edit_that_confirms_the_raw_prediction_is_made(implementation: Any, kind: str) -> None:
+    """A request for what the raw model predicts gets a ΔW of its own, and stands in a row of edits as any other."""
+    world = setting(kind)
+    editor = make_mend(implementation, world, inner_lr=0.01)
+    rng = np.random.default_rng(38)
+    requests = [make_request(kind, rng) for _ in range(3)]
+    requests[1]["labels"] = logits_of(world.model, requests[1]).argmax(-1).tolist()
+    edits = implementation.edit(editor, requests)
+    for index, expected in enumerate(updates(implementation, editor, requests)):
+        for matrix, found in implementation.dense(editor, edits, index).items():
+            assert found.any(), f"edit {index} leaves {matrix} as it was"
+            scale = float(expected[matrix].abs().max())
+            assert_close(found, expected[matrix], f"edit {index}, {matrix}", atol=1e-8 * scale)
+
+
 @clause("T4")
 @needs("E")
 @pytest.mark.parametrize("chosen", [slice(None), slice(1), slice(2, 3)])

@@ -44,9 +44,13 @@ def named(name: str, *options: str) -> list[str]:
     return [*FEW, "--implementation", f"{MINIATURES}:{name}", *options]
 
 
-SMALL = ("right", "wrong", "crashing", "misfit", "deviating", "undecided", "boasting", "empty", "incomplete")
+SMALL = (
+    *("right", "wrong", "crashing", "misfit", "incomplete", "empty"),
+    *("deviating", "unjudged", "undecided", "boasting", "unknown_editor"),
+)
 RUNS = {
     **{name: named(name) for name in SMALL},
+    "without_mend": [*named("without_mend"), "spec_tests/test_editor_clauses.py::test_only_declared_matrices_change"],
     "nothing named": FEW,
     "not there": named("nobody"),
     "not a module": [*FEW, "--implementation", "no.such.module"],
@@ -116,6 +120,7 @@ def test_wrong_implementations_do_not(runs: Runs, name: str) -> None:
         ("no such chapter", "--chapters names Q"),
         ("undecided", "con_positions = 'some'"),
         ("boasting", "CLAIMS names ['X']"),
+        ("unknown_editor", "EDITORS names ['rome']"),
         ("misfit", "`succ` does not take the arguments of the contract"),
         ("empty", "not claimed"),
     ],
@@ -159,7 +164,19 @@ def test_chapters_limit_the_table(runs: Runs) -> None:
 
 def test_deviations_are_declared_in_the_table(runs: Runs) -> None:
     """An alternative is tested as such, and said."""
-    assert "declared deviation: con_positions = all (required: mask)" in runs["deviating"].stdout
+    assert "declared deviation: con_positions = all (required: mask)\n" in runs["deviating"].stdout
+
+
+def test_a_deviation_that_no_test_is_about_is_not_judged_yet(runs: Runs) -> None:
+    """The table does not pretend to have tested it."""
+    line = "declared deviation: subject = edit-language (required: parallel), not judged yet"
+    assert line in runs["unjudged"].stdout
+
+
+def test_an_implementation_without_mend_is_not_judged_by_it(runs: Runs) -> None:
+    """Tests that make a MEND are not claimed by those who have other editors only."""
+    assert runs["without_mend"].returncode == 0, runs["without_mend"].stdout[-3000:]
+    assert "not claimed" in row(runs["without_mend"], "T4")
 
 
 def test_an_object_is_judged_in_process(runs: Runs) -> None:

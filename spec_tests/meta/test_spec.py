@@ -13,6 +13,8 @@ from spec_tests.conformance import HERE, clauses
 from spec_tests.contract import CAPABILITIES, NAMES
 
 SUITE = sorted(HERE.glob("test_*.py"))
+ROOT = HERE.parent
+REFERENCE = sorted((ROOT / "reference").rglob("*.py"))
 
 
 def functions_in(path: Path) -> Iterator[ast.FunctionDef]:
@@ -73,16 +75,29 @@ def test_every_test_states_its_law(test: ast.FunctionDef) -> None:
 @pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))
 def test_the_suite_imports_no_implementation(path: Path) -> None:
     """The suite knows the contract alone; adapters are implementations, and the suite does not know them either."""
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            imported |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            imported |= {node.module or "", *(f"{node.module}.{name.name}" for name in node.names)}
+    imported = imports(path)
+    assert not [name for name in imported if name.startswith(".")], "imports are absolute"
     assert not [name for name in imported if name.partition(".")[0] in ("lime_editing", "reference")]
     if path.parent == HERE:
         assert not [name for name in imported if name.startswith("spec_tests.adapters")]
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_reference_imports_nothing_of_the_suite(path: Path) -> None:
+    """What is judged shares no code with what judges it."""
+    assert not [name for name in imports(path) if name.partition(".")[0] == "spec_tests"]
+
+
+def imports(path: Path) -> set[str]:
+    """All modules that a file imports, and what it takes from them; an import of its own package begins with a dot."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            found |= {module, *(f"{module}.{name.name}" for name in node.names)}
+    return found
 
 
 def test_the_independent_adapter_knows_no_oracle() -> None:
