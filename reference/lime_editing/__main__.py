@@ -81,12 +81,11 @@ def _reproduce(options: argparse.Namespace) -> None:
     record = experiments.prepare(cells, preset, sources)
     jobs = options.jobs or ((os.cpu_count() or 1) if options.device == "cpu" else 1)
     results = options.results / preset.name
-    console = Console()
-    console.print(f"{preset.about}\n{len(cells)} cells, {jobs} at a time, kept in {results}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(f"Editing facts {preset.about}: {len(cells)} cells, {jobs} at a time, kept in {results}")
     with Watch(console) as watch:
         folders = experiments.run_grid(cells, preset, sources, record, results, jobs, watch)
-    about = f"raw model {sources.model}, facts {sources.facts}"
-    console.print(report.table(folders, preset, about))
+    console.print(report.table(folders, preset, record))
 
 
 def _positive(text: str) -> int:

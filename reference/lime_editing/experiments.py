@@ -122,6 +122,8 @@ def prepare(cells: Sequence[Cell], preset: Preset, sources: Sources) -> dict[str
             "con_positions": "mask",
         },
         "languages": list(facts.languages),
+        "facts": len(facts.facts),
+        "parameters": sum(p.numel() for p in backbone.model.parameters()),
         "data": mlama.fingerprint(facts),
         "model": fingerprint(backbone, tokenizer),
         "code": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -24,12 +25,13 @@ def summarise(cells: Mapping[Cell, Path]) -> dict[tuple[str, Variant | None], di
     return {key: {name: aggregate(s) for name, s in by.items()} for key, by in runs.items()}
 
 
-def table(cells: Mapping[Cell, Path], preset: Preset, about: str) -> Table:
+def table(cells: Mapping[Cell, Path], preset: Preset, record: Mapping[str, Any]) -> Table:
     """acc, con and succ in percent, en → all and all → all, one row per approach and training."""
-    seeds = len({cell.seed for cell in cells})
+    seeds = len({cell.seed for cell in cells if cell.variant})
     result = Table(
-        title=f"Editing facts, {preset.about}",
-        caption=f"{about}; {seeds} seed{'s' if seeds > 1 else ''}; acc, con and succ in percent",
+        title=f"Editing facts {preset.about}",
+        caption=f"Raw model of {record['parameters'] / 1e6:.1f} million parameters; {record['facts']:,} facts in "
+        f"{len(record['languages'])} languages; {seeds} seed{'s' if seeds > 1 else ''}; test facts; percent.",
         caption_justify="left",
     )
     result.add_column("approach")

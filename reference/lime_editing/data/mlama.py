@@ -52,7 +52,7 @@ class Facts:
 
 
 def read(folder: str | Path, languages: Sequence[str] | None = None) -> Facts:
-    """Read the facts of `languages` (default: every language of the folder).
+    """Read the facts of `languages` (default: every language of the folder), language by language in sorted order.
 
     DataError: a missing folder or template, a broken line, a missing or empty field. LanguageError: no such language.
     """
@@ -62,7 +62,7 @@ def read(folder: str | Path, languages: Sequence[str] | None = None) -> Facts:
         raise DataError(f"{root}: no <language>/templates.jsonl in this folder; expected mLAMA's unpacked layout")
     facts: list[Fact] = []
     templates: dict[tuple[str, str], str] = {}
-    for language in languages if languages is not None else known:
+    for language in known if languages is None else sorted(set(languages)):
         if language not in known:
             raise LanguageError(language, known, f"in {root}")
         templates |= _read_templates(root / language / "templates.jsonl", language)
