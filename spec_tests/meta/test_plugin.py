@@ -50,7 +50,10 @@ SMALL = (
 )
 RUNS = {
     **{name: named(name) for name in SMALL},
-    "without_mend": [*named("without_mend"), "spec_tests/test_editor_clauses.py::test_only_declared_matrices_change"],
+    "without_mend": [
+        *(*paths(["test_editor_clauses.py", "test_m_metrics.py"]), "-k", "declared_matrices or succ"),
+        *("--implementation", f"{MINIATURES}:without_mend"),
+    ],
     "nothing named": FEW,
     "not there": named("nobody"),
     "not a module": [*FEW, "--implementation", "no.such.module"],
