@@ -60,7 +60,7 @@ _TINY = Schedule(edits=16 * 800, batch=16, validate_every=16 * 200, patience=16 
 
 TINY = Preset(
     name="tiny",
-    about="at TINY scale: not comparable with the paper's numbers",
+    about="at TINY scale (not comparable with the paper's numbers)",
     seeds=1,
     edited_layers=3,
     settings={"mend": mend.Settings(rank=64, lr=3e-3, inner_lr=1.5e-3, inner_lr_lr=1e-2)},  # tuned on validation data
