@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spec_tests.conformance import clause, needs
-from spec_tests.contract import Input, Request, Triple
-from spec_tests.facts import load_facts, raw_model
+from spec_tests.contract import Input, Request
+from spec_tests.facts import Case, load_facts, raw_model
 from spec_tests.tiny import (
     LANGUAGES,
     Setting,
@@ -428,27 +428,30 @@ def _loss(model: torch.nn.Module, request: Input) -> float:
 
 @clause("E10")
 def test_a_short_training_makes_edits_succeed(implementation: Any) -> None:
-    """Sixty steps on facts in four languages lift succ on held-out facts by half and by five points at least."""
-    facts = load_facts(("en", "de", "fr", "es"))
+    """Sixty steps of sixteen edits in four languages raise succ on a hundred held-out edits by 0.2 at least."""
+    languages = ("en", "de", "fr", "es")
+    facts = load_facts(languages)
     model, edited = raw_model()
-    editor = implementation.make_editor("mend", model, edited, ("en", "de", "fr", "es"), inner_lr=1e-3, lr=1e-3)
-    judged = facts.held_out(True).triples(np.random.default_rng(50), 96)
+    editor = implementation.make_editor("mend", model, edited, languages, inner_lr=5e-4, lr=1e-3)
+    judged = facts.part("judged").cases(np.random.default_rng(50), 100, 2)
     before = _succ(implementation, editor, judged)
-    training, rng = facts.held_out(False), np.random.default_rng(51)
+    training, rng = facts.part("train"), np.random.default_rng(51)
     for step in range(60):
         implementation.train_step(editor, training.triples(rng, 16), seed=step)
     after = _succ(implementation, editor, judged)
-    assert after > max(before + 0.05, 1.5 * before), f"succ went from {before:.3f} to {after:.3f}"
+    assert after >= before + 0.2, f"succ went from {before:.3f} to {after:.3f}"
 
 
-def _succ(implementation: Any, editor: Any, triples: Sequence[Triple]) -> float:
-    """The harmonic mean of acc and con, with one update and one retain input for each edit."""
-    hits: list[tuple[bool, bool]] = []
-    raw = implementation.raw_logits(editor, [triple["retain"] for triple in triples])
-    edits = implementation.edit(editor, [triple["edit"] for triple in triples])
-    for index, triple in enumerate(triples):
-        logits = implementation.edited_logits(editor, edits, index, [triple["update"], triple["retain"]])
-        updated, retained = (one.argmax(-1).tolist() for one in logits)
-        hits.append((updated == triple["edit"]["labels"], retained == raw[index].argmax(-1).tolist()))
-    acc, con = np.mean(hits, axis=0)
+def _succ(implementation: Any, editor: Any, cases: Sequence[Case]) -> float:
+    """The harmonic mean of acc and con; every case has as many inputs of each role."""
+    hits: dict[str, list[bool]] = {"acc": [], "con": []}
+    for case in cases:
+        raw = implementation.raw_logits(editor, case.retain)
+        edits = implementation.edit(editor, [case.edit])
+        logits = implementation.edited_logits(editor, edits, 0, [*case.update, *case.retain])
+        predicted = [one.argmax(-1).tolist() for one in logits]
+        hits["acc"] += [one == case.edit["labels"] for one in predicted[: len(case.update)]]
+        kept = zip(predicted[len(case.update) :], raw, strict=True)
+        hits["con"] += [one == other.argmax(-1).tolist() for one, other in kept]
+    acc, con = np.mean(hits["acc"]), np.mean(hits["con"])
     return float(2 * acc * con / (acc + con)) if acc + con else 0.0
