@@ -428,7 +428,7 @@ def _loss(model: torch.nn.Module, request: Input) -> float:
 
 @clause("E10")
 def test_a_short_training_makes_edits_succeed(implementation: Any) -> None:
-    """Sixty steps of sixteen edits in four languages raise succ on a hundred held-out edits by 0.2 at least."""
+    """Sixty steps of sixteen edits in four languages raise succ on a hundred held-out edits by half and by 0.1 at least."""
     languages = ("en", "de", "fr", "es")
     facts = load_facts(languages)
     model, edited = raw_model()
@@ -439,7 +439,7 @@ def test_a_short_training_makes_edits_succeed(implementation: Any) -> None:
     for step in range(60):
         implementation.train_step(editor, training.triples(rng, 16), seed=step)
     after = _succ(implementation, editor, judged)
-    assert after >= before + 0.2, f"succ went from {before:.3f} to {after:.3f}"
+    assert after >= max(before + 0.1, 1.5 * before), f"succ went from {before:.3f} to {after:.3f}"
 
 
 def _succ(implementation: Any, editor: Any, cases: Sequence[Case]) -> float:
