@@ -428,7 +428,7 @@ def _loss(model: torch.nn.Module, request: Input) -> float:
 
 @clause("E10")
 def test_a_short_training_makes_edits_succeed(implementation: Any) -> None:
-    """Sixty steps of sixteen edits in four languages raise succ on a hundred held-out edits by half and by 0.1 at least."""
+    """Sixty steps of sixteen edits raise succ on a hundred held-out edits by half and by 0.1 at least."""
     languages = ("en", "de", "fr", "es")
     facts = load_facts(languages)
     model, edited = raw_model()
