@@ -60,10 +60,10 @@ def reproduce(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """What no clause covers: the reference's store, command line and bad input."""
-    session.run(
-        python(session, "spec"), "-m", "pytest", "reference/tests", *session.posargs, env=OFFLINE, external=True
-    )
+    """The suite's own tests, the fixtures' scripts', and what no clause covers: store, command line, bad input."""
+    paths = session.posargs or ["spec_tests/meta", "fixtures/tests", "reference/tests"]
+    interpreter = python(session, "spec", "fixtures")
+    session.run(interpreter, "-m", "pytest", *paths, env=OFFLINE, external=True)
 
 
 @nox.session
