@@ -76,7 +76,8 @@ class Progress:
     doing: str
     done: int
     total: int
-    report: Report | None = None
+    loss: float | None = None
+    scores: Scores | None = None
 
 
 Listener = Callable[[Progress], None]
@@ -258,7 +259,8 @@ def _train(
     reports: list[Report] = []
 
     def on_step(step: int, loss: float) -> None:
-        listen(Progress(cell.name, "train", step * schedule.batch, schedule.edits, reports[-1] if reports else None))
+        validated = reports[-1].scores if reports else None
+        listen(Progress(cell.name, "train", step * schedule.batch, schedule.edits, loss, validated))
 
     def on_report(report: Report) -> None:
         reports.append(report)

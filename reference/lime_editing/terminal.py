@@ -21,7 +21,7 @@ class Watch:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}"),
+            TextColumn("{task.fields[numbers]}"),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -39,19 +39,16 @@ class Watch:
     def __call__(self, said: Progress) -> None:
         now = time.monotonic()
         if said.cell not in self._tasks:
-            self._tasks[said.cell] = self._bars.add_task(said.cell, scores="")
+            self._tasks[said.cell] = self._bars.add_task(said.cell, numbers="")
             self._started[said.cell] = now
         task = self._tasks[said.cell]
         if said.doing == "done":
             self._bars.remove_task(task)
             self._bars.console.print(f"{said.cell}: done after {now - self._started[said.cell]:.0f} s")
             return
-        scores = ""
-        if said.report is not None:
-            r = said.report
-            scores = (
-                f"loss {r.losses['total']:.3f} acc {r.scores.acc:.2f} con {r.scores.con:.2f} succ {r.scores.succ:.2f}"
-            )
+        numbers = "" if said.loss is None else f"loss {said.loss:.3f}"
+        if said.scores is not None:
+            numbers += f"  acc {said.scores.acc:.2f} con {said.scores.con:.2f} succ {said.scores.succ:.2f}"
         self._bars.update(
-            task, description=f"{said.cell} {said.doing}", completed=said.done, total=said.total, scores=scores
+            task, description=f"{said.cell} {said.doing}", completed=said.done, total=said.total, numbers=numbers
         )
