@@ -63,7 +63,7 @@ TINY = Preset(
     about="at TINY scale (not comparable with the paper's numbers)",
     seeds=1,
     edited_layers=3,
-    # From an earlier trial with a smaller raw model, and not tuned for this one: the paper's are made for 500,000 edits.
+    # From an earlier trial with a smaller raw model, not tuned for this one; the paper's are made for 500,000 edits.
     settings={"mend": mend.Settings(rank=64, lr=3e-3, inner_lr=1.5e-3, inner_lr_lr=1e-2)},
     mask_lr=2e-2,  # the paper's 1e-3 moves no gate in so few steps
     mask_scale="none",  # as in the paper
