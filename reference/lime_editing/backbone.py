@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.masking_utils import create_bidirectional_mask
 
 from .errors import ModelError
-from .types import Input, Update
+from .types import EditRequest, Factors, Input, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,11 @@ class States:
     example: Tensor
     position: Tensor
 
-    def every(self, step: int, start: int) -> States:
-        """The examples start, start + step, …"""
-        chosen = self.example % step == start
-        return States(
-            self.hidden[start::step],
-            self.attention[start::step],
-            self.example[chosen] // step,
-            self.position[chosen],
-        )
+    def take(self, chosen: Tensor) -> States:
+        """The examples at these indices (K,), ascending."""
+        kept = torch.isin(self.example, chosen)
+        example = torch.searchsorted(chosen, self.example[kept])
+        return States(self.hidden[chosen], self.attention[chosen], example, self.position[kept])
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,10 @@ class Backbone:
         attention = torch.arange(ids.shape[1], device=device)[None] < lengths[:, None]
         example = torch.tensor([b for b, i in enumerate(inputs) for _ in i.positions], device=device)
         position = torch.tensor([p for i in inputs for p in i.positions], device=device)
-        hidden = self.model.base_model.embeddings(input_ids=ids)
+        types = {}
+        if any(i.types for i in inputs):
+            types["token_type_ids"] = _padded([i.types or (0,) * len(i.ids) for i in inputs], 0).to(device)
+        hidden = self.model.base_model.embeddings(input_ids=ids, **types)
         hidden = self._run(self.layers[: self.first], hidden, attention)
         return States(hidden, attention, example, position)
 
@@ -126,6 +126,26 @@ class Backbone:
         vocabulary: Tensor = _language_head(self.model)(hidden[states.example, states.position])
         return vocabulary
 
+    @torch.no_grad()
+    def condition(self, requests: Sequence[EditRequest], labels: bool) -> tuple[Tensor, Tensor]:
+        """The model's own embeddings of each x_e, followed by those of y_e with `labels`; (B, S, h) and lengths (B,).
+
+        A class has no word embedding: the output layer's row stands for it (clause E5).
+        """
+        words = self.model.get_input_embeddings().weight
+        table = _class_weights(self.model) if _is_classifier(self.model) else words
+        rows = [
+            torch.cat([words[list(r.input.ids)], table[list(r.labels)]]) if labels else words[list(r.input.ids)]
+            for r in requests
+        ]
+        lengths = torch.tensor([len(row) for row in rows])
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+
+    @property
+    def width(self) -> int:
+        """The width of the embeddings."""
+        return int(self.model.get_input_embeddings().embedding_dim)
+
     def _run(self, layers: Iterable[nn.Module], hidden: Tensor, attention: Tensor) -> Tensor:
         mask = create_bidirectional_mask(
             config=self.model.config, inputs_embeds=hidden, attention_mask=attention.long()
@@ -136,17 +156,13 @@ class Backbone:
 
     @contextmanager
     def _applied(self, update: Update | None) -> Iterator[None]:
-        """While open, each edited linear computes W·h + Vᵀ(U·h): two batched products, ΔW is never formed (B4)."""
+        """While open, each edited linear computes W·h + ΔW·h (clause B4)."""
 
-        def add(u: Tensor, v: Tensor) -> Any:
-            def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-                h = inputs[0].reshape(u.shape[0], -1, u.shape[-1])
-                return output + (h @ u.mT @ v).reshape(output.shape)
+        def add(update: Update, name: str) -> Any:
+            return lambda _, inputs, output: output + update.apply(name, inputs[0])
 
-            return hook
-
-        factors = {} if update is None else update.factors
-        handles = [self.linears[name].register_forward_hook(add(u, v)) for name, (u, v) in factors.items()]
+        names = () if update is None else dict.fromkeys((*update.factors, *update.deltas))
+        handles = [self.linears[name].register_forward_hook(add(update, name)) for name in names if update is not None]
         try:
             yield
         finally:
@@ -154,32 +170,40 @@ class Backbone:
 
 
 def capture(
-    backbone: Backbone, states: States, loss_of: Callable[[Tensor], Tensor]
-) -> dict[str, tuple[Tensor, Tensor]]:
+    backbone: Backbone,
+    states: States,
+    loss_of: Callable[[Tensor], Tensor],
+    at: Update | None = None,
+    differentiable: bool = False,
+) -> tuple[Factors, Tensor]:
     """Per edited matrix the input x (B, S, n) and δ (B, S, m), the loss gradient at the output (§3.3, clause E1).
 
     `loss_of` maps logits (N, V) to one loss per example (B,). The losses are summed, so that each row's δ is its own
-    gradient whatever the batch. No `.grad` is filled. x and δ carry no gradient themselves.
+    gradient whatever the batch. No `.grad` is filled. x and δ carry no gradient, unless they are to be
+    `differentiable` with respect to the update that they are taken `at`. The logits come along.
     """
     taken: dict[str, tuple[Tensor, Tensor]] = {}
 
     def keep(name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
             output = output if output.requires_grad else output.detach().requires_grad_()
-            taken[name] = (inputs[0].detach(), output)
+            taken[name] = (inputs[0] if differentiable else inputs[0].detach(), output)
             return output
 
         return hook
 
     handles = [linear.register_forward_hook(keep(name)) for name, linear in backbone.linears.items()]
+    # The fused attention kernels have no second derivative.
+    kernel = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
     try:
-        with torch.enable_grad():
-            loss = loss_of(backbone.upper(states)).sum()
+        with torch.enable_grad(), kernel:
+            logits = backbone.upper(states, at)
             names = list(backbone.linears)
-            deltas = torch.autograd.grad(loss, [taken[name][1] for name in names])
+            outputs = [taken[name][1] for name in names]
+            deltas = torch.autograd.grad(loss_of(logits).sum(), outputs, create_graph=differentiable)
     finally:
         _remove(handles)
-    return {name: (taken[name][0], delta) for name, delta in zip(names, deltas, strict=True)}
+    return {name: (taken[name][0], delta) for name, delta in zip(names, deltas, strict=True)}, logits
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
@@ -270,6 +294,14 @@ def _mlp_names(model: Any, layer: nn.Module) -> list[str]:
 
 def _is_classifier(model: Any) -> bool:
     return hasattr(model, "classifier")
+
+
+def _class_weights(model: Any) -> Tensor:
+    """The rows (C, h) of the last linear map of a classifier."""
+    head = model.classifier
+    linears = [head] if isinstance(head, nn.Linear) else [m for m in head.modules() if isinstance(m, nn.Linear)]
+    weight: Tensor = linears[-1].weight
+    return weight
 
 
 def _language_head(model: Any) -> nn.Module:

@@ -24,7 +24,7 @@ from .training import train_step as run_step
 from .types import EditRequest, Input, Outcome, Triple, Update
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "batched", "factored"})
-EDITORS = tuple(METHODS)
+EDITORS = ("mend",)
 
 
 # T, M, S ----------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def initial_masks(shapes: Any, languages: Any) -> dict[str, dict[str, Any]]:
 
 
 def editor_shapes(shapes: Any, languages: Any, masks: str) -> dict[str, tuple[int, ...]]:
-    parameters = mend.init(shapes, torch.zeros((), device="meta"), mend.Settings(), 0)
+    parameters = mend.init(shapes, 1, torch.zeros((), device="meta"), mend.Settings(), 0)
     if masks != "none":
         rows = 1 if masks == "shared" else len(languages)
         parameters |= lime.init_masks(shapes, rows, like=torch.zeros((), device="meta"))

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from . import masks as lime
 from .backbone import Backbone, States, capture
-from .editors import mend
+from .editors import editable_training, finetuning, knowledge_editor, mend
 from .errors import UserError
 from .losses import Direction, loc_loss, rel_loss, total_loss
-from .types import EditRequest, Masks, Triple, Update
+from .types import EditRequest, Factors, Gradient, Masks, Triple, Update
 
-Factors = Mapping[str, tuple[Tensor, Tensor]]
-
-METHODS: Mapping[str, ModuleType] = {method.NAME: method for method in (mend,)}
+METHODS: Mapping[str, ModuleType] = {
+    method.NAME: method for method in (finetuning, editable_training, knowledge_editor, mend)
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,28 @@ class Editor:
 
 
 @dataclass(frozen=True, slots=True)
+class EditBatch:
+    """types.Edits: E requests, their trunk states, and the seed that draws their gates (None: those of test time)."""
+
+    editor: Editor
+    requests: tuple[EditRequest, ...]
+    states: States
+    seed: int | None = None
+
+    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
+        plain = desired_gradient(self.editor.backbone, self.requests, self.states, at, differentiable)
+        languages = [request.language for request in self.requests]
+        return Gradient(mask_edit_factors(self.editor, plain.factors, languages, self.seed), plain.correct)
+
+    def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
+        return self.editor.backbone.condition(self.requests, labels)
+
+    def take(self, chosen: Tensor) -> EditBatch:
+        requests = tuple(self.requests[i] for i in chosen.tolist())
+        return EditBatch(self.editor, requests, self.states.take(chosen), self.seed)
+
+
+@dataclass(frozen=True, slots=True)
 class Objective:
     """The weights of the training objective and its rulings; the defaults are the paper's (§B.2, clauses L1-L3)."""
 
@@ -69,13 +91,15 @@ def make_editor(
     mask_lr: float = 1e-3,
     mask_scale: lime.Scale = "none",
 ) -> Editor:
-    """An untrained editor. UserError: an unknown method, named with the known ones."""
+    """An untrained editor. UserError: an unknown method, named with the known ones; masks without any parameters."""
     if method not in METHODS:
         raise UserError(f"unknown editor {method!r}; known: {', '.join(METHODS)}")
     module = METHODS[method]
     settings = module.Settings() if settings is None else settings
-    parameters = module.init(backbone.shapes, backbone.like, settings, seed)
+    parameters: dict[str, Tensor] = module.init(backbone.shapes, backbone.width, backbone.like, settings, seed)
     if masks != "none":
+        if not parameters:
+            raise UserError(f"{method} trains nothing, so it has no masks either (§4.2)")
         rows = 1 if masks == "shared" else len(languages)
         parameters |= lime.init_masks(backbone.shapes, rows, mask_scale, backbone.like)
     for parameter in parameters.values():
@@ -89,24 +113,43 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
     LanguageError: an editing language that the editor was not made for.
     """
-    factors = edit_factors(editor, requests)
-    factors = mask_edit_factors(editor, factors, [request.language for request in requests], seed)
-    update: Update = editor.method.update(editor.parameters, factors)
+    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), seed)
+
+
+def edit_from(editor: Editor, requests: Sequence[EditRequest], states: States, seed: int | None = None) -> Update:
+    """`edit`, given the trunk states of the edit inputs."""
+    lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
+    update: Update = editor.method.update(
+        editor.parameters, editor.settings, EditBatch(editor, tuple(requests), states, seed)
+    )
     return update
 
 
 def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
-    """x and δ of the edited matrices for the desired predictions' cross entropy (clause E1)."""
+    """x and δ of the edited matrices at the raw parameters, without masks (clause E1)."""
     states = editor.backbone.trunk([request.input for request in requests])
-    labels = labels_of(requests, states)
-    return capture(editor.backbone, states, lambda logits: rel_loss(logits, labels, states.example))
+    return desired_gradient(editor.backbone, requests, states).factors
+
+
+def desired_gradient(
+    backbone: Backbone,
+    requests: Sequence[EditRequest],
+    states: States,
+    at: Update | None = None,
+    differentiable: bool = False,
+) -> Gradient:
+    """types.Edits.gradient without masks, given the trunk states of the edit inputs."""
+    labels, example = labels_of(requests, states), states.example
+    factors, logits = capture(backbone, states, lambda out: rel_loss(out, labels, example), at, differentiable)
+    misses = example[logits.argmax(-1) != labels]
+    return Gradient(factors, torch.bincount(misses, minlength=len(requests)) == 0)
 
 
 def mask_edit_factors(editor: Editor, factors: Factors, languages: Sequence[str], seed: int | None = None) -> Factors:
     """The factors under the masks of each edit's language; the same factors for an editor without masks (clause A7)."""
-    rows = lime.mask_rows(languages, editor.languages, editor.masks)
     if editor.masks == "none":
         return factors
+    rows = lime.mask_rows(languages, editor.languages, editor.masks)
     draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(languages), seed)
     return {
         name: (
@@ -120,16 +163,17 @@ def mask_edit_factors(editor: Editor, factors: Factors, languages: Sequence[str]
 def objective(editor: Editor, triples: Sequence[Triple], seed: int, settings: Objective) -> dict[str, Tensor]:
     """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates."""
     backbone = editor.backbone
-    update = edit(editor, [triple.edit for triple in triples], seed)
+    requests = [triple.edit for triple in triples]
+    update = edit(editor, requests, seed)
     # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
     states = backbone.trunk([i for triple in triples for i in (triple.update, triple.retain)])
-    updates, retains = states.every(2, 0), states.every(2, 1)
+    retains = states.take(torch.arange(1, 2 * len(triples), 2, device=states.example.device))
     with torch.no_grad():
         raw = backbone.upper(retains)
     edited = backbone.upper(states, update)
+    # A classifier has one row per example and no positions; both count examples in the same order.
     is_update = states.example % 2 == 0
-    labels = labels_of([triple.edit for triple in triples], states)
-    rel = rel_loss(edited[is_update], labels, updates.example)
+    rel = rel_loss(edited[is_update], labels_of(requests, states), states.example[is_update] // 2)
     loc = loc_loss(edited[~is_update], raw, retains.example, settings.kl_direction)
     masks = editor.mask_parameters()
     mask = lime.penalty(masks, settings.penalty) if masks else rel.new_zeros(())

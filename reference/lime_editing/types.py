@@ -6,21 +6,26 @@ Shapes: E edits in a batch, T tokens of an edit input, n and m the input and out
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 Role = Literal["update", "retain"]
 Masks = Literal["none", "language", "shared"]
+Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One model input, unpadded: token ids with special tokens, and the predicted positions ([MASK], or [CLS])."""
+    """One model input, unpadded: token ids with special tokens, and the predicted positions ([MASK], or [CLS]).
+
+    `types` are the token types of a sentence pair, where the model has them; empty is all zero.
+    """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
+    types: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +59,65 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """E independent edits as low-rank factors: per edited matrix U (E, T, n) and V (E, T, m), with ΔW = Vᵀ U.
+    """E independent edits. ΔW is (m, n), as torch stores a linear layer's weight; `dense` is for looking at one.
 
-    ΔW is (m, n), as torch stores a linear layer's weight, and is never materialised; `dense` is for looking at one.
+    factors   per matrix U (E, T, n) and V (E, T, m): ΔW = Vᵀ U, never materialised
+    deltas    per matrix D (E, m, n), or (1, m, n) where all edits share it; beside the factors, where both are there
     """
 
-    factors: Mapping[str, tuple[Tensor, Tensor]]
+    factors: Factors = field(default_factory=dict)
+    deltas: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return next(iter(self.factors.values()))[0].shape[0]
+        return next(iter((*(u for u, _ in self.factors.values()), *self.deltas.values()))).shape[0]
 
     def __getitem__(self, index: int) -> Update:
         """The edit at `index`, as an update of one."""
-        return Update({name: (u[index : index + 1], v[index : index + 1]) for name, (u, v) in self.factors.items()})
+        at = slice(index, index + 1)
+        return Update(
+            {name: (u[at], v[at]) for name, (u, v) in self.factors.items()},
+            {name: d if len(d) == 1 else d[at] for name, d in self.deltas.items()},
+        )
 
     def dense(self, index: int) -> dict[str, Tensor]:
         """ΔW (m, n) of one edit, per edited matrix."""
-        return {name: v[index].mT @ u[index] for name, (u, v) in self.factors.items()}
+        one = self[index]
+        result = {name: d[0] for name, d in one.deltas.items()}
+        for name, (u, v) in one.factors.items():
+            result[name] = v[0].mT @ u[0] + result.get(name, 0)
+        return result
+
+    def apply(self, name: str, hidden: Tensor) -> Tensor:
+        """ΔW·h for the inputs h (E·k, S, n) of a matrix, of which rows e·k … (e+1)·k - 1 see edit e (clause B4)."""
+        result = hidden.new_zeros(())
+        if name in self.factors:
+            u, v = self.factors[name]
+            result = (hidden.reshape(len(u), -1, u.shape[-1]) @ u.mT @ v).view(*hidden.shape[:-1], -1)
+        if name in self.deltas:
+            d = self.deltas[name]
+            result = result + (hidden.reshape(len(d), -1, d.shape[-1]) @ d.mT).view(*hidden.shape[:-1], -1)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Per edited matrix the factors x (E, T, n) and δ (E, T, m) of ∇L, and whether x_e is predicted as desired (E,)."""
+
+    factors: Factors
+    correct: Tensor
+
+
+class Edits(Protocol):
+    """What an editor sees of E edits (clause T5)."""
+
+    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
+        """∇ of the desired predictions' cross entropy at x_e, under an update or at the raw parameters.
+
+        The masks of the editing languages are on the factors already (clause A7). `differentiable` keeps the graph.
+        """
+
+    def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
+        """Frozen embeddings (E, S, h) of x_e, followed by those of y_e with `labels`, and the lengths (E,)."""
+
+    def take(self, chosen: Tensor) -> Edits:
+        """The edits at these indices, ascending."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..types import Update
+from ..types import Edits, Update
 
 NAME = "mend"
 
@@ -30,7 +30,9 @@ class Settings:
     inner_lr_lr: float = 1e-4  # their own learning rate, of log lr_W
 
 
-def init(shapes: Mapping[str, tuple[int, int]], like: Tensor, settings: Settings, seed: int) -> dict[str, Tensor]:
+def init(
+    shapes: Mapping[str, tuple[int, int]], width: int, like: Tensor, settings: Settings, seed: int
+) -> dict[str, Tensor]:
     """Parameters for matrices {name: (n, m)}, with the dtype and device of `like`.
 
     "mend.<n>x<m>.*" holds, per shape, the norms (n,) and (m,), per block the factors (d, r) and (r, d) and a bias (d,),
@@ -61,8 +63,9 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
     return {name: settings.inner_lr_lr if name == "mend.log_inner_lr" else settings.lr for name in parameters}
 
 
-def update(parameters: Mapping[str, Tensor], factors: Mapping[str, tuple[Tensor, Tensor]]) -> Update:
-    """Factors {matrix: (x (E, T, n), δ (E, T, m))}, masked already, → the update of E edits."""
+def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
+    """The transformed factors of each edit's gradient at the raw parameters."""
+    factors = edits.gradient().factors
     shapes = {name: (x.shape[-1], delta.shape[-1]) for name, (x, delta) in factors.items()}
     result = {}
     for i, (name, (x, delta)) in enumerate(factors.items()):

@@ -1,0 +1,73 @@
+"""Finetuning (§4.2, clause E3): Adam on the edited matrices until x_e is predicted as desired. Nothing is trained.
+
+Edits are independent, so each has its own ΔW and its own moments; one that is done leaves the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..types import Edits, Update
+
+NAME = "finetuning"
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's usual ones
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hyper-parameters; the defaults are the paper's (§B.2)."""
+
+    lr: float = 5e-6
+    steps: int = 100  # at most
+
+
+def init(
+    shapes: Mapping[str, tuple[int, int]], width: int, like: Tensor, settings: Settings, seed: int
+) -> dict[str, Tensor]:
+    """No parameters: there is no editor to train."""
+    return {}
+
+
+def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
+    """Of no parameters."""
+    return {}
+
+
+@torch.no_grad()
+def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
+    """The dense ΔW of each edit after its last step (clause E12)."""
+    result: dict[str, Tensor] = {}
+    # The edits that are not yet done: their numbers, and per matrix ΔW and the two moments, (K, m, n) each.
+    running, state = torch.empty(0), dict[str, tuple[Tensor, Tensor, Tensor]]()
+    for step in range(settings.steps + 1):
+        at = Update(deltas={name: delta for name, (delta, _, _) in state.items()}) if state else None
+        gradient = edits.gradient(at)
+        if not state:
+            running = torch.arange(len(gradient.correct), device=gradient.correct.device)
+            for name, (x, delta) in gradient.factors.items():
+                zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1])
+                result[name], state[name] = zeros, (zeros.clone(), zeros.clone(), zeros.clone())
+        done = gradient.correct if step < settings.steps else torch.ones_like(gradient.correct)
+        for name, (delta, _, _) in state.items():
+            result[name][running[done]] = delta[done]
+        if done.all():
+            break
+        left = (~done).nonzero()[:, 0]
+        if done.any():
+            running, edits = running[left], edits.take(left)
+            state = {name: (d[left], first[left], second[left]) for name, (d, first, second) in state.items()}
+        for name, (x, delta) in gradient.factors.items():
+            _adam(*state[name], delta[left].mT @ x[left], step + 1, settings.lr)
+    return Update(deltas=result)
+
+
+def _adam(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: int, lr: float) -> None:
+    """One step of Adam, in place."""
+    first.lerp_(gradient, 1 - BETA1)
+    second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+    root = second.sqrt().div_((1 - BETA2**step) ** 0.5).add_(EPS)
+    delta.addcdiv_(first, root, value=-lr / (1 - BETA1**step))
