@@ -1,45 +1,66 @@
-"""Tables from stored rows; nothing here trains or judges."""
+"""Tables, figures and the page, from stored cells; nothing here trains or judges."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from matplotlib.figure import Figure
+from rich.console import Group
 
-from . import store
-from .config import Preset
-from .experiments import EVALUATIONS, Cell, Variant
-from .metrics import Scores, aggregate, scores
-
-LABELS = {None: "", "en": "en only", "all": "all", "lime": "all + LiME", "shared": "all + one shared mask"}
-
-
-def summarise(cells: Mapping[Cell, Path]) -> dict[tuple[str, Variant | None], dict[str, Scores]]:
-    """(approach, variant) → evaluation → scores over its seeds (clause M9), from the stored rows."""
-    runs: dict[tuple[str, Variant | None], dict[str, list[Scores]]] = {}
-    for cell, folder in cells.items():
-        for name, outcomes in store.read_rows(folder / "rows.parquet").items():
-            runs.setdefault((cell.approach, cell.variant), {}).setdefault(name, []).append(scores(outcomes))
-    return {key: {name: aggregate(s) for name, s in by.items()} for key, by in runs.items()}
+from . import figures, store
+from .errors import UserError
+from .findings import judge
+from .page import FIGURES, page
+from .runs import Section, read
+from .tables import LAYOUT, as_json, latex, markdown, terminal
 
 
-def table(cells: Mapping[Cell, Path], preset: Preset, record: Mapping[str, Any]) -> Table:
-    """acc, con and succ in percent, en → all and all → all, one row per approach and training."""
-    seeds = len({cell.seed for cell in cells if cell.variant})
-    result = Table(
-        title=f"Editing facts {preset.about}",
-        caption=f"Raw model of {record['parameters'] / 1e6:.1f} million parameters; {record['facts']:,} facts in "
-        f"{len(record['languages'])} languages; {seeds} seed{'s' if seeds > 1 else ''}; test facts; percent.",
-        caption_justify="left",
-    )
-    result.add_column("approach")
-    result.add_column("trained on")
-    for name in EVALUATIONS:
-        for metric in ("acc", "con", "succ"):
-            result.add_column(f"{name}\n{metric}", justify="right")
-    for (approach, variant), by in summarise(cells).items():
-        values = [f"{100 * v:.2f}" for name in EVALUATIONS for v in by[name].as_dict().values()]
-        result.add_row(approach, LABELS[variant], *values)
-    return result
+def table(folders: Iterable[Path]) -> Group:
+    """For the terminal: acc, con and succ in percent, a table for each task and protocol."""
+    return Group(*(terminal(section) for section in read(folders)))
+
+
+def write(root: Path, folders: Sequence[Path]) -> Path:
+    """Write report.html, the tables and the figures of finished cells under `root`; returns the page.
+
+    UserError: no cells, a folder that is no finished cell, or cells that cannot stand in one table.
+    """
+    if not folders:
+        raise UserError(f"{root}: no finished cells to report; run `nox -s reproduce` first")
+    sections = read(folders)
+    judgements = [judge(section) for section in sections]
+    drawn = {section.slug: draw(section, root / "figures") for section in sections}
+    store.write_json(root / "tables.json", as_json(sections, judgements))
+    _write(root / "tables.md", markdown(sections, judgements))
+    for name, _, _ in LAYOUT:
+        _write(root / f"{name}.tex", latex(sections, name))
+    _write(root / "report.html", page(sections, judgements, drawn, root))
+    return root / "report.html"
+
+
+def draw(section: Section, folder: Path) -> dict[str, Path]:
+    """Figure → SVG, for each figure that the section has cells for; PNG and JSON lie beside it."""
+    drawn = {}
+    for name, (title, _) in FIGURES.items():
+        path = folder / f"{name}-{section.slug}"
+        stored = path.with_name(f"{path.name}.json")
+        data: dict[str, Any] | None
+        render: Callable[..., Figure]
+        if name == "figure5":
+            data, render = figures.similarity(section, stored), figures.draw_similarity
+        else:
+            data, render = figures.distribution(section, name), figures.draw_distribution
+        if data is None:
+            for kind in ("json", "svg", "png"):
+                path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
+            continue
+        store.write_json(stored, data)
+        figures.save(render(data, f"{title} · {section.title}"), path)
+        drawn[name] = path.with_name(f"{path.name}.svg")
+    return drawn
+
+
+def _write(path: Path, text: str) -> None:
+    store.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
