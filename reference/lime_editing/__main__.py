@@ -8,11 +8,25 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-EXAMPLES = """examples:
+EXAMPLES = r"""examples:
   python -m lime_editing reproduce
-  python -m lime_editing reproduce --languages en,de,sw --variants en,all
-  python -m lime_editing reproduce --facts mlama1.1 --model bert-base-multilingual-cased --preset paper
+  python -m lime_editing reproduce --task facts --approach mend --variant lime --seeds 3 --languages en,fr,sw
+  python -m lime_editing reproduce --protocol released
+  python -m lime_editing reproduce --scale paper --task facts --facts mlama1.1 --device cuda \
+      --facts-model bert-base-multilingual-cased
+  python -m lime_editing report --results results/tiny
 """
+APPROACHES = ("finetuning", "mend", "editable_training", "knowledge_editor")
+VARIANTS = ("en", "all", "lime", "shared")
+#: The rulings with their alternatives; the first is the paper's text, the other the released code.
+RULINGS = {
+    "kl-direction": (("paper", "released"), "KL(edited ‖ raw) or KL(raw ‖ edited)"),
+    "penalty": (("sum", "mean"), "normalisation of the mask penalty"),
+    "subject": (("parallel", "edit-language"), "whose subject label an update input carries (facts)"),
+    "con-positions": (("mask", "all"), "positions at which a retained prediction is compared (facts)"),
+    "mask-scale": (("none", "learned"), "whether a learned scale multiplies the gates"),
+    "knowledge-editor-condition": (("input+label", "input"), "what KnowledgeEditor reads"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,29 +35,66 @@ def parser() -> argparse.ArgumentParser:
     commands = result.add_subparsers(dest="command", metavar="COMMAND")
     reproduce = commands.add_parser(
         "reproduce",
-        help="train and judge editors, and print the table",
-        description="Train MEND on English, on all languages and with LiME, judge each on test facts, print a table.",
+        help="train and judge editors, and write tables, figures and a page",
+        description="Train every editor of the paper in each of its ways, judge them, and write the report.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = reproduce.add_argument
-    add("--preset", choices=("tiny", "paper"), default="tiny", help="hyper-parameters and scale (default: tiny)")
-    add("--facts", default="fixtures/facts/mlama1.1", help="folder in mLAMA's layout (default: the fixture)")
-    add("--model", default="fixtures/raw_model", help="folder or hub id of the raw model (default: the fixture)")
-    add("--languages", type=_names, default=None, help="comma-separated languages (default: all of the folder)")
-    add("--approaches", type=_choices("mend"), default=("mend",), help="comma-separated editors (default: mend)")
-    variants = _choices("en", "all", "lime", "shared")
     add(
-        "--variants",
-        type=variants,
-        default=("en", "all", "lime"),
-        help="of en, all, lime, shared (default: en,all,lime)",
+        "--scale",
+        choices=("tiny", "paper"),
+        default="tiny",
+        help="preset of hyper-parameters and sizes (default: tiny)",
     )
-    add("--seeds", type=_positive, default=None, help="number of runs per cell (default: the preset's)")
-    add("--subject", choices=("parallel", "edit-language"), default="parallel", help="whose subject label x_u carries")
+    add(
+        "--task",
+        type=_choices("facts", "nli"),
+        default=("facts", "nli"),
+        help="facts, nli or both (default: facts,nli)",
+    )
+    add(
+        "--approach",
+        type=_choices(*APPROACHES),
+        default=APPROACHES,
+        help=f"comma-separated, of {', '.join(APPROACHES)} (default: all)",
+    )
+    add(
+        "--variant",
+        type=_choices(*VARIANTS),
+        default=None,
+        help=f"trainings of the learned editors, of {', '.join(VARIANTS)} (default: en,all,lime)",
+    )
+    add("--control", action="store_true", help="also train with one mask shared by all languages (variant shared)")
+    add("--seeds", type=_positive, default=None, help="number of runs per cell (default: the scale's)")
+    add("--languages", type=_names, default=None, help="comma-separated languages (default: all of the data)")
+    add("--protocol", choices=("paper", "released"), default="paper", help="rulings as printed or as the released code")
+    for name, (alternatives, about) in RULINGS.items():
+        add(f"--{name}", choices=alternatives, default=None, help=f"{about} (default: the protocol's)")
+    add("--facts", default="fixtures/facts/mlama1.1", help="folder in mLAMA's layout (default: the fixture)")
+    add(
+        "--facts-model",
+        default="fixtures/raw_model",
+        help="masked language model, folder or hub id (default: the fixture)",
+    )
+    add("--nli", default="fixtures/nli", help="folder or hub id in XNLI's schema (default: the fixture)")
+    add("--nli-model", default="fixtures/raw_classifier", help="classifier, folder or hub id (default: the fixture)")
     add("--device", default="cpu", help="cpu or a torch device such as cuda (default: cpu)")
     add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core, one on a GPU)")
-    add("--results", type=Path, default=Path("results"), help="where cells are stored (default: results)")
+    add("--results", type=Path, default=Path("results"), help="where cells and the report are kept (default: results)")
+    add("--split", choices=("test", "validation"), default="test", help="what to judge on; tune on validation")
+    add(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a value of the scale, such as settings.mend.lr=1e-3 or mask_lr=0.01; may be given again",
+    )
+    report = commands.add_parser(
+        "report", help="write tables, figures and the page from stored cells", description="Write the report again."
+    )
+    report.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of one scale's cells")
     return result
 
 
@@ -56,36 +107,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .errors import UserError
 
     try:
-        _reproduce(options)
+        (_report if options.command == "report" else _reproduce)(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; finished cells are kept, and the same command continues", file=sys.stderr)
+        print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
         return 130
     return 0
 
 
 def _reproduce(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from rich.console import Console
 
-    from . import experiments, report
-    from .config import PRESETS
+    from . import experiments, report, store
+    from .config import PRESETS, PROTOCOLS, override
+    from .grid import quiet, run_grid
     from .terminal import Watch
 
-    preset = PRESETS[options.preset]
+    preset = PRESETS[options.scale]
+    for path, value in options.set:
+        tasks = {task: override(setup, path, value) for task, setup in preset.tasks.items()}
+        preset = replace(preset, name=f"{options.scale}-changed", tasks=tasks)
+    chosen = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in RULINGS}
+    rulings = replace(PROTOCOLS[options.protocol], **{name: value for name, value in chosen.items() if value})
+    variants = options.variant or ("en", "all", "lime")
+    if options.control:
+        variants = tuple(dict.fromkeys((*variants, "shared")))
     seeds = range(preset.seeds if options.seeds is None else options.seeds)
-    sources = experiments.Sources(options.facts, options.model, options.languages, options.subject, options.device)
-    cells = experiments.grid(options.approaches, options.variants, seeds)
-    experiments.quiet()
-    record = experiments.prepare(cells, preset, sources)
+    cells = experiments.grid(options.task, options.approach, variants, seeds)
     jobs = options.jobs or ((os.cpu_count() or 1) if options.device == "cpu" else 1)
-    results = options.results / preset.name
+    results = options.results / (preset.name if options.split == "test" else f"{preset.name}-{options.split}")
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(f"Editing facts {preset.about}: {len(cells)} cells, {jobs} at a time, kept in {results}")
-    with Watch(console) as watch:
-        folders = experiments.run_grid(cells, preset, sources, record, results, jobs, watch)
-    console.print(report.table(folders, preset, record))
+    quiet()
+    prepared = {}
+    for task in options.task:
+        data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)
+        sources = experiments.Sources(data, model, options.languages, options.device)
+        with console.status(f"reading {data} and {model}"):
+            prepared[task] = experiments.prepare(task, cells, preset, rulings, sources, options.split)
+    console.print(f"Editing {preset.about}: {len(cells)} cells, {jobs} at a time, kept in {results}")
+    with Watch(console, len(cells)) as watch:
+        folders = run_grid(cells, prepared, results, jobs, watch)
+    store.add_to_index(results, folders.values())
+    console.print(report.table(list(folders.values())))
+    console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from . import report, store
+
+    print(report.write(options.results, store.read_index(options.results)))
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def _positive(text: str) -> int:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.masking_utils import create_bidirectional_mask
 
 from .errors import ModelError
@@ -119,7 +119,7 @@ class Backbone:
 
         The head is the widest matrix of all; it sees no other position.
         """
-        if _is_classifier(self.model):
+        if self.classifies:
             pooler = getattr(self.model.base_model, "pooler", None)
             classes: Tensor = self.model.classifier(hidden if pooler is None else pooler(hidden))
             return classes
@@ -133,13 +133,18 @@ class Backbone:
         A class has no word embedding: the output layer's row stands for it (clause E5).
         """
         words = self.model.get_input_embeddings().weight
-        table = _class_weights(self.model) if _is_classifier(self.model) else words
+        table = _class_weights(self.model) if self.classifies else words
         rows = [
             torch.cat([words[list(r.input.ids)], table[list(r.labels)]]) if labels else words[list(r.input.ids)]
             for r in requests
         ]
         lengths = torch.tensor([len(row) for row in rows])
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the head gives one class per input, and not one token per position."""
+        return _is_classifier(self.model)
 
     @property
     def width(self) -> int:
@@ -233,13 +238,16 @@ def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
     return backbone
 
 
-def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu") -> Backbone:
-    """A masked language model from a folder or hub id, frozen, in float32.
+def load(
+    source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu", classifier: bool = False
+) -> Backbone:
+    """A masked language model, or a sequence classifier, from a folder or hub id, frozen, in float32.
 
     ModelError: no weights, no configuration, weights that lack a part (the head, say), an unsupported architecture.
     """
     try:
-        model, loading = AutoModelForMaskedLM.from_pretrained(
+        kind = AutoModelForSequenceClassification if classifier else AutoModelForMaskedLM
+        model, loading = kind.from_pretrained(
             str(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -251,7 +259,8 @@ def load(source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu
     if loading["missing_keys"]:
         # transformers fills them with random numbers, other ones in each process.
         missing = ", ".join(sorted(loading["missing_keys"])[:5])
-        raise ModelError(f"the weights in {str(source)!r} lack a part of a masked language model: {missing}")
+        wanted = "sequence classifier" if classifier else "masked language model"
+        raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {missing}")
     return wrap(model.to(device).eval().requires_grad_(False), edited)
 
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
+import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from queue import Empty
 from typing import Any, Literal
 
+import datasets
 import torch
 import transformers
-from transformers import logging
 
 from . import __version__, store
 from .backbone import Backbone, fingerprint, load, load_tokenizer
-from .config import Preset
-from .data import mlama
-from .editing import Editor, make_editor
+from .config import PROTOCOLS, Evaluation, Preset, Rulings, Setup
+from .data import Task, mlama, xnli
+from .editing import Editor, Objective, make_editor
 from .errors import DataError, LanguageError, ModelError, UserError
 from .evaluation import evaluate
 from .metrics import Scores, scores
 from .sampling import evaluation_pairs
 from .training import Report, train
-from .types import Masks, Outcome
+from .types import Input, Masks, Outcome
 
 Variant = Literal["en", "all", "lime", "shared"]
 
@@ -40,12 +39,16 @@ VARIANTS: Mapping[str, tuple[tuple[str, ...] | None, Masks]] = {
 #: Editing languages of the paper's two evaluations (None: all); updates and retains are over all languages in both.
 EVALUATIONS: Mapping[str, tuple[str, ...] | None] = {"en → all": ("en",), "all → all": None}
 EVALUATION_SEED = 0
-UNEDITED = "unedited"
+TASKS = ("facts", "nli")
+#: What is never trained, and so has no variant and no seed but the first; "unedited" is ours, what an edit has to beat.
+UNTRAINED = ("unedited", "finetuning")
+#: In the order of a run: the ends of the story first.
+APPROACHES = ("finetuning", "mend", "editable_training", "knowledge_editor")
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One approach, trained one way, with one seed; the unedited model has no variant and is not trained."""
+    """One approach, trained one way, with one seed."""
 
     task: str
     approach: str
@@ -59,13 +62,26 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the data and the raw model come from, and what of it is used."""
+    """Where a task's data and raw model come from, and in which languages."""
 
-    facts: str
+    data: str
     model: str
     languages: tuple[str, ...] | None
-    subject: mlama.Subject = "parallel"
     device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One task, ready to run: `record` is what its numbers depend on beside the cell (clause R3)."""
+
+    task: str
+    setup: Setup
+    rulings: Rulings
+    sources: Sources
+    split: Literal["test", "validation"]  # what cells are judged on; validation is for tuning
+    languages: tuple[str, ...]
+    errors: Mapping[str, frozenset[str]]  # per split, what may be edited where that depends on the raw model
+    record: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +93,34 @@ class Progress:
     done: int
     total: int
     loss: float | None = None
-    scores: Scores | None = None
+    scores: Scores | None = None  # of the last validation; of a cell that is done, en → all
+    all_scores: Scores | None = None  # of a cell that is done, all → all
 
 
 Listener = Callable[[Progress], None]
 
 
-def grid(approaches: Sequence[str], variants: Sequence[Variant], seeds: Sequence[int]) -> list[Cell]:
-    """The cells of a reproduction, the unedited model first: it shows what an edit has to beat."""
-    cells = [Cell("facts", UNEDITED, None, seeds[0])]
-    return cells + [Cell("facts", a, v, seed) for seed in seeds for a in approaches for v in variants]
+def grid(
+    tasks: Sequence[str], approaches: Sequence[str], variants: Sequence[Variant], seeds: Sequence[int]
+) -> list[Cell]:
+    """The cells of a reproduction, seed by seed: per task the unedited model, and each approach trained each way."""
+    cells = [Cell(task, "unedited", None, 0) for task in tasks]
+    for seed in seeds:
+        for approach in approaches:
+            trained: Sequence[Variant | None] = (None,) if approach in UNTRAINED else variants
+            cells += [Cell(t, approach, v, seed) for t in tasks for v in trained if v is not None or seed == seeds[0]]
+    return [replace(cell, seed=0) if cell.variant is None else cell for cell in cells]
 
 
-def prepare(cells: Sequence[Cell], preset: Preset, sources: Sources) -> dict[str, Any]:
-    """Find what would stop the run before it starts, and say what its numbers depend on beside the cell (clause R3).
+def prepare(
+    task: str,
+    cells: Sequence[Cell],
+    preset: Preset,
+    rulings: Rulings,
+    sources: Sources,
+    split: Literal["test", "validation"] = "test",
+) -> Experiment:
+    """Find what would stop the run before it starts, and say what its numbers depend on.
 
     UserError: an unusable device, data that cannot be read or lack a language in a split, a model that does not fit.
     """
@@ -98,8 +128,15 @@ def prepare(cells: Sequence[Cell], preset: Preset, sources: Sources) -> dict[str
         torch.empty(0, device=sources.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {sources.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    facts = mlama.read(sources.facts, sources.languages)
-    tokenizer, backbone = load_tokenizer(sources.model), load(sources.model, preset.edited_layers, sources.device)
+    setup = preset.tasks[task]
+    data: mlama.Facts | xnli.Pairs
+    if task == "facts":
+        data = mlama.read(sources.data, sources.languages)
+        print_of, items = mlama.fingerprint(data), len(data.facts)
+    else:
+        data = xnli.read(sources.data, sources.languages)
+        print_of, items = xnli.fingerprint(data), len(data)
+    tokenizer, backbone = load_tokenizer(sources.model), _load(task, setup, sources)
     if len(tokenizer) > backbone.model.config.vocab_size:
         raise ModelError(
             f"{sources.model}: the tokenizer has {len(tokenizer)} entries and the model "
@@ -107,199 +144,209 @@ def prepare(cells: Sequence[Cell], preset: Preset, sources: Sources) -> dict[str
         )
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.variant for language in VARIANTS[cell.variant][0] or ()}
-    for language in sorted(needed - set(facts.languages)):
-        raise LanguageError(language, facts.languages, "among the chosen ones; training or judging needs it")
-    for split, task in mlama.tasks(facts, tokenizer, sources.subject).items():
-        for language in facts.languages:
-            if language not in task.corpus.languages:
-                raise DataError(f"{sources.facts}: no {split} facts in language {language!r}; leave it out")
-    return {
-        "preset": asdict(preset),
-        "rulings": {
-            "kl_direction": preset.objective.kl_direction,
-            "penalty": preset.objective.penalty,
-            "mask_scale": preset.mask_scale,
-            "subject": sources.subject,
-            "con_positions": "mask",
-        },
-        "languages": list(facts.languages),
-        "facts": len(facts.facts),
+    for language in sorted(needed - set(data.languages)):
+        raise LanguageError(language, data.languages, "among the chosen ones; training or judging needs it")
+    experiment = Experiment(task, setup, rulings, sources, split, data.languages, {}, {})
+    wrong = _errors(data, tokenizer, backbone) if isinstance(data, xnli.Pairs) else {}
+    experiment = replace(experiment, errors=wrong)
+    for part, one in _tasks(experiment, tokenizer, backbone).items():
+        for language in data.languages:
+            if language not in one.corpus.languages:
+                raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
+            if one.editable is not None and not any(f"/{language}" == i[-len(language) - 1 :] for i in one.editable):
+                raise DataError(
+                    f"{sources.model}: makes no {part} error in language {language!r} that could be edited"
+                )
+    record = {
+        "preset": {"name": preset.name, "about": preset.about},
+        "protocol": next((name for name, known in PROTOCOLS.items() if known == rulings), "custom"),
+        "rulings": asdict(rulings),
+        "languages": list(data.languages),
+        "items": items,
+        "split": split,
         "parameters": sum(p.numel() for p in backbone.model.parameters()),
-        "data": mlama.fingerprint(facts),
+        "data": print_of,
         "model": fingerprint(backbone, tokenizer),
         "code": {
             "lime_editing": __version__,
             "digest": store.code_digest(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "datasets": datasets.__version__,
         },
         "device": sources.device,
+        "machine": f"{os.cpu_count()}-core {platform.machine()} CPU"
+        if sources.device == "cpu"
+        else torch.cuda.get_device_name(sources.device),
     }
+    return replace(experiment, record=record)
 
 
-def run_cell(
-    cell: Cell, preset: Preset, sources: Sources, record: Mapping[str, Any], results: Path, listen: Listener
-) -> Path:
-    """Train and judge one cell, or leave it alone where it is done already. Returns its folder.
-
-    `record` is what `prepare` returned; another record means another folder, so that no number is mixed up.
-    """
-    folder = cell_folder(cell, record, results)
-    if store.is_done(folder):
-        return folder
-    facts = mlama.read(sources.facts, sources.languages)
-    backbone = load(sources.model, preset.edited_layers, sources.device)
-    store.write_json(folder / "cell.json", {"cell": asdict(cell), **record})
-    tasks = mlama.tasks(facts, load_tokenizer(sources.model), sources.subject)
-    subject: Editor | Backbone = backbone
+def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
+    """All that a cell's numbers depend on: what `prepare` recorded, and of the setup what this cell uses."""
+    setup = experiment.setup
+    used: dict[str, Any] = {"edited_layers": setup.edited_layers, "test": asdict(setup.test)}
+    if cell.approach != "unedited":
+        used["settings"] = asdict(_settings(cell, experiment))
     if cell.variant is not None:
-        subject = _train(cell, cell.variant, preset, backbone, facts.languages, tasks, folder, listen)
-    evaluations = _judge(cell, preset, subject, facts.languages, tasks["test"], listen)
-    store.write_rows(folder / "rows.parquet", evaluations)
-    store.write_json(folder / "metrics.json", {name: scores(o).as_dict() for name, o in evaluations.items()})
-    return folder
+        trained_on, masks = VARIANTS[cell.variant]
+        used |= {
+            "schedule": asdict(setup.all_languages if trained_on is None else setup.english_only),
+            "validation": asdict(setup.validation),
+            "lambda_rel": setup.lambda_rel,
+            "lambda_loc": setup.lambda_loc,
+        }
+        if masks != "none":
+            used |= {"mask_lr": setup.mask_lr, "lambda_mask": setup.lambda_mask[experiment.rulings.penalty]}
+    record = dict(experiment.record)
+    return {"cell": asdict(cell), **record, "preset": {**record["preset"], **used}}
 
 
-def cell_folder(cell: Cell, record: Mapping[str, Any], results: Path) -> Path:
-    """Where a cell is kept under a record."""
+def cell_folder(cell: Cell, experiment: Experiment, results: Path) -> Path:
+    """Where a cell is kept; another record is another folder, so that no number is mixed up."""
+    record = {key: value for key, value in cell_record(cell, experiment).items() if key != "machine"}
     return results / f"{cell.name}-{store.digest(record)[:8]}"
 
 
-def run_grid(
-    cells: Sequence[Cell],
-    preset: Preset,
-    sources: Sources,
-    record: Mapping[str, Any],
-    results: Path,
-    jobs: int,
-    listen: Listener,
-) -> dict[Cell, Path]:
-    """All cells, `jobs` at a time in processes of one thread each. UserError: one of them failed; the others stop."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    waiting, running = list(cells), dict[Cell, Any]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                cell = waiting.pop(0)
-                arguments = (cell, preset, sources, record, results, queue)
-                running[cell] = context.Process(target=_work, args=arguments, daemon=True)
-                running[cell].start()
-            _pass_on(queue, listen)
-            for cell in [cell for cell, process in running.items() if not process.is_alive()]:
-                _pass_on(queue, listen)
-                code = running.pop(cell).exitcode
-                if code != 0:
-                    raise UserError(f"cell {cell.name} ended with exit code {code}; run the same command to continue")
-                listen(Progress(cell.name, "done", 1, 1))
-    finally:
-        for process in running.values():
-            process.terminate()
-            process.join()
-    return {cell: cell_folder(cell, record, results) for cell in cells}
+def run_cell(cell: Cell, experiment: Experiment, results: Path, listen: Listener) -> Path:
+    """Train and judge one cell, go on where it was interrupted, or leave it alone where it is done; its folder."""
+    folder = cell_folder(cell, experiment, results)
+    if store.is_done(folder):
+        return folder
+    store.clean(folder)
+    store.write_json(folder / "cell.json", cell_record(cell, experiment))
+    sources = experiment.sources
+    backbone = _load(cell.task, experiment.setup, sources)
+    tasks = _tasks(experiment, load_tokenizer(sources.model), backbone)
+    subject: Editor | Backbone = backbone
+    if cell.approach != "unedited":
+        subject = _editor(cell, experiment, backbone)
+    if isinstance(subject, Editor) and cell.variant is not None:
+        _train(cell, cell.variant, experiment, subject, tasks, folder, listen)
+    evaluations = _judge(cell, experiment, subject, tasks[experiment.split], listen)
+    store.write_rows(folder / "rows.parquet", evaluations)
+    store.write_json(folder / "metrics.json", {name: scores(o).as_dict() for name, o in evaluations.items()})
+    (folder / store.STATE).unlink(missing_ok=True)
+    return folder
 
 
-def _work(cell: Cell, preset: Preset, sources: Sources, record: Mapping[str, Any], results: Path, queue: Any) -> None:
-    """The body of a worker process; what the user can mend goes back as a message."""
-    # Two one-thread processes beat one of two threads at this size.
-    torch.set_num_threads(1)
-    quiet()
-    try:
-        run_cell(cell, preset, sources, record, results, queue.put)
-    except (UserError, OSError) as error:
-        queue.put(f"{cell.name}: {error}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(1)
+def _load(task: str, setup: Setup, sources: Sources) -> Backbone:
+    return load(sources.model, setup.edited_layers, sources.device, classifier=task == "nli")
 
 
-def quiet() -> None:
-    """Leave the terminal to our own bars and messages."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _tasks(experiment: Experiment, tokenizer: Any, backbone: Backbone) -> Mapping[mlama.Split, Task]:
+    sources = experiment.sources
+    if experiment.task == "facts":
+        return mlama.tasks(mlama.read(sources.data, sources.languages), tokenizer, experiment.rulings.subject)
+    pairs = xnli.read(sources.data, sources.languages)
+    wrong = {split: experiment.errors[split] for split in xnli.SPLITS if split in experiment.errors}
+    return xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, wrong)
 
 
-def _pass_on(queue: Any, listen: Listener) -> None:
-    """Hand on what the workers said; wait a moment where they are silent. UserError: what one of them failed with."""
-    timeout = 0.2
-    while True:
-        try:
-            message = queue.get(timeout=timeout)
-        except Empty:
-            return
-        if isinstance(message, str):
-            raise UserError(message)
-        listen(message)
-        timeout = 0.0
+def _errors(pairs: xnli.Pairs, tokenizer: Any, backbone: Backbone) -> dict[str, frozenset[str]]:
+    """What the raw model gets wrong in validation and test: what evaluation edits (clause D7)."""
+    tasks = xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, {})
+    return {split: xnli.errors(tasks[split], partial(_predict, backbone)) for split in ("validation", "test")}
+
+
+@torch.no_grad()
+def _predict(backbone: Backbone, inputs: Sequence[Input], batch: int = 128) -> list[int]:
+    """The raw model's class of each input; inputs of like length go together."""
+    order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
+    classes = [0] * len(inputs)
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        logits = backbone.upper(backbone.trunk([inputs[i] for i in chosen]))
+        for i, label in zip(chosen, logits.argmax(-1).tolist(), strict=True):
+            classes[i] = label
+    return classes
+
+
+def _settings(cell: Cell, experiment: Experiment) -> Any:
+    settings = experiment.setup.settings[cell.approach]
+    if cell.approach == "knowledge_editor":
+        return replace(settings, condition=experiment.rulings.knowledge_editor_condition)
+    return settings
+
+
+def _editor(cell: Cell, experiment: Experiment, backbone: Backbone) -> Editor:
+    return make_editor(
+        cell.approach,
+        backbone,
+        experiment.languages,
+        VARIANTS[cell.variant][1] if cell.variant else "none",
+        cell.seed,
+        _settings(cell, experiment),
+        experiment.setup.mask_lr,
+        experiment.rulings.mask_scale,
+    )
 
 
 def _train(
     cell: Cell,
     variant: Variant,
-    preset: Preset,
-    backbone: Backbone,
-    languages: Sequence[str],
-    tasks: Mapping[mlama.Split, mlama.FactTask],
+    experiment: Experiment,
+    editor: Editor,
+    tasks: Mapping[mlama.Split, Task],
     folder: Path,
     listen: Listener,
-) -> Editor:
+) -> None:
+    setup, rulings = experiment.setup, experiment.rulings
     wanted, masks = VARIANTS[variant]
-    trained_on = wanted or tuple(languages)
-    schedule = preset.all_languages if wanted is None else preset.english_only
-    editor = make_editor(
-        cell.approach,
-        backbone,
-        languages,
-        masks,
-        cell.seed,
-        preset.settings[cell.approach],
-        preset.mask_lr,
-        preset.mask_scale,
-    )
-    reports: list[Report] = []
+    trained_on = wanted or experiment.languages
+    schedule = setup.all_languages if wanted is None else setup.english_only
+    weights = (setup.lambda_rel, setup.lambda_loc, setup.lambda_mask[rulings.penalty])
+    validated: list[Scores] = []
 
     def on_step(step: int, loss: float) -> None:
-        validated = reports[-1].scores if reports else None
-        listen(Progress(cell.name, "train", step * schedule.batch, schedule.edits, loss, validated))
+        latest = validated[-1] if validated else None
+        listen(Progress(cell.name, "train", step * schedule.batch, schedule.edits, loss, latest))
 
-    def on_report(report: Report) -> None:
-        reports.append(report)
+    def on_report(reports: list[Report]) -> None:
+        validated.append(reports[-1].scores)
         store.write_json(folder / "curve.json", [r.as_dict() for r in reports])
 
-    validate = _validator(preset, tasks["validation"], trained_on, cell.seed)
-    restricted = tasks["train"].within(trained_on)
-    train(editor, restricted, validate, schedule, preset.objective, cell.seed, on_report, on_step)
+    train(
+        editor,
+        tasks["train"].within(trained_on),
+        _validator(cell, setup.validation, tasks["validation"], trained_on),
+        schedule,
+        Objective(*weights, rulings.kl_direction, rulings.penalty),
+        cell.seed,
+        on_report,
+        on_step,
+        partial(store.save_state, folder / store.STATE),
+        store.load_state(folder / store.STATE, editor.parameters),
+    )
     about = {"approach": cell.approach, "languages": list(editor.languages), "masks": masks}
     store.save_parameters(folder / "editor.safetensors", editor.parameters, about)
-    return editor
 
 
-def _validator(preset: Preset, task: mlama.FactTask, languages: Sequence[str], seed: int) -> Callable[[Editor], Scores]:
-    """succ on validation facts, from and to the training languages: what an editor is allowed to know."""
-    plan = preset.evaluation
+def _validator(cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str]) -> Callable[[Editor], Scores]:
+    """succ on validation items, from and to the training languages: what an editor is allowed to know."""
     corpus = task.corpus.within(languages)
-    pairs = evaluation_pairs(corpus, languages, languages, plan.n_update, plan.n_retain, seed, plan.validation_edits)
-    return lambda editor: scores(evaluate(editor, task, pairs, seed))
+    pairs = evaluation_pairs(
+        corpus, languages, languages, plan.n_update, plan.n_retain, cell.seed, plan.edits, task.editable
+    )
+    return lambda editor: scores(evaluate(editor, task, pairs, cell.seed))
 
 
 def _judge(
-    cell: Cell,
-    preset: Preset,
-    subject: Editor | Backbone,
-    languages: Sequence[str],
-    task: mlama.FactTask,
-    listen: Listener,
+    cell: Cell, experiment: Experiment, subject: Editor | Backbone, task: Task, listen: Listener
 ) -> dict[str, list[Outcome]]:
     """The paper's two evaluations: from English (Table 1) and from every language (Table 2), to all languages."""
-    plan = preset.evaluation
+    plan, languages = experiment.setup.test, experiment.languages
     evaluations = {}
     # The seed is not the cell's: every editor and every run is asked the same questions.
     for name, edited in EVALUATIONS.items():
         pairs = evaluation_pairs(
-            task.corpus, edited or languages, languages, plan.n_update, plan.n_retain, EVALUATION_SEED, plan.test_edits
+            *(task.corpus, edited or languages, languages, plan.n_update, plan.n_retain),
+            *(EVALUATION_SEED, plan.edits, task.editable),
         )
-        on_batch = partial(_say, listen, cell.name, f"test {name}", len(pairs))
-        evaluations[name] = evaluate(subject, task, pairs, EVALUATION_SEED, progress=on_batch)
+        on_batch = partial(_say, listen, cell.name, f"{experiment.split} {name}", len(pairs))
+        evaluations[name] = evaluate(
+            subject, task, pairs, EVALUATION_SEED, con_positions=experiment.rulings.con_positions, progress=on_batch
+        )
     return evaluations
 
 

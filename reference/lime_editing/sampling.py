@@ -65,14 +65,17 @@ def evaluation_pairs(
     n_retain: int,
     seed: int,
     limit: int | None = None,
+    editable: frozenset[str] | None = None,
 ) -> list[Pair]:
     """Every edit of the editing languages once, or `limit` of them drawn evenly over these languages (S1-S5, S9).
+
+    `editable` holds the ids of D_edit; without it D_edit is the whole corpus.
 
     x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
     """
     updates = corpus.within(update_languages)
     pairs = []
-    for edit in evaluation_edits(corpus, edit_languages, seed, limit):
+    for edit in evaluation_edits(corpus, edit_languages, seed, limit, editable):
         rng = derived_rng(seed, "evaluate", edit.id)
         parallel = corpus.parallel(edit.id, update_languages)
         drawn = rng.choice(len(parallel), size=min(n_update, len(parallel)), replace=False)
@@ -82,12 +85,16 @@ def evaluation_pairs(
 
 
 def evaluation_edits(
-    corpus: ParallelCorpus, languages: Sequence[str], seed: int, limit: int | None = None
+    corpus: ParallelCorpus,
+    languages: Sequence[str],
+    seed: int,
+    limit: int | None = None,
+    editable: frozenset[str] | None = None,
 ) -> list[Example]:
     """D_edit, language by language: all examples, or `limit` of them, evenly as far as the languages go (clause S9)."""
     shuffled = []
     for language in languages:
-        examples = corpus.within([language]).examples
+        examples = [e for e in corpus.within([language]).examples if editable is None or e.id in editable]
         order = derived_rng(seed, "limit", language).permutation(len(examples))
         shuffled.append([examples[i] for i in order])
     # One of each language in turn: a language that runs out leaves its share to the others.

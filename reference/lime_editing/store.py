@@ -3,6 +3,7 @@
 <cell>/cell.json            what was run: configuration, seed, fingerprints of data, model and code, rulings
 <cell>/curve.json           the validations of the training
 <cell>/editor.safetensors   the best editor's parameters
+<cell>/state.safetensors    a training's last checkpoint, while it runs
 <cell>/rows.parquet         one row per edit, input and role, for each evaluation
 <cell>/metrics.json         acc, con, succ of each evaluation; written last, so its presence means done
 """
@@ -12,19 +13,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import DataError, ModelError
+from .metrics import Scores
+from .training import Report, State
 from .types import Outcome
+
+STATE = "state.safetensors"
+SOURCES = (
+    *("backbone.py", "corpus.py", "editing.py", "evaluation.py", "experiments.py", "losses.py", "masks.py"),
+    *("metrics.py", "sampling.py", "training.py", "types.py", "data/*.py", "editors/*.py"),
+)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -96,15 +105,73 @@ def load_parameters(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Ten
     return tensors
 
 
+def save_state(path: Path, state: State) -> None:
+    """A training's state as one file."""
+    groups = {"now": state.parameters, "best": state.best, "first": state.first, "second": state.second}
+    tensors = {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
+    about = {"step": state.step, "sums": state.sums, "reports": [asdict(report) for report in state.reports]}
+    save_parameters(path, tensors, about)
+
+
+def load_state(path: Path, expected: Mapping[str, Tensor]) -> State | None:
+    """The inverse of save_state; None where no file is. ModelError: truncated, or of another editor."""
+    if not path.exists():
+        return None
+    wanted = {f"{group}/{name}": p for group in ("now", "best", "first", "second") for name, p in expected.items()}
+    tensors = load_parameters(path, wanted)
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        group, name = key.split("/", 1)
+        groups.setdefault(group, {})[name] = tensor.to(expected[name].device)
+    reports = [Report(**{**report, "scores": Scores(**report["scores"])}) for report in about["reports"]]
+    named = (groups["now"], groups["best"], groups["first"], groups["second"])
+    return State(about["step"], *named, about["sums"], reports)
+
+
+def add_to_index(root: Path, folders: Iterable[Path]) -> None:
+    """Note which cells the report of `root` is about; a cell that is run again under its protocol takes its place.
+
+    Cells of the same task on other data, another model or other languages leave: no table may mix them.
+    """
+    cells = {folder: read_json(folder / "cell.json") for folder in (*read_index(root), *folders)}
+    scopes = {cell["cell"]["task"]: _scope(cell) for cell in cells.values()}  # the last one's, which is new
+    kept = {
+        (cell["protocol"], *cell["cell"].values()): folder.name
+        for folder, cell in cells.items()
+        if _scope(cell) == scopes[cell["cell"]["task"]]
+    }
+    write_json(root / "index.json", list(kept.values()))
+
+
+def read_index(root: Path) -> list[Path]:
+    """The folders of the cells that the report of `root` is about, as far as they are there."""
+    index = root / "index.json"
+    names = read_json(index) if index.is_file() else []
+    return [root / name for name in names if is_done(root / name)]
+
+
+def _scope(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return cell["preset"]["name"], cell["data"], cell["model"], tuple(cell["languages"])
+
+
+def clean(folder: Path) -> None:
+    """Remove what an interrupted write has left; no other process writes into the folder of a cell."""
+    for leftover in folder.glob(".*"):
+        leftover.unlink()
+
+
 def digest(value: Any) -> str:
     """A short fingerprint of plain data."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(), digest_size=8).hexdigest()
 
 
 def code_digest() -> str:
-    """A short fingerprint of this package's sources."""
+    """A short fingerprint of the sources that a number depends on: not the report's, say, and presets are recorded."""
     root = Path(__file__).parent
-    return digest({str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in sorted(root.rglob("*.py"))})
+    sources = sorted(path for pattern in SOURCES for path in root.glob(pattern))
+    return digest({path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sources})
 
 
 def is_done(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Progress on a terminal: one bar per running cell, and a line as each one ends."""
+"""Progress on a terminal: a bar over the cells and one in each running cell, and a row of scores as a cell ends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from .experiments import Progress
+from .metrics import Scores
 
 
 class Watch:
     """A listener for run_grid; a context manager that owns the bars."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, cells: int) -> None:
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -24,11 +25,14 @@ class Watch:
             TextColumn("{task.fields[numbers]}"),
             console=console,
         )
+        self._all = self._bars.add_task("cells", total=cells, numbers="")
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
 
     def __enter__(self) -> Watch:
         self._bars.start()
+        header = f"{'acc, con, succ in percent':<40}{'en → all':^22} {'all → all':^22}"
+        self._bars.console.print(header, highlight=False)
         return self
 
     def __exit__(
@@ -38,17 +42,29 @@ class Watch:
 
     def __call__(self, said: Progress) -> None:
         now = time.monotonic()
+        if said.doing in ("done", "kept"):
+            task = self._tasks.pop(said.cell, None)
+            if task is not None:
+                self._bars.remove_task(task)
+            took = f"{now - self._started[said.cell]:6.0f} s" if said.doing == "done" else "  kept"
+            row = f"{said.cell:<40}{_row(said.scores)} {_row(said.all_scores)} {took}"
+            self._bars.console.print(row, highlight=False)
+            self._bars.advance(self._all)
+            return
         if said.cell not in self._tasks:
             self._tasks[said.cell] = self._bars.add_task(said.cell, numbers="")
             self._started[said.cell] = now
-        task = self._tasks[said.cell]
-        if said.doing == "done":
-            self._bars.remove_task(task)
-            self._bars.console.print(f"{said.cell}: done after {now - self._started[said.cell]:.0f} s")
-            return
         numbers = "" if said.loss is None else f"loss {said.loss:.3f}"
         if said.scores is not None:
             numbers += f"  acc {said.scores.acc:.2f} con {said.scores.con:.2f} succ {said.scores.succ:.2f}"
         self._bars.update(
-            task, description=f"{said.cell} {said.doing}", completed=said.done, total=said.total, numbers=numbers
+            self._tasks[said.cell],
+            description=f"{said.cell} {said.doing}",
+            completed=said.done,
+            total=said.total,
+            numbers=numbers,
         )
+
+
+def _row(scores: Scores | None) -> str:
+    return " " * 22 if scores is None else "".join(f"{100 * v:7.2f}" for v in scores.as_dict().values()) + " "

@@ -27,6 +27,7 @@ class Schedule:
     batch: int  # edits per optimiser step
     validate_every: int  # edits
     patience: int  # edits without a better succ after which training stops
+    checkpoint_every: int  # edits
     clip: float = 1.0  # largest norm of the editor's own gradient, and of its masks'
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
@@ -51,6 +52,19 @@ class Report:
         }
 
 
+@dataclass(frozen=True)
+class State:
+    """All that a training needs to go on after a step. Random draws belong to (seed, step) and need no state."""
+
+    step: int
+    parameters: dict[str, Tensor]
+    best: dict[str, Tensor]  # the parameters of the best validation
+    first: dict[str, Tensor]  # Adam's moments
+    second: dict[str, Tensor]
+    sums: dict[str, float]  # losses since the last validation
+    reports: list[Report]
+
+
 def train(
     editor: Editor,
     task: Task,
@@ -58,28 +72,37 @@ def train(
     schedule: Schedule,
     settings: Objective,
     seed: int,
-    on_report: Callable[[Report], None] = lambda report: None,
+    on_report: Callable[[list[Report]], None] = lambda reports: None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_checkpoint: Callable[[State], None] = lambda state: None,
+    state: State | None = None,
 ) -> list[Report]:
     """Train `editor.parameters` in place on all languages of `task`, and leave the best of the validations in them.
 
     Every step draws from its own generator and validation from others, so the validation interval changes no sample
-    (clause S7). UserError: a loss that is not finite.
+    (clause S7), and from a `state` on the training goes bit for bit as if it had never stopped.
+    UserError: a loss that is not finite.
     """
     optimiser = adam(editor)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 1 - 0.9 * step * schedule.batch / schedule.edits if schedule.decay else 1.0
-    )
-    reports: list[Report] = []
-    best = {name: p.detach().clone() for name, p in editor.parameters.items()}
-    sums: dict[str, float] = {}
+    if state is None:
+        state = State(0, {}, _copies(editor.parameters), {}, {}, {}, [])
+    assign(editor.parameters, state.parameters)
+    _restore(optimiser, editor.parameters, state)
+    best, sums, reports = state.best, dict(state.sums), list(state.reports)
+    rates = [group["lr"] for group in optimiser.param_groups]
     steps = schedule.edits // schedule.batch
-    for step in range(1, steps + 1):
+    for step in range(state.step + 1, steps + 1):
+        if (
+            reports
+            and (reports[-1].step - max(r.step for r in reports if r.best)) * schedule.batch >= schedule.patience
+        ):
+            break
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - 0.9 * (step - 1) / steps if schedule.decay else 1.0)
         triples = batch_of_triples(task, schedule.batch, seed, step)
         losses = train_step(editor, optimiser, triples, step_seed(seed, step), settings, schedule.clip)
         if not math.isfinite(losses["total"]):
             raise UserError(f"the training loss is {losses['total']} at step {step}; lower the learning rates")
-        scheduler.step()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value
         on_step(step, losses["total"])
@@ -92,10 +115,14 @@ def train(
             reports.append(Report(step, means, scores, improved, open_share(masks) if masks else None))
             sums = {}
             if improved:
-                best = {name: p.detach().clone() for name, p in editor.parameters.items()}
-            on_report(reports[-1])
-            if (step - max(r.step for r in reports if r.best)) * schedule.batch >= schedule.patience:
-                break
+                best = _copies(editor.parameters)
+            on_report(reports)
+        if step % (schedule.checkpoint_every // schedule.batch) == 0:
+            moments = [
+                {name: optimiser.state[p][key] for name, p in editor.parameters.items() if p in optimiser.state}
+                for key in ("exp_avg", "exp_avg_sq")
+            ]
+            on_checkpoint(State(step, editor.parameters, best, moments[0], moments[1], sums, reports))
     assign(editor.parameters, best)
     return reports
 
@@ -143,6 +170,16 @@ def assign(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in tensors.items()}
+
+
+def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: State) -> None:
+    for name, first in state.first.items():
+        moments = {"exp_avg": first.clone(), "exp_avg_sq": state.second[name].clone()}
+        optimiser.state[parameters[name]] = {"step": torch.tensor(float(state.step)), **moments}
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,13 @@ class Task(Protocol):
 
     @property
     def corpus(self) -> ParallelCorpus: ...
+
+    @property
+    def editable(self) -> frozenset[str] | None:
+        """D_edit: the ids of the examples that may be edited; None for all."""
+
+    def within(self, languages: Sequence[str]) -> Task:
+        """The part of the split in these languages."""
 
     def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
         """x_e with a desired prediction y_e."""

@@ -122,6 +122,10 @@ class FactTask:
     def corpus(self) -> ParallelCorpus:
         return ParallelCorpus.of(Example(_key(f), f.language, f"{_key(f)}/{f.language}") for f in self._inputs.values())
 
+    @property
+    def editable(self) -> None:
+        """Every fact may be edited."""
+
     @cached_property
     def _inputs(self) -> dict[tuple[str, str], Fact]:
         inputs: dict[tuple[str, str], Fact] = {}
