@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
-from lime_editing import experiments
+from lime_editing import grid
 from lime_editing.__main__ import main
 from lime_editing.backbone import load_tokenizer
 
@@ -21,7 +21,14 @@ Break = Callable[[Path, Path], list[str]]
 @pytest.fixture(autouse=True)
 def _no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bad input is found before anything is trained."""
-    monkeypatch.setattr(experiments, "run_grid", lambda *_: pytest.fail("the run started on bad input"))
+    monkeypatch.setattr(grid, "run_grid", lambda *_: pytest.fail("the run started on bad input"))
+
+
+def command(facts: Path, model: Path, results: Path) -> list[str]:
+    return [
+        *("reproduce", "--task", "facts", "--facts", str(facts), "--facts-model", str(model)),
+        *("--results", str(results / "results")),
+    ]
 
 
 def edit_line(path: Path, number: int, change: Callable[[str], str]) -> None:
@@ -104,14 +111,14 @@ def mask_in_a_template(facts: Path, _: Path) -> list[str]:
 def language_without_facts(facts: Path, _: Path) -> list[str]:
     for relation in ("P1", "P2"):
         (facts / "fr" / f"{relation}.jsonl").write_text("")
-    return ["no train facts", "'fr'", "leave it out"]
+    return ["no train items", "'fr'", "leave it out"]
 
 
 def language_without_test_facts(facts: Path, _: Path) -> list[str]:
     for relation in ("P1", "P2"):
         path = facts / "fr" / f"{relation}.jsonl"
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
-    return ["no validation facts", "'fr'"]
+    return ["no validation items", "'fr'"]
 
 
 def no_language_head(_: Path, model: Path) -> list[str]:
@@ -177,7 +184,7 @@ def test_bad_files_end_with_one_sentence(
     break_input: Break, facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = break_input(facts, model)
-    code = main(["reproduce", "--facts", str(facts), "--model", str(model), "--results", str(tmp_path / "results")])
+    code = main(command(facts, model, tmp_path))
     said = capsys.readouterr().err
     assert code == 2
     assert said.startswith("error: ")
@@ -190,12 +197,18 @@ OPTIONS = {
     "unknown-language": (["--languages", "en,xx"], ["'xx'", "de, en, fr"]),
     "no-english-to-edit-in": (["--languages", "de,fr"], ["'en'", "de, fr"]),
     "a-language-twice": (["--languages", "en,en,de"], ["distinct", "en,en,de"]),
-    "a-variant-twice": (["--variants", "en,en"], ["distinct", "en,en"]),
-    "no-variant": (["--variants", ""], ["distinct", "''"]),
-    "unknown-approach": (["--approaches", "mand"], ["'mand'", "mend"]),
-    "unknown-variant": (["--variants", "lame"], ["'lame'", "lime"]),
-    "no-such-model": (["--model", "no-such-folder"], ["no-such-folder"]),
+    "a-variant-twice": (["--variant", "en,en"], ["distinct", "en,en"]),
+    "no-variant": (["--variant", ""], ["distinct", "''"]),
+    "unknown-approach": (["--approach", "mand"], ["'mand'", "mend"]),
+    "unknown-variant": (["--variant", "lame"], ["'lame'", "lime"]),
+    "no-such-model": (["--facts-model", "no-such-folder"], ["no-such-folder"]),
     "no-such-facts": (["--facts", "no-such-folder"], ["no-such-folder"]),
+    "unknown-task": (["--task", "fact"], ["'fact'", "facts, nli"]),
+    "unknown-protocol": (["--protocol", "mine"], ["mine", "released"]),
+    "unknown-ruling": (["--kl-direction", "left"], ["left", "released"]),
+    "setting-without-value": (["--set", "mask_lr"], ["NAME=VALUE"]),
+    "unknown-setting": (["--set", "settings.mend.rate=1"], ["'rate'", "inner_lr"]),
+    "setting-of-another-kind": (["--set", "mask_lr=fast"], ["mask_lr", "fast"]),
     "no-seeds": (["--seeds", "0"], ["--seeds"]),
     "no-jobs": (["--jobs", "0"], ["--jobs"]),
     "no-such-device": (["--device", "toaster"], ["toaster"]),
@@ -211,7 +224,7 @@ def test_bad_options_end_with_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    argv = ["reproduce", "--facts", str(facts), "--model", str(model), "--results", str(tmp_path / "results"), *options]
+    argv = [*command(facts, model, tmp_path), *options]
     try:
         code = main(argv)
     except SystemExit as exit_:

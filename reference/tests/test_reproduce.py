@@ -6,26 +6,39 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lime_editing import config, experiments, store
+from lime_editing import config, experiments, grid, store
 from lime_editing.backbone import load, load_tokenizer
 from lime_editing.data import mlama
 from lime_editing.editing import Objective, make_editor
+from lime_editing.editors import knowledge_editor
+from lime_editing.errors import UserError
 from lime_editing.metrics import Scores
 from lime_editing.training import Schedule, train
 
-MINI = replace(
-    config.TINY,
+SCHEDULE = Schedule(edits=12, batch=2, validate_every=4, patience=12, checkpoint_every=2, decay=True)
+TINY = config.TINY.tasks["facts"]
+SETUP = replace(
+    TINY,
+    settings={**TINY.settings, "knowledge_editor": knowledge_editor.Settings(lr=1e-3, lstm=4, hidden=4)},
     edited_layers=2,
-    all_languages=Schedule(edits=12, batch=2, validate_every=4, patience=12, decay=True),
-    english_only=Schedule(edits=12, batch=2, validate_every=4, patience=12, decay=True),
-    evaluation=config.Evaluation(n_update=2, n_retain=2, validation_edits=6, test_edits=9),
+    all_languages=SCHEDULE,
+    english_only=SCHEDULE,
+    validation=config.Evaluation(n_update=2, n_retain=2, edits=6),
+    test=config.Evaluation(n_update=2, n_retain=2, edits=9),
 )
+MINI = replace(config.TINY, tasks={"facts": SETUP, "nli": SETUP})
 CELL = experiments.Cell("facts", "mend", "lime", 0)
+
+
+def changed(**values: object) -> config.Preset:
+    return replace(MINI, tasks={"facts": replace(SETUP, **values), "nli": SETUP})
+
 
 SCRIPT = """
 import sys
@@ -37,13 +50,27 @@ print(run(sys.argv[2], sys.argv[3], Path(sys.argv[4])))
 """
 
 
+def prepared(
+    facts: Path,
+    model: Path,
+    preset: config.Preset = MINI,
+    languages: tuple[str, ...] | None = None,
+    cell: experiments.Cell = CELL,
+    rulings: config.Rulings = config.Rulings(),  # noqa: B008  # frozen
+) -> experiments.Experiment:
+    sources = experiments.Sources(str(facts), str(model), languages)
+    return experiments.prepare(cell.task, [cell], preset, rulings, sources)
+
+
 def run(
-    facts: Path, model: Path, results: Path, preset: config.Preset = MINI, listen: experiments.Listener = lambda _: None
+    facts: Path,
+    model: Path,
+    results: Path,
+    cell: experiments.Cell = CELL,
+    listen: experiments.Listener = lambda _: None,
 ) -> Path:
     """One cell in this process."""
-    sources = experiments.Sources(str(facts), str(model), None)
-    record = experiments.prepare([CELL], preset, sources)
-    return experiments.run_cell(CELL, preset, sources, record, results, listen)
+    return experiments.run_cell(cell, prepared(facts, model, cell=cell), results, listen)
 
 
 def run_elsewhere(facts: Path, model: Path, results: Path, hash_seed: str) -> Path:
@@ -70,17 +97,17 @@ def test_a_finished_cell_is_left_alone(facts: Path, model: Path, tmp_path: Path)
 
 
 def test_what_changes_a_number_changes_the_folder(facts: Path, model: Path, tmp_path: Path) -> None:
-    def prepared(preset: config.Preset, languages: tuple[str, ...] | None) -> Path:
-        record = experiments.prepare([CELL], preset, experiments.Sources(str(facts), str(model), languages))
-        return experiments.cell_folder(CELL, record, tmp_path)
+    def folder(preset: config.Preset = MINI, languages: tuple[str, ...] | None = None, protocol: str = "paper") -> Path:
+        experiment = prepared(facts, model, preset, languages, rulings=config.PROTOCOLS[protocol])
+        return experiments.cell_folder(CELL, experiment, tmp_path)
 
-    folders = [prepared(MINI, None), prepared(replace(MINI, mask_lr=0.5), None), prepared(MINI, ("en", "de"))]
+    folders = [folder(), folder(changed(mask_lr=0.5)), folder(languages=("en", "de")), folder(protocol="released")]
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"Lagu"', '"Lagos"'))
-    folders.append(prepared(MINI, None))
+    folders.append(folder())
     config_file = model / "config.json"
     config_file.write_text(config_file.read_text().replace('"gelu"', '"relu"'))
-    folders.append(prepared(MINI, None))
+    folders.append(folder())
     assert len(set(folders)) == len(folders)
 
 
@@ -101,11 +128,13 @@ def test_the_record_says_what_the_number_depends_on(facts: Path, model: Path, tm
     assert about["cell"]["seed"] == 0
     assert about["rulings"] == {
         "kl_direction": "paper",
-        "penalty": "mean",
+        "penalty": "sum",
         "mask_scale": "none",
         "subject": "parallel",
         "con_positions": "mask",
+        "knowledge_editor_condition": "input+label",
     }
+    assert about["protocol"] == "paper"
     assert {"data", "model", "code", "preset", "languages"} <= about.keys()
 
 
@@ -114,8 +143,8 @@ def test_the_validation_interval_changes_no_training_step(facts: Path, model: Pa
     task = mlama.tasks(read, load_tokenizer(model))["train"]
     losses = []
     for every in (2, 6):
-        schedule = Schedule(edits=12, batch=2, validate_every=every, patience=99, decay=True)
-        editor = make_editor("mend", load(model, 2), read.languages, "language", 0, MINI.settings["mend"])
+        schedule = replace(SCHEDULE, validate_every=every, patience=99)
+        editor = make_editor("mend", load(model, 2), read.languages, "language", 0, SETUP.settings["mend"])
         said: list[float] = []
         succ = iter(range(99))
         train(
@@ -134,7 +163,7 @@ def test_the_validation_interval_changes_no_training_step(facts: Path, model: Pa
 def test_training_stops_when_patience_ends_and_keeps_the_best(facts: Path, model: Path) -> None:
     read = mlama.read(facts)
     task = mlama.tasks(read, load_tokenizer(model))["train"]
-    editor = make_editor("mend", load(model, 2), read.languages, settings=MINI.settings["mend"])
+    editor = make_editor("mend", load(model, 2), read.languages, settings=SETUP.settings["mend"])
     name = "mend.log_inner_lr"
     seen: list[list[float]] = []
     succ = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
@@ -143,35 +172,143 @@ def test_training_stops_when_patience_ends_and_keeps_the_best(facts: Path, model
         seen.append(editor.parameters[name].tolist())
         return Scores(0, 0, next(succ))
 
-    schedule = Schedule(edits=12, batch=2, validate_every=2, patience=4)
+    schedule = replace(SCHEDULE, validate_every=2, patience=4, decay=False)
     reports = train(editor, task, validate, schedule, Objective(), 0)
     assert [report.scores.succ for report in reports] == [0.1, 0.5, 0.4, 0.3]
     assert editor.parameters[name].tolist() == seen[1]
 
 
 def test_a_failing_cell_ends_the_grid_with_its_reason(facts: Path, model: Path, tmp_path: Path) -> None:
-    sources = experiments.Sources(str(facts), str(model), None)
-    record = experiments.prepare([CELL], MINI, sources)
-    bad = replace(MINI, edited_layers=9)
-    with pytest.raises(experiments.UserError, match="cannot edit the last 9 layers"):
-        experiments.run_grid([CELL], bad, sources, record, tmp_path, 1, lambda _: None)
+    bad = replace(prepared(facts, model), setup=changed(edited_layers=9).tasks["facts"])
+    with pytest.raises(UserError, match="cannot edit the last 9 layers"):
+        grid.run_grid([CELL], {"facts": bad}, tmp_path, 1, lambda _: None)
 
 
 def test_results_below_a_file_end_the_grid_with_its_name(facts: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    sources = experiments.Sources(str(facts), str(model), None)
-    record = experiments.prepare([CELL], MINI, sources)
-    with pytest.raises(experiments.UserError, match=r"Not a directory.*file"):
-        experiments.run_grid([CELL], MINI, sources, record, tmp_path / "file", 1, lambda _: None)
+    with pytest.raises(UserError, match=r"Not a directory.*file"):
+        grid.run_grid([CELL], {"facts": prepared(facts, model)}, tmp_path / "file", 1, lambda _: None)
 
 
 def test_the_grid_runs_cells_side_by_side_and_keeps_their_order(facts: Path, model: Path, tmp_path: Path) -> None:
-    cells = experiments.grid(("mend",), ("en", "all"), (0,))
+    cells = experiments.grid(("facts",), ("mend",), ("en", "all"), (0,))
     said: list[experiments.Progress] = []
-    sources = experiments.Sources(str(facts), str(model), None)
-    record = experiments.prepare(cells, MINI, sources)
-    folders = experiments.run_grid(cells, MINI, sources, record, tmp_path, 2, said.append)
+    folders = grid.run_grid(cells, {"facts": prepared(facts, model)}, tmp_path, 2, said.append)
     assert list(folders) == cells
     assert {p.cell for p in said if p.doing == "done"} == {cell.name for cell in cells}
     for folder in folders.values():
         assert set(store.read_rows(folder / "rows.parquet")) == {"en → all", "all → all"}
+    said.clear()
+    grid.run_grid(cells, {"facts": prepared(facts, model)}, tmp_path, 2, said.append)
+    assert [p.doing for p in said] == ["kept"] * len(cells)
+
+
+class Killed(Exception):
+    """Stands for a process that is gone."""
+
+
+@pytest.mark.parametrize("approach", ["mend", "editable_training", "knowledge_editor"])
+@pytest.mark.parametrize("after", [1, 3, 4, 6])
+def test_an_interrupted_cell_ends_as_if_it_had_not_been(
+    approach: str, after: int, facts: Path, model: Path, tmp_path: Path
+) -> None:
+    cell = experiments.Cell("facts", approach, "lime", 0)
+    whole = run(facts, model, tmp_path / "whole", cell)
+
+    def die(progress: experiments.Progress) -> None:
+        # A step is heard of before its checkpoint, so the last one is always lost.
+        if progress.doing == "train" and progress.done == after * SCHEDULE.batch:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(facts, model, tmp_path / "cut", cell, die)
+    steps: list[int] = []
+    cut = run(facts, model, tmp_path / "cut", cell, lambda p: steps.append(p.done) if p.doing == "train" else None)
+    assert steps[0] == after * SCHEDULE.batch
+    assert {path.name for path in cut.iterdir()} == {path.name for path in whole.iterdir()}
+    for path in whole.iterdir():
+        assert (cut / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_an_interrupted_write_left_is_removed(facts: Path, model: Path, tmp_path: Path) -> None:
+    folder = experiments.cell_folder(CELL, prepared(facts, model), tmp_path)
+    folder.mkdir()
+    (folder / ".metrics.json.123").write_text("{")
+    assert not [path for path in run(facts, model, tmp_path).iterdir() if path.name.startswith(".")]
+
+
+def test_the_grid_of_the_paper_has_ten_cells_per_task_and_six_of_control() -> None:
+    def trained(*variants: experiments.Variant) -> list[experiments.Cell]:
+        cells = experiments.grid(experiments.TASKS, experiments.APPROACHES, variants, range(1))
+        return [cell for cell in cells if cell.approach != "unedited"]
+
+    assert len(trained("en", "all", "lime")) == 20
+    assert len(trained("en", "all", "lime", "shared")) == 26
+    assert len({cell.name for cell in trained("en", "all", "lime", "shared")}) == 26
+
+
+def test_more_seeds_repeat_what_is_trained_and_nothing_else() -> None:
+    cells = experiments.grid(("facts",), experiments.APPROACHES, ("en", "all", "lime"), range(3))
+    assert len(cells) == 2 + 9 * 3
+    assert {cell.seed for cell in cells if cell.variant is None} == {0}
+
+
+def test_the_papers_preset_has_the_papers_numbers() -> None:
+    """Clause R1, value by value."""
+    assert config.PAPER.seeds == 3
+    for setup in config.PAPER.tasks.values():
+        settings = setup.settings
+        assert (settings["finetuning"].lr, settings["finetuning"].steps) == (5e-6, 100)
+        assert settings["editable_training"].lr == settings["knowledge_editor"].lr == 5e-5
+        assert settings["mend"].lr == 1e-6
+        assert settings["mend"].inner_lr == settings["editable_training"].inner_lr == 1e-4
+        assert (setup.lambda_rel, setup.lambda_loc, setup.lambda_mask["sum"], setup.mask_lr) == (0.1, 1.0, 1.0, 1e-3)
+        assert setup.edited_layers == 3
+        for schedule, every, patience in (
+            (setup.all_languages, 100_000, 200_000),
+            (setup.english_only, 20_000, 40_000),
+        ):
+            assert (schedule.edits, schedule.validate_every, schedule.patience) == (500_000, every, patience)
+
+
+def test_the_released_protocol_turns_every_ruling() -> None:
+    paper, released = (vars_of(config.PROTOCOLS[name]) for name in ("paper", "released"))
+    assert all(paper[name] != released[name] for name in paper)
+
+
+def vars_of(rulings: config.Rulings) -> dict[str, object]:
+    return {name: getattr(rulings, name) for name in rulings.__slots__}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "read"),
+    [
+        ("settings.mend.lr", "0.5", lambda setup: setup.settings["mend"].lr),
+        ("mask_lr", "1", lambda setup: setup.mask_lr),
+        ("lambda_mask.sum", "1e-3", lambda setup: setup.lambda_mask["sum"]),
+        ("all_languages.edits", "32", lambda setup: setup.all_languages.edits),
+        ("test.edits", "null", lambda setup: setup.test.edits or "null"),
+    ],
+)
+def test_a_value_of_a_setup_is_set_by_its_path(path: str, text: str, read: Callable[[config.Setup], object]) -> None:
+    if text == "null":
+        with pytest.raises(UserError, match="expected a value like 9"):
+            config.override(SETUP, path, text)
+    else:
+        assert read(config.override(SETUP, path, text)) == float(text)
+        assert read(SETUP) != float(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        ("settings.mand.lr", "1", "mand.*finetuning"),
+        ("settings.mend", "1", "more than one value"),
+        ("mask_lr.x", "1", "one value"),
+        ("mask_lr", "fast", "fast"),
+        ("nothing", "1", "nothing"),
+    ],
+)
+def test_a_wrong_path_or_value_is_named(path: str, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        config.override(SETUP, path, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -10,27 +11,39 @@ from lime_editing.experiments import Progress
 from lime_editing.metrics import Scores
 from lime_editing.terminal import Watch
 
+DONE = Progress("facts-mend-all-seed0", "done", 1, 1, None, Scores(0.5, 0.75, 0.6), Scores(0.25, 1.0, 0.4))
+ROW = ["facts-mend-all-seed0", "50.00", "75.00", "60.00", "25.00", "100.00", "40.00", "0", "s"]
 
-def test_a_bar_shows_loss_and_scores_and_an_ended_cell_leaves_a_line() -> None:
+
+def test_a_bar_shows_loss_and_scores_and_an_ended_cell_leaves_a_row() -> None:
     out = io.StringIO()
-    with Watch(Console(file=out, width=150, force_terminal=True, color_system=None)) as watch:
+    with Watch(Console(file=out, width=150, force_terminal=True, color_system=None), 2) as watch:
         watch(Progress("facts-mend-all-seed0", "train", 16, 320, 0.731))
         watch(Progress("facts-mend-all-seed0", "train", 160, 320, 0.25, Scores(0.5, 0.75, 0.6)))
         watch(Progress("facts-mend-all-seed0", "test en → all", 3, 9))
         watch(Progress("facts-mend-en-seed0", "train", 16, 320, 0.5))
-        watch(Progress("facts-mend-all-seed0", "done", 1, 1))
+        watch(DONE)
     said = out.getvalue()
     assert "facts-mend-en-seed0 train" in said
     assert "loss 0.500" in said
-    assert "facts-mend-all-seed0: done after 0 s" in said
+    assert "1/2" in said
+    assert " ".join(ROW[1:]) in " ".join(said.split())
 
 
-def test_a_log_file_gets_one_line_per_cell() -> None:
+def test_a_log_file_gets_one_row_per_cell() -> None:
     out = io.StringIO()
-    with Watch(Console(file=out, width=150)) as watch:
+    with Watch(Console(file=out, width=150), 1) as watch:
         for done in range(16, 320, 16):
             watch(Progress("facts-mend-all-seed0", "train", done, 320, 0.5))
-        watch(Progress("facts-mend-all-seed0", "done", 1, 1))
-    assert [line.strip() for line in out.getvalue().splitlines() if line.strip()] == [
-        "facts-mend-all-seed0: done after 0 s"
-    ]
+        watch(DONE)
+    header, row, *rest = [line.split() for line in out.getvalue().splitlines() if line.strip()]
+    assert header[-6:] == ["en", "→", "all", "all", "→", "all"]
+    assert row == ROW
+    assert not rest or rest[0][0] == "cells"
+
+
+def test_a_cell_that_was_kept_says_so() -> None:
+    out = io.StringIO()
+    with Watch(Console(file=out, width=150), 1) as watch:
+        watch(replace(DONE, doing="kept"))
+    assert "kept" in out.getvalue()
