@@ -160,13 +160,13 @@ def draw_distribution(data: Mapping[str, Any], title: str) -> Figure:
     """Per approach and training a box over languages, and every language as a labelled point."""
     families, groups = installed(FAMILIES), data["groups"]
     with mpl.rc_context(_style(families)):
-        figure = Figure(figsize=(1.5 + 1.25 * len(groups), 5.2), layout="constrained")
+        figure = Figure(figsize=(1.5 + 1.15 * len(groups), 7), layout="constrained")
         ax = figure.add_subplot()
         values = [[100 * s["succ"] for s in group["languages"].values()] for group in groups]
         low, high = min(map(min, values)), max(map(max, values))
         # As much height as the most crowded labels need.
         span = max(high - low, 5.0) * 1.1
-        gap = span / 34
+        gap = span / 56
         for i, (group, points) in enumerate(zip(groups, values, strict=True)):
             colour = COLOURS.get(group["variant"], "#000000")
             box = ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True)
@@ -202,10 +202,14 @@ def draw_similarity(data: Mapping[str, Any], title: str) -> Figure:
         figure = Figure(figsize=(side + 0.6, side), layout="constrained")
         ax = figure.add_subplot()
         lowest = min(0.0, float(matrix.min()))
-        mesh = ax.pcolormesh(matrix, cmap="cividis", vmin=lowest, vmax=1, edgecolors="white", lw=0.3)
+        mesh = ax.pcolormesh(
+            matrix, cmap=mpl.colormaps["cividis"].resampled(40), vmin=lowest, vmax=1, edgecolors="white", lw=0.3
+        )
         threshold = lowest * 0.45 + 0.55
         for (i, j), value in np.ndenumerate(matrix):
-            text = "1" if value > 0.995 else f"{value:.2f}".replace("0.", ".").replace("-", "−")
+            text = (
+                "1" if value > 0.995 else f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".").replace("-", "−")
+            )
             ax.text(
                 j + 0.5,
                 i + 0.5,

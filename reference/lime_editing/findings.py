@@ -20,6 +20,18 @@ COMPARISONS: Sequence[tuple[str, str, str]] = (
     ("lime", "shared", "LiME against one shared mask"),
 )
 
+#: What is judged, in the order of the page; the paper's claims, and one about our control.
+CLAIMS = (
+    UNDERFITS := "Finetuning underfits across languages",
+    LOWEST := "Finetuning has the lowest acc",
+    PARTIAL := "Training on English alone transfers in part",
+    PARALLEL := "Training on parallel sentences transfers",
+    LIME := "LiME improves its base editor",
+    CONTROL := "LiME improves on one shared mask (our control)",
+    NARROWS := "Training on all languages narrows the spread over languages",
+    LIME_NARROWS := "LiME narrows the spread over languages",
+)
+
 #: On NLI, MEND has to gain this much succ from parallel training before the page takes it for more than plumbing.
 PIPELINE_CHECK = 0.05
 
@@ -69,9 +81,8 @@ def verdict(intervals: Sequence[Interval]) -> Verdict:
 
 
 def points(i: Interval) -> str:
-    """+1.2 points [0.3, 2.1], of fractions."""
-    low, high = (f"{100 * v:.1f}".replace("-", "−") for v in (i.low, i.high))
-    return f"{100 * i.value:+.1f} points [{low}, {high}]".replace("-", "−")
+    """+1.23 points [0.34, 2.12], of fractions."""
+    return f"{100 * i.value:+.2f} points [{100 * i.low:.2f}, {100 * i.high:.2f}]".replace("-", "−")
 
 
 def judge(section: Section) -> Judgement:
@@ -87,11 +98,11 @@ def judge(section: Section) -> Judgement:
     findings = (
         *_underfits(section, statistics[EN]),
         *_transfers_partially(section),
-        *_found(differences, EN, ("all", "en"), "Training on parallel sentences transfers"),
-        *_found(differences, ALL, ("lime", "all"), "LiME improves its base editor"),
-        *_found(differences, ALL, ("lime", "shared"), "LiME improves on one shared mask (our control)"),
-        *_narrows(section, EN, ("all", "en"), "Training on all languages narrows the spread over languages"),
-        *_narrows(section, ALL, ("lime", "all"), "LiME narrows the spread over languages"),
+        *_found(differences, EN, ("all", "en"), PARALLEL),
+        *_found(differences, ALL, ("lime", "all"), LIME),
+        *_found(differences, ALL, ("lime", "shared"), CONTROL),
+        *_narrows(section, EN, ("all", "en"), NARROWS),
+        *_narrows(section, ALL, ("lime", "all"), LIME_NARROWS),
     )
     gain = [d.interval for d in differences if (d.approach, d.ours, d.evaluation) == ("mend", "all", EN)]
     weak = not gain or gain[0].value < PIPELINE_CHECK or verdict(gain) != "holds"
@@ -179,7 +190,7 @@ def _found(differences: Sequence[Difference], evaluation: str, pair: tuple[str, 
 
 def _sentence(d: Difference, what: str) -> str:
     runs = "one seed, so the interval is over edits alone" if d.seeds == 1 else f"{d.seeds} seeds"
-    return f"{what[0].upper()}{what[1:]}: succ {points(d.interval)} ({d.evaluation}; {runs})."
+    return f"{what}: succ {points(d.interval)} ({d.evaluation}; {runs})."
 
 
 def _underfits(section: Section, totals: Statistics) -> list[Finding]:
@@ -192,15 +203,15 @@ def _underfits(section: Section, totals: Statistics) -> list[Finding]:
         own, other = (f"{100 * v:.1f}%" for v in means[0])
         gap = interval(means[:, 0] - means[:, 1])
         sentence = f"acc is {own} in the edit's own language and {other} in the others: {points(gap)} ({EN})."
-        result.append(Finding("Finetuning underfits across languages", key[0], verdict([gap]), sentence, (gap,)))
+        result.append(Finding(UNDERFITS, key[0], verdict([gap]), sentence, (gap,)))
     editors = {k: _mean(totals, k, sorted(totals[k]))[0].mean(0)[0] for k in totals if k[1] in ("en", "all")}
     if key in totals and editors:
         lowest = min(editors, key=lambda k: editors[k])
         above = _difference(totals, lowest, key, _acc)
         assert above is not None
         name = f"{APPROACHES[lowest[0]]} trained on {'English' if lowest[1] == 'en' else 'all languages'}"
-        sentence = f"The lowest acc of an editor, {name}, minus that of Finetuning: {points(above)} ({EN})."
-        result.append(Finding("Finetuning has the lowest acc", key[0], verdict([above]), sentence, (above,)))
+        sentence = f"the lowest acc of an editor, that of {name}, minus Finetuning's: {points(above)} ({EN})."
+        result.append(Finding(LOWEST, key[0], verdict([above]), sentence, (above,)))
     return result
 
 
@@ -216,11 +227,10 @@ def _transfers_partially(section: Section) -> list[Finding]:
         means = _mean(runs, key, sorted(runs[key])).mean(1)
         below = interval(means[:, 0] - means[:, 1])
         sentence = (
-            f"acc is {100 * means[0, 0]:.1f}% on English inputs and {100 * means[0, 1]:.1f}% on others: the others are "
-            f"{points(above)} from no edit, and English is {points(below)} from the others ({EN})."
+            f"acc is {100 * means[0, 0]:.1f}% on English inputs and {100 * means[0, 1]:.1f}% on others. Others against "
+            f"no edit: {points(above)}; English against others: {points(below)} ({EN})."
         )
-        claim = "Training on English alone transfers in part"
-        result.append(Finding(claim, approach, verdict([above, below]), sentence, (above, below)))
+        result.append(Finding(PARTIAL, approach, verdict([above, below]), sentence, (above, below)))
     return result
 
 
@@ -238,8 +248,8 @@ def _narrows(section: Section, evaluation: str, pair: tuple[str, str], claim: st
         narrow, wide = (measure(_mean(runs, key, seeds)) for key in keys)
         fall = interval(centred(wide - narrow))
         sentence = (
-            f"The standard deviation of succ over languages goes from {100 * wide[0]:.1f} to {100 * narrow[0]:.1f} "
-            f"points, a fall of {points(fall).lstrip('+')} ({arrow})."
+            f"the standard deviation of succ over languages goes from {100 * wide[0]:.2f} to {100 * narrow[0]:.2f}; "
+            f"fall: {points(fall)} ({arrow})."
         )
         result.append(Finding(claim, approach, verdict([fall]), sentence, (fall,)))
     return result

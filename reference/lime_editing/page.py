@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from .bootstrap import RESAMPLES
-from .findings import PIPELINE_CHECK, Finding, Judgement
-from .runs import ALL, APPROACHES, EN, TASKS, Section
+from .findings import CLAIMS, PIPELINE_CHECK, Finding, Judgement, points
+from .runs import ALL, APPROACHES, EN, Section
 from .tables import LAYOUT, METRICS, NOT_COMPARABLE, caption, differences, reference, rows
 
 MARKS: Mapping[str, str] = {"holds": "holds", "does not hold": "fails", "not shown here: interval includes 0": "open"}
@@ -22,7 +22,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5;
   font: 16px/1.5 system-ui, "Noto Sans", "DejaVu Sans", sans-serif; }
-main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
+main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .75rem; }
 h2 { font-size: 1.35rem; margin: 3rem 0 .75rem; padding-top: .75rem; border-top: 2px solid var(--line); }
 h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
@@ -39,8 +39,10 @@ tbody tr:last-child > * { border-bottom: 0; }
 thead th { background: var(--panel); font-weight: 600; }
 th[scope=row] { font-weight: 500; }
 td.n, th.n { text-align: right; }
+th[scope=colgroup] { text-align: center; }
 td.printed, th.printed { background: var(--panel); }
 .grey td.printed, .grey th.printed { color: var(--soft); font-style: italic; }
+th.claim { white-space: normal; min-width: 9rem; max-width: 14rem; vertical-align: top; }
 td.wide { white-space: normal; min-width: 20rem; max-width: 40rem; }
 figure { margin: .5rem 0; }
 figure .box { background: #fff; padding: .5rem; }
@@ -87,8 +89,10 @@ def page(
         '<h2 id="findings">Which of the paper\'s findings hold here</h2>',
         "<p>Computed from the stored cells by fixed rules: a finding <em>holds</em> where its whole 95% interval is "
         "above 0, it <em>does not hold</em> where the interval is below 0, and else nothing is shown. Each interval "
-        "stands for itself; with so many, about one in forty without a real difference ends up above 0.</p>",
-        *(_findings(section, judgement) for section, judgement in zip(sections, judgements, strict=True)),
+        "stands for itself; with so many, about one in forty without a real difference ends up above 0. Where a "
+        "finding rests on two intervals, the weaker is shown. In points; each section has its findings in words.</p>",
+        *map(_check, sections, judgements),
+        _overview(sections, judgements),
         '<h2 id="run">What was run</h2>',
         _what_was_run(sections),
         *(
@@ -126,8 +130,8 @@ def commands(section: Section, root: Path, languages: bool) -> tuple[str, str]:
 def _warning(sections: Sequence[Section]) -> str:
     sizes = sorted({f"{section.scope['parameters'] / 1e6:.1f}" for section in sections})
     return (
-        f"The raw models here have {' or '.join(sizes)} million parameters and were trained for this data; the paper "
-        "edits mBERT on mLAMA and XNLI. Where printed numbers stand beside ours, they come from "
+        f"The raw models here have {' or '.join(sizes)} million parameters; the paper edits mBERT on mLAMA and XNLI. "
+        "Where printed numbers stand beside ours, they come from "
         f"{NOT_COMPARABLE}: compare directions, not sizes."
     )
 
@@ -139,32 +143,67 @@ def _contents(sections: Sequence[Section]) -> str:
     return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
 
+def _check(section: Section, judgement: Judgement) -> str:
+    """What has to be known before a section's findings are read."""
+    if not judgement.pipeline_check:
+        return ""
+    return (
+        f'<p class="warning"><strong>{escape(section.title)}: at this scale a pipeline check.</strong> From English, '
+        f"MEND does not gain {100 * PIPELINE_CHECK:.0f} points of succ by training on all languages with an interval "
+        "that excludes 0. So these cells show that the pipeline runs, and nothing about the paper's claims.</p>"
+    )
+
+
+def _overview(sections: Sequence[Section], judgements: Sequence[Judgement]) -> str:
+    """One line for each claim and approach, one column for each section."""
+    found = [{(f.claim, f.approach): f for f in judgement.findings} for judgement in judgements]
+    # A claim's place is that among all of them, wherever it could be judged.
+    claims = sorted({key for by in found for key in by}, key=lambda key: (CLAIMS.index(key[0]), _place(key[1])))
+    if not claims:
+        return "<p>Too few cells to judge any of them.</p>"
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("", "", *(s.title for s in sections)))
+    lines, last = [], ""
+    for claim, approach in claims:
+        cells = "".join(f"<td>{_short(by.get((claim, approach)))}</td>" for by in found)
+        span = sum(other == claim for other, _ in claims)
+        first = f'<th scope="rowgroup" rowspan="{span}" class="claim">{escape(claim)}</th>' if claim != last else ""
+        lines.append(f'<tr>{first}<th scope="row">{escape(APPROACHES[approach])}</th>{cells}</tr>')
+        last = claim
+    body = "".join(lines)
+    return f'<div class="box"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _place(approach: str) -> int:
+    return list(APPROACHES).index(approach)
+
+
+def _short(finding: Finding | None) -> str:
+    if finding is None:
+        return ""
+    weakest = min(finding.intervals, key=lambda i: i.low)
+    numbers = points(weakest).replace(" points", "")
+    verdict = finding.verdict.split(":")[0]
+    return f'<span class="mark {MARKS[finding.verdict]}">{escape(verdict)}</span><br>{escape(numbers)}'
+
+
 def _findings(section: Section, judgement: Judgement) -> str:
-    claims = dict.fromkeys(finding.claim for finding in judgement.findings)
+    """The findings of a section in words."""
     items = []
-    for claim in claims:
+    for claim in dict.fromkeys(finding.claim for finding in judgement.findings):
         found = [finding for finding in judgement.findings if finding.claim == claim]
         items.append(f"<li><strong>{escape(claim)}.</strong><ul>{''.join(map(_finding, found))}</ul></li>")
-    check = ""
-    if judgement.pipeline_check:
-        check = (
-            '<p class="warning"><strong>NLI at this scale is a pipeline check.</strong> From English, MEND does not '
-            f"gain {100 * PIPELINE_CHECK:.0f} points of succ by training on all languages with an interval that "
-            "excludes 0, so these cells show that the pipeline runs, and nothing about the paper's claims.</p>"
-        )
     if section.seeds == 1:
-        check += '<p class="note">One seed: the intervals are over edits alone and know nothing of the training.</p>'
+        seeds = "One seed: the intervals are over edits alone and know nothing of how training varies."
     else:
-        check += (
-            f'<p class="note">{section.seeds} seeds: resampling so few says only roughly how much training varies.</p>'
-        )
+        seeds = f"{section.seeds} seeds: resampling so few says only roughly how much training varies."
     body = f'<ul class="findings">{"".join(items)}</ul>' if items else "<p>Too few cells to judge any of them.</p>"
-    return f"<h3>{escape(section.title)}</h3>{check}{body}"
+    return f'<h3>Findings in words</h3><p class="note">{seeds}</p>{body}'
 
 
 def _finding(finding: Finding) -> str:
     mark = f'<span class="mark {MARKS[finding.verdict]}">{escape(finding.verdict)}</span>'
-    return f"<li>{mark} {escape(APPROACHES[finding.approach])}: {escape(finding.sentence)}</li>"
+    sentence = finding.sentence.replace(" → ", "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}")
+    return f"<li>{mark} {escape(APPROACHES[finding.approach])}: {escape(sentence)}</li>"
 
 
 def _what_was_run(sections: Sequence[Section]) -> str:
@@ -175,7 +214,6 @@ def _what_was_run(sections: Sequence[Section]) -> str:
         return ", ".join(sorted({str(value) for value in values}))
 
     body = [
-        ["Task", *(TASKS.get(s.task, s.task) for s in sections)],
         ["Cells", *(str(len(r)) for r in records)],
         ["Seeds", *(str(s.seeds) for s in sections)],
         ["Items", *(f"{s.scope['items']:,}" for s in sections)],
@@ -227,6 +265,7 @@ def _section(section: Section, judgement: Judgement, figures: Mapping[str, Path]
             "that the difference is not the luck of these edits and seeds.</p>",
             _table(head, body, text=2),
         ]
+    parts.append(_findings(section, judgement))
     for name, (title, meaning) in FIGURES.items():
         if name in figures:
             svg = inline(figures[name].read_text(encoding="utf-8"), f"{section.slug}-{name}-")
@@ -279,13 +318,13 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]], text: int, wrap: 
     """A table that scrolls within its own box; its first `text` columns are words, the others numbers."""
 
     def cell(tag: str, i: int, value: str) -> str:
-        kind = ' class="n"' if i >= text else ' class="wide"' if wrap and i and tag == "td" else ""
-        scope = ' scope="row"' if tag == "th" and i == 0 else ' scope="col"' if tag == "th" else ""
-        return f"<{tag}{scope}{kind}>{escape(value)}</{tag}>"
+        kind = ' class="n"' if i >= text else ' class="wide"' if wrap and i else ""
+        return f"<{tag}{kind}>{escape(value)}</{tag[:2]}>"
 
-    top = "".join(cell("th", i, value) for i, value in enumerate(head))
+    top = "".join(cell('th scope="col"', i, value) for i, value in enumerate(head))
     lines = (
-        "<tr>" + "".join(cell("td" if i else "th", i, value) for i, value in enumerate(line)) + "</tr>" for line in body
+        "<tr>" + "".join(cell("td" if i else 'th scope="row"', i, value) for i, value in enumerate(line)) + "</tr>"
+        for line in body
     )
     return f'<div class="box"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 

@@ -21,7 +21,7 @@ LAYOUT: Sequence[tuple[str, str, tuple[str, ...]]] = (
     ("table2", ALL, ("all", "lime", "shared")),
 )
 METRICS = ("acc", "con", "succ")
-NOT_COMPARABLE = "another model, data set and scale, so not comparable"
+NOT_COMPARABLE = "another model, other data or another scale, so not comparable"
 
 
 @dataclass(frozen=True, slots=True)
