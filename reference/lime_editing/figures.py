@@ -112,6 +112,7 @@ def similarity(section: Section, stored: Path) -> dict[str, Any] | None:
     width = parameters.shape[1]
     return {
         "cell": folder.name,
+        "seed": min(runs),
         "languages": languages,
         "parameters_per_language": width,
         "preferred": _preferred(width),

@@ -6,13 +6,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from statistics import fmean
 
 from .bootstrap import RESAMPLES
 from .findings import CLAIMS, PIPELINE_CHECK, Finding, Judgement, points
 from .runs import ALL, APPROACHES, EN, Section
-from .tables import LAYOUT, METRICS, NOT_COMPARABLE, caption, differences, reference, rows
+from .store import read_json
+from .tables import LAYOUT, METRICS, NOT_COMPARABLE, caption, differences, grid, reference
 
 MARKS: Mapping[str, str] = {"holds": "holds", "does not hold": "fails", "not shown here: interval includes 0": "open"}
+
+#: A run that chooses no languages has these many.
+FIXTURE_LANGUAGES = 15
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2328; --soft: #59636b; --line: #d5dadd; --paper: #fff; --panel: #f5f7f8;
@@ -109,7 +114,7 @@ def page(
     )
 
 
-def commands(section: Section, root: Path, languages: bool) -> tuple[str, str]:
+def commands(section: Section, root: Path) -> tuple[str, str]:
     """What trains and judges a section's cells again, and what only writes the report again."""
     scope = section.scope
     options = [f"--task {section.task}"]
@@ -122,9 +127,11 @@ def commands(section: Section, root: Path, languages: bool) -> tuple[str, str]:
     options.append(f"--seeds {section.seeds}")
     if any(training == "shared" for _, training in section.runs):
         options.append("--control")
-    if languages:
+    if len(scope["languages"]) < FIXTURE_LANGUAGES:
         options.append(f"--languages {','.join(scope['languages'])}")
-    return f"nox -s reproduce -- {' '.join(options)}", f"python -m lime_editing report --results {root}"
+    # A page may travel: it names no folder outside of the repository.
+    results = Path("results", root.name) if root.is_absolute() else root
+    return f"nox -s reproduce -- {' '.join(options)}", f"python -m lime_editing report --results {results.as_posix()}"
 
 
 def _warning(sections: Sequence[Section]) -> str:
@@ -243,14 +250,10 @@ def _section(section: Section, judgement: Judgement, figures: Mapping[str, Path]
         "parameters per matrix as one language's mask, without being specific to a language.",
     )
     for i, ((_, evaluation, trainings), meaning) in enumerate(zip(LAYOUT, meanings, strict=True)):
-        shown = rows(section, evaluation, trainings)
-        if not shown:
+        _, lines = grid(section, evaluation, trainings)
+        if not lines:
             parts.append(f'<p class="note">Table {i + 1} is left out: no cell was judged on {escape(evaluation)}.</p>')
             continue
-        lines = [
-            [*row.labels, *row.cells(), *([f"{v:.2f}" for v in row.printed] if row.printed else ["", "", ""])]
-            for row in shown
-        ]
         parts += [
             f"<h3>Table {i + 1}: {escape(evaluation)}</h3><p>{escape(meaning)}</p>",
             _scores(lines, grey=section.protocol != "released"),
@@ -269,16 +272,32 @@ def _section(section: Section, judgement: Judgement, figures: Mapping[str, Path]
     for name, (title, meaning) in FIGURES.items():
         if name in figures:
             svg = inline(figures[name].read_text(encoding="utf-8"), f"{section.slug}-{name}-")
-            about = f"<figcaption>{escape(meaning)} Also as PNG, and its numbers as JSON, in <code>figures/</code>."
+            more = _likeness(figures[name]) if name == "figure5" else ""
+            about = (
+                f"<figcaption>{escape(meaning + more)} Also as PNG, and its numbers as JSON, in <code>figures/</code>."
+            )
             parts.append(f'<h3>{escape(title)}</h3><figure>{about}</figcaption><div class="box">{svg}</div></figure>')
         else:
             parts.append(f'<p class="note">{escape(title)} is left out: {_why(name)}.</p>')
-    run, again = commands(section, root, languages=False)
+    run, again = commands(section, root)
     parts.append(
         f'<p class="how">All of this section again, from nothing: <code>{escape(run)}</code>. Its tables and figures '
         f"from the stored cells: <code>{escape(again)}</code>.</p>"
     )
     return "\n".join(parts)
+
+
+def _likeness(svg: Path) -> str:
+    """What Figure 5 shows, in two numbers: the mean cosine of two languages, everywhere and where one prefers."""
+    data = read_json(svg.with_suffix(".json"))
+    apart = [(i, j) for i in range(len(data["languages"])) for j in range(len(data["languages"])) if i != j]
+    if not apart:
+        return ""
+    over_all, preferred = (fmean(data[name][i][j] for i, j in apart) for name in ("cosine_over_all", "cosine"))
+    return (
+        f" Here two languages' masks have a mean cosine of {over_all:.2f} over all dimensions, and of {preferred:.2f} "
+        f"over the {data['preferred']} that the row's language prefers (seed {data['seed']})."
+    )
 
 
 def _why(figure: str) -> str:
