@@ -105,7 +105,8 @@ class PairTask:
 
     def gold(self, example: Example) -> int:
         """The gold label, as the model numbers it."""
-        return self.classes[self.rows[_row(example)]["label"]]
+        label: int = self.rows[_row(example)]["label"]
+        return self.classes[label]
 
     def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
         label = self.classes[int(rng.integers(len(self.classes)))] if self.wrong is None else self.gold(edit)
