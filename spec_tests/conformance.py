@@ -25,13 +25,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spec_tests.contract import CAPABILITIES, EDITORS, NAMES, NOT_JUDGED_YET, RULINGS
+from spec_tests.contract import CAPABILITIES, EDITORS, LEARNED, NAMES, NOT_JUDGED_YET, OF_EDITOR, RULINGS
 
 HERE = Path(__file__).parent
 #: The clause or clauses that a test checks: @clause("M1").
 clause = pytest.mark.clause
-#: Chapters and capabilities that a test needs beside the chapters of its clauses: @needs("E", "factored").
+#: Chapters, capabilities and editors that a test needs beside the chapters of its clauses: @needs("E", "finetuning").
 needs = pytest.mark.needs
+
+
+def each_of(*editors: str) -> pytest.MarkDecorator:
+    """The test runs once for each of these editors, in its argument `name`, and is claimed by those who have it."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in editors])
+
+
+every_editor = each_of(*EDITORS)
+every_learned = each_of(*LEARNED)
 
 CONFORMS, NONCONFORMING, NOT_JUDGED = 0, 1, 2
 #: Functions that a capability asks for beside its chapter.
@@ -91,13 +100,20 @@ class Implementation:
         ]
 
     def lacks(self, needed: Iterable[str]) -> list[str]:
-        """What it does not claim of some chapters and capabilities; all tests that need chapter E make a MEND."""
-        needed = list(needed)
-        missing = [name for name in needed if name not in self.claims]
-        return missing + (["mend"] if "E" in needed and "E" in self.claims and "mend" not in self.editors else [])
+        """What it does not claim of some chapters, capabilities and editors.
+
+        A test of chapter E that names no editor makes a MEND.
+        """
+        needed = dict.fromkeys(needed)
+        if "E" in needed and not needed.keys() & set(EDITORS):
+            needed["mend"] = None
+        missing = [name for name in needed if name not in EDITORS and name not in self.claims]
+        # Without chapter E there is nothing to say about its editors.
+        editors = () if "E" in missing else needed.keys() & set(EDITORS)
+        return missing + sorted(name for name in editors if name not in self.editors)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        owner = next((key for key, names in (NAMES | OPTIONAL).items() if name in names), None)
+        owner = next((key for key, names in (NAMES | OPTIONAL | OF_EDITOR).items() if name in names), None)
         if owner is None:
             raise AttributeError(f"{name!r} is no function of the contract")
         function = getattr(self.__dict__["target"], name, None)

@@ -21,7 +21,7 @@ from spec_tests.conformance import (
     load,
     table,
 )
-from spec_tests.contract import CAPABILITIES, NAMES
+from spec_tests.contract import CAPABILITIES, EDITORS, NAMES
 
 HERE = Path(__file__).parent
 IMPLEMENTATION = pytest.StashKey[Implementation]()
@@ -43,7 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "clause(*ids): the clauses of SPEC.md that the test checks")
-    config.addinivalue_line("markers", "needs(*names): chapters and capabilities needed beside those of the clauses")
+    config.addinivalue_line(
+        "markers", "needs(*names): chapters, capabilities and editors needed beside those of the clauses"
+    )
     if not config.getoption("--hypothesis-profile", default=None):
         hypothesis.settings.load_profile("ci")
     config.stash[RESULTS] = {}
@@ -122,7 +124,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
     needed = dict.fromkeys(name[0] for name in named)
     needed |= dict.fromkeys(name for mark in item.iter_markers("needs") for name in mark.args)
-    bad = set(needed) - set(NAMES) - set(CAPABILITIES)
+    bad = set(needed) - set(NAMES) - set(CAPABILITIES) - set(EDITORS)
     if bad:
         raise SuiteError(f"{item.name} needs {sorted(bad)}, which the contract lacks")
     unclaimed = item.config.stash[IMPLEMENTATION].lacks(needed)

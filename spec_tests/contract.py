@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 Role = Literal["update", "retain"]
 Masks = Literal["none", "language", "shared"]
 
-#: The functions of each chapter. E's `factors` belongs to the capability `factored`.
+#: The functions of each chapter. E has more that belong to one editor (OF_EDITOR) or to the capability `factored`.
 NAMES: dict[str, tuple[str, ...]] = {
     "T": ("parallel",),
     "M": ("succ", "hit", "metrics", "breakdown", "aggregate"),
@@ -40,7 +40,6 @@ NAMES: dict[str, tuple[str, ...]] = {
         "mask_parameters",
         "optimizer_groups",
         "capture",
-        "transform",
         "edit",
         "dense",
         "raw_logits",
@@ -57,8 +56,16 @@ CAPABILITIES: dict[str, str] = {
     "factored": "B4: an edit is held as factors of O(T·(n+m)); provides `factors`",
 }
 
-#: The editors of the paper. The tests know MEND so far.
+#: The editors of the paper; all but finetuning are learned. Chapter E is claimed for those in `EDITORS` alone.
 EDITORS = ("mend", "editable_training", "knowledge_editor", "finetuning")
+LEARNED = EDITORS[:3]
+
+#: Functions of chapter E that only one editor has.
+OF_EDITOR: dict[str, tuple[str, ...]] = {
+    "mend": ("transform",),
+    "editable_training": ("trained_weights",),
+    "knowledge_editor": ("gates",),
+}
 
 #: Rulings with named alternatives; the first is what SPEC.md requires. An implementation declares another one in
 #: `RULINGS`, is tested against it, and the table shows the declared deviation.
@@ -72,8 +79,8 @@ RULINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-#: Of these, the ones that no test is about yet: chapter D and the other editors are still to come.
-NOT_JUDGED_YET = frozenset({"subject", "knowledge_editor_condition"})
+#: Of these, the ones that no test is about yet: chapter D is still to come.
+NOT_JUDGED_YET = frozenset({"subject"})
 
 
 class Example(TypedDict):
@@ -144,6 +151,18 @@ class Losses(TypedDict):
     total: float
 
 
+class Gates(TypedDict):
+    """What conditions a matrix in KnowledgeEditor: ΔW = scale · (∇W ⊙ outer(*a) + outer(*b)).
+
+    `a` and `b` are each a vector over the outputs (m,) and one over the inputs (n,), one of which is a softmax vector.
+    ∇W is the sum of outer products of the masked factors.
+    """
+
+    scale: torch.Tensor
+    a: tuple[torch.Tensor, torch.Tensor]
+    b: tuple[torch.Tensor, torch.Tensor]
+
+
 class SelfDescription(Protocol):
     """What an implementation may say about itself; each attribute may be missing."""
 
@@ -151,7 +170,7 @@ class SelfDescription(Protocol):
     CLAIMS: frozenset[str]
     #: Declared alternatives, for example {"kl_direction": "released"}.
     RULINGS: Mapping[str, str]
-    #: The editors that it has, of `EDITORS`; without "mend", tests that make a MEND are not claimed.
+    #: The editors that it has, of `EDITORS` (all, where missing); tests that make another are not claimed.
     EDITORS: Sequence[str]
 
 
@@ -309,13 +328,15 @@ class Editors(Protocol):
     ) -> Any:
         """An untrained editor of `model`'s parameters `edited`; `inner_lr` overrides the initial inner learning rate.
 
-        `lr` overrides the learning rate of the editor's own network (MEND's transform); masks and inner learning
-        rates keep theirs. The paper's 1e-6 is made for 500,000 steps and E10 has under a hundred.
-        `languages` are those that an edit may come from. Errors: an unknown name; a parameter that does not exist.
+        `lr` overrides the learning rate of what an editor trains: MEND's transform, KnowledgeEditor's network, Editable
+        Training's θ'; masks and inner learning rates keep theirs. (The paper's are made for 500,000 steps, and E10 has
+        under a hundred.) For finetuning it is Adam's. `inner_lr` concerns MEND and Editable Training.
+        `languages` are those that an edit may come from. Errors: an unknown name; a parameter that does not exist;
+        masks other than "none" for finetuning.
         """
 
     def parameters(self, editor: Any) -> dict[str, torch.Tensor]:
-        """The live trainable tensors, masks included; the suite may overwrite them in place.
+        """The live trainable tensors, masks included; the suite may overwrite them in place. Finetuning has none.
 
         A masked editor has all parameters of its base editor under the same names, and its masks' beside them.
         """
@@ -329,22 +350,35 @@ class Editors(Protocol):
     def capture(self, editor: Any, request: Request) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Per matrix the input x (T, n) and δ (T, m), the gradient of the request's cross entropy at the output.
 
-        The cross entropy is the mean over the request's positions. Rows whose gradient is zero may be left out.
+        Both are the raw model's, whatever the editor, and without masks. The cross entropy is the mean over the
+        request's positions. Rows whose gradient is zero may be left out.
         """
 
     def transform(
         self, editor: Any, matrix: str, x: torch.Tensor, delta: torch.Tensor, language: str
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(x̃, δ̃) = g(mask(x), mask(δ)) of MEND for x (T, n) and δ (T, m), with the gates of test time."""
+        """MEND: (x̃, δ̃) = g(mask(x), mask(δ)) for x (T, n) and δ (T, m), with the gates of test time."""
 
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         """One independent edit for each request, as at test time; the model stays as it is."""
 
     def dense(self, editor: Any, edits: Any, index: int) -> dict[str, torch.Tensor]:
-        """ΔW of one edit per edited matrix, (m, n) as torch stores it: the edited weight is W + ΔW."""
+        """ΔW of one edit per edited matrix, (m, n) as torch stores it: the edited weight is W + ΔW, W the raw one."""
 
     def factors(self, editor: Any, edits: Any, index: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Capability `factored`: per matrix U (r, n) and V (r, m) with ΔW = Vᵀ U."""
+        """Capability `factored`: per matrix U (r, n) and V (r, m) with ΔW = Vᵀ U; not asked of finetuning.
+
+        For Editable Training ΔW = (θ' - θ) + Vᵀ U: what training did to the matrix is held once, not per edit.
+        """
+
+    def trained_weights(self, editor: Any) -> dict[str, tuple[str, torch.Tensor]]:
+        """Editable Training: per matrix the name in `parameters` through which it is trained, and θ' (m, n).
+
+        What goes by that name is θ' or its difference from the raw θ: both have the same gradient.
+        """
+
+    def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
+        """KnowledgeEditor: what conditions each matrix in the edit of this request."""
 
     def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
         """For each input the raw model's logits (P, V) at its positions."""
@@ -357,7 +391,7 @@ class Editors(Protocol):
     ) -> tuple[Losses, dict[str, torch.Tensor | None]]:
         """The training objective of a batch at λ_rel 0.1, λ_loc 1, λ_mask 1, and its gradient for every parameter.
 
-        The seed draws the gates. Nothing is changed by the call.
+        The seed draws the gates. Not asked of finetuning, and neither is `train_step`. Nothing is changed by the call.
         """
 
     def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from spec_tests import strategies as given_
 from spec_tests import tiny
 from spec_tests.assertions import equal, holds
-from spec_tests.conformance import Implementation, clause, needs
+from spec_tests.conformance import Implementation, clause, every_learned, needs
 from spec_tests.contract import Array, Masks
 
 Shapes = dict[str, tuple[int, int]]
@@ -74,6 +74,23 @@ def test_masks_add_exactly_their_budget_to_an_editor(implementation: Implementat
         equal("B1", extra, rows * per_language, f"extra parameters, masks = {masks}", h=h, languages=languages)
 
 
+@clause("B1")
+@needs("E")
+@every_learned
+@pytest.mark.parametrize("languages", [1, 7])
+def test_every_editor_pays_the_same_for_its_masks(implementation: Implementation, name: str, languages: int) -> None:
+    """An editor with masks has c · |L| · Σ (n + m) parameters more than one without; with one shared mask |L| = 1."""
+    world = tiny.setting("bert")
+
+    def total(masks: Masks) -> int:
+        editor = tiny.make(implementation, name, world, masks, languages=spoken(languages))
+        return sum(value.numel() for value in implementation.parameters(editor).values())
+
+    for masks, count in (("language", languages), ("shared", 1)):
+        expected = count * cost_of_one_language(implementation, world.shapes)
+        equal("B1", total(masks) - total("none"), expected, f"extra parameters, masks = {masks}", editor=name)
+
+
 # B2
 
 
@@ -104,13 +121,18 @@ def test_languages_multiply_no_matrix(implementation: Implementation, masks: str
 @clause("B2")
 @needs("E")
 @pytest.mark.parametrize("masks", ["none", "language"])
-def test_an_edit_never_relates_every_weight_to_every_weight(implementation: Implementation, masks: Masks) -> None:
-    """While an edit is made, no tensor has (n · m)² elements."""
-    world = tiny.setting("bert")
-    editor = tiny.make_mend(implementation, world, masks)
+@every_learned
+def test_an_edit_never_relates_every_weight_to_every_weight(
+    implementation: Implementation, name: str, masks: Masks
+) -> None:
+    """While an edit is made, no tensor has (n · m)² elements; nor does any parameter."""
+    world = tiny.setting("wide", torch.float32)
+    editor = tiny.make(implementation, name, world, masks)
     n, m = world.shapes[world.edited[0]]
     with LargestTensor() as seen:
-        implementation.edit(editor, [tiny.make_request("bert", np.random.default_rng(1))])
+        implementation.edit(editor, [tiny.make_request("wide", np.random.default_rng(1), words=3)])
+    largest = max(value.numel() for value in implementation.parameters(editor).values())
+    seen.elements = max(seen.elements, largest)
     below = seen.elements < (n * m) ** 2
     holds("B2", below, "largest tensor", expected=f"below (n · m)² = {(n * m) ** 2}", got=seen.elements, masks=masks)
 
@@ -118,14 +140,15 @@ def test_an_edit_never_relates_every_weight_to_every_weight(implementation: Impl
 @clause("B2")
 @needs("E")
 @pytest.mark.parametrize("masks", ["none", "language", "shared"])
-def test_an_edit_makes_no_matrix_per_language(implementation: Implementation, masks: Masks) -> None:
+@every_learned
+def test_an_edit_makes_no_matrix_per_language(implementation: Implementation, name: str, masks: Masks) -> None:
     """With 40 languages for 2, an edit makes no larger tensor, but for one row of gates for each language."""
     world = tiny.setting("bert")
     n, m = world.shapes[world.edited[0]]
     request = tiny.make_request("bert", np.random.default_rng(2), language="l1", words=3)
     largest = []
     for languages in (2, 40):
-        editor = tiny.make_mend(implementation, world, masks, languages=spoken(languages))
+        editor = tiny.make(implementation, name, world, masks, languages=spoken(languages))
         with LargestTensor() as seen:
             implementation.edit(editor, [request])
         largest.append(seen.elements)

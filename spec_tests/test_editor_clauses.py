@@ -12,24 +12,30 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from spec_tests.conformance import clause, needs
+from spec_tests.conformance import clause, each_of, every_editor, every_learned, needs
 from spec_tests.contract import Request
 from spec_tests.tiny import (
     LANGUAGES,
     Setting,
     assert_close,
     close_gates,
+    conditioned,
     differences,
+    divergence,
     gate_values,
     logits_of,
+    make,
+    make_felt,
     make_input,
-    make_mend,
     make_request,
     make_triple,
+    masked_gradient,
     one_thread,
     perturb,
+    rate,
     set_masks,
     setting,
+    shifts,
     snapshot,
     with_update,
 )
@@ -46,9 +52,19 @@ def _light() -> Iterator[None]:
         yield
 
 
-def masked_editor(implementation: Any, world: Setting, languages: Sequence[str] = LANGUAGES) -> Any:
+def variants(name: str) -> tuple[str, ...]:
+    """The kinds of masks that an editor has."""
+    return ("none",) if name == "finetuning" else ("none", "language", "shared")
+
+
+def widest(name: str) -> str:
+    """With language masks, where the editor has any."""
+    return variants(name)[:2][-1]
+
+
+def masked_editor(implementation: Any, name: str, world: Setting, languages: Sequence[str] = LANGUAGES) -> Any:
     """An editor with language masks, all of its parameters off their start."""
-    editor = make_mend(implementation, world, "language", languages=languages, inner_lr=0.01)
+    editor = make_felt(implementation, name, world, "language", languages=languages)
     perturb(implementation, editor)
     set_masks(implementation, editor)
     return editor
@@ -56,7 +72,8 @@ def masked_editor(implementation: Any, world: Setting, languages: Sequence[str] 
 
 def updates(implementation: Any, editor: Any, requests: Sequence[Request]) -> list[dict[str, torch.Tensor]]:
     """The dense edits of the requests, edited one after the other."""
-    return [implementation.dense(editor, implementation.edit(editor, [request]), 0) for request in requests]
+    made = [implementation.dense(editor, implementation.edit(editor, [request]), 0) for request in requests]
+    return [{matrix: delta.detach() for matrix, delta in update.items()} for update in made]
 
 
 # --- T ----------------------------------------------------------------------------------------------------------------
@@ -65,16 +82,17 @@ def updates(implementation: Any, editor: Any, requests: Sequence[Request]) -> li
 @clause("T2")
 @needs("E")
 @every_model
-def test_an_edit_knows_nothing_of_the_edits_before_it(implementation: Any, kind: str) -> None:
+@every_editor
+def test_an_edit_knows_nothing_of_the_edits_before_it(implementation: Any, name: str, kind: str) -> None:
     """Editing a then b gives for b, bit for bit, what editing b gives an editor that never saw a."""
     world = setting(kind)
     rng = np.random.default_rng(20)
     requests = [make_request(kind, rng) for _ in range(3)]
     inputs = [make_input(kind, rng)]
-    used = make_mend(implementation, world, "language", inner_lr=0.5)
+    used = make_felt(implementation, name, world, widest(name))
     for request in requests[:2]:
         implementation.edited_logits(used, implementation.edit(used, [request]), 0, inputs)
-    fresh = make_mend(implementation, world, "language", inner_lr=0.5)
+    fresh = make_felt(implementation, name, world, widest(name))
     expected = [updates(implementation, fresh, [request])[0] for request in reversed(requests)][::-1]
     for index, found in enumerate(updates(implementation, used, requests)):
         for matrix in world.edited:
@@ -86,7 +104,10 @@ def test_an_edit_knows_nothing_of_the_edits_before_it(implementation: Any, kind:
 @needs("E")
 @pytest.mark.parametrize("training", [False, True])
 @every_model
-def test_editing_and_training_leave_the_raw_model_as_it_was(implementation: Any, kind: str, training: bool) -> None:
+@every_editor
+def test_editing_and_training_leave_the_raw_model_as_it_was(
+    implementation: Any, name: str, kind: str, training: bool
+) -> None:
     """Parameters, buffers, training flags and outputs of the model are bit for bit what they were."""
     world = setting(kind)
     world.model.train(training)
@@ -94,7 +115,7 @@ def test_editing_and_training_leave_the_raw_model_as_it_was(implementation: Any,
     requests, triple = [make_request(kind, rng) for _ in range(2)], make_triple(kind, rng)
     probe = make_input(kind, rng)
     before, output = snapshot(world.model), logits_of(world.model, probe).detach().clone()
-    editor = make_mend(implementation, world, "language", inner_lr=0.5)
+    editor = make_felt(implementation, name, world, widest(name))
     calls = {
         "make_editor": lambda: None,
         "capture": lambda: implementation.capture(editor, requests[0]),
@@ -102,61 +123,78 @@ def test_editing_and_training_leave_the_raw_model_as_it_was(implementation: Any,
         "edited_logits": lambda: implementation.edited_logits(
             editor, implementation.edit(editor, requests[1:]), 0, [probe]
         ),
-        "losses": lambda: implementation.losses(editor, [triple], seed=0),
-        "train_step": lambda: implementation.train_step(editor, [triple], seed=0),
     }
-    for name, call in calls.items():
+    if name != "finetuning":
+        calls["losses"] = lambda: implementation.losses(editor, [triple], seed=0)
+        calls["train_step"] = lambda: implementation.train_step(editor, [triple], seed=0)
+    for function, call in calls.items():
         call()
         changed = differences(before, snapshot(world.model))
-        assert not changed, f"{name} changed {', '.join(changed)}"
-        assert torch.equal(logits_of(world.model, probe), output), f"{name} changed what the model computes"
+        assert not changed, f"{function} changed {', '.join(changed)}"
+        assert torch.equal(logits_of(world.model, probe), output), f"{function} changed what the model computes"
 
 
 @clause("T2")
 @needs("E")
-def test_raw_predictions_stay_the_raw_models(implementation: Any) -> None:
+@every_editor
+def test_raw_predictions_stay_the_raw_models(implementation: Any, name: str) -> None:
     """`raw_logits` are the untouched model's logits, before and after edits and training."""
     world = setting("bert")
     rng = np.random.default_rng(22)
     inputs = [make_input("bert", rng) for _ in range(3)]
     expected = [logits_of(world.model, one) for one in inputs]
-    editor = make_mend(implementation, world, "language", inner_lr=0.5)
+    editor = make_felt(implementation, name, world, widest(name))
     for _ in range(2):
         for index, found in enumerate(implementation.raw_logits(editor, inputs)):
             assert_close(found, expected[index], f"logits of input {index}", rtol=1e-7, atol=1e-9)
         implementation.edit(editor, [make_request("bert", rng)])
-        implementation.train_step(editor, [make_triple("bert", rng)], seed=0)
+        if name != "finetuning":
+            implementation.train_step(editor, [make_triple("bert", rng)], seed=0)
 
 
 @clause("T3")
 @needs("E")
 @every_model
-def test_an_edit_that_confirms_the_raw_prediction_is_made(implementation: Any, kind: str) -> None:
-    """A request for what the raw model predicts gets a ΔW of its own, and stands in a row of edits as any other."""
+@every_editor
+def test_an_edit_that_confirms_the_raw_prediction_is_made(implementation: Any, name: str, kind: str) -> None:
+    """It stands in a row of edits as any other: a learned editor's has a ΔW of its own, finetuning takes no step."""
     world = setting(kind)
-    editor = make_mend(implementation, world, inner_lr=0.01)
+    editor = make_felt(implementation, name, world)
     rng = np.random.default_rng(38)
     requests = [make_request(kind, rng) for _ in range(3)]
-    requests[1]["labels"] = logits_of(world.model, requests[1]).argmax(-1).tolist()
+    for request in requests:
+        confirmed = logits_of(world.model, request).argmax(-1).tolist()
+        request["labels"] = confirmed if request is requests[1] else _others(kind, confirmed)
     edits = implementation.edit(editor, requests)
     for index, expected in enumerate(updates(implementation, editor, requests)):
+        changes = name != "finetuning" or index != 1
         for matrix, found in implementation.dense(editor, edits, index).items():
-            assert found.any(), f"edit {index} leaves {matrix} as it was"
+            assert bool(found.any()) == changes, f"edit {index} {'keeps' if changes else 'changes'} {matrix}"
             scale = float(expected[matrix].abs().max())
             assert_close(found, expected[matrix], f"edit {index}, {matrix}", atol=1e-8 * scale)
+
+
+def _others(kind: str, labels: Sequence[int]) -> list[int]:
+    """Labels that differ from these."""
+    return [(label + 1) % 3 if kind == "classifier" else 5 + (label + 1) % 50 for label in labels]
 
 
 @clause("T4")
 @needs("E")
 @pytest.mark.parametrize("chosen", [slice(None), slice(1), slice(2, 3)])
 @every_model
-def test_only_declared_matrices_change(implementation: Any, kind: str, chosen: slice) -> None:
+@every_editor
+def test_only_declared_matrices_change(implementation: Any, name: str, kind: str, chosen: slice) -> None:
     """An edit has a ΔW for exactly the declared matrices, and its logits are those of the model with W + ΔW."""
     made = setting(kind)
     world = Setting(kind, made.model, made.edited[chosen])
-    editor = make_mend(implementation, world, inner_lr=0.05)
+    editor = make_felt(implementation, name, world)
+    perturb(implementation, editor)
     rng = np.random.default_rng(23)
-    edits = implementation.edit(editor, [make_request(kind, rng) for _ in range(2)])
+    requests = [make_request(kind, rng) for _ in range(2)]
+    for request in requests:
+        request["labels"] = _others(kind, logits_of(world.model, request).argmax(-1).tolist())
+    edits = implementation.edit(editor, requests)
     inputs = [make_input(kind, rng) for _ in range(3)]
     raw = [logits_of(world.model, one) for one in inputs]
     for index in range(2):
@@ -171,10 +209,11 @@ def test_only_declared_matrices_change(implementation: Any, kind: str, chosen: s
 
 @clause("T5")
 @needs("E")
-def test_an_edit_does_not_see_what_it_is_judged_by(implementation: Any) -> None:
+@every_learned
+def test_an_edit_does_not_see_what_it_is_judged_by(implementation: Any, name: str) -> None:
     """Another retain input leaves L_rel as it was, another update input leaves L_loc as it was."""
     world = setting("bert")
-    editor = masked_editor(implementation, world)
+    editor = masked_editor(implementation, name, world)
     rng = np.random.default_rng(24)
     triple = make_triple("bert", rng, "de")
     other = make_triple("bert", rng)
@@ -191,10 +230,12 @@ def test_an_edit_does_not_see_what_it_is_judged_by(implementation: Any) -> None:
 
 @clause("T5")
 @needs("E")
-def test_an_edit_sees_input_labels_and_language(implementation: Any) -> None:
-    """Each of the three, changed alone, changes the edit."""
+@every_editor
+def test_an_edit_sees_input_labels_and_language(implementation: Any, name: str) -> None:
+    """Each of the three, changed alone, changes the edit; finetuning has no use for the language."""
     world = setting("bert")
-    editor = masked_editor(implementation, world)
+    learned = name != "finetuning"
+    editor = masked_editor(implementation, name, world) if learned else make_felt(implementation, name, world)
     request = make_request("bert", np.random.default_rng(25), language="en", positions=2)
     tokens = list(request["input_ids"])
     word = next(i for i in range(1, len(tokens) - 1) if i not in request["positions"])
@@ -205,10 +246,51 @@ def test_an_edit_sees_input_labels_and_language(implementation: Any) -> None:
         "editing language": {**request, "language": "fr"},
     }
     (expected,) = updates(implementation, editor, [request])
-    for name, found in zip(variants, updates(implementation, editor, list(variants.values())), strict=True):
+    for seen, found in zip(variants, updates(implementation, editor, list(variants.values())), strict=True):
         for matrix in world.edited:
             same = torch.allclose(found[matrix], expected[matrix], rtol=1e-6)
-            assert not same, f"the edit of {matrix} does not depend on the {name}"
+            depends = learned or seen != "editing language"
+            assert same != depends, f"the edit of {matrix} {'does not depend' if same else 'depends'} on the {seen}"
+
+
+@clause("T6")
+@needs("E", "editable_training")
+@every_model
+def test_training_the_model_leaves_the_raw_predictions(implementation: Any, kind: str) -> None:
+    """After steps that move θ' far, `raw_logits`, to which con refers, are bit for bit what they were."""
+    world = setting(kind)
+    editor = make(implementation, "editable_training", world, lr=0.02)
+    rng = np.random.default_rng(39)
+    inputs = [make_input(kind, rng) for _ in range(3)]
+    before = [one.clone() for one in implementation.raw_logits(editor, inputs)]
+    for step in range(3):
+        implementation.train_step(editor, [make_triple(kind, rng) for _ in range(2)], seed=step)
+    trained = with_update(world.model, shifts(implementation, editor, "editable_training", world))
+    for index, found in enumerate(implementation.raw_logits(editor, inputs)):
+        assert torch.equal(found, before[index]), f"training changed the raw logits of input {index}"
+        moved = (logits_of(trained, inputs[index]) - logits_of(world.model, inputs[index])).abs().max()
+        assert moved > 0.01, f"training moved the logits of θ' by {float(moved)}: nothing was tried"
+
+
+@clause("T6")
+@needs("E", "L", "editable_training")
+@every_model
+def test_locality_refers_to_the_original_model(implementation: Any, kind: str) -> None:
+    """Once θ' has moved, L_loc is the divergence from f(x_r; θ), and not the one from f(x_r; θ')."""
+    world = setting(kind)
+    editor = make_felt(implementation, "editable_training", world)
+    perturb(implementation, editor)
+    triple = make_triple(kind, np.random.default_rng(40))
+    parts, _ = implementation.losses(editor, [triple], seed=0)
+    trained = with_update(world.model, shifts(implementation, editor, "editable_training", world))
+    (update,) = updates(implementation, editor, [triple["edit"]])
+    with torch.no_grad():
+        edited = logits_of(with_update(world.model, update), triple["retain"])
+        raw, wrong = (logits_of(model, triple["retain"]) for model in (world.model, trained))
+    released = implementation.ruling("kl_direction") == "released"
+    expected, other = (float(divergence(q, edited) if released else divergence(edited, q)) for q in (raw, wrong))
+    assert other != pytest.approx(expected, rel=0.1), "θ' is too near to θ for this test"
+    assert parts["loc"] == pytest.approx(expected, rel=1e-6), f"the divergence from θ' is {other}"
 
 
 # --- A ----------------------------------------------------------------------------------------------------------------
@@ -242,9 +324,10 @@ def mask_gradients(implementation: Any, editor: Any, gradient: dict[str, Any]) -
 
 @clause("A5")
 @needs("E")
-def test_the_penalty_is_part_of_the_training_objective(implementation: Any) -> None:
+@every_learned
+def test_the_penalty_is_part_of_the_training_objective(implementation: Any, name: str) -> None:
     """The mask part is Σ P(gate ≠ 0) over all languages and matrices, and pushes the gates of every language."""
-    editor = masked_editor(implementation, setting("bert"))
+    editor = masked_editor(implementation, name, setting("bert"))
     value, slopes = penalty(implementation, editor)
     parts, gradient = implementation.losses(editor, [make_triple("bert", np.random.default_rng(26), "en")], seed=0)
     assert parts["mask"] == pytest.approx(value, rel=1e-6)
@@ -257,9 +340,10 @@ def test_the_penalty_is_part_of_the_training_objective(implementation: Any) -> N
 
 @clause("A5")
 @needs("E")
-def test_without_masks_there_is_no_penalty(implementation: Any) -> None:
+@every_learned
+def test_without_masks_there_is_no_penalty(implementation: Any, name: str) -> None:
     """An editor that has no mask has a mask loss of 0."""
-    editor = make_mend(implementation, setting("bert"))
+    editor = make(implementation, name, setting("bert"))
     parts, _ = implementation.losses(editor, [make_triple("bert", np.random.default_rng(27))], seed=0)
     assert parts["mask"] == 0.0
 
@@ -267,29 +351,31 @@ def test_without_masks_there_is_no_penalty(implementation: Any) -> None:
 @clause("A6")
 @needs("E")
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_an_edit_trains_the_masks_of_its_language_only(implementation: Any, language: str) -> None:
+@every_learned
+def test_an_edit_trains_the_masks_of_its_language_only(implementation: Any, name: str, language: str) -> None:
     """Take the penalty's gradient off: rows of other languages keep exactly nothing, the editing language's do not."""
-    editor = masked_editor(implementation, setting("bert"))
+    editor = masked_editor(implementation, name, setting("bert"))
     rng = np.random.default_rng(28)
     _, slopes = penalty(implementation, editor)
     _, gradient = implementation.losses(editor, [make_triple("bert", rng, language) for _ in range(2)], seed=0)
     for (matrix, factor), found in mask_gradients(implementation, editor, gradient).items():
         from_edits = found - slopes.get((matrix, factor), torch.zeros_like(found))
-        for row, name in enumerate(LANGUAGES):
+        for row, other in enumerate(LANGUAGES):
             size = float(from_edits[row].abs().max())
-            if name == language:
-                assert size > 1e-9, f"{factor} of {matrix}: the edit in {name} does not reach its mask"
+            if other == language:
+                assert size > 1e-9, f"{factor} of {matrix}: the edit in {other} does not reach its mask"
             else:
-                assert size < 1e-14, f"{factor} of {matrix}: an edit in {language} moves the mask of {name} by {size}"
+                assert size < 1e-14, f"{factor} of {matrix}: an edit in {language} moves the mask of {other} by {size}"
 
 
 @clause("A6")
 @needs("E")
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_an_edit_uses_the_mask_of_its_language_only(implementation: Any, language: str) -> None:
+@every_learned
+def test_an_edit_uses_the_mask_of_its_language_only(implementation: Any, name: str, language: str) -> None:
     """Other values in the rows of all other languages leave an edit as it was; other values in its own row do not."""
     world = setting("bert")
-    editor = masked_editor(implementation, world)
+    editor = masked_editor(implementation, name, world)
     request = make_request("bert", np.random.default_rng(37), language=language)
     (before,) = updates(implementation, editor, [request])
     own = LANGUAGES.index(language)
@@ -310,7 +396,7 @@ def test_an_edit_uses_the_mask_of_its_language_only(implementation: Any, languag
 def test_masks_act_before_the_transform(implementation: Any, language: str) -> None:
     """g(mask(x, m_x), mask(δ, m_δ)) with open gates is g of the masked factors with all gates closed."""
     world = setting("bert")
-    editor = masked_editor(implementation, world)
+    editor = masked_editor(implementation, "mend", world)
     row = LANGUAGES.index(language)
     masks = implementation.mask_parameters(editor)
     captured = implementation.capture(editor, make_request("bert", np.random.default_rng(29), language=language))
@@ -325,15 +411,39 @@ def test_masks_act_before_the_transform(implementation: Any, language: str) -> N
     close_gates(implementation, editor)
     for matrix, factors in masked.items():
         expected = implementation.transform(editor, matrix, *factors, language)
-        for name, one, other in zip(("x̃", "δ̃"), found[matrix], expected, strict=True):
-            assert_close(one, other, f"{name} of {matrix}", atol=1e-8)
+        for which, one, other in zip(("x̃", "δ̃"), found[matrix], expected, strict=True):
+            assert_close(one, other, f"{which} of {matrix}", atol=1e-8)
+
+
+@clause("A7")
+@needs("E")
+@pytest.mark.parametrize("language", LANGUAGES)
+@each_of("editable_training", "knowledge_editor")
+def test_masks_act_on_the_gradient_that_an_editor_takes(implementation: Any, name: str, language: str) -> None:
+    """An inner step, or what is gated, is the sum of outer products of masked factors; nothing else is masked."""
+    world = setting("bert")
+    editor = masked_editor(implementation, name, world)
+    masks = implementation.mask_parameters(editor)
+    request = make_request("bert", np.random.default_rng(46), language=language)
+    shift = shifts(implementation, editor, name, world)
+    gradient = masked_gradient(with_update(world.model, shift), masks, request, LANGUAGES.index(language))
+    (update,) = updates(implementation, editor, [request])
+    gates = implementation.gates(editor, request) if name == "knowledge_editor" else {}
+    for matrix, found in update.items():
+        if name == "knowledge_editor":
+            step, expected = found, conditioned(gates[matrix], gradient[matrix])
+        else:
+            step = found - shift[matrix]
+            expected = -rate(step, gradient[matrix]) * gradient[matrix]
+        assert_close(step, expected, matrix, atol=1e-8 * float(expected.abs().max()))
 
 
 @clause("A3")
 @needs("E")
-def test_gates_are_drawn_in_training_and_fixed_at_test(implementation: Any) -> None:
+@every_learned
+def test_gates_are_drawn_in_training_and_fixed_at_test(implementation: Any, name: str) -> None:
     """Two seeds give two objectives, one seed gives one; an edit at test time is the same each time."""
-    editor = masked_editor(implementation, setting("bert"))
+    editor = masked_editor(implementation, name, setting("bert"))
     rng = np.random.default_rng(30)
     triple, request = make_triple("bert", rng), make_request("bert", rng)
     first, again, other = (implementation.losses(editor, [triple], seed=seed)[0]["rel"] for seed in (1, 1, 2))
@@ -347,17 +457,18 @@ def test_gates_are_drawn_in_training_and_fixed_at_test(implementation: Any) -> N
 @clause("A9")
 @needs("E")
 @every_model
-def test_with_all_gates_closed_a_masked_editor_is_its_base_editor(implementation: Any, kind: str) -> None:
+@every_learned
+def test_with_all_gates_closed_a_masked_editor_is_its_base_editor(implementation: Any, name: str, kind: str) -> None:
     """All gates 0: for every language the edit of the editor without masks that has the same other parameters."""
     world = setting(kind)
-    base = make_mend(implementation, world, inner_lr=0.01)
-    masked = masked_editor(implementation, world)
+    base = make_felt(implementation, name, world)
+    masked = masked_editor(implementation, name, world)
     target = implementation.parameters(base)
     source = implementation.parameters(masked)
     assert set(target) <= set(source), "a masked editor has all parameters of its base editor, under the same names"
     with torch.no_grad():
-        for name, value in target.items():
-            value.copy_(source[name])
+        for own, value in target.items():
+            value.copy_(source[own])
     close_gates(implementation, masked)
     rng = np.random.default_rng(31)
     for language in LANGUAGES:
@@ -370,16 +481,17 @@ def test_with_all_gates_closed_a_masked_editor_is_its_base_editor(implementation
 
 @clause("A9")
 @needs("E")
-def test_permuting_the_languages_permutes_the_masks(implementation: Any) -> None:
+@every_learned
+def test_permuting_the_languages_permutes_the_masks(implementation: Any, name: str) -> None:
     """An editor whose languages are listed in another order, with its rows in that order, makes the same edits."""
     world = setting("bert")
     order = (2, 0, 1)
-    editor = masked_editor(implementation, world)
-    permuted = masked_editor(implementation, world, [LANGUAGES[i] for i in order])
+    editor = masked_editor(implementation, name, world)
+    permuted = masked_editor(implementation, name, world, [LANGUAGES[i] for i in order])
     with torch.no_grad():
         source = implementation.parameters(editor)
-        for name, value in implementation.parameters(permuted).items():
-            value.copy_(source[name])
+        for own, value in implementation.parameters(permuted).items():
+            value.copy_(source[own])
         masks = implementation.mask_parameters(editor)
         for matrix, arrays in implementation.mask_parameters(permuted).items():
             for factor, value in arrays.items():
@@ -394,22 +506,26 @@ def test_permuting_the_languages_permutes_the_masks(implementation: Any) -> None
 
 @clause("A10")
 @needs("E")
-@pytest.mark.parametrize("masks", ["none", "language", "shared"])
-def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(implementation: Any, masks: str) -> None:
+@every_editor
+def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(implementation: Any, name: str) -> None:
     """An editing language that the editor was not made for is refused, by name and with the known ones."""
-    editor = make_mend(implementation, setting("bert"), masks)
     request = make_request("bert", np.random.default_rng(33), language="xx")
-    with pytest.raises((ValueError, LookupError)) as error:
-        implementation.edit(editor, [request])
-    for name in ("xx", *LANGUAGES):
-        assert name in str(error.value), f"the message does not name {name}: {error.value}"
+    for masks in variants(name):
+        editor = make(implementation, name, setting("bert"), masks)
+        with pytest.raises((ValueError, LookupError)) as error:
+            implementation.edit(editor, [request])
+        for language in ("xx", *LANGUAGES):
+            assert language in str(error.value), f"masks {masks}: the message does not name {language}: {error.value}"
 
 
 # --- B ----------------------------------------------------------------------------------------------------------------
 
 
 class Allocations(TorchDispatchMode):
-    """Records every tensor of at least `least` elements that an operation makes; views of older tensors are none."""
+    """Records every tensor of at least `least` elements that an operation makes.
+
+    Views of older tensors are none, nor are tensors that have a shape and no memory.
+    """
 
     def __init__(self, least: int) -> None:
         super().__init__()
@@ -418,9 +534,11 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        old = {_storage(value) for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)}
+        old = {_storage(v) for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)}
         for value in tree_leaves(result):
-            if isinstance(value, torch.Tensor) and value.numel() >= self.least and _storage(value) not in old:
+            if not isinstance(value, torch.Tensor) or value.is_meta or value.numel() < self.least:
+                continue
+            if _storage(value) not in old:
                 self.found.append(f"{func} made {tuple(value.shape)}")
         return result
 
@@ -432,10 +550,12 @@ def _storage(value: torch.Tensor) -> int:
 @clause("B4")
 @needs("E", "factored")
 @every_model
-def test_factors_multiply_out_to_the_edit(implementation: Any, kind: str) -> None:
-    """ΔW = Vᵀ U with one row of U and V per token with gradient: O(T·(n+m)) numbers."""
+@every_learned
+def test_factors_multiply_out_to_the_edit(implementation: Any, name: str, kind: str) -> None:
+    """ΔW = Vᵀ U, beside θ' - θ for Editable Training, with a row per token and one for KnowledgeEditor's offset."""
     world = setting(kind)
-    editor = masked_editor(implementation, world)
+    editor = masked_editor(implementation, name, world)
+    shift = shifts(implementation, editor, name, world)
     rng = np.random.default_rng(34)
     requests = [make_request(kind, rng, words=words) for words in (2, 9)]
     edits = implementation.edit(editor, requests)
@@ -443,19 +563,21 @@ def test_factors_multiply_out_to_the_edit(implementation: Any, kind: str) -> Non
         update = implementation.dense(editor, edits, index)
         for matrix, (u, v) in implementation.factors(editor, edits, index).items():
             n, m = world.shapes[matrix]
-            tokens = max(len(one["input_ids"]) for one in requests)
-            assert u.numel() + v.numel() <= tokens * (n + m), f"{matrix}: {u.shape} and {v.shape} for {tokens} tokens"
-            scale = float(update[matrix].abs().max())
-            assert_close(v.T @ u, update[matrix], f"edit {index} ({request['language']}), {matrix}", atol=1e-9 * scale)
+            rows = max(len(one["input_ids"]) for one in requests) + (name == "knowledge_editor")
+            assert u.numel() + v.numel() <= rows * (n + m), f"{matrix}: {u.shape} and {v.shape} for {rows} rows"
+            expected = update[matrix] - shift.get(matrix, 0)
+            scale = float(update[matrix].detach().abs().max())
+            assert_close(v.T @ u, expected, f"edit {index} ({request['language']}), {matrix}", atol=1e-9 * scale)
 
 
 @clause("B4")
 @needs("E", "factored")
 @pytest.mark.parametrize("masks", ["none", "language"])
-def test_an_edit_makes_nothing_of_the_size_of_a_matrix(implementation: Any, masks: str) -> None:
+@every_learned
+def test_an_edit_makes_nothing_of_the_size_of_a_matrix(implementation: Any, name: str, masks: str) -> None:
     """While two edits of wide matrices are made, no operation makes a tensor of n·m elements."""
     world = setting("wide", torch.float32)
-    editor = make_mend(implementation, world, masks)
+    editor = make(implementation, name, world, masks)
     requests = [make_request("wide", np.random.default_rng(seed), words=3, positions=1) for seed in (35, 36)]
     implementation.edit(editor, requests)
     n, m = world.shapes[world.edited[0]]

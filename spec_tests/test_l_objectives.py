@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spec_tests.conformance import clause, needs
+from spec_tests.conformance import clause, every_learned, needs
 from spec_tests.tiny import (
     assert_close,
     cross_entropy,
     logits_of,
-    make_mend,
+    make_felt,
     make_triple,
     one_thread,
     perturb,
@@ -167,10 +167,13 @@ def test_an_edit_that_changes_nothing_costs_nothing(implementation: Any, batch: 
 @clause("L1", "L2", "L3")
 @needs("E")
 @every_model
-def test_the_parts_of_training_are_the_objectives_of_the_edited_model(implementation: Any, kind: str) -> None:
+@every_learned
+def test_the_parts_of_training_are_the_objectives_of_the_edited_model(
+    implementation: Any, name: str, kind: str
+) -> None:
     """For the edit of x_e, rel is 0.1 · CE at x_u against y_e, loc is the KL at x_r, averaged over the batch."""
     world = setting(kind)
-    editor = make_mend(implementation, world, inner_lr=0.05)
+    editor = make_felt(implementation, name, world)
     perturb(implementation, editor)
     rng = np.random.default_rng(40)
     triples = [make_triple(kind, rng) for _ in range(3)]
@@ -193,9 +196,10 @@ def test_the_parts_of_training_are_the_objectives_of_the_edited_model(implementa
 @clause("L3")
 @needs("E")
 @pytest.mark.parametrize("masks", VARIANTS)
-def test_the_total_is_the_sum_of_its_parts(implementation: Any, masks: str) -> None:
+@every_learned
+def test_the_total_is_the_sum_of_its_parts(implementation: Any, name: str, masks: str) -> None:
     """total = rel + loc + mask, in what `losses` says and in what `train_step` says."""
-    editor = make_mend(implementation, setting("bert"), masks, inner_lr=0.05)
+    editor = make_felt(implementation, name, setting("bert"), masks)
     triples = [make_triple("bert", np.random.default_rng(41))]
     for parts in (
         implementation.losses(editor, triples, seed=0)[0],
@@ -211,31 +215,33 @@ def test_the_total_is_the_sum_of_its_parts(implementation: Any, masks: str) -> N
 @clause("L3")
 @needs("E")
 @pytest.mark.parametrize("masks", VARIANTS)
-def test_gradients_reach_the_editor_and_never_the_raw_model(implementation: Any, masks: str) -> None:
+@every_learned
+def test_gradients_reach_the_editor_and_never_the_raw_model(implementation: Any, name: str, masks: str) -> None:
     """Every parameter of the editor gets a gradient that is not zero; no parameter of the raw model gets any."""
     world = setting("bert")
-    editor = make_mend(implementation, world, masks, inner_lr=0.05)
+    editor = make_felt(implementation, name, world, masks)
     perturb(implementation, editor)
     set_masks(implementation, editor)
     triples = [make_triple("bert", np.random.default_rng(seed)) for seed in range(4)]
     _, gradient = implementation.losses(editor, triples, seed=0)
     live = implementation.parameters(editor)
     assert set(gradient) == set(live)
-    dead = [name for name, one in gradient.items() if one is None or not one.any()]
+    dead = [own for own, one in gradient.items() if one is None or not one.any()]
     assert not dead, f"no gradient reaches {', '.join(dead)}"
-    wrong = [name for name, one in gradient.items() if one.shape != live[name].shape]
+    wrong = [own for own, one in gradient.items() if one.shape != live[own].shape]
     assert not wrong, f"the gradient of {', '.join(wrong)} has another shape than its parameter"
     implementation.train_step(editor, triples, seed=0)
-    reached = [name for name, value in world.model.named_parameters() if value.grad is not None and value.grad.any()]
+    reached = [own for own, value in world.model.named_parameters() if value.grad is not None and value.grad.any()]
     assert not reached, f"training left gradients on the raw model's {', '.join(reached)}"
 
 
 @clause("L3")
 @needs("E")
 @pytest.mark.parametrize("masks", ["none", "language"])
-def test_the_gradient_is_that_of_the_total(implementation: Any, masks: str) -> None:
+@every_learned
+def test_the_gradient_is_that_of_the_total(implementation: Any, name: str, masks: str) -> None:
     """Along a random direction of all parameters, a finite difference of the total agrees with the gradient."""
-    editor = make_mend(implementation, setting("bert"), masks, inner_lr=0.05)
+    editor = make_felt(implementation, name, setting("bert"), masks)
     perturb(implementation, editor)
     triples = [make_triple("bert", np.random.default_rng(42)) for _ in range(2)]
     _, gradient = implementation.losses(editor, triples, seed=3)
@@ -250,7 +256,7 @@ def test_the_gradient_is_that_of_the_total(implementation: Any, masks: str) -> N
         ends.append(implementation.losses(editor, triples, seed=3)[0]["total"])
         _move(live, direction, -sign * step)
     slope = (ends[0] - ends[1]) / (2 * step)
-    expected = sum(float((one * direction[name]).sum()) for name, one in gradient.items() if one is not None)
+    expected = sum(float((one * direction[own]).sum()) for own, one in gradient.items() if one is not None)
     assert slope == pytest.approx(expected, rel=1e-3)
 
 
@@ -305,9 +311,10 @@ def test_a_batch_is_the_mean_of_its_examples(
 @clause("L4")
 @needs("E")
 @every_model
-def test_a_batch_trains_as_its_examples_do(implementation: Any, kind: str) -> None:
+@every_learned
+def test_a_batch_trains_as_its_examples_do(implementation: Any, name: str, kind: str) -> None:
     """Without gates to draw, the objective of a batch and its gradient are the means over its examples."""
-    editor = make_mend(implementation, setting(kind), inner_lr=0.05)
+    editor = make_felt(implementation, name, setting(kind))
     perturb(implementation, editor)
     rng = np.random.default_rng(44)
     triples = [make_triple(kind, rng) for _ in range(4)]
@@ -315,6 +322,6 @@ def test_a_batch_trains_as_its_examples_do(implementation: Any, kind: str) -> No
     alone = [implementation.losses(editor, [triple], seed=0) for triple in triples]
     for part in ("rel", "loc", "total"):
         assert parts[part] == pytest.approx(np.mean([one[part] for one, _ in alone]), rel=1e-6), part
-    for name, found in gradient.items():
-        expected = torch.stack([slopes[name] for _, slopes in alone]).mean(0)
-        assert_close(found, expected, name, rtol=1e-5, atol=1e-7 * float(expected.abs().max()))
+    for own, found in gradient.items():
+        expected = torch.stack([slopes[own] for _, slopes in alone]).mean(0)
+        assert_close(found, expected, own, rtol=1e-5, atol=1e-7 * float(expected.abs().max()))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.func import functional_call
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -22,7 +23,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from spec_tests.contract import Input, Request, Triple
+from spec_tests.contract import Gates, Input, Request, Triple
 
 LANGUAGES = ("en", "de", "fr")
 CLASSES = 3
@@ -159,6 +160,86 @@ def gradients(model: torch.nn.Module, matrices: Sequence[str], request: Request)
     return dict(zip(matrices, found, strict=True))
 
 
+def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p ‖ q) of two logits (P, V), a mean over positions."""
+    p, q = p.log_softmax(-1), q.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1).mean()
+
+
+def rows_with_gradient(
+    model: torch.nn.Module, matrices: Sequence[str], request: Request
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Per matrix x (T, n) and δ (T, m) of the request's cross entropy, by backward hooks on a copy of the model."""
+    own = copy.deepcopy(model).requires_grad_(True)
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    entered: dict[str, torch.Tensor] = {}
+
+    def watch(matrix: str) -> None:
+        def forward(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            entered[matrix] = args[0][0].detach()
+            output.register_hook(lambda slope: found.update({matrix: (entered[matrix], slope[0].detach())}))
+
+        own.get_submodule(matrix.removesuffix(".weight")).register_forward_hook(forward)
+
+    for matrix in matrices:
+        watch(matrix)
+    cross_entropy(logits_of(own, request), request["labels"]).backward()
+    return found
+
+
+def finetuned(
+    model: torch.nn.Module,
+    matrices: Sequence[str],
+    request: Request,
+    lr: float,
+    limit: int = 100,
+    optimizer: Any = torch.optim.Adam,
+    stops: bool = True,
+) -> list[dict[str, torch.Tensor]]:
+    """ΔW after 0, 1, … steps on a copy of the model: at most `limit`, and none once x_e is predicted as desired."""
+    own = copy.deepcopy(model).requires_grad_(False)
+    weights = {matrix: dict(own.named_parameters())[matrix].requires_grad_(True) for matrix in matrices}
+    raw = {matrix: weight.detach().clone() for matrix, weight in weights.items()}
+    stepper = optimizer(list(weights.values()), lr=lr)
+    path = [{matrix: torch.zeros_like(weight) for matrix, weight in raw.items()}]
+    while len(path) <= limit:
+        logits = logits_of(own, request)
+        if stops and logits.argmax(-1).tolist() == request["labels"]:
+            break
+        stepper.zero_grad()
+        cross_entropy(logits, request["labels"]).backward()
+        stepper.step()
+        path.append({matrix: weight.detach() - raw[matrix] for matrix, weight in weights.items()})
+    return path
+
+
+def objective_after_a_step(
+    model: torch.nn.Module,
+    trained: Mapping[str, torch.Tensor],
+    rates: Mapping[str, float],
+    triple: Triple,
+    direction: str,
+    second_order: bool = True,
+) -> torch.Tensor:
+    """0.1 · CE at x_u plus KL at x_r, after a step of these rates from the trained matrices: a function of them."""
+    own = copy.deepcopy(model).requires_grad_(False)
+    own.set_attn_implementation("eager")  # type: ignore[operator]  # fused attention has no second derivative
+
+    def answer(weights: Mapping[str, torch.Tensor], one: Input) -> torch.Tensor:
+        ids = torch.tensor([one["input_ids"]])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        logits = functional_call(own, dict(weights), kwargs=inputs).logits[0]
+        return logits[None] if logits.dim() == 1 else logits[one["positions"]]
+
+    request = triple["edit"]
+    loss = cross_entropy(answer(trained, request), request["labels"])
+    slopes = torch.autograd.grad(loss, list(trained.values()), create_graph=second_order)
+    edited = {matrix: w - rates[matrix] * slope for (matrix, w), slope in zip(trained.items(), slopes, strict=True)}
+    rel = cross_entropy(answer(edited, triple["update"]), request["labels"])
+    new, raw = (answer(weights, triple["retain"]) for weights in (edited, {}))
+    return 0.1 * rel + (divergence(raw, new) if direction == "released" else divergence(new, raw))
+
+
 def layer_norm(rows: torch.Tensor) -> torch.Tensor:
     """Rows with mean 0 and variance 1."""
     centred = rows - rows.mean(-1, keepdim=True)
@@ -183,9 +264,52 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 # --- on editors -------------------------------------------------------------------------------------------------------
 
 
-def make_mend(implementation: Any, world: Setting, masks: str = "none", **options: Any) -> Any:
+#: Options under which an edit of a tiny model is felt.
+FELT: dict[str, dict[str, float]] = {
+    "mend": {"inner_lr": 0.01},
+    "editable_training": {"inner_lr": 0.01},
+    "knowledge_editor": {},
+    "finetuning": {"lr": 0.01},
+}
+
+
+def make(implementation: Any, name: str, world: Setting, masks: str = "none", **options: Any) -> Any:
     languages = options.pop("languages", LANGUAGES)
-    return implementation.make_editor("mend", world.model, world.edited, languages, masks=masks, **options)
+    return implementation.make_editor(name, world.model, world.edited, languages, masks=masks, **options)
+
+
+def make_mend(implementation: Any, world: Setting, masks: str = "none", **options: Any) -> Any:
+    return make(implementation, "mend", world, masks, **options)
+
+
+def make_felt(implementation: Any, name: str, world: Setting, masks: str = "none", **options: Any) -> Any:
+    return make(implementation, name, world, masks, **{**FELT[name], **options})
+
+
+def shifts(implementation: Any, editor: Any, name: str, world: Setting) -> dict[str, torch.Tensor]:
+    """θ' - θ per matrix: what training did to the model itself, which only Editable Training does."""
+    if name != "editable_training":
+        return {}
+    raw = dict(world.model.named_parameters())
+    return {
+        matrix: value.detach() - raw[matrix].detach()
+        for matrix, (_, value) in implementation.trained_weights(editor).items()
+    }
+
+
+def masked_gradient(
+    model: torch.nn.Module, arrays: Mapping[str, Mapping[str, torch.Tensor]], request: Request, row: int
+) -> dict[str, torch.Tensor]:
+    """Per matrix Σ_t outer(mask(δ_t), mask(x_t)) at the model's parameters, with the gates of one mask row."""
+    found = {}
+    for matrix, rows in rows_with_gradient(model, list(arrays), request).items():
+        x, delta = rows
+        if arrays[matrix]:
+            x, delta = (
+                value * (1 + gate_values(arrays[matrix], factor, row)) for factor, value in (("x", x), ("delta", delta))
+            )
+        found[matrix] = outer_sum(x, delta)
+    return found
 
 
 @torch.no_grad()
@@ -218,6 +342,12 @@ def gate_values(arrays: Mapping[str, torch.Tensor], factor: str, row: int) -> to
     gates = (torch.sigmoid(arrays[factor][row].detach()) * 1.2 - 0.1).clamp(0, 1)
     scale = arrays.get(f"{factor}_scale")
     return gates if scale is None else gates * scale[row].detach()
+
+
+def conditioned(gates: Gates, gradient: torch.Tensor) -> torch.Tensor:
+    """KnowledgeEditor's ΔW = scale · (∇W ⊙ a + b)."""
+    a, b = (torch.outer(*(vector.detach() for vector in gates[which])) for which in ("a", "b"))  # type: ignore[literal-required]
+    return gates["scale"].detach() * (gradient * a + b)
 
 
 def outer_sum(x: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from .corpus import Example, ParallelCorpus
 from .editing import METHODS, Editor, Objective, edit_factors, mask_edit_factors, objective
 from .editing import edit as run_edit
 from .editing import make_editor as build
-from .editors import mend
+from .editors import editable_training, knowledge_editor, mend
 from .sampling import evaluation_pairs as sample_pairs
 from .sampling import training_triples as sample_triples
 from .training import adam
@@ -24,7 +24,7 @@ from .training import train_step as run_step
 from .types import EditRequest, Input, Outcome, Triple, Update
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "batched", "factored"})
-EDITORS = ("mend",)
+EDITORS = tuple(METHODS)
 
 
 # T, M, S ----------------------------------------------------------------------------------------------------------
@@ -171,10 +171,10 @@ def editor_shapes(shapes: Any, languages: Any, masks: str) -> dict[str, tuple[in
 
 @dataclass(frozen=True)
 class Session:
-    """An editor with the optimiser that trains it."""
+    """An editor with the optimiser that trains it, where there is anything to train."""
 
     editor: Editor
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer | None
 
 
 def _input(row: Any) -> Input:
@@ -202,7 +202,7 @@ def make_editor(
     given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr)) if value is not None}
     settings = METHODS[name].Settings(**given) if name in METHODS else None
     editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings)
-    return Session(editor, adam(editor))
+    return Session(editor, adam(editor) if editor.parameters else None)
 
 
 def parameters(session: Session) -> dict[str, torch.Tensor]:
@@ -214,6 +214,8 @@ def mask_parameters(session: Session) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def optimizer_groups(session: Session) -> list[list[str]]:
+    if session.optimiser is None:
+        return []
     names = {id(p): name for name, p in session.editor.parameters.items()}
     return [[names[id(p)] for p in group["params"]] for group in session.optimiser.param_groups]
 
@@ -232,11 +234,31 @@ def transform(session: Session, matrix: str, x: Any, delta: Any, language: str) 
     return x_tilde[0], delta_tilde[0]
 
 
+def trained_weights(session: Session) -> dict[str, tuple[str, torch.Tensor]]:
+    editor = session.editor
+    weights = dict(editor.backbone.model.named_parameters())
+    names = {matrix: f"{editable_training.SHIFT}{matrix}" for matrix in editor.backbone.edited}
+    return {m: (name, weights[m].detach() + editor.parameters[name].detach()) for m, name in names.items()}
+
+
+@torch.no_grad()
+def gates(session: Session, request: Any) -> dict[str, dict[str, Any]]:
+    editor = session.editor
+    condition = editor.backbone.condition([_request(request)], editor.settings.condition == "input+label")
+    states = knowledge_editor.read(editor.parameters, *condition)
+    result = {}
+    for name, (n, m) in editor.backbone.shapes.items():
+        g = knowledge_editor.gates(editor.parameters, editor.settings, name, states, n, m)
+        result[name] = {"scale": g.scale[0], "a": (g.a_softmax[0], g.a_free[0]), "b": (g.b_softmax[0], g.b_free[0])}
+    return result
+
+
 @torch.no_grad()
 def edit(session: Session, requests: Any) -> Update:
     return run_edit(session.editor, [_request(row) for row in requests])
 
 
+@torch.no_grad()
 def dense(session: Session, edits: Update, index: int) -> dict[str, torch.Tensor]:
     return edits.dense(index)
 
@@ -268,6 +290,7 @@ def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float],
 
 
 def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
+    assert session.optimiser is not None, "finetuning trains nothing"
     return run_step(session.editor, session.optimiser, _triples(triples), seed, Objective(), clip=1.0)
 
 
