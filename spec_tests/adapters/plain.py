@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from spec_tests.adapters import numpy_core, textbook
-from spec_tests.contract import NAMES
+from spec_tests.contract import NAMES, OF_EDITOR
 
 CLAIMS = frozenset(NAMES)
 EDITORS = textbook.EDITORS
-_TEXTBOOK = {name for chapter in ("E", "L") for name in NAMES[chapter]}
+_TEXTBOOK = {name for names in (NAMES["E"], NAMES["L"], *OF_EDITOR.values()) for name in names}
 
 
 def __getattr__(name: str) -> Any:
