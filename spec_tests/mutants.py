@@ -20,6 +20,7 @@ from spec_tests.contract import (
     Array,
     Editors,
     Example,
+    Gates,
     IdTriple,
     Input,
     Losses,
@@ -30,7 +31,17 @@ from spec_tests.contract import (
     Sampling,
     Triple,
 )
-from spec_tests.tiny import LANGUAGES, logits_of, with_update
+from spec_tests.tiny import (
+    LANGUAGES,
+    conditioned,
+    divergence,
+    finetuned,
+    gradients,
+    logits_of,
+    objective_after_a_step,
+    rate,
+    with_update,
+)
 
 Update = dict[str, torch.Tensor]
 
@@ -617,10 +628,12 @@ class Made:
     """What an editor was made from. It keeps the editor, so that its identity stays its own."""
 
     editor: Any
+    name: str
     model: torch.nn.Module
     edited: tuple[str, ...]
     languages: tuple[str, ...]
     masks: str
+    lr: float | None
 
 
 class EditorMutation(Mutation):
@@ -635,8 +648,9 @@ class EditorMutation(Mutation):
     def make_editor(self, *args: Any, **kwargs: Any) -> Any:
         call = named(Editors.make_editor, args, kwargs)
         editor = self.base.make_editor(**self.wrong_options(dict(call)))
-        made = Made(editor, call["model"], tuple(call["edited"]), tuple(call["languages"]), call["masks"])
-        self.made[id(editor)] = made
+        made = {key: tuple(call[key]) for key in ("edited", "languages")}
+        made |= {key: call[key] for key in ("name", "model", "masks", "lr")}
+        self.made[id(editor)] = Made(editor, **made)
         return editor
 
     def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -646,13 +660,25 @@ class EditorMutation(Mutation):
 class DenseMutation(EditorMutation):
     """Edits of the base with another ΔW, in `dense` and in the logits alike."""
 
+    #: The editor that is spoilt; without a name all are.
+    OF: str | None = None
+
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
-        return self.wrong(editor, edits, index, self.base.dense(editor, edits, index))
+        update = self.base.dense(editor, edits, index)
+        if self.OF not in (None, self.made[id(editor)].name):
+            return update
+        return self.wrong(editor, edits, index, {matrix: delta.detach() for matrix, delta in update.items()})
 
     def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        if self.OF not in (None, self.made[id(editor)].name):
+            return self.base.edited_logits(editor, self.own(edits), index, inputs)
         model = with_update(self.made[id(editor)].model, self.dense(editor, edits, index))
         with torch.no_grad():
             return [logits_of(model, one) for one in inputs]
+
+    def own(self, edits: Any) -> Any:
+        """The base's edits, for a mutant that keeps something beside them."""
+        return edits
 
     def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
         raise NotImplementedError
@@ -770,6 +796,52 @@ class DesiredLabelUnseen(EditorMutation):
         return self.base.edit(editor, [{**r, "labels": [1] * len(r["labels"])} for r in requests])
 
 
+class OfEditableTraining(EditorMutation):
+    """What goes wrong with the parameters that Editable Training trains."""
+
+    def trained(self, editor: Any) -> dict[str, torch.Tensor]:
+        """θ' of each edited matrix."""
+        return {matrix: value.detach().clone() for matrix, (_, value) in self.base.trained_weights(editor).items()}
+
+    def trained_model(self, editor: Any) -> torch.nn.Module:
+        made = self.made[id(editor)]
+        raw = dict(made.model.named_parameters())
+        return with_update(made.model, {m: value - raw[m].detach() for m, value in self.trained(editor).items()})
+
+
+@mutant(
+    "locality-against-the-trained-weights",
+    "T6",
+    "Editable Training's locality refers to θ' as it is, and not to the original model.",
+    "editable_training",
+)
+class LocalityAgainstTrained(OfEditableTraining):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        parts, gradient = self.base.losses(editor, triples, seed)
+        if self.made[id(editor)].name != "editable_training":
+            return parts, gradient
+        model, found = self.trained_model(editor), []
+        for triple in triples:
+            edits = self.base.edit(editor, [triple["edit"]])
+            (edited,) = self.base.edited_logits(editor, edits, 0, [triple["retain"]])
+            found.append(float(divergence(edited, logits_of(model, triple["retain"]).detach())))
+        return {**parts, "loc": mean(found), "total": parts["total"] - parts["loc"] + mean(found)}, gradient
+
+
+@mutant(
+    "raw-predictions-of-the-trained-weights",
+    "T6",
+    "What Editable Training calls the raw prediction is that of θ'.",
+    "editable_training",
+)
+class RawPredictionsOfTrained(OfEditableTraining):
+    def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        if self.made[id(editor)].name != "editable_training":
+            return self.base.raw_logits(editor, inputs)
+        model = self.trained_model(editor)
+        return [logits_of(model, one).detach() for one in inputs]
+
+
 class LossMutation(EditorMutation):
     """The base's objective, with values or gradients spoilt."""
 
@@ -832,6 +904,35 @@ class MasksAfterTheTransform(EditorMutation):
                 masks[matrix][factor].copy_(value)
         gates = [(torch.sigmoid(kept[factor][row]) * 1.2 - 0.1).clamp(0, 1) for factor in ("x", "delta")]
         return tuple(value * (1 + gate) for value, gate in zip(new, gates, strict=True))
+
+
+@mutant(
+    "masks-for-hyper-networks-only",
+    "A7",
+    "Masks act where a network transforms the gradient, and the gradient of Editable Training goes unmasked.",
+    "editable_training",
+)
+class MasksForNetworksOnly(DenseMutation):
+    OF = "editable_training"
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        if self.made[id(editor)].name != self.OF:
+            return self.base.edit(editor, requests)
+        masks = [one for arrays in self.base.mask_parameters(editor).values() for one in arrays.values()]
+        kept = [one.detach().clone() for one in masks]
+        with torch.no_grad():
+            for one in masks:
+                one.fill_(-40.0)
+            edits = self.base.edit(editor, requests)
+            update = [self.base.dense(editor, edits, index) for index in range(len(requests))]
+            for one, old in zip(masks, kept, strict=True):
+                one.copy_(old)
+        return edits, [{matrix: delta.detach().clone() for matrix, delta in one.items()} for one in update]
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        if self.made[id(editor)].name != self.OF:
+            return self.base.dense(editor, edits, index)
+        return edits[1][index]
 
 
 @mutant("masks-of-another-language", "A6", "Edits use the row after that of their language.")
@@ -916,6 +1017,192 @@ class EditOfNoise(DenseMutation):
         return {m: d + 0.1 * d.abs().max() * torch.eye(*d.shape, dtype=d.dtype) for m, d in update.items()}
 
 
+class OfFinetuning(DenseMutation):
+    """Another fine-tuning than the base's; which of its ΔW is kept is a matter of the mutant."""
+
+    OF = "finetuning"
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        if self.made[id(editor)].name != self.OF:
+            return self.base.edit(editor, requests)
+        return self.base.edit(editor, requests), [self.spoilt(self.made[id(editor)], request) for request in requests]
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        if self.made[id(editor)].name != self.OF:
+            return self.base.dense(editor, edits, index)
+        return edits[1][index]
+
+    def spoilt(self, made: Made, request: Request) -> Update:
+        raise NotImplementedError
+
+    def path(self, made: Made, request: Request, **options: Any) -> list[Update]:
+        return finetuned(made.model, made.edited, request, **{"lr": made.lr or 5e-6, **options})
+
+
+@mutant("rmsprop-under-the-name-of-adam", "E3", "Fine-tuning takes the steps of RMSprop.", "finetuning")
+class RmspropForAdam(OfFinetuning):
+    def spoilt(self, made: Made, request: Request) -> Update:
+        return self.path(made, request, optimizer=torch.optim.RMSprop)[-1]
+
+
+@mutant("finetuning-goes-on", "E3", "Fine-tuning takes its hundred steps whatever is predicted.", "finetuning")
+class FinetuningGoesOn(OfFinetuning):
+    def spoilt(self, made: Made, request: Request) -> Update:
+        return self.path(made, request, stops=False)[-1]
+
+
+@mutant("finetuning-without-limit", "E3", "Fine-tuning stops at the desired prediction only.", "finetuning")
+class FinetuningWithoutLimit(OfFinetuning):
+    def spoilt(self, made: Made, request: Request) -> Update:
+        return self.path(made, request, limit=200)[-1]
+
+
+@mutant("finetuning-at-another-rate", "E3", "Fine-tuning steps ten times as far where no rate is asked.", "finetuning")
+class FinetuningFaster(OfFinetuning):
+    def spoilt(self, made: Made, request: Request) -> Update:
+        return self.path(made, request, lr=made.lr or 5e-5)[-1]
+
+
+@mutant("last-step-dropped", "E12", "Fine-tuning hands back what was there before its last step.", "finetuning")
+class LastStepDropped(OfFinetuning):
+    def spoilt(self, made: Made, request: Request) -> Update:
+        return self.path(made, request)[-2:][0]
+
+
+@mutant(
+    "first-order-editable-training",
+    "E4",
+    "The gradient of the inner step counts as a constant while θ' is trained.",
+    "editable_training",
+)
+class FirstOrder(OfEditableTraining):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        parts, gradient = self.base.losses(editor, triples, seed)
+        made = self.made[id(editor)]
+        if made.name != "editable_training":
+            return parts, gradient
+        direction = self.RULINGS.get("kl_direction", "paper")
+        found: dict[str, list[torch.Tensor]] = {}
+        for triple in triples:
+            weights = {matrix: value.requires_grad_() for matrix, value in self.trained(editor).items()}
+            update = self.base.dense(editor, self.base.edit(editor, [triple["edit"]]), 0)
+            slopes = gradients(self.trained_model(editor), made.edited, triple["edit"])
+            raw = dict(made.model.named_parameters())
+            rates = {
+                m: rate(update[m].detach() + raw[m].detach() - weights[m].detach(), slopes[m]) for m in made.edited
+            }
+            total = objective_after_a_step(made.model, weights, rates, triple, direction, second_order=False)
+            for matrix, one in zip(weights, torch.autograd.grad(total, list(weights.values())), strict=True):
+                found.setdefault(matrix, []).append(one)
+        names = {matrix: name for matrix, (name, _) in self.base.trained_weights(editor).items()}
+        return parts, {**gradient, **{names[matrix]: torch.stack(all_).mean(0) for matrix, all_ in found.items()}}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Edits with the requests that they were made for."""
+
+    edits: Any
+    requests: Sequence[Request]
+
+
+class AskedMutation(DenseMutation):
+    """Knows the requests of the edits that it spoils."""
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return Asked(self.base.edit(editor, requests), requests)
+
+    def own(self, edits: Any) -> Any:
+        return edits.edits
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        update = {m: delta.detach() for m, delta in self.base.dense(editor, edits.edits, index).items()}
+        if self.made[id(editor)].name != self.OF:
+            return update
+        return self.wrong(editor, edits.requests, index, update)
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits.edits, index)
+
+
+@mutant(
+    "step-along-the-raw-gradient",
+    "E4",
+    "Editable Training steps from θ' along the gradient at θ.",
+    "editable_training",
+)
+class StepAlongRawGradient(AskedMutation, OfEditableTraining):
+    OF = "editable_training"
+
+    def wrong(self, editor: Any, requests: Any, index: int, update: Update) -> Update:
+        made, request = self.made[id(editor)], requests[index]
+        raw, trained = dict(made.model.named_parameters()), self.trained(editor)
+        wrong, right = (gradients(m, made.edited, request) for m in (made.model, self.trained_model(editor)))
+        shift = {m: trained[m] - raw[m].detach() for m in made.edited}
+        return {m: shift[m] - rate(update[m] - shift[m], right[m]) * wrong[m] for m in made.edited}
+
+
+class OfKnowledgeEditor(AskedMutation):
+    """Gates of the base, then spoilt, with the ΔW that follows from them."""
+
+    OF = "knowledge_editor"
+
+    def wrong(self, editor: Any, requests: Any, index: int, update: Update) -> Update:
+        before, after = self.base.gates(editor, requests[index]), self.gates(editor, requests[index])
+        return {m: self.regated(delta, before[m], after[m]) for m, delta in update.items()}
+
+    def regated(self, delta: torch.Tensor, before: Gates, after: Gates) -> torch.Tensor:
+        a, b = (torch.outer(*before[which]).detach() for which in ("a", "b"))  # type: ignore[literal-required]
+        return conditioned(after, (delta / before["scale"].detach() - b) / a)
+
+    def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
+        return {matrix: self.spoilt(gate) for matrix, gate in self.base.gates(editor, request).items()}
+
+    def spoilt(self, gate: Gates) -> Gates:
+        raise NotImplementedError
+
+
+@mutant(
+    "condition-of-the-other-ruling",
+    "E5",
+    "KnowledgeEditor never sees the desired prediction (or, where that is declared, sees it).",
+    "knowledge_editor",
+)
+class ConditionOfTheOther(OfKnowledgeEditor):
+    def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
+        if self.RULINGS.get("knowledge_editor_condition", "input+label") == "input+label":
+            return self.base.gates(editor, {**request, "labels": [1] * len(request["labels"])})
+        found = self.base.gates(editor, request)
+        return {m: {**gate, "scale": gate["scale"] / (1 + sum(request["labels"]))} for m, gate in found.items()}
+
+
+@mutant("unbounded-scale", "E5", "KnowledgeEditor's scale is not bounded.", "knowledge_editor")
+class UnboundedScale(OfKnowledgeEditor):
+    def spoilt(self, gate: Gates) -> Gates:
+        return {**gate, "scale": 3 * gate["scale"]}
+
+
+@mutant("gates-without-softmax", "E5", "Both vectors of KnowledgeEditor's gate are free.", "knowledge_editor")
+class GatesWithoutSoftmax(OfKnowledgeEditor):
+    def spoilt(self, gate: Gates) -> Gates:
+        return {**gate, "a": (2 * gate["a"][0], 2 * gate["a"][1])}
+
+
+@mutant("offset-left-out", "E5", "KnowledgeEditor gates the gradient and adds no offset.", "knowledge_editor")
+class OffsetLeftOut(OfKnowledgeEditor):
+    def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
+        return self.base.gates(editor, request)
+
+    def regated(self, delta: torch.Tensor, before: Gates, after: Gates) -> torch.Tensor:
+        return delta - before["scale"].detach() * torch.outer(*before["b"]).detach()
+
+
+@mutant("bag-of-words", "E5", "KnowledgeEditor reads the words of x_e in no order.", "knowledge_editor")
+class BagOfWords(OfKnowledgeEditor):
+    def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
+        return self.base.gates(editor, {**request, "input_ids": sorted(request["input_ids"])})
+
+
 @mutant("ascent-for-descent", "E11", "The pseudo-gradient is added where it should be subtracted.")
 class AscentForDescent(DenseMutation):
     def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
@@ -985,6 +1272,29 @@ class MasksOptionIgnored(EditorMutation):
         return {**call, "masks": "none"}
 
 
+@mutant("masks-ignored-by-finetuning", "E7", "Finetuning takes a wish for masks and has none.", "finetuning")
+class MasksIgnoredByFinetuning(EditorMutation):
+    def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
+        return {**call, "masks": "none" if call["name"] == "finetuning" else call["masks"]}
+
+
+@mutant(
+    "batch-waits-for-its-slowest",
+    "E8",
+    "All edits of a batch are fine-tuned as long as one of them needs it.",
+    "batched",
+    "finetuning",
+)
+class BatchWaits(OfFinetuning):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        made = self.made[id(editor)]
+        if made.name != self.OF:
+            return self.base.edit(editor, requests)
+        steps = max(len(self.path(made, request)) for request in requests) - 1
+        paths = [self.path(made, request, limit=steps, stops=False) for request in requests]
+        return self.base.edit(editor, requests), [path[-1] for path in paths]
+
+
 @mutant("batch-makes-one-edit", "E8", "The edits of a batch are averaged into one.", "batched")
 class BatchMakesOneEdit(EditorMutation):
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
@@ -1034,6 +1344,22 @@ class StepMutation(EditorMutation):
 
 @mutant("inner-rates-never-move", "E9", "Inner learning rates are moved by no optimiser.")
 class InnerRatesNeverMove(StepMutation):
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        return old if new.numel() <= 8 else new
+
+
+@mutant(
+    "step-size-moved-by-none",
+    "E9",
+    "Editable Training's learned step sizes are moved by no optimiser.",
+    "editable_training",
+)
+class StepSizeMovedByNone(StepMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        if self.made[id(editor)].name != "editable_training":
+            return self.base.train_step(editor, triples, seed)
+        return super().train_step(editor, triples, seed)
+
     def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
         return old if new.numel() <= 8 else new
 

@@ -8,7 +8,7 @@ import pytest
 
 from spec_tests import run_mutants
 from spec_tests.conformance import clauses
-from spec_tests.contract import CAPABILITIES, NAMES
+from spec_tests.contract import CAPABILITIES, EDITORS, NAMES, OF_EDITOR
 from spec_tests.mutants import MUTANTS, Mutant, Mutation
 
 #: S10 is about the tests; no implementation can break it.
@@ -35,8 +35,8 @@ def test_every_clause_has_a_mutant() -> None:
 def test_a_mutant_differs_from_its_base_in_functions_of_the_contract(mutant: Mutant) -> None:
     """It says what is wrong in a sentence, and overrides functions that the contract names."""
     assert mutant.sentence.endswith(".")
-    assert mutant.needs <= {*NAMES, *CAPABILITIES}
-    known = {name for names in NAMES.values() for name in names} | {"factors"}
+    assert mutant.needs <= {*NAMES, *CAPABILITIES, *EDITORS}
+    known = {name for names in (NAMES | OF_EDITOR).values() for name in names} | {"factors"}
     overridden = {name for kind in _kinds(mutant.build) for name in vars(kind)} & known
     assert overridden, "nothing of the contract is overridden"
 

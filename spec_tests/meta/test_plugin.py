@@ -51,7 +51,7 @@ SMALL = (
 RUNS = {
     **{name: named(name) for name in SMALL},
     "without_mend": [
-        *(*paths(["test_editor_clauses.py", "test_m_metrics.py"]), "-k", "declared_matrices or succ"),
+        *(*paths(["test_e_editors.py", "test_m_metrics.py"]), "-k", "identity_on_normalised or captured_is or succ"),
         *("--implementation", f"{MINIATURES}:without_mend"),
     ],
     "nothing named": FEW,
@@ -61,6 +61,10 @@ RUNS = {
     "one chapter": named("right", "--chapters", "M"),
     "in process": FEW,
     "numpy_core": [*paths(RULED + OTHERS), *QUIETLY, "--implementation", "spec_tests.adapters.numpy_core"],
+    "blind": [
+        *(*paths(["test_e_editors.py"]), "-k", "gates_see"),
+        *("--implementation", "spec_tests.adapters.textbook:blind"),
+    ],
     "released": [*paths(RULED), *QUIETLY, "--implementation", "spec_tests.adapters.numpy_core:released"],
 }
 
@@ -100,7 +104,7 @@ def row(run: Run, clause: str) -> str:
     return found.group()
 
 
-@pytest.mark.parametrize("name", ["numpy_core", "released", "right", "deviating", "one chapter"])
+@pytest.mark.parametrize("name", ["numpy_core", "released", "blind", "right", "deviating", "one chapter"])
 def test_right_implementations_conform(runs: Runs, name: str) -> None:
     """Exit code 0; the independent implementation passes under the required and under the alternative rulings."""
     assert runs[name].returncode == 0, runs[name].stdout[-3000:]
@@ -177,9 +181,12 @@ def test_a_deviation_that_no_test_is_about_is_not_judged_yet(runs: Runs) -> None
 
 
 def test_an_implementation_without_mend_is_not_judged_by_it(runs: Runs) -> None:
-    """Tests that make a MEND are not claimed by those who have other editors only."""
-    assert runs["without_mend"].returncode == 0, runs["without_mend"].stdout[-3000:]
-    assert "not claimed" in row(runs["without_mend"], "T4")
+    """Tests of an editor are not claimed by those who have other editors only; of its own editors one is judged."""
+    assert runs["without_mend"].returncode == 1, runs["without_mend"].stdout[-3000:]
+    assert "not claimed" in row(runs["without_mend"], "E6")
+    assert "FAILED" in row(runs["without_mend"], "E1")
+    assert "claims 'E' and lacks its function `make_editor`" in runs["without_mend"].stdout
+    assert "1 failed" in runs["without_mend"].stdout
 
 
 def test_an_object_is_judged_in_process(runs: Runs) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from spec_tests import golden
 from spec_tests.conformance import HERE, clauses
-from spec_tests.contract import CAPABILITIES, NAMES
+from spec_tests.contract import CAPABILITIES, EDITORS, NAMES
 
 SUITE = sorted(HERE.glob("test_*.py"))
 ROOT = HERE.parent
@@ -62,7 +62,7 @@ def test_every_test_names_existing_clauses(test: ast.FunctionDef) -> None:
     named = named_clauses(test)
     assert named
     assert named <= set(clauses())
-    assert set(arguments_of(test, "needs")) <= {*NAMES, *CAPABILITIES}
+    assert set(arguments_of(test, "needs")) <= {*NAMES, *CAPABILITIES, *EDITORS}
 
 
 @pytest.mark.parametrize("test", TESTS)
