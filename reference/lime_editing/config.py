@@ -110,7 +110,7 @@ _TINY_FACTS = Setup(
     settings={
         "finetuning": finetuning.Settings(lr=2e-3, steps=100),
         "editable_training": editable_training.Settings(lr=1e-3, inner_lr=0.1, inner_lr_lr=2e-2),
-        "knowledge_editor": knowledge_editor.Settings(lr=1e-3, lstm=64, hidden=64),
+        "knowledge_editor": knowledge_editor.Settings(lr=3e-3, lstm=64, hidden=64),
         "mend": mend.Settings(rank=64, lr=3e-3, inner_lr=1.5e-3, inner_lr_lr=1e-2),
     },
     edited_layers=3,
