@@ -269,7 +269,7 @@ FELT: dict[str, dict[str, float]] = {
     "mend": {"inner_lr": 0.01},
     "editable_training": {"inner_lr": 0.01},
     "knowledge_editor": {},
-    "finetuning": {"lr": 0.01},
+    "finetuning": {"lr": 0.03},
 }
 
 
