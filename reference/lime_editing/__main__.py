@@ -133,7 +133,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         preset = replace(preset, name=f"{options.scale}-changed", tasks=tasks)
     chosen = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in RULINGS}
     rulings = replace(PROTOCOLS[options.protocol], **{name: value for name, value in chosen.items() if value})
-    variants = options.variant or ("en", "all", "lime")
+    variants: tuple[experiments.Variant, ...] = options.variant or ("en", "all", "lime")
     if options.control:
         variants = tuple(dict.fromkeys((*variants, "shared")))
     seeds = range(preset.seeds if options.seeds is None else options.seeds)
