@@ -154,9 +154,7 @@ def prepare(
             if language not in one.corpus.languages:
                 raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
             if one.editable is not None and not any(f"/{language}" == i[-len(language) - 1 :] for i in one.editable):
-                raise DataError(
-                    f"{sources.model}: makes no {part} error in language {language!r} that could be edited"
-                )
+                raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
     record = {
         "preset": {"name": preset.name, "about": preset.about},
         "protocol": next((name for name, known in PROTOCOLS.items() if known == rulings), "custom"),

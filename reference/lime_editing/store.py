@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -168,10 +169,22 @@ def digest(value: Any) -> str:
 
 
 def code_digest() -> str:
-    """A short fingerprint of the sources that a number depends on: not the report's, say, and presets are recorded."""
+    """A short fingerprint of the code that a number depends on: not of the report's, nor of comments and layout.
+
+    Presets are no part of it, because a cell records the values that it used.
+    """
     root = Path(__file__).parent
     sources = sorted(path for pattern in SOURCES for path in root.glob(pattern))
-    return digest({path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sources})
+    return digest({path.relative_to(root).as_posix(): _code(path.read_text(encoding="utf-8")) for path in sources})
+
+
+def _code(source: str) -> str:
+    """A module's syntax tree without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def is_done(folder: Path) -> bool:

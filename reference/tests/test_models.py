@@ -21,8 +21,9 @@ from transformers import (
 
 from lime_editing.backbone import load, load_tokenizer, wrap
 from lime_editing.data import mlama
+from lime_editing.editing import METHODS, edit, make_editor
 from lime_editing.errors import LanguageError, ModelError
-from lime_editing.types import Input
+from lime_editing.types import EditRequest, Input
 
 SMALL = {
     "vocab_size": 40,
@@ -114,3 +115,16 @@ def test_windows_line_endings_and_a_byte_order_mark_change_nothing(facts: Path, 
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert mlama.fingerprint(mlama.read(facts)) == before
     assert load_tokenizer(model).mask_token == "[MASK]"
+
+
+def test_an_update_stays_what_it_is_while_its_editor_is_trained() -> None:
+    backbone = wrap(SUPPORTED["bert"]().eval(), 2)
+    request = EditRequest(Input((2, 5, 4, 7, 3), (2,)), (9,), "en")
+    for method, module in METHODS.items():
+        editor = make_editor(method, backbone, ("en",))
+        with torch.no_grad():
+            update = edit(editor, [request])
+            before = {name: d.clone() for name, d in update.dense(0).items()}
+            for parameter in editor.parameters.values():
+                parameter.add_(1)
+        assert all(torch.equal(before[name], d) for name, d in update.dense(0).items()), module.NAME

@@ -59,3 +59,10 @@ def test_a_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "cell.json").write_text("{")
     with pytest.raises(DataError, match=r"cell\.json: is not JSON"):
         store.read_json(tmp_path / "cell.json")
+
+
+def test_comments_docstrings_and_layout_are_not_code() -> None:
+    plain = "def f(x):\n    return x + 1\n"
+    commented = '"""A module."""\n\n\ndef f(x):\n    """f."""\n    # why\n    return (x\n            + 1)\n'
+    assert store._code(plain) == store._code(commented)
+    assert store._code(plain) != store._code(plain.replace("+", "-"))
