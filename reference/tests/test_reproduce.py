@@ -11,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from lime_editing import config, experiments, grid, store
 from lime_editing.backbone import load, load_tokenizer
 from lime_editing.data import mlama
 from lime_editing.editing import Objective, make_editor
-from lime_editing.editors import knowledge_editor
+from lime_editing.editors import finetuning, knowledge_editor
 from lime_editing.errors import UserError
+from lime_editing.evaluation import evaluate
 from lime_editing.metrics import Scores
+from lime_editing.sampling import evaluation_pairs
 from lime_editing.training import Schedule, train
 
 SCHEDULE = Schedule(edits=12, batch=2, validate_every=4, patience=12, checkpoint_every=2, decay=True)
@@ -235,6 +238,36 @@ def test_what_an_interrupted_write_left_is_removed(facts: Path, model: Path, tmp
     folder.mkdir()
     (folder / ".metrics.json.123").write_text("{")
     assert not [path for path in run(facts, model, tmp_path).iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("approach", ["finetuning", "mend", "knowledge_editor"])
+def test_the_released_protocol_trains_and_judges(approach: str, facts: Path, model: Path, tmp_path: Path) -> None:
+    cell = experiments.Cell("facts", approach, None if approach == "finetuning" else "lime", 0)
+    experiment = prepared(facts, model, cell=cell, rulings=config.PROTOCOLS["released"])
+    folder = experiments.run_cell(cell, experiment, tmp_path, lambda _: None)
+    about = json.loads((folder / "cell.json").read_text())
+    assert (about["protocol"], about["rulings"]["subject"]) == ("released", "edit-language")
+    if approach == "knowledge_editor":
+        assert about["preset"]["settings"]["condition"] == "input"
+    if cell.variant:
+        names = safetensors.torch.load_file(folder / "editor.safetensors")
+        assert any(name.endswith("delta_scale") for name in names)
+
+
+def test_consistency_at_all_positions_asks_for_more(facts: Path, model: Path) -> None:
+    """Clause M7's alternative: the same edits, with every position of the padded row compared."""
+    read = mlama.read(facts)
+    task = mlama.tasks(read, load_tokenizer(model))["train"]
+    editor = make_editor("finetuning", load(model, 2), read.languages, settings=finetuning.Settings(lr=0.05, steps=3))
+    pairs = evaluation_pairs(task.corpus, read.languages, read.languages, 2, 4, 0, 12)
+    masks, everywhere = (
+        {(o.edit, i): o.hit for i, o in enumerate(evaluate(editor, task, pairs, 0, con_positions=positions))}
+        for positions in ("mask", "all")
+    )
+    retained = [key for i, key in enumerate(masks) if i % 6 >= 2]
+    assert all(masks[key] for key in retained if everywhere[key])
+    assert sum(everywhere[key] for key in retained) < sum(masks[key] for key in retained)
+    assert all(masks[key] == everywhere[key] for i, key in enumerate(masks) if i % 6 < 2)
 
 
 def test_the_grid_of_the_paper_has_ten_cells_per_task_and_six_of_control() -> None:
