@@ -54,7 +54,7 @@ def spec(session: nox.Session) -> None:
 
 @nox.session
 def reproduce(session: nox.Session) -> None:
-    """Train and judge the editors, and print the table: nox -s reproduce [-- --help]."""
+    """The paper's tables and figures, with a page to look at: nox -s reproduce [-- --help]."""
     session.run(python(session), "-m", "lime_editing", "reproduce", *session.posargs, external=True)
 
 
@@ -90,7 +90,8 @@ def perf(session: nox.Session) -> None:
 
 @nox.session
 def fixtures(session: nox.Session) -> None:
-    """Rebuild the facts from their sources and the golden values, and compare byte for byte (needs npm)."""
+    """Rebuild the facts (needs npm), the sentence pairs and the golden values, and compare them."""
     interpreter = python(session, "fixtures")
     session.run(interpreter, "fixtures/build_facts.py", "--check", external=True)
+    session.run(interpreter, "fixtures/build_nli.py", "--check", external=True)
     session.run(interpreter, "fixtures/build_golden.py", "--check", external=True)
