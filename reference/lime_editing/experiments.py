@@ -153,7 +153,7 @@ def prepare(
         for language in data.languages:
             if language not in one.corpus.languages:
                 raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
-            if one.editable is not None and not any(f"/{language}" == i[-len(language) - 1 :] for i in one.editable):
+            if one.editable is not None and not any(i.endswith(f"/{language}") for i in one.editable):
                 raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
     record = {
         "preset": {"name": preset.name, "about": preset.about},
