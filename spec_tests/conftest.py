@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--implementation", metavar="MODULE[:OBJECT]", help="the implementation to judge")
     group.addoption("--chapters", metavar="M,S", help="judge these chapters of SPEC.md only (default: all)")
+    group.addoption("--mlama", metavar="FOLDER", help="the real mLAMA, unpacked, for what D2 says of it")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,9 +4,9 @@ An implementation is a Python module or object. It provides some of the function
 is subclassed and nothing is registered. Each chapter of SPEC.md is a capability: `CLAIMS` lists the claimed ones or,
 without it, a chapter is claimed as soon as one of its functions exists. A claimed chapter is tested whole.
 
-Plain data crosses the border. Chapters T M S A B speak numbers, strings, lists, dicts and float64 NumPy arrays;
-torch tensors and a Hugging Face model appear in E and L only. Randomness comes in as an integer seed or as explicit
-uniform draws. A penalty or a loss returns its gradient beside its value, so that a dead gradient shows.
+Plain data crosses the border. Chapters T M S A B D speak numbers, strings, lists, dicts and float64 NumPy arrays, and D
+reads files; torch tensors and a Hugging Face model appear in E and L only. Randomness comes in as an integer seed or as
+explicit uniform draws. A penalty or a loss returns its gradient beside its value, so that a dead gradient shows.
 
 Errors that a clause asks for are ValueError or LookupError (KeyError included), with a message that names the culprit.
 
@@ -16,7 +16,8 @@ P predicted positions, V vocabulary or classes. A matrix W maps n inputs to m ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -48,6 +49,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "train_step",
     ),
     "L": ("rel_loss", "loc_loss"),
+    "D": ("split", "fact_inputs", "pair_edits", "pair_training"),
 }
 
 #: Capabilities beside the chapters: claimed by naming them in `CLAIMS`.
@@ -77,10 +79,6 @@ RULINGS: dict[str, tuple[str, ...]] = {
     "subject": ("parallel", "edit-language"),
     "knowledge_editor_condition": ("input+label", "input"),
 }
-
-
-#: Of these, the ones that no test is about yet: chapter D is still to come.
-NOT_JUDGED_YET = frozenset({"subject"})
 
 
 class Example(TypedDict):
@@ -161,6 +159,50 @@ class Gates(TypedDict):
     scale: torch.Tensor
     a: tuple[torch.Tensor, torch.Tensor]
     b: tuple[torch.Tensor, torch.Tensor]
+
+
+class FactRow(TypedDict):
+    """One line of an mLAMA file, with the language of its folder and the relation of its file (chapter D)."""
+
+    language: str
+    relation: str
+    sub_uri: str
+    obj_uri: str
+    sub_label: str
+    obj_label: str
+
+
+class Place(TypedDict):
+    """Where a fact is said: its relation, its subject's `sub_uri`, and a language."""
+
+    relation: str
+    subject: str
+    language: str
+
+
+class Texts(TypedDict):
+    """Translations as XNLI's hypotheses have them: the languages, and a text for each at the same index."""
+
+    language: list[str]
+    translation: list[str]
+
+
+class PairRow(TypedDict):
+    """One row of XNLI: the premise as {language: text}, the hypothesis, and the gold class 0, 1 or 2."""
+
+    premise: dict[str, str]
+    hypothesis: Texts
+    label: int
+
+
+class PairEdit(TypedDict):
+    """An edit of a sentence pair, by row number and language, with retain inputs named in the same way."""
+
+    row: int
+    language: str
+    input: Input
+    label: int
+    retain: list[tuple[int, str]]
 
 
 class SelfDescription(Protocol):
@@ -410,3 +452,51 @@ class Objectives(Protocol):
         self, edited: torch.Tensor, raw: torch.Tensor, mask: torch.Tensor, weight: float
     ) -> tuple[float, torch.Tensor, torch.Tensor | None]:
         """L_loc for two logits (B, P, V); with the gradient of the edited ones, and of the raw ones (None or zeros)."""
+
+
+class Data(Protocol):
+    """Chapter D. A folder is mLAMA's unpacked archive:
+
+    <language>/templates.jsonl      {"relation", "template"} in each line, the template with [X] and [Y]
+    <language>/<relation>.jsonl     {"sub_uri", "obj_uri", "sub_label", "obj_label"} in each line, and more
+
+    Errors (D9), from whatever reads the folder: a line that is no JSON object, a missing, empty or non-text field, a
+    template without its two places, a relation without a template.
+    """
+
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        """{"train", "validation", "test"} of all languages in the folder, each in any order."""
+
+    def fact_inputs(
+        self,
+        folder: Path,
+        tokenize: Callable[[str], list[int]],
+        mask: int,
+        edit: Place,
+        update: str,
+        retain: Place,
+        seeds: Sequence[int],
+    ) -> list[Triple]:
+        """For each seed one edit of a fact, with the update input in the language `update` and a retain input.
+
+        `tokenize` gives the ids of a text, "[MASK]" as `mask`, and no special tokens; none are added. Every mask is a
+        predicted position. The facts are in the folder; which split they are in does not matter here.
+        """
+
+    def pair_edits(
+        self,
+        rows: Sequence[PairRow],
+        predictions: Mapping[str, Sequence[int]],
+        tokenize: Callable[[str, str], list[int]],
+        n_retain: int,
+        seed: int,
+    ) -> list[PairEdit]:
+        """The edits of an evaluation on a test set, for the raw model's predicted class {language: of each row}.
+
+        `tokenize` gives the ids of a premise and a hypothesis with their special tokens; the class is predicted at 0.
+        """
+
+    def pair_training(
+        self, rows: Sequence[PairRow], tokenize: Callable[[str, str], list[int]], n: int, seed: int
+    ) -> list[PairEdit]:
+        """The edits of the first `n` training examples on a training set, with one retain input each."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from spec_tests.contract import Array, Example, Outcome
+from spec_tests.contract import Array, Example, FactRow, Outcome
 
 Rates = dict[str, Fraction]
 
@@ -111,3 +111,32 @@ def _slope(log_alpha: float) -> float:
     """The derivative of the sigmoid, as a product of two sigmoids so that neither tail loses digits."""
     shifted = log_alpha - 2 / 3 * math.log(0.1 / 1.1)
     return sigmoid(shifted) * sigmoid(-shifted)
+
+
+# D
+
+
+def boundaries(n: int) -> tuple[int, int]:
+    """round(n·8/10) and round(n·9/10), exactly."""
+    return round(Fraction(8 * n, 10)), round(Fraction(9 * n, 10))
+
+
+def split(rows: Sequence[FactRow]) -> dict[str, list[FactRow]]:
+    """The splits of rows in file order."""
+    parts: dict[str, list[FactRow]] = {"train": [], "validation": [], "test": []}
+    for group in {(row["language"], row["relation"]) for row in rows}:
+        told = [row for row in rows if (row["language"], row["relation"]) == group]
+        for place, row in enumerate(told):
+            first, second = boundaries(len(told))
+            parts["train" if place < first else "validation" if place < second else "test"].append(row)
+    train = {row["sub_uri"] for row in parts["train"]}
+    parts["test"] = [row for row in parts["test"] if row["sub_uri"] not in train]
+    test = {row["sub_uri"] for row in parts["test"]}
+    parts["validation"] = [row for row in parts["validation"] if row["sub_uri"] not in train | test]
+    return parts
+
+
+def labels(rows: Iterable[FactRow], language: str, relation: str | None = None) -> dict[str, str]:
+    """Entities [Y] of a language, and of a relation where given, with their names."""
+    told = [row for row in rows if row["language"] == language and relation in (None, row["relation"])]
+    return {row["obj_uri"]: row["obj_label"] for row in told}

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from spec_tests.contract import Array, Example, Outcome
+from spec_tests.contract import Array, Example, FactRow, Outcome
 
 LANGUAGES = ("en", "de", "zh", "ar", "sw")
 
@@ -156,4 +156,31 @@ def masked_edits(draw: st.DrawFn, learned: bool, elements: st.SearchStrategy[flo
         "language": draw(st.sampled_from(languages)),
         "x": draw(arrays((tokens, n), entries)),
         "delta": draw(arrays((tokens, m), entries)),
+    }
+
+
+# Facts
+
+
+@st.composite
+def fact_rows(draw: st.DrawFn) -> list[FactRow]:
+    """Facts of some languages and relations in file order; subjects come back within and between them."""
+    rows: list[FactRow] = []
+    for language in draw(st.lists(st.sampled_from(LANGUAGES[:3]), min_size=1, unique=True)):
+        for relation in draw(st.lists(st.sampled_from(["P17", "P36"]), min_size=1, unique=True)):
+            subjects = draw(st.lists(st.integers(0, 30), min_size=1, max_size=20))
+            # The place in the file is part of the object, so that no two rows are the same.
+            rows += [fact_row(language, relation, s, 100 * (s % 3) + place) for place, s in enumerate(subjects)]
+    return rows
+
+
+def fact_row(language: str, relation: str, subject: int, object_: int, name: str | None = None) -> FactRow:
+    """A fact whose labels tell their language; `name` is that of the object."""
+    return {
+        "language": language,
+        "relation": relation,
+        "sub_uri": f"Q{subject}",
+        "obj_uri": f"{relation}Q{object_}",
+        "sub_label": f"{language}subject{subject}",
+        "obj_label": name or f"{language}{relation}object{object_}",
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,17 +13,19 @@ from . import masks as lime
 from . import metrics as scoring
 from .backbone import wrap
 from .corpus import Example, ParallelCorpus
+from .data import mlama, xnli
 from .editing import METHODS, Editor, Objective, edit_factors, mask_edit_factors, objective
 from .editing import edit as run_edit
 from .editing import make_editor as build
 from .editors import editable_training, knowledge_editor, mend
+from .sampling import derived_rng
 from .sampling import evaluation_pairs as sample_pairs
 from .sampling import training_triples as sample_triples
 from .training import adam
 from .training import train_step as run_step
 from .types import EditRequest, Input, Outcome, Triple, Update
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "batched", "factored"})
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "batched", "factored"})
 EDITORS = tuple(METHODS)
 
 
@@ -306,3 +308,82 @@ def loc_loss(edited: Any, raw: Any, mask: Any, weight: float) -> tuple[float, to
     value = weight * objectives.loc_loss(edited[mask], raw[mask], mask.nonzero()[:, 0]).mean()
     value.backward()
     return value.item(), edited.grad, raw.grad
+
+
+# D ----------------------------------------------------------------------------------------------------------------
+
+
+class _Tokenizer:
+    """What the data modules use of a tokenizer, over a given function."""
+
+    mask_token = "[MASK]"
+
+    def __init__(self, tokenize: Callable[..., list[int]], mask: int = -1) -> None:
+        self.tokenize = tokenize
+        self.mask_token_id = mask
+
+    def __call__(self, text: str | list[str], *pair: str, add_special_tokens: bool = True) -> dict[str, Any]:
+        return {"input_ids": self.tokenize(text, *pair) if isinstance(text, str) else list(map(self.tokenize, text))}
+
+
+def split(folder: Any) -> dict[str, list[dict[str, str]]]:
+    names = ("language", "relation", "sub_uri", "obj_uri", "sub_label", "obj_label")
+    parts = mlama.split(mlama.read(folder))
+    return {part: [{name: getattr(fact, name) for name in names} for fact in f.facts] for part, f in parts.items()}
+
+
+def _row_of(x: Input) -> dict[str, list[int]]:
+    return {"input_ids": list(x.ids), "positions": list(x.positions)}
+
+
+def fact_inputs(
+    folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    facts = mlama.read(folder)
+    # Candidates and lengths are those of all splits anyway; here the inputs are, too.
+    task = replace(mlama.tasks(facts, _Tokenizer(tokenize, mask))["train"], facts=facts)
+
+    def example(place: Any, language: str) -> Example:
+        fact = f"{place['relation']}/{place['subject']}"
+        return Example(fact, language, f"{fact}/{language}")
+
+    x_e, x_u, x_r = example(edit, edit["language"]), example(edit, update), example(retain, retain["language"])
+    triples = []
+    for seed in seeds:
+        rng = derived_rng(seed, "inputs", x_e.id)
+        request = task.request(x_e, rng)
+        described = {**_row_of(request.input), "labels": list(request.labels), "language": request.language}
+        updated, retained = task.update_input(x_u, x_e, request), task.retain_input(x_r, rng)
+        triples.append({"edit": described, "update": _row_of(updated), "retain": _row_of(retained)})
+    return triples
+
+
+def _pairs(rows: Sequence[Any], tokenize: Any) -> xnli.PairTask:
+    languages = tuple(sorted(rows[0]["premise"]))
+    return xnli.PairTask("test", rows, languages, _Tokenizer(tokenize), (0, 1, 2))
+
+
+def _pair_edit(task: xnli.PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int) -> dict[str, Any]:
+    def at(example: Example) -> tuple[int, str]:
+        return int(example.fact.rpartition("/")[2]), example.language
+
+    request = task.request(edit, derived_rng(seed, "inputs", edit.id, *place))
+    row, language = at(edit)
+    described = {"row": row, "language": language, "input": _row_of(request.input), "label": request.labels[0]}
+    return {**described, "retain": [at(x) for x in retain]}
+
+
+def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+    task = _pairs(rows, tokenize)
+    predicted = [predictions[e.language][int(e.fact.rpartition("/")[2])] for e in task.corpus.examples]
+    task = replace(task, wrong=xnli.errors(task, lambda inputs: predicted))
+    pairs = sample_pairs(
+        task.corpus, task.languages, task.languages, 1, n_retain, seed, limit=None, editable=task.editable
+    )
+    return [_pair_edit(task, pair.edit, pair.retain, seed) for pair in pairs]
+
+
+def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str, Any]]:
+    task = _pairs(rows, tokenize)
+    drawn = [sample_triples(task.corpus, 1, seed, step)[0] for step in range(n)]
+    return [_pair_edit(task, t.edit, [t.retain], seed, step) for step, t in enumerate(drawn)]

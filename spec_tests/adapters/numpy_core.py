@@ -1,4 +1,4 @@
-"""Chapters T M S A B in NumPy, written from SPEC.md alone.
+"""Chapters T M S A B D in NumPy, written from SPEC.md alone.
 
 It shares no code with the oracles and none with the reference: an independent opinion by which the suite itself is
 judged. `released` is the same under every named alternative of these chapters.
@@ -6,17 +6,31 @@ judged. `released` is the same under every named alternative of these chapters.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from spec_tests.contract import Array, Example, IdTriple, Outcome, Pair
+from spec_tests.contract import (
+    Array,
+    Example,
+    FactRow,
+    IdTriple,
+    Input,
+    Outcome,
+    Pair,
+    PairEdit,
+    PairRow,
+    Place,
+    Triple,
+)
 
-CLAIMS = frozenset("TMSAB")
+CLAIMS = frozenset("TMSABD")
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
 # The corpus: rows are facts, columns are languages
@@ -308,6 +322,168 @@ def _shapes_with_scale(
     return editor_shapes(shapes, languages, masks, initial_masks_with_scale)
 
 
+# D
+
+Told = dict[tuple[str, str], list[FactRow]]  # (language, relation) → facts in file order
+
+
+def _lines(path: Path, fields: Sequence[str]) -> Iterable[dict[str, str]]:
+    """The objects of a file; each has the fields as text."""
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: expected JSON: {error}") from error
+        if type(found) is not dict:
+            raise ValueError(f"{path}, line {number}: expected an object")
+        for name in fields:
+            if type(found.get(name)) is not str or found[name].strip() == "":
+                raise ValueError(f"{path}, line {number}: {name} is {found.get(name)!r}, expected a text")
+        for name in ("[X]", "[Y]") if "template" in fields else ():
+            if name not in found["template"]:
+                raise ValueError(f"{path}, line {number}: the template has no {name}")
+        yield found
+
+
+def _told(folder: Path) -> tuple[Told, dict[tuple[str, str], str]]:
+    told: Told = {}
+    templates: dict[tuple[str, str], str] = {}
+    for home in sorted(child for child in Path(folder).iterdir() if child.is_dir()):
+        for found in _lines(home / "templates.jsonl", ("relation", "template")):
+            templates[home.name, found["relation"]] = found["template"]
+        for path in sorted(home.glob("*.jsonl")):
+            at = (home.name, path.stem)
+            if path.stem == "templates":
+                continue
+            rows: list[FactRow] = [
+                {
+                    "language": home.name,
+                    "relation": path.stem,
+                    "sub_uri": found["sub_uri"],
+                    "obj_uri": found["obj_uri"],
+                    "sub_label": found["sub_label"],
+                    "obj_label": found["obj_label"],
+                }
+                for found in _lines(path, ("sub_uri", "obj_uri", "sub_label", "obj_label"))
+            ]
+            if rows and at not in templates:
+                raise LookupError(f"{path}: no template for {path.stem}")
+            told[at] = rows
+    return told, templates
+
+
+def split(folder: Path) -> dict[str, list[FactRow]]:
+    parts: dict[str, list[FactRow]] = {name: [] for name in ("train", "validation", "test")}
+    for rows in _told(folder)[0].values():
+        cuts = np.rint(len(rows) * np.array([8, 9]) / 10).astype(int)
+        for part, piece in zip(parts.values(), np.split(np.arange(len(rows)), cuts), strict=True):
+            part.extend(rows[i] for i in piece)
+    seen: set[str] = set()
+    for name in ("train", "test", "validation"):
+        parts[name] = [row for row in parts[name] if row["sub_uri"] not in seen]
+        seen |= {row["sub_uri"] for row in parts[name]}
+    return parts
+
+
+def fact_inputs(
+    folder: Path,
+    tokenize: Callable[[str], list[int]],
+    mask: int,
+    edit: Place,
+    update: str,
+    retain: Place,
+    seeds: Sequence[int],
+    _named_in_update: bool = True,
+) -> list[Triple]:
+    told, templates = _told(folder)
+
+    def sentence(place: Place, language: str, named_in: str, masks: int) -> Input:
+        rows = told[named_in, place["relation"]]
+        name = next(row["sub_label"] for row in rows if row["sub_uri"] == place["subject"])
+        before, after = templates[language, place["relation"]].split("[Y]")
+        head = tokenize(before.replace("[X]", name))
+        ids = [*head, *[mask] * masks, *tokenize(after.replace("[X]", name))]
+        return {"input_ids": ids, "positions": list(range(len(head), len(head) + masks))}
+
+    language, other = edit["language"], retain["language"]
+    entities = {row["obj_uri"]: row["obj_label"] for row in told[language, edit["relation"]]}
+    labels = [tokenize(name) for _, name in sorted(entities.items())]
+    names = {row["obj_uri"]: row["obj_label"] for at, rows in told.items() if at[0] == other for row in rows}
+    lengths = sorted(len(tokenize(name)) for name in names.values())
+    triples: list[Triple] = []
+    for seed in seeds:
+        rng = random.Random(f"facts {seed}")
+        label, masks = rng.choice(labels), rng.choice(lengths)
+        triples.append(
+            {
+                "edit": {**sentence(edit, language, language, len(label)), "labels": label, "language": language},
+                "update": sentence(edit, update, update if _named_in_update else language, len(label)),
+                "retain": sentence(retain, other, other, masks),
+            }
+        )
+    return triples
+
+
+def _fact_inputs_as_released(
+    folder: Path,
+    tokenize: Callable[[str], list[int]],
+    mask: int,
+    edit: Place,
+    update: str,
+    retain: Place,
+    seeds: Sequence[int],
+) -> list[Triple]:
+    return fact_inputs(folder, tokenize, mask, edit, update, retain, seeds, _named_in_update=False)
+
+
+def _pair_input(row: PairRow, language: str, tokenize: Callable[[str, str], list[int]]) -> Input:
+    hypothesis = row["hypothesis"]["translation"][row["hypothesis"]["language"].index(language)]
+    return {"input_ids": tokenize(row["premise"][language], hypothesis), "positions": [0]}
+
+
+def _other_rows(rows: Sequence[PairRow], row: int, count: int, rng: random.Random) -> list[tuple[int, str]]:
+    return rng.sample([(i, said) for i in range(len(rows)) if i != row for said in sorted(rows[i]["premise"])], count)
+
+
+def pair_edits(
+    rows: Sequence[PairRow],
+    predictions: Mapping[str, Sequence[int]],
+    tokenize: Callable[[str, str], list[int]],
+    n_retain: int,
+    seed: int,
+) -> list[PairEdit]:
+    rng = random.Random(f"pairs {seed}")
+    return [
+        {
+            "row": i,
+            "language": language,
+            "input": _pair_input(row, language, tokenize),
+            "label": row["label"],
+            "retain": _other_rows(rows, i, n_retain, rng),
+        }
+        for language in sorted(predictions)
+        for i, row in enumerate(rows)
+        if predictions[language][i] != row["label"]
+    ]
+
+
+def pair_training(
+    rows: Sequence[PairRow], tokenize: Callable[[str, str], list[int]], n: int, seed: int
+) -> list[PairEdit]:
+    rng = random.Random(f"pair training {seed}")
+    edits: list[PairEdit] = []
+    for _ in range(n):
+        i = rng.randrange(len(rows))
+        language = rng.choice(sorted(rows[i]["premise"]))
+        x = _pair_input(rows[i], language, tokenize)
+        retain = _other_rows(rows, i, 1, rng)
+        edits.append({"row": i, "language": language, "input": x, "label": rng.randrange(3), "retain": retain})
+    return edits
+
+
 _required = {
     function.__name__: function
     for function in (
@@ -323,12 +499,16 @@ _required = {
         gate_probability,
         mask_factors,
         mask_factors_gradient,
+        split,
+        pair_edits,
+        pair_training,
     )
 }
 released = SimpleNamespace(
     CLAIMS=CLAIMS,
-    RULINGS={"con_positions": "all", "penalty": "mean", "mask_scale": "learned"},
+    RULINGS={"con_positions": "all", "penalty": "mean", "mask_scale": "learned", "subject": "edit-language"},
     hit=hit_everywhere,
+    fact_inputs=_fact_inputs_as_released,
     mask_penalty=mean_penalty,
     initial_masks=initial_masks_with_scale,
     editor_shapes=_shapes_with_scale,

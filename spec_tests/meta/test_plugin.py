@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MINIATURES = "spec_tests.meta.miniatures"
 #: The chapters in which alternatives of a ruling matter, and the others.
-RULED, OTHERS = ["test_m_metrics.py", "test_a_masks.py", "test_b_budget.py"], ["test_t_task.py", "test_s_sampling.py"]
+RULED = ["test_m_metrics.py", "test_a_masks.py", "test_b_budget.py", "test_d_data.py"]
+OTHERS = ["test_t_task.py", "test_s_sampling.py"]
 FEW = ["spec_tests/test_m_metrics.py", "spec_tests/test_t_task.py", "-k", "succ or both or golden or context"]
 QUIETLY = ["-q", "-k", "not hash_seeds"]
 #: All runs share one process: most of a small run is spent on importing.
@@ -46,7 +47,7 @@ def named(name: str, *options: str) -> list[str]:
 
 SMALL = (
     *("right", "wrong", "crashing", "misfit", "incomplete", "empty"),
-    *("deviating", "unjudged", "undecided", "boasting", "unknown_editor"),
+    *("deviating", "undecided", "boasting", "unknown_editor"),
 )
 RUNS = {
     **{name: named(name) for name in SMALL},
@@ -172,12 +173,6 @@ def test_chapters_limit_the_table(runs: Runs) -> None:
 def test_deviations_are_declared_in_the_table(runs: Runs) -> None:
     """An alternative is tested as such, and said."""
     assert "declared deviation: con_positions = all (required: mask)\n" in runs["deviating"].stdout
-
-
-def test_a_deviation_that_no_test_is_about_is_not_judged_yet(runs: Runs) -> None:
-    """The table does not pretend to have tested it."""
-    line = "declared deviation: subject = edit-language (required: parallel), not judged yet"
-    assert line in runs["unjudged"].stdout
 
 
 def test_an_implementation_without_mend_is_not_judged_by_it(runs: Runs) -> None:

@@ -41,7 +41,7 @@ TESTS = [pytest.param(test, id=f"{path.stem}::{test.name}") for path in SUITE fo
 
 
 def test_spec_has_numbered_clauses() -> None:
-    """Every chapter counts its clauses upwards; gaps are those of the chapters still to come."""
+    """Every chapter counts its clauses upwards; a gap is a number that no implementation can be asked about."""
     numbers: dict[str, list[int]] = {}
     for name, clause in clauses().items():
         assert clause.sentence.endswith("."), name

@@ -103,6 +103,15 @@ def extreme_draw(array: Any) -> bool:
     return bool(np.any(array < 1e-9) and np.any(array > 1 - 1e-9))
 
 
+def all_splits_after_dropping(rows: Any) -> bool:
+    parts = oracles.split(rows)
+    return all(parts.values()) and sum(map(len, parts.values())) < len(rows)
+
+
+def subject_of_two_languages(rows: Any) -> bool:
+    return len({row["sub_uri"] for row in rows}) < len({(row["sub_uri"], row["language"]) for row in rows})
+
+
 HARD: list[tuple[st.SearchStrategy[Any], Callable[[Any], bool]]] = [
     (given_.corpora(), fact_missing),
     (given_.corpora(), out_of_order),
@@ -124,6 +133,8 @@ HARD: list[tuple[st.SearchStrategy[Any], Callable[[Any], bool]]] = [
     (given_.masked_edits(learned=True), lambda case: case["log_alpha"]["x_scale"].min() < 0),
     (given_.arrays((2, 3), given_.log_odds), saturated),
     (given_.arrays((2, 3), given_.uniforms), extreme_draw),
+    (given_.fact_rows(), all_splits_after_dropping),
+    (given_.fact_rows(), subject_of_two_languages),
     (given_.matrices(), lambda shapes: any(n == m for n, m in shapes.values()) and len(set(shapes.values())) > 1),
 ]
 

@@ -1,0 +1,558 @@
+"""Chapter D: facts read from a folder and split, what an edit of a fact reads, and edits of sentence pairs.
+
+The statistical tests draw 6,000 edits each at a false-alarm rate of 1e-6 with fixed seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spec_tests import oracles
+from spec_tests import strategies as given_
+from spec_tests.assertions import distributed, equal, holds, rejects
+from spec_tests.conformance import Implementation, clause
+from spec_tests.contract import FactRow, Input, PairEdit, PairRow, Place, Triple
+
+MASK = 3
+SEEDS = range(6000)
+FIELDS = ("sub_uri", "obj_uri", "sub_label", "obj_label")
+#: [Y] ends the sentence, begins it, and stands between words without a space beside it.
+TEMPLATES = {"P17": "{} country of [X] is [Y] .", "P36": "[Y] {} capital of [X]", "P30": "{} [X] lies ([Y]) on earth"}
+
+
+def tokenize(text: str) -> list[int]:
+    """One id per word, number of a word or punctuation mark."""
+    return [MASK if word == "[MASK]" else 10 + zlib.crc32(word.encode()) for word in _words(text)]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\[MASK\]|\w+|[^\w\s]", text)
+
+
+# Folders
+
+
+def template(language: str, relation: str) -> str:
+    return TEMPLATES[relation].format(language)
+
+
+def written(rows: Sequence[FactRow], ending: str = "\n", start: str = "", blank: str = "") -> dict[str, str]:
+    """The files of a folder by path, with an empty file of a relation that no row is about."""
+    files = {}
+    for language in dict.fromkeys(row["language"] for row in rows):
+        told = {relation: template(language, relation) for relation in TEMPLATES}
+        files[f"{language}/templates.jsonl"] = [{"relation": r, "template": text} for r, text in told.items()]
+        for relation in TEMPLATES:
+            mine = [row for row in rows if (row["language"], row["relation"]) == (language, relation)]
+            files[f"{language}/{relation}.jsonl"] = [
+                {"lineid": place, **{name: row[name] for name in FIELDS}}  # type: ignore[literal-required]
+                for place, row in enumerate(mine)
+            ]
+    lines = {name: [json.dumps(line, ensure_ascii=False) for line in content] for name, content in files.items()}
+    return {name: start + blank + "".join(line + ending for line in content) for name, content in lines.items()}
+
+
+@contextmanager
+def folder_of(files: Mapping[str, str]) -> Iterator[Path]:
+    """The files in a folder of their own, written in the given order."""
+    with tempfile.TemporaryDirectory() as name:
+        for path, text in files.items():
+            place = Path(name) / path
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(text.encode())
+        yield Path(name)
+
+
+def canonical(parts: Mapping[str, Iterable[FactRow]]) -> dict[str, list[tuple[str, ...]]]:
+    """Splits without their order."""
+    names = ("language", "relation", *FIELDS)
+    return {split: sorted(tuple(row[n] for n in names) for row in rows) for split, rows in parts.items()}  # type: ignore[literal-required]
+
+
+def split_of(implementation: Implementation, files: Mapping[str, str]) -> dict[str, list[tuple[str, ...]]]:
+    with folder_of(files) as folder:
+        return canonical(implementation.split(folder))
+
+
+# D1, D2: splits
+
+#: Facts of one relation, and how many of them are in train, validation and test.
+COUNTS = [
+    *((1, 1, 0, 0), (2, 2, 0, 0), (3, 2, 1, 0), (4, 3, 1, 0), (5, 4, 0, 1), (6, 5, 0, 1), (7, 6, 0, 1), (8, 6, 1, 1)),
+    *((9, 7, 1, 1), (10, 8, 1, 1), (15, 12, 2, 1), (25, 20, 2, 3), (35, 28, 4, 3), (104, 83, 11, 10)),
+]
+
+
+@clause("D1")
+@pytest.mark.parametrize(("facts", "train", "validation", "test"), COUNTS)
+def test_boundaries_are_rounded(
+    implementation: Implementation, facts: int, train: int, validation: int, test: int
+) -> None:
+    """Facts of different subjects: the boundaries by hand, a half to the even neighbour."""
+    rows = [given_.fact_row("en", "P17", place, place) for place in range(facts)]
+    got = split_of(implementation, written(rows))
+    sizes = tuple(len(got[name]) for name in ("train", "validation", "test"))
+    equal("D1", sizes, (train, validation, test), "facts in train, validation and test", facts=facts)
+
+
+@clause("D1")
+def test_each_relation_of_each_language_is_split_in_file_order(implementation: Implementation) -> None:
+    """Ten facts of three relations in two languages: the first eight, the ninth and the tenth of each."""
+    said = [(language, relation) for language in ("de", "en") for relation in TEMPLATES]
+    rows = [
+        given_.fact_row(language, relation, 1000 * group + 7 * place % 10, place)
+        for group, (language, relation) in enumerate(said)
+        for place in range(10)
+    ]
+    places = {"train": range(8), "validation": range(8, 9), "test": range(9, 10)}
+    expected = {name: [row for i, row in enumerate(rows) if i % 10 in chosen] for name, chosen in places.items()}
+    equal("D1", split_of(implementation, written(rows)), canonical(expected), "splits", rows=rows)
+
+
+@clause("D1", "D2")
+@given(given_.fact_rows())
+def test_splits_follow_the_definition(implementation: Implementation, rows: list[FactRow]) -> None:
+    """Eight, one and one tenth in file order, then subjects of an earlier split are dropped, and nothing else is."""
+    expected = canonical(oracles.split(rows))
+    equal("D2", split_of(implementation, written(rows)), expected, "splits", rows=rows)
+
+
+@clause("D2")
+@given(given_.fact_rows())
+def test_a_subject_is_in_one_split(implementation: Implementation, rows: list[FactRow]) -> None:
+    """Over all languages and relations."""
+    with folder_of(written(rows)) as folder:
+        parts = implementation.split(folder)
+    subjects = {name: {row["sub_uri"] for row in part} for name, part in parts.items()}
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        equal("D2", subjects[one] & subjects[other], set(), f"subjects of both {one} and {other}", rows=rows)
+
+
+@clause("D2")
+def test_objects_are_free(implementation: Implementation) -> None:
+    """Twenty facts with one object: it is in all splits."""
+    rows = [given_.fact_row("en", "P17", place, 1) for place in range(20)]
+    got = {name: len(part) for name, part in split_of(implementation, written(rows)).items()}
+    equal("D2", got, {"train": 16, "validation": 2, "test": 2}, "facts with one object")
+
+
+@clause("D2")
+def test_test_goes_before_validation(implementation: Implementation) -> None:
+    """A subject that only validation and test have stays in test."""
+    rows = [given_.fact_row("en", "P17", place, place) for place in range(10)]
+    rows[9] |= {"sub_uri": "Q8"}
+    got = split_of(implementation, written(rows))
+    equal("D2", (len(got["validation"]), len(got["test"])), (0, 1), "facts in validation and test")
+
+
+@clause("D2")
+def test_the_real_data_have_the_published_counts(implementation: Implementation, pytestconfig: pytest.Config) -> None:
+    """mLAMA 1.1: subjects and facts of each split."""
+    folder = pytestconfig.getoption("mlama")
+    if folder is None:
+        pytest.skip("not claimed: mLAMA is no part of the suite; --mlama FOLDER names it")
+    parts = implementation.split(Path(folder))
+    got = {name: (len({row["sub_uri"] for row in part}), len(part)) for name, part in parts.items()}
+    expected = {"train": (27_225, 628_612), "validation": (1_820, 23_718), "test": (3_916, 53_993)}
+    equal("D2", got, expected, "subjects and facts", folder=folder)
+
+
+# D3 to D6: what an edit reads
+
+
+def world() -> list[FactRow]:
+    """Two languages that name entities at different lengths; three entities make up most facts of a relation.
+
+    In English P17 has five entities of 1 to 3 tokens, P36 one of 4; in German all names have 1, 2 or 5.
+    """
+    names = {
+        "en": ("a1", "a2 b2", "a3 b3 c3", "a4", "a5 b5"),
+        "de": ("z1 y1 x1 w1 v1", "z2", "z3 y3", "z4 y4 x4 w4 v4", "z5"),
+    }
+    rows = []
+    for language, said in names.items():
+        # Entity 4 is known from the last fact alone, which is in test; English lacks no fact that German has.
+        for place, entity in enumerate([0] * 9 + [1] * 4 + [2] * 2 + [3, 4]):
+            if language == "en" or place % 5:
+                rows.append(given_.fact_row(language, "P17", place, entity, said[entity]))
+        for place, text in enumerate(["k1 l1 m1 n1"] * 6 if language == "en" else ["k1 l1"] * 6):
+            rows.append(given_.fact_row(language, "P36", place, 0, text))
+    return rows
+
+
+WORLD = world()
+EDIT: Place = {"relation": "P17", "subject": "Q1", "language": "en"}
+RETAIN: Place = {"relation": "P36", "subject": "Q4", "language": "de"}
+
+
+@pytest.fixture(scope="module")
+def many(implementation: Implementation) -> list[Triple]:
+    """One fact edited in English under 6,000 seeds, updated and retained in German."""
+    return inputs(implementation, EDIT, "de", RETAIN, SEEDS)
+
+
+def inputs(
+    implementation: Implementation, edit: Place, update: str, retain: Place, seeds: Sequence[int]
+) -> list[Triple]:
+    with folder_of(written(WORLD)) as folder:
+        return implementation.fact_inputs(folder, tokenize, MASK, edit, update, retain, seeds)
+
+
+places = st.sampled_from(
+    [(row["relation"], row["sub_uri"]) for row in WORLD if row["language"] == "de"],
+)
+
+
+@st.composite
+def fact_calls(draw: st.DrawFn) -> dict[str, Any]:
+    """Arguments of `inputs`, of facts that are known in both languages."""
+    (relation, subject), (other, unrelated) = draw(places), draw(places)
+    edit, update, retain = (draw(st.sampled_from(["en", "de"])) for _ in range(3))
+    return {
+        "edit": {"relation": relation, "subject": subject, "language": edit},
+        "update": update,
+        "retain": {"relation": other, "subject": unrelated, "language": retain},
+        "seeds": [draw(given_.seeds)],
+    }
+
+
+def sentence(relation: str, language: str, subject: str, masks: int) -> Input:
+    """The template with a name filled in and `masks` masks."""
+    filled = template(language, relation).replace("[X]", subject).replace("[Y]", " ".join(["[MASK]"] * masks))
+    ids = tokenize(filled)
+    return {"input_ids": ids, "positions": [i for i, token in enumerate(ids) if token == MASK]}
+
+
+def name_of(place: Place, language: str) -> str:
+    keys = {(row["relation"], row["sub_uri"], row["language"]): row["sub_label"] for row in WORLD}
+    return keys[place["relation"], place["subject"], language]
+
+
+def plain(x: Mapping[str, Any]) -> Input:
+    return {"input_ids": list(x["input_ids"]), "positions": list(x["positions"])}
+
+
+@clause("D3", "D4")
+@given(fact_calls())
+def test_the_edit_input_has_a_mask_for_each_token_of_its_label(
+    implementation: Implementation, call: dict[str, Any]
+) -> None:
+    """Template, subject and masks in their places; the label is that of an entity of the relation and language."""
+    (triple,) = inputs(implementation, **call)
+    edit = triple["edit"]
+    place, language, labels = call["edit"], call["edit"]["language"], list(edit["labels"])
+    expected = sentence(place["relation"], language, name_of(place, language), len(labels))
+    equal("D3", plain(edit), expected, "edit input", labels=labels, **call)
+    known = [tokenize(name) for name in oracles.labels(WORLD, language, place["relation"]).values()]
+    holds("D4", labels in known, "desired label", expected=known, got=labels, **call)
+    equal("D4", edit["language"], language, "language of the edit", **call)
+
+
+@clause("D4", "D6")
+@given(fact_calls())
+def test_the_update_input_is_the_parallel_sentence(implementation: Implementation, call: dict[str, Any]) -> None:
+    """In the updating language, with a mask for each token of the edit's label; whose subject is a matter of D6."""
+    (triple,) = inputs(implementation, **call)
+    place, language = call["edit"], call["update"]
+    named_in = place["language"] if implementation.ruling("subject") == "edit-language" else language
+    masks = len(triple["edit"]["labels"])
+    expected = sentence(place["relation"], language, name_of(place, named_in), masks)
+    equal("D6", plain(triple["update"]), expected, "update input", named_in=named_in, masks=masks, **call)
+
+
+@clause("D5", "D6")
+@given(fact_calls())
+def test_the_retain_input_is_a_sentence_of_its_own(implementation: Implementation, call: dict[str, Any]) -> None:
+    """Its template, its subject, and as many masks as some entity name of its language has tokens."""
+    (triple,) = inputs(implementation, **call)
+    place, masks = call["retain"], len(triple["retain"]["positions"])
+    language = place["language"]
+    lengths = {len(tokenize(name)) for name in oracles.labels(WORLD, language).values()}
+    holds("D5", masks in lengths, "number of masks", expected=lengths, got=masks, **call)
+    expected = sentence(place["relation"], language, name_of(place, language), masks)
+    equal("D6", plain(triple["retain"]), expected, "retain input", **call)
+
+
+@clause("D4")
+def test_desired_labels_are_uniform_over_the_entities(many: list[Triple]) -> None:
+    """6,000 labels: the entity of nine facts no more often than that of one, the known one neither more nor less."""
+    known = [tuple(tokenize(name)) for name in oracles.labels(WORLD, "en", "P17").values()]
+    drawn = Counter(tuple(triple["edit"]["labels"]) for triple in many)
+    distributed("D4", drawn, dict.fromkeys(known, len(SEEDS) / len(known)), "desired labels")
+
+
+@clause("D5")
+def test_retain_masks_follow_the_lengths_of_entity_names(many: list[Triple]) -> None:
+    """6,000 retain inputs: in the proportions of the lengths of their language's entities, of all relations."""
+    lengths = Counter(len(tokenize(name)) for name in oracles.labels(WORLD, "de").values())
+    share = len(SEEDS) / lengths.total()
+    drawn = Counter(len(triple["retain"]["positions"]) for triple in many)
+    distributed("D5", drawn, {length: share * count for length, count in lengths.items()}, "numbers of masks")
+
+
+@clause("D4", "D5")
+def test_the_retain_length_is_drawn_apart_from_the_label(many: list[Triple]) -> None:
+    """6,000 edits: the number of retained masks tells nothing about the label's length."""
+    pairs = [(len(t["edit"]["labels"]), len(t["retain"]["positions"])) for t in many]
+    first, second = (Counter(values) for values in zip(*pairs, strict=True))
+    expected = {(a, b): first[a] * second[b] / len(pairs) for a in first for b in second}
+    distributed("D5", Counter(pairs), expected, "lengths of label and retained masks")
+
+
+# D7: sentence pairs
+
+PREDICTED = {"de": 3, "en": 5, "zh": 2}
+
+
+def pair_rows(count: int) -> list[PairRow]:
+    """Rows whose hypotheses list their languages in another order than the premises."""
+    return [
+        {
+            "premise": {language: f"{language} premise {row}" for language in PREDICTED},
+            "hypothesis": {
+                "language": sorted(PREDICTED, reverse=bool(row % 2)),
+                "translation": [f"{said} claim {row}" for said in sorted(PREDICTED, reverse=bool(row % 2))],
+            },
+            "label": row % 3,
+        }
+        for row in range(count)
+    ]
+
+
+PAIRS = pair_rows(30)
+#: Each language is wrong in every 2nd, 3rd or 5th row, by one class or two.
+RAW = {
+    language: [(row["label"] + (i % every == 1) * (1 + i % 2)) % 3 for i, row in enumerate(PAIRS)]
+    for language, every in PREDICTED.items()
+}
+
+
+def tokenize_pair(premise: str, hypothesis: str) -> list[int]:
+    return [1, *tokenize(premise), 2, *tokenize(hypothesis), 2]
+
+
+def pair_input(row: int, language: str) -> Input:
+    ids = tokenize_pair(f"{language} premise {row}", f"{language} claim {row}")
+    return {"input_ids": ids, "positions": [0]}
+
+
+def check_inputs(edits: Iterable[PairEdit]) -> None:
+    for edit in edits:
+        at = (edit["row"], edit["language"])
+        equal("D7", plain(edit["input"]), pair_input(*at), "input of a pair", row=at[0], language=at[1])
+        related = [place for place in edit["retain"] if place[0] == edit["row"]]
+        equal("D7", related, [], "retain inputs parallel to their edit", row=at[0], language=at[1])
+
+
+@clause("D7")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wrong_predictions_are_edited_towards_the_gold_class(implementation: Implementation, seed: int) -> None:
+    """Each wrong input once, no right one, and each as one input of its own language's premise and hypothesis."""
+    edits = implementation.pair_edits(PAIRS, RAW, tokenize_pair, 2, seed)
+    got = sorted((edit["row"], edit["language"], edit["label"]) for edit in edits)
+    expected = sorted(
+        (i, language, row["label"])
+        for language, predicted in RAW.items()
+        for i, row in enumerate(PAIRS)
+        if predicted[i] != row["label"]
+    )
+    equal("D7", got, expected, "row, language and desired class of the edits")
+    check_inputs(edits)
+
+
+@clause("D7")
+def test_pairs_are_retained_from_the_whole_test_set(implementation: Implementation) -> None:
+    """What the raw model got right is retained as often as what it got wrong, in all languages."""
+    drawn: Counter[tuple[int, str]] = Counter()
+    edited: Counter[int] = Counter()
+    for seed in range(100):
+        for edit in implementation.pair_edits(PAIRS, RAW, tokenize_pair, 2, seed):
+            drawn.update((row, language) for row, language in edit["retain"])
+            edited.update([edit["row"]])
+    share = 2 / ((len(PAIRS) - 1) * len(PREDICTED))
+    expected = {
+        (row, language): share * (edited.total() - edited[row]) for row in range(len(PAIRS)) for language in PREDICTED
+    }
+    distributed("D7", drawn, expected, "retained pairs")
+
+
+@clause("D7")
+def test_training_desires_any_class(implementation: Implementation) -> None:
+    """6,000 training edits: over the classes evenly for each gold class, over inputs and retain inputs too."""
+    edits = implementation.pair_training(PAIRS, tokenize_pair, len(SEEDS), 5)
+    equal("D7", len(edits), len(SEEDS), "number of training edits")
+    check_inputs(edits[:100])
+    golds = Counter(PAIRS[edit["row"]]["label"] for edit in edits)
+    expected = {(gold, label): count / 3 for gold, count in golds.items() for label in range(3)}
+    drawn = Counter((PAIRS[edit["row"]]["label"], edit["label"]) for edit in edits)
+    distributed("D7", drawn, expected, "gold and desired class")
+    inputs_ = {(row, language): len(SEEDS) / (len(PAIRS) * len(PREDICTED)) for row in range(30) for language in RAW}
+    distributed("D7", Counter((edit["row"], edit["language"]) for edit in edits), inputs_, "edited pairs")
+
+
+# D9: reading
+
+VARIANTS: dict[str, Callable[[], dict[str, str]]] = {
+    "windows line endings": lambda: written(WORLD, ending="\r\n"),
+    "a byte order mark": lambda: written(WORLD, start="\ufeff"),
+    "both": lambda: written(WORLD, ending="\r\n", start="\ufeff"),
+    "blank lines": lambda: written(WORLD, ending="\n\n", blank="\n"),
+    "no last line ending": lambda: {name: text.rstrip("\n") for name, text in written(WORLD).items()},
+    "files in another order": lambda: dict(reversed(written(WORLD).items())),
+    "templates in another order": lambda: {
+        name: "\n".join(reversed(text.split("\n"))) if "templates" in name else text
+        for name, text in written(WORLD).items()
+    },
+}
+
+
+def read_and_drawn(implementation: Implementation, files: Mapping[str, str]) -> Any:
+    """All that a folder says: its splits, and what some edits draw from it."""
+    with folder_of(files) as folder:
+        triples = implementation.fact_inputs(folder, tokenize, MASK, EDIT, "de", RETAIN, range(20))
+        drawn = [[list(t["edit"]["labels"]), plain(t["update"]), plain(t["retain"])] for t in triples]
+        return canonical(implementation.split(folder)), drawn
+
+
+@clause("D9")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_content_is_the_same_corpus(implementation: Implementation, variant: str) -> None:
+    """Line endings, marks, blank lines and the order of files and templates change neither splits nor draws."""
+    expected = read_and_drawn(implementation, written(WORLD))
+    equal("D9", read_and_drawn(implementation, VARIANTS[variant]()), expected, variant)
+
+
+class Reversed:
+    """What os.scandir gives, from the last to the first."""
+
+    def __init__(self, found: Any) -> None:
+        with found:
+            self.found = iter(sorted(found, key=lambda entry: entry.name, reverse=True))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.found
+
+    def __next__(self) -> Any:
+        return next(self.found)
+
+    def __enter__(self) -> Reversed:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@clause("D9")
+def test_the_order_of_a_listing_means_nothing(implementation: Implementation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that lists names from the last to the first."""
+    expected = read_and_drawn(implementation, written(WORLD))
+    listed, scanned = os.listdir, os.scandir
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", lambda path=".": sorted(listed(path), reverse=True))
+        patch.setattr(os, "scandir", lambda path=".": Reversed(scanned(path)))
+        got = read_and_drawn(implementation, written(WORLD))
+    equal("D9", got, expected, "from a reversed listing")
+
+
+@clause("D9")
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\xa0"])
+def test_a_line_ends_at_its_line_ending_alone(implementation: Implementation, character: str) -> None:
+    """Unicode knows more line separators than files of JSON lines do."""
+    rows = [given_.fact_row("en", "P17", 0, 0, f"one{character}name")]
+    equal("D9", split_of(implementation, written(rows))["train"][0][-1], rows[0]["obj_label"], "obj_label")
+
+
+BAD_LINE = 113
+
+
+def broken(line: str, name: str = "de/P17.jsonl") -> dict[str, str]:
+    """A folder in which one file has a bad line 113."""
+    rows = [given_.fact_row("de", "P17", 1, 0) for _ in range(BAD_LINE)]
+    files = written(rows)
+    filler = files[name].split("\n")
+    return {**files, name: "\n".join([filler[0]] * (BAD_LINE - 1) + [line] + filler[:1]) + "\n"}
+
+
+def line_without(field: str, value: Any = None) -> str:
+    row = {"sub_uri": "Q1", "obj_uri": "Q2", "sub_label": "s", "obj_label": "o"}
+    return json.dumps({k: v for k, v in (row | {field: value}).items() if v is not None})
+
+
+def refuses(implementation: Implementation, files: Mapping[str, str], naming: tuple[str, ...], what: str) -> None:
+    """Both functions that read a folder raise an error that names these words; its path is no word of theirs."""
+    with folder_of(files) as folder:
+
+        def short(call: Callable[[], object]) -> object:
+            try:
+                return call()
+            except (ValueError, LookupError) as error:
+                raise ValueError(str(error).replace(str(folder), "")) from error
+
+        place: Place = {"relation": "P17", "subject": "Q1", "language": "de"}
+        asked = (folder, tokenize, MASK, place, "de", place, [0])
+        rejects("D9", lambda: short(lambda: implementation.split(folder)), naming, what)
+        rejects("D9", lambda: short(lambda: implementation.fact_inputs(*asked)), naming, what)
+
+
+@clause("D9")
+@pytest.mark.parametrize("line", ['{"sub_uri": "Q1",', "[1, 2]", '"text"', "{} {}"])
+def test_a_line_that_is_no_object_is_named(implementation: Implementation, line: str) -> None:
+    """By file and line."""
+    refuses(implementation, broken(line), ("P17.jsonl", str(BAD_LINE)), f"the line {line!r}")
+
+
+@clause("D9")
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("value", [None, 7, "", ["text"]])
+def test_a_bad_field_is_named(implementation: Implementation, field: str, value: Any) -> None:
+    """By file, line and field: missing, a number, empty, a list."""
+    naming = ("P17.jsonl", str(BAD_LINE), field)
+    refuses(implementation, broken(line_without(field, value)), naming, f"{field} = {value!r}")
+
+
+@clause("D9")
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ({"relation": "P99", "template": "[X] lies nowhere"}, "template"),
+        ({"relation": "P99", "template": "in [Y] lies nothing"}, "template"),
+        ({"relation": "P99"}, "template"),
+        ({"template": "[X] in [Y]"}, "relation"),
+    ],
+)
+def test_a_bad_template_is_named(implementation: Implementation, line: dict[str, str], field: str) -> None:
+    """By file, line and field: without [X] or [Y], without a relation."""
+    files = written([given_.fact_row("de", "P17", 1, 0)])
+    templates = files["de/templates.jsonl"] + json.dumps(line)
+    number = str(len(templates.split("\n")))
+    refuses(implementation, {**files, "de/templates.jsonl": templates}, ("templates.jsonl", number, field), str(line))
+
+
+@clause("D9")
+def test_a_relation_without_template_is_named(implementation: Implementation) -> None:
+    """Facts that cannot be said."""
+    files = written([given_.fact_row("de", "P17", 1, 0)])
+    refuses(implementation, {**files, "de/P71.jsonl": files["de/P17.jsonl"]}, ("P71",), "a relation without template")
+
+
+@clause("D9")
+def test_an_empty_file_is_no_error(implementation: Implementation) -> None:
+    """A relation that a language lacks."""
+    files = {**written([given_.fact_row("de", "P17", 1, 0)]), "de/P36.jsonl": ""}
+    equal("D9", len(split_of(implementation, files)["train"]), 1, "facts beside an empty file")
