@@ -50,6 +50,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "L": ("rel_loss", "loc_loss"),
     "D": ("split", "fact_inputs", "pair_edits", "pair_training"),
+    "R": ("paper_preset", "experiments", "record", "table"),
 }
 
 #: Capabilities beside the chapters: claimed by naming them in `CLAIMS`.
@@ -203,6 +204,42 @@ class PairEdit(TypedDict):
     input: Input
     label: int
     retain: list[tuple[int, str]]
+
+
+class Experiment(TypedDict):
+    """One row of the paper's Table 1 or 2 (chapter R). Finetuning is trained on no language, and has masks "none"."""
+
+    table: int
+    editor: str
+    training_languages: list[str]
+    masks: Masks
+    edit_languages: list[str]
+    input_languages: list[str]
+
+
+class StoredRun(TypedDict):
+    """A run that a table is made of: an editor trained one way with one seed, and how its edits came out.
+
+    `training` is None for finetuning, else "en", "all" or "lime" (all languages, and a mask for each).
+    """
+
+    name: str
+    editor: str
+    training: str | None
+    seed: int
+    outcomes: list[Outcome]
+
+
+class TableRow(TypedDict):
+    """One row of a table, in percent and as exact or as rounded as it is shown: two digits at least."""
+
+    editor: str
+    training: str | None
+    acc: float
+    con: float
+    succ: float
+    #: The names of the runs that it comes from.
+    runs: list[str]
 
 
 class SelfDescription(Protocol):
@@ -500,3 +537,27 @@ class Data(Protocol):
         self, rows: Sequence[PairRow], tokenize: Callable[[str, str], list[int]], n: int, seed: int
     ) -> list[PairEdit]:
         """The edits of the first `n` training examples on a training set, with one retain input each."""
+
+
+class Reproduction(Protocol):
+    """Chapter R."""
+
+    def paper_preset(self) -> dict[str, float]:
+        """The paper's hyper-parameters by the names of R1's table; others may stand beside them."""
+
+    def experiments(self, languages: Sequence[str]) -> list[Experiment]:
+        """The rows of both tables for a data set in these languages, English among them."""
+
+    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+        """What a run is stored with, as plain data: {"configuration", "seed", "code", "data", "rulings"}.
+
+        The run is one of MEND with masks per language. `facts` is a folder in mLAMA's layout, `model` a transformers
+        folder of a masked language model with its tokenizer. `rulings` says for each of `RULINGS` what the run follows;
+        recording it is all that is asked here, no run is made.
+        """
+
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        """A row for each editor and training: Table 1 for edits in "en", Table 2 for edits in all languages (None).
+
+        The outcomes are those of the table's edits already.
+        """

@@ -21,10 +21,12 @@ import torch
 
 from spec_tests.conformance import Implementation
 from spec_tests.contract import (
+    RULINGS,
     Array,
     Data,
     Editors,
     Example,
+    Experiment,
     FactRow,
     Gates,
     IdTriple,
@@ -37,6 +39,8 @@ from spec_tests.contract import (
     PairRow,
     Request,
     Sampling,
+    StoredRun,
+    TableRow,
     Triple,
 )
 from spec_tests.tiny import (
@@ -1819,3 +1823,96 @@ class MalformedWithoutLine(Mutation):
         except (ValueError, LookupError) as error:
             names = [path.name for path in sorted(Path(folder).glob("*/*.jsonl")) if path.name in str(error)]
             raise ValueError(f"malformed data in {', '.join(names)}") from error
+
+
+# --- R: reproduction --------------------------------------------------------------------------------------------------
+
+
+@mutant("one-rate-for-all-editors", "R1", "MEND is trained with the learning rate of the other editors.")
+class OneRateForAllEditors(Mutation):
+    def paper_preset(self) -> dict[str, float]:
+        return {**self.base.paper_preset(), "mend_lr": 5e-5}
+
+
+@mutant("english-validated-as-all", "R1", "Training on English alone is validated as rarely as training on everything.")
+class EnglishValidatedAsAll(Mutation):
+    def paper_preset(self) -> dict[str, float]:
+        preset = self.base.paper_preset()
+        return {**preset, "english_validate_every": preset["validate_every"], "english_patience": preset["patience"]}
+
+
+@mutant("english-inputs-alone", "R2", "Table 1 updates and retains in English alone.")
+class EnglishInputsAlone(Mutation):
+    def experiments(self, languages: Sequence[str]) -> list[Experiment]:
+        rows = self.base.experiments(languages)
+        return [row | {"input_languages": ["en"]} if row["table"] == 1 else row for row in rows]
+
+
+@mutant("masked-without-its-base", "R2", "Table 2 has the masked editors, and not those without masks.")
+class MaskedWithoutItsBase(Mutation):
+    def experiments(self, languages: Sequence[str]) -> list[Experiment]:
+        rows = self.base.experiments(languages)
+        return [r for r in rows if r["table"] == 1 or r["masks"] != "none" or r["editor"] == "finetuning"]
+
+
+@mutant("default-rulings-recorded", "R3", "A record has the required rulings, whatever the run followed.")
+class DefaultRulingsRecorded(Mutation):
+    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+        required = {name: alternatives[0] for name, alternatives in RULINGS.items()}
+        return {**self.base.record(facts, model, seed, rulings), "rulings": required}
+
+
+@mutant("fingerprint-of-the-path", "R3", "The data are known by the folder that they were in.")
+class FingerprintOfThePath(Mutation):
+    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+        return {**self.base.record(facts, model, seed, rulings), "data": str(facts)}
+
+
+@mutant("fingerprint-of-the-sizes", "R3", "The data are known by the number of their lines.")
+class FingerprintOfTheSizes(Mutation):
+    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+        return {**self.base.record(facts, model, seed, rulings), "data": len(facts_in(facts))}
+
+
+@mutant("code-not-recorded", "R3", "A record does not say which code made it.")
+class CodeNotRecorded(Mutation):
+    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+        found = self.base.record(facts, model, seed, rulings)
+        return {name: value for name, value in found.items() if name != "code"}
+
+
+class TableMutation(Mutation):
+    """Rows of a table, changed one by one, with the rows' own runs."""
+
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        by_name = {run["name"]: run for run in runs}
+        rows = self.base.table(runs, edit_language)
+        return [self.wrong(row, [by_name[name] for name in row["runs"]]) for row in rows]
+
+    def wrong(self, row: TableRow, runs: Sequence[StoredRun]) -> TableRow:
+        raise NotImplementedError
+
+
+@mutant("first-run-named", "R3", "A row names the first of its runs.")
+class FirstRunNamed(TableMutation):
+    def wrong(self, row: TableRow, runs: Sequence[StoredRun]) -> TableRow:
+        return {**row, "runs": row["runs"][:1]}
+
+
+@mutant("succ-of-runs-averaged", "R4", "A row's succ is the mean of the succ of its runs.", "M")
+class SuccOfRunsAveraged(TableMutation):
+    def wrong(self, row: TableRow, runs: Sequence[StoredRun]) -> TableRow:
+        return {**row, "succ": 100 * mean([self.base.metrics(run["outcomes"])["succ"] for run in runs])}
+
+
+@mutant("best-run-shown", "R4", "A row shows the run with the best succ.", "M")
+class BestRunShown(TableMutation):
+    def wrong(self, row: TableRow, runs: Sequence[StoredRun]) -> TableRow:
+        best = max((self.base.metrics(run["outcomes"]) for run in runs), key=lambda rates: rates["succ"])
+        return {**row, "acc": 100 * best["acc"], "con": 100 * best["con"], "succ": 100 * best["succ"]}
+
+
+@mutant("table-in-tenths", "R4", "A row is rounded to one digit.")
+class TableInTenths(TableMutation):
+    def wrong(self, row: TableRow, runs: Sequence[StoredRun]) -> TableRow:
+        return {**row, "acc": round(row["acc"], 1), "con": round(row["con"], 1), "succ": round(row["succ"], 1)}

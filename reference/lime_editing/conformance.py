@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from . import experiments as running
 from . import losses as objectives
 from . import masks as lime
 from . import metrics as scoring
+from . import runs as reading
+from . import store, tables
 from .backbone import wrap
+from .config import PAPER, TINY, Rulings
 from .corpus import Example, ParallelCorpus
 from .data import mlama, xnli
 from .editing import METHODS, Editor, Objective, edit_factors, mask_edit_factors, objective
@@ -25,7 +31,7 @@ from .training import adam
 from .training import train_step as run_step
 from .types import EditRequest, Input, Outcome, Triple, Update
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "batched", "factored"})
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored"})
 EDITORS = tuple(METHODS)
 
 
@@ -387,3 +393,67 @@ def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str,
     task = _pairs(rows, tokenize)
     drawn = [sample_triples(task.corpus, 1, seed, step)[0] for step in range(n)]
     return [_pair_edit(task, t.edit, [t.retain], seed, step) for step, t in enumerate(drawn)]
+
+
+# R ----------------------------------------------------------------------------------------------------------------
+
+
+def paper_preset() -> dict[str, float]:
+    setup = PAPER.tasks["facts"]
+    settings, full, english = setup.settings, setup.all_languages, setup.english_only
+    return {
+        **{f"{name}_lr": chosen.lr for name, chosen in settings.items()},
+        "finetuning_steps": settings["finetuning"].steps,
+        **{f"{name}_inner_lr": settings[name].inner_lr for name in ("editable_training", "mend")},
+        "lambda_rel": setup.lambda_rel,
+        "lambda_loc": setup.lambda_loc,
+        "mask_lr": setup.mask_lr,
+        "lambda_mask": setup.lambda_mask["sum"],
+        "runs": PAPER.seeds,
+        "max_steps": full.edits,
+        "validate_every": full.validate_every,
+        "patience": full.patience,
+        "english_validate_every": english.validate_every,
+        "english_patience": english.patience,
+    }
+
+
+def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
+    cells = running.grid(["facts"], running.APPROACHES, ["en", "all", "lime", "shared"], [0])
+    rows = []
+    for i, (_, evaluation, trainings) in enumerate(tables.LAYOUT):
+        for cell in cells:
+            if cell.variant is not None and cell.variant not in trainings:
+                continue
+            trained_on, masks = running.VARIANTS[cell.variant] if cell.variant else ((), "none")
+            row = {"table": i + 1, "editor": cell.approach, "masks": masks, "input_languages": list(languages)}
+            row["training_languages"] = list(languages if trained_on is None else trained_on)
+            row["edit_languages"] = list(running.EVALUATIONS[evaluation] or languages)
+            rows.append(row)
+    return rows
+
+
+def record(facts: Any, model: Any, seed: int, rulings: Mapping[str, Any]) -> dict[str, Any]:
+    cell = running.Cell("facts", "mend", "lime", seed)
+    sources = running.Sources(str(facts), str(model), None)
+    found = running.cell_record(cell, running.prepare("facts", [cell], TINY, Rulings(**rulings), sources))
+    taken = {"seed": found["cell"]["seed"], **{name: found[name] for name in ("code", "data", "rulings")}}
+    return {**taken, "configuration": found["preset"]}
+
+
+def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]]:
+    evaluation = reading.ALL if edit_language is None else reading.EN
+    by_key: dict[reading.Key, dict[int, reading.Run]] = {}
+    with TemporaryDirectory() as folder:
+        for run in runs:
+            path = Path(folder) / run["name"] / "rows.parquet"
+            store.write_rows(path, {evaluation: _outcomes(run["outcomes"])})
+            seeds = by_key.setdefault((run["editor"], run["training"]), {})
+            seeds[run["seed"]] = reading.Run(path.parent, {}, reading.count(path))
+    section = reading.Section("facts", "", {"task": "facts"}, by_key)
+    rows = []
+    for row in tables.rows(section, evaluation):
+        shown = (float(cell.partition(" ")[0]) for cell in row.cells())
+        described = {"editor": row.key[0], "training": row.key[1], "runs": list(row.runs.values())}
+        rows.append({**described, **dict(zip(tables.METRICS, shown, strict=True))})
+    return rows

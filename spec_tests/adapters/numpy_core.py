@@ -1,4 +1,4 @@
-"""Chapters T M S A B D in NumPy, written from SPEC.md alone.
+"""Chapters T M S A B D R in NumPy, written from SPEC.md alone.
 
 It shares no code with the oracles and none with the reference: an independent opinion by which the suite itself is
 judged. `released` is the same under every named alternative of these chapters.
@@ -6,6 +6,7 @@ judged. `released` is the same under every named alternative of these chapters.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections import defaultdict
@@ -19,6 +20,7 @@ import numpy as np
 from spec_tests.contract import (
     Array,
     Example,
+    Experiment,
     FactRow,
     IdTriple,
     Input,
@@ -27,10 +29,12 @@ from spec_tests.contract import (
     PairEdit,
     PairRow,
     Place,
+    StoredRun,
+    TableRow,
     Triple,
 )
 
-CLAIMS = frozenset("TMSABD")
+CLAIMS = frozenset("TMSABDR")
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
 # The corpus: rows are facts, columns are languages
@@ -484,6 +488,68 @@ def pair_training(
     return edits
 
 
+# R
+
+
+def paper_preset() -> dict[str, float]:
+    steps = {"max_steps": 500e3, "validate_every": 100e3, "patience": 200e3, "runs": 3, "finetuning_steps": 100}
+    english = {"english_validate_every": 20e3, "english_patience": 40e3}
+    weights = {"lambda_rel": 0.1, "lambda_loc": 1.0, "lambda_mask": 1.0}
+    rates = {"mend": 1e-6, "finetuning": 5e-6, "editable_training": 5e-5, "knowledge_editor": 5e-5, "mask": 1e-3}
+    inner = {f"{name}_inner_lr": 1e-4 for name in ("mend", "editable_training")}
+    return {**steps, **english, **weights, **{f"{name}_lr": rate for name, rate in rates.items()}, **inner}
+
+
+def experiments(languages: Sequence[str]) -> list[Experiment]:
+    every, english = list(languages), ["en"]
+    rows: list[Experiment] = []
+
+    def add(table: int, editor: str, trained: list[str], masks: Any) -> None:
+        row: Experiment = {
+            "table": table,
+            "editor": editor,
+            "training_languages": trained,
+            "masks": masks,
+            "edit_languages": english if table == 1 else every,
+            "input_languages": every,
+        }
+        rows.append(row)
+
+    for table in (1, 2):
+        add(table, "finetuning", [], "none")
+    for editor in ("editable_training", "knowledge_editor", "mend"):
+        add(1, editor, english, "none")
+        add(1, editor, every, "none")
+        add(2, editor, every, "none")
+        add(2, editor, every, "language")
+    return rows
+
+
+def record(facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+    told, templates = _told(facts)
+    content = [sorted(templates.items()), sorted(told.items())]
+    return {
+        "configuration": {"preset": paper_preset(), "model": Path(model).name, "editor": "mend", "masks": "language"},
+        "seed": seed,
+        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "data": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        "rulings": dict(rulings),
+    }
+
+
+def table(runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+    groups: dict[tuple[str, str | None], list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        groups[run["editor"], run["training"]].append(run)
+    rows: list[TableRow] = []
+    for (editor, training), mine in groups.items():
+        mean = aggregate([metrics(run["outcomes"]) for run in mine])
+        acc, con, both = (round(100 * mean[name], 3) for name in ("acc", "con", "succ"))
+        names = [run["name"] for run in mine]
+        rows.append({"editor": editor, "training": training, "acc": acc, "con": con, "succ": both, "runs": names})
+    return rows
+
+
 _required = {
     function.__name__: function
     for function in (
@@ -502,6 +568,10 @@ _required = {
         split,
         pair_edits,
         pair_training,
+        paper_preset,
+        experiments,
+        record,
+        table,
     )
 }
 released = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Both plain implementations as one that claims every chapter: NumPy for T M S A B D, the textbook for E and L."""
+"""Both plain implementations as one that claims every chapter: NumPy for T M S A B D R, the textbook for E and L."""
 
 from __future__ import annotations
 

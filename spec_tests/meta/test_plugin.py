@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MINIATURES = "spec_tests.meta.miniatures"
 #: The chapters in which alternatives of a ruling matter, and the others.
 RULED = ["test_m_metrics.py", "test_a_masks.py", "test_b_budget.py", "test_d_data.py"]
-OTHERS = ["test_t_task.py", "test_s_sampling.py"]
+OTHERS = ["test_t_task.py", "test_s_sampling.py", "test_r_reproduction.py"]
 FEW = ["spec_tests/test_m_metrics.py", "spec_tests/test_t_task.py", "-k", "succ or both or golden or context"]
 QUIETLY = ["-q", "-k", "not hash_seeds"]
 #: All runs share one process: most of a small run is spent on importing.

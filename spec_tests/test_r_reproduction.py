@@ -1,0 +1,184 @@
+"""Chapter R: the preset, the paper's two tables, and where their numbers come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spec_tests import oracles
+from spec_tests import strategies as given_
+from spec_tests.assertions import close, equal, holds
+from spec_tests.conformance import Implementation, clause
+from spec_tests.contract import LEARNED, RULINGS, FactRow, StoredRun, TableRow
+from spec_tests.facts import MODEL
+from spec_tests.test_d_data import folder_of, written
+
+PAPER: dict[str, float] = {
+    "finetuning_lr": 5e-6,
+    "finetuning_steps": 100,
+    "editable_training_lr": 5e-5,
+    "knowledge_editor_lr": 5e-5,
+    "mend_lr": 1e-6,
+    "editable_training_inner_lr": 1e-4,
+    "mend_inner_lr": 1e-4,
+    "lambda_rel": 0.1,
+    "lambda_loc": 1,
+    "mask_lr": 1e-3,
+    "lambda_mask": 1,
+    "runs": 3,
+    "max_steps": 500_000,
+    "validate_every": 100_000,
+    "patience": 200_000,
+    "english_validate_every": 20_000,
+    "english_patience": 40_000,
+}
+
+
+@clause("R1")
+@pytest.mark.parametrize("name", PAPER)
+def test_the_preset_has_the_papers_values(implementation: Implementation, name: str) -> None:
+    """Each number of the table, to the digit."""
+    preset = implementation.paper_preset()
+    holds("R1", name in preset, f"{name} is missing", expected=PAPER[name], got=sorted(preset))
+    equal("R1", preset[name], PAPER[name], name)
+
+
+@clause("R2")
+@pytest.mark.parametrize("languages", [["en", "de", "sw"], ["ar", "en"]])
+def test_the_tables_have_the_papers_rows(implementation: Implementation, languages: list[str]) -> None:
+    """Seven rows each: who is trained on what, with which masks, and edits where."""
+    fields = ("training_languages", "edit_languages", "input_languages")
+    rows = implementation.experiments(languages)
+    got = {(row["table"], row["editor"], row["masks"], *(tuple(sorted(row[name])) for name in fields)) for row in rows}
+    everyone, english = tuple(sorted(languages)), ("en",)
+    expected = {(1, "finetuning", "none", (), english, everyone), (2, "finetuning", "none", (), everyone, everyone)}
+    for editor in LEARNED:
+        expected |= {(1, editor, "none", trained, english, everyone) for trained in (english, everyone)}
+        expected |= {(2, editor, masks, everyone, everyone, everyone) for masks in ("none", "language")}
+    equal("R2", expected - got, set(), "rows that are missing", languages=languages, got=sorted(got))
+    papers = {row for row in got if row[1] in (*LEARNED, "finetuning") and row[2] != "shared"}
+    equal("R2", papers - expected, set(), "rows that the paper does not have", languages=languages)
+
+
+# R3
+
+ROWS = [
+    given_.fact_row(language, relation, subject, subject, f"name {subject}")
+    for language in ("de", "en")
+    for relation in ("P17", "P36")
+    for subject in range(20)
+]
+REQUIRED = {name: alternatives[0] for name, alternatives in RULINGS.items()}
+OTHER = {name: alternatives[1] for name, alternatives in RULINGS.items()}
+
+
+def recorded(
+    implementation: Implementation,
+    rows: list[FactRow] = ROWS,
+    seed: int = 3,
+    rulings: Mapping[str, str] = REQUIRED,
+    **spelling: str,
+) -> dict[str, Any]:
+    with folder_of(written(rows, **spelling)) as folder:
+        return implementation.record(folder, MODEL, seed, rulings)
+
+
+@pytest.fixture(scope="module")
+def first(implementation: Implementation) -> dict[str, Any]:
+    """The record of seed 3 under the required rulings."""
+    return recorded(implementation)
+
+
+@clause("R3")
+def test_a_record_is_plain_and_says_everything(first: dict[str, Any]) -> None:
+    """Five parts, none of them empty, and all as JSON has them."""
+    for name in ("configuration", "seed", "code", "data", "rulings"):
+        holds("R3", first.get(name) not in (None, "", {}, []), f"{name} is missing", expected=name, got=sorted(first))
+    equal("R3", json.loads(json.dumps(first)), first, "the record, written and read")
+
+
+@clause("R3")
+def test_a_record_has_the_seed_and_the_rulings(implementation: Implementation, first: dict[str, Any]) -> None:
+    """Those of the run, whatever the defaults are; the data are the same."""
+    other = recorded(implementation, seed=4, rulings=OTHER)
+    for got, seed, rulings in ((first, 3, REQUIRED), (other, 4, OTHER)):
+        equal("R3", got["seed"], seed, "seed")
+        equal("R3", {name: got["rulings"].get(name) for name in rulings}, dict(rulings), "rulings")
+    equal("R3", other["data"], first["data"], "fingerprint of the data under another seed")
+
+
+@clause("R3")
+def test_the_fingerprint_is_that_of_the_content(implementation: Implementation, first: dict[str, Any]) -> None:
+    """Another folder with other line endings has the same; one other letter has another."""
+    equal("R3", recorded(implementation, ending="\r\n")["data"], first["data"], "the same facts elsewhere")
+    changed: list[FactRow] = [*ROWS[:-1], {**ROWS[-1], "obj_label": "another name"}]
+    got = recorded(implementation, changed)["data"]
+    holds("R3", got != first["data"], "one other name", expected="another fingerprint", got=got)
+
+
+# R3, R4: tables
+
+
+@st.composite
+def stored(draw: st.DrawFn) -> list[StoredRun]:
+    """Two rows of a table with one or two seeds each; all runs were asked the same."""
+    asked = draw(given_.outcomes(complete_inputs=True))
+    runs: list[StoredRun] = []
+    for editor, training in (("mend", "all"), ("mend", "lime")):
+        for seed in range(draw(st.integers(1, 2))):
+            hits = draw(st.lists(st.booleans(), min_size=len(asked), max_size=len(asked)))
+            outcomes = [{**o, "hit": hit} for o, hit in zip(asked, hits, strict=True)]
+            name = f"{editor}-{training}-{seed}"
+            runs.append({"name": name, "editor": editor, "training": training, "seed": seed, "outcomes": outcomes})  # type: ignore[typeddict-item]
+    return runs
+
+
+def by_training(rows: list[TableRow]) -> dict[Any, TableRow]:
+    return {(row["editor"], row["training"]): row for row in rows}
+
+
+@clause("R3", "R4")
+@given(stored())
+def test_a_row_is_the_mean_of_its_runs(implementation: Implementation, runs: list[StoredRun]) -> None:
+    """acc and con are the means of the runs' macro averages, succ belongs to these means, and the runs are named."""
+    rows = by_training(implementation.table(runs, None))
+    equal("R4", set(rows), {(run["editor"], run["training"]) for run in runs}, "rows", runs=runs)
+    for key, row in rows.items():
+        mine = [run for run in runs if (run["editor"], run["training"]) == key]
+        equal("R3", sorted(row["runs"]), sorted(run["name"] for run in mine), "the runs of a row", runs=runs)
+        rates = [oracles.metrics(run["outcomes"]) for run in mine]
+        acc, con = (oracles.mean([rate[name] for rate in rates]) for name in ("acc", "con"))
+        for name, value in (("acc", acc), ("con", con), ("succ", oracles.succ(acc, con))):
+            got = row[name]  # type: ignore[literal-required]
+            off = abs(got - float(100 * value))
+            holds("R4", off <= 0.0051, name, expected=float(100 * value), got=got, row=key, runs=runs)
+
+
+@clause("R4")
+@given(stored())
+def test_every_row_obeys_the_harmonic_mean(implementation: Implementation, runs: list[StoredRun]) -> None:
+    """succ and what acc and con as shown make of it differ by rounding alone: 0.005, and twice 0.005."""
+    for row in implementation.table(runs, None):
+        made = oracles.succ(Fraction(row["acc"]), Fraction(row["con"]))
+        off = abs(row["succ"] - float(made))
+        holds("R4", off <= 0.0151, "succ of a row", expected=float(made), got=row["succ"], row=row)
+
+
+@clause("R4")
+def test_a_table_of_english_edits_has_their_numbers(implementation: Implementation) -> None:
+    """Table 1: finetuning with one update input of two right, and every retain input."""
+    outcomes = [
+        given_.outcome("e", "en", role, said, said == "en" or role == "retain")
+        for said in ("en", "de")
+        for role in ("update", "retain")
+    ]
+    run: StoredRun = {"name": "one", "editor": "finetuning", "training": None, "seed": 0, "outcomes": outcomes}
+    (row,) = implementation.table([run], "en")
+    equal("R4", (row["editor"], row["training"]), ("finetuning", None), "the row")
+    close("R4", [row["acc"], row["con"], row["succ"]], [50, 100, 200 / 3], "acc, con, succ", 0.0051)
