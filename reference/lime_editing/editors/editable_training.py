@@ -42,9 +42,12 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """The shift, shared by all edits, and each edit's own gradient step."""
-    # Copies, so that an update stays what it is while training goes on.
-    shift = {name.removeprefix(SHIFT): p[None].clone() for name, p in parameters.items() if name.startswith(SHIFT)}
+    """The shift, shared by all edits, and each edit's own gradient step.
+
+    The shift is the parameter itself, since a copy would be as large as the matrices (clause B4): unlike other updates,
+    this one does not outlast a step of training.
+    """
+    shift = {name.removeprefix(SHIFT): p[None] for name, p in parameters.items() if name.startswith(SHIFT)}
     gradient = edits.gradient(Update(deltas=shift), differentiable=torch.is_grad_enabled())
     rates = parameters[LOG_INNER_LR].exp()
     steps = {name: (x, -rates[i] * delta) for i, (name, (x, delta)) in enumerate(gradient.factors.items())}
