@@ -142,29 +142,43 @@ def prepare(
             f"{sources.model}: the tokenizer has {len(tokenizer)} entries and the model "
             f"{backbone.model.config.vocab_size}; they do not belong together"
         )
-    needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
-    needed |= {language for cell in cells if cell.variant for language in VARIANTS[cell.variant][0] or ()}
-    for language in sorted(needed - set(data.languages)):
-        raise LanguageError(language, data.languages, "among the chosen ones; training or judging needs it")
     experiment = Experiment(task, setup, rulings, sources, split, data.languages, {}, {})
     wrong = _errors(data, tokenizer, backbone) if isinstance(data, xnli.Pairs) else {}
     experiment = replace(experiment, errors=wrong)
-    for part, one in _tasks(experiment, tokenizer, backbone).items():
-        for language in data.languages:
-            if language not in one.corpus.languages:
-                raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
-            if one.editable is not None and not any(i.endswith(f"/{language}") for i in one.editable):
-                raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
-    record = {
-        "preset": {"name": preset.name, "about": preset.about},
-        "protocol": next((name for name, known in PROTOCOLS.items() if known == rulings), "custom"),
-        "rulings": asdict(rulings),
+    _check_languages(cells, experiment, _tasks(experiment, tokenizer, backbone))
+    about = {
         "languages": list(data.languages),
         "items": items,
         "split": split,
         "parameters": sum(p.numel() for p in backbone.model.parameters()),
         "data": print_of,
         "model": fingerprint(backbone, tokenizer),
+    }
+    return replace(experiment, record={**_circumstances(preset, rulings, sources.device), **about})
+
+
+def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[mlama.Split, Task]) -> None:
+    """LanguageError: one that a cell needs was not chosen. DataError: one that has nothing to train or to edit."""
+    sources, languages = experiment.sources, experiment.languages
+    needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
+    needed |= {language for cell in cells if cell.variant for language in VARIANTS[cell.variant][0] or ()}
+    for language in sorted(needed - set(languages)):
+        raise LanguageError(language, languages, "among the chosen ones; training or judging needs it")
+    for part, task in tasks.items():
+        for language in languages:
+            if language not in task.corpus.languages:
+                raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
+            if task.editable is not None and not any(i.endswith(f"/{language}") for i in task.editable):
+                raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
+
+
+def _circumstances(preset: Preset, rulings: Rulings, device: str) -> dict[str, Any]:
+    """Of the record, what belongs to no data and no model."""
+    cpu = f"{os.cpu_count()}-core {platform.machine()} CPU"
+    return {
+        "preset": {"name": preset.name, "about": preset.about},
+        "protocol": next((name for name, known in PROTOCOLS.items() if known == rulings), "custom"),
+        "rulings": asdict(rulings),
         "code": {
             "lime_editing": __version__,
             "digest": store.code_digest(),
@@ -172,12 +186,9 @@ def prepare(
             "transformers": transformers.__version__,
             "datasets": datasets.__version__,
         },
-        "device": sources.device,
-        "machine": f"{os.cpu_count()}-core {platform.machine()} CPU"
-        if sources.device == "cpu"
-        else torch.cuda.get_device_name(sources.device),
+        "device": device,
+        "machine": cpu if device == "cpu" else torch.cuda.get_device_name(device),
     }
-    return replace(experiment, record=record)
 
 
 def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:

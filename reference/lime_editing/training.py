@@ -31,6 +31,13 @@ class Schedule:
     clip: float = 1.0  # largest norm of the editor's own gradient, and of its masks'
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or min(self.edits, self.validate_every, self.checkpoint_every) < self.batch:
+            raise UserError(
+                f"a schedule needs a batch of 1 at least, and edits, validate_every and checkpoint_every of one batch "
+                f"at least; got {self}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

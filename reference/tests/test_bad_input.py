@@ -208,6 +208,7 @@ OPTIONS = {
     "unknown-ruling": (["--kl-direction", "left"], ["left", "released"]),
     "setting-without-value": (["--set", "mask_lr"], ["NAME=VALUE"]),
     "unknown-setting": (["--set", "settings.mend.rate=1"], ["'rate'", "inner_lr"]),
+    "batch-above-the-interval": (["--set", "all_languages.batch=4000"], ["validate_every", "batch=4000"]),
     "setting-of-another-kind": (["--set", "mask_lr=fast"], ["mask_lr", "fast"]),
     "no-seeds": (["--seeds", "0"], ["--seeds"]),
     "no-jobs": (["--jobs", "0"], ["--jobs"]),

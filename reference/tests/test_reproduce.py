@@ -286,24 +286,6 @@ def test_more_seeds_repeat_what_is_trained_and_nothing_else() -> None:
     assert {cell.seed for cell in cells if cell.variant is None} == {0}
 
 
-def test_the_papers_preset_has_the_papers_numbers() -> None:
-    """Clause R1, value by value."""
-    assert config.PAPER.seeds == 3
-    for setup in config.PAPER.tasks.values():
-        settings = setup.settings
-        assert (settings["finetuning"].lr, settings["finetuning"].steps) == (5e-6, 100)
-        assert settings["editable_training"].lr == settings["knowledge_editor"].lr == 5e-5
-        assert settings["mend"].lr == 1e-6
-        assert settings["mend"].inner_lr == settings["editable_training"].inner_lr == 1e-4
-        assert (setup.lambda_rel, setup.lambda_loc, setup.lambda_mask["sum"], setup.mask_lr) == (0.1, 1.0, 1.0, 1e-3)
-        assert setup.edited_layers == 3
-        for schedule, every, patience in (
-            (setup.all_languages, 100_000, 200_000),
-            (setup.english_only, 20_000, 40_000),
-        ):
-            assert (schedule.edits, schedule.validate_every, schedule.patience) == (500_000, every, patience)
-
-
 def test_the_released_protocol_turns_every_ruling() -> None:
     paper, released = (vars_of(config.PROTOCOLS[name]) for name in ("paper", "released"))
     assert all(paper[name] != released[name] for name in paper)

@@ -21,6 +21,7 @@ from ..types import Edits, Update
 
 NAME = "knowledge_editor"
 LSTM = "knowledge_editor.lstm."
+_PARTS = ("in.weight", "in.bias", "out.weight", "out.bias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,3 @@ def gates(parameters: Mapping[str, Tensor], settings: Settings, name: str, state
     scale, a_softmax, a_free, b_softmax, b_free = out.split([1, m, n, m, n], -1)
     bounded = settings.max_scale * scale[:, 0].sigmoid()
     return Gates(bounded, a_softmax.softmax(-1), a_free, b_softmax.softmax(-1), b_free)
-
-
-_PARTS = ("in.weight", "in.bias", "out.weight", "out.bias")
