@@ -49,7 +49,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "train_step",
     ),
     "L": ("rel_loss", "loc_loss"),
-    "D": ("split", "fact_inputs", "pair_edits", "pair_training"),
+    "D": ("split", "fact_inputs", "pair_edits", "pair_training", "classifier_examples"),
     "R": ("paper_preset", "experiments", "record", "table"),
 }
 
@@ -131,6 +131,12 @@ class Request(Input):
 
     labels: list[int]
     language: str
+
+
+class Labelled(Input):
+    """An input with the class that a classifier learns for it."""
+
+    label: int
 
 
 class Triple(TypedDict):
@@ -537,6 +543,11 @@ class Data(Protocol):
         self, rows: Sequence[PairRow], tokenize: Callable[[str, str], list[int]], n: int, seed: int
     ) -> list[PairEdit]:
         """The edits of the first `n` training examples on a training set, with one retain input each."""
+
+    def classifier_examples(
+        self, splits: Mapping[str, Sequence[PairRow]], tokenize: Callable[[str, str], list[int]]
+    ) -> list[Labelled]:
+        """What one pass of the raw classifier's fine-tuning sees of {"train", "validation", "test"}, in any order."""
 
 
 class Reproduction(Protocol):

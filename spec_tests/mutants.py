@@ -31,6 +31,7 @@ from spec_tests.contract import (
     Gates,
     IdTriple,
     Input,
+    Labelled,
     Losses,
     MaskAlgebra,
     Outcome,
@@ -1787,6 +1788,40 @@ class TrainedTowardsGold(Mutation):
     def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
         call = named(Data.pair_training, args, kwargs)
         return [{**edit, "label": call["rows"][edit["row"]]["label"]} for edit in self.base.pair_training(**call)]
+
+
+class ClassifierMutation(Mutation):
+    """The base's examples of a raw classifier, from other rows."""
+
+    def classifier_examples(self, splits: Mapping[str, Sequence[PairRow]], tokenize: Any) -> list[Labelled]:
+        return self.base.classifier_examples({**splits, "train": self.seen(splits)}, tokenize)
+
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        raise NotImplementedError
+
+
+@mutant("classifier-sees-the-development-set", "D8", "The raw classifier is fine-tuned on validation pairs, too.")
+class ClassifierSeesValidation(ClassifierMutation):
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        return [*splits["train"], *splits["validation"]]
+
+
+@mutant("classifier-without-its-last-rows", "D8", "A pass leaves out what does not fill a batch.")
+class ClassifierWithoutLastRows(ClassifierMutation):
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        return splits["train"][: (len(splits["train"]) - 1) // 8 * 8]
+
+
+@mutant("classifier-in-all-languages", "D8", "The raw classifier is fine-tuned on the pairs of all languages.")
+class ClassifierInAllLanguages(Mutation):
+    def classifier_examples(self, splits: Mapping[str, Sequence[PairRow]], tokenize: Any) -> list[Labelled]:
+        found = list(self.base.classifier_examples(splits, tokenize))
+        for row in splits["train"]:
+            for said, text in zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True):
+                if said != "en":
+                    ids = tokenize(row["premise"][said], text)
+                    found.append({"input_ids": ids, "positions": [0], "label": row["label"]})
+        return found
 
 
 @mutant("order-of-files", "D9", "The draws depend on the order in which the folder lists its files.")

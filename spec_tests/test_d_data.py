@@ -403,6 +403,32 @@ def test_training_desires_any_class(implementation: Implementation) -> None:
     distributed("D7", Counter((edit["row"], edit["language"]) for edit in edits), inputs_, "edited pairs")
 
 
+# D8: the raw classifier
+
+SPLITS = {"train": PAIRS[:12], "validation": PAIRS[12:20], "test": PAIRS[20:]}
+PLACES = {"train": range(12), "validation": range(12, 20), "test": range(20, 30)}
+
+
+@clause("D8")
+def test_the_raw_classifier_learns_from_english_training_pairs(implementation: Implementation) -> None:
+    """Each row of the training set once, premise and hypothesis in English, with its gold class; nothing else."""
+    found = implementation.classifier_examples(SPLITS, tokenize_pair)
+    got = sorted((tuple(x["input_ids"]), tuple(x["positions"]), x["label"]) for x in found)
+    pairs = [(pair_input(row, "en"), PAIRS[row]["label"]) for row in PLACES["train"]]
+    expected = sorted((tuple(x["input_ids"]), tuple(x["positions"]), label) for x, label in pairs)
+    equal("D8", got, expected, "input, positions and class of each example")
+
+
+@clause("D8")
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_other_splits_teach_the_raw_classifier_nothing(implementation: Implementation, split: str) -> None:
+    """Without the pairs of a split that is not the training set, the examples are the same."""
+    expected = implementation.classifier_examples(SPLITS, tokenize_pair)
+    got = implementation.classifier_examples({**SPLITS, split: []}, tokenize_pair)
+    key = lambda x: (list(x["input_ids"]), x["label"])  # noqa: E731
+    equal("D8", sorted(got, key=key), sorted(expected, key=key), "examples", without=split)
+
+
 # D9: reading
 
 VARIANTS: dict[str, Callable[[], dict[str, str]]] = {

@@ -395,6 +395,11 @@ def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str,
     return [_pair_edit(task, t.edit, [t.retain], seed, step) for step, t in enumerate(drawn)]
 
 
+def classifier_examples(splits: Any, tokenize: Any) -> list[dict[str, Any]]:
+    examples = xnli.classifier_examples(splits, _Tokenizer(tokenize))
+    return [{**_row_of(x), "label": label} for x, label in examples]
+
+
 # R ----------------------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from spec_tests.contract import (
     FactRow,
     IdTriple,
     Input,
+    Labelled,
     Outcome,
     Pair,
     PairEdit,
@@ -488,6 +489,12 @@ def pair_training(
     return edits
 
 
+def classifier_examples(
+    splits: Mapping[str, Sequence[PairRow]], tokenize: Callable[[str, str], list[int]]
+) -> list[Labelled]:
+    return [{**_pair_input(row, "en", tokenize), "label": row["label"]} for row in splits["train"]]
+
+
 # R
 
 
@@ -568,6 +575,7 @@ _required = {
         split,
         pair_edits,
         pair_training,
+        classifier_examples,
         paper_preset,
         experiments,
         record,

@@ -24,6 +24,7 @@ from ..types import EditRequest, Input
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 CONFIG = "all_languages"
+PIVOT = "en"  # the one language in which the raw classifier has seen classes (§B.1)
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,15 @@ def errors(task: PairTask, predict: Callable[[Sequence[Input]], Sequence[int]]) 
     examples = task.corpus.examples
     predicted = predict([task.input(example) for example in examples])
     return frozenset(e.id for e, label in zip(examples, predicted, strict=True) if label != task.gold(e))
+
+
+def classifier_examples(rows: Mapping[Split, Any], tokenizer: Any) -> list[tuple[Input, int]]:
+    """What one pass of a raw classifier's fine-tuning sees, with the class as the data number it (clause D8).
+
+    The English training pairs in the data's order, each once, with the gold class.
+    """
+    task = PairTask("train", rows["train"], (PIVOT,), tokenizer, (0, 1, 2))
+    return [(task.input(example), task.gold(example)) for example in sorted(task.corpus.examples, key=_row)]
 
 
 def _row(example: Example) -> int:
