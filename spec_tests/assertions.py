@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import chi2
 
-from spec_tests.conformance import clauses
+from spec_tests.conformance import Violation, clauses
 
 #: A statistical test fails a correct implementation with at most this probability; seeds are fixed besides.
 FALSE_ALARM = 1e-6
@@ -17,11 +17,8 @@ FALSE_ALARM = 1e-6
 
 def fail(clause_id: str, what: str, inputs: Mapping[str, Any], expected: object, got: object) -> None:
     """Raise the AssertionError that a reader sees."""
-    clause = clauses()[clause_id]
-    lines = [f"{what}", f"  {clause.id} ({clause.section}): {clause.sentence}"]
-    lines += [f"  {name} = {_short(value)}" for name, value in inputs.items()]
-    lines += [f"  expected: {_short(expected)}", f"  got:      {_short(got)}"]
-    raise AssertionError("\n".join(lines))
+    shown = {name: _short(value) for name, value in inputs.items()}
+    raise Violation(clauses()[clause_id], what, shown, _short(expected), _short(got))
 
 
 def holds(clause_id: str, condition: bool, what: str, *, expected: object, got: object, **inputs: Any) -> None:

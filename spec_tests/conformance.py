@@ -7,7 +7,7 @@ In process, without the command line:
     run.outcomes     {"L1": "passed", "L2": "failed", ...}, every clause of SPEC.md in the chosen chapters
     run.results      one Result per test
 
-Exit codes: 0 conforms, 1 does not conform, 2 could not be judged.
+A test ends as one of OUTCOMES. Exit codes: 0 conforms in all that it claims, 1 does not, 2 could not be judged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import importlib
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Clause:
     id: str
     section: str
     sentence: str
+    #: The ruling that has named alternatives here.
+    ruling: str | None = None
 
     @property
     def chapter(self) -> str:
@@ -60,17 +62,34 @@ class Clause:
 
 @functools.cache
 def clauses() -> dict[str, Clause]:
-    """The clauses of SPEC.md in its order: lines of the form `**M1** (§4.1) sentence`."""
+    """The clauses of SPEC.md in its order: lines of the form `**M1** (§4.1) sentence`, and what follows each."""
     text = (HERE / "SPEC.md").read_text(encoding="utf-8")
-    found = re.findall(r"^\*\*([A-Z]\d+)\*\* \(([^)]+)\) (.+)$", text, flags=re.MULTILINE)
-    twice = [name for name, count in Counter(name for name, _, _ in found).items() if count > 1]
+    found = re.findall(
+        r"^\*\*([A-Z]\d+)\*\* \(([^)]+)\) (.+)\n((?:(?!\*\*[A-Z]\d+\*\* |#).*\n)*)", text, flags=re.MULTILINE
+    )
+    twice = [name for name, count in Counter(name for name, *_ in found).items() if count > 1]
     if twice:
         raise SuiteError(f"SPEC.md defines {', '.join(twice)} more than once")
-    return {name: Clause(name, section, sentence) for name, section, sentence in found}
+    return {name: Clause(name, section, sentence, _ruling(below)) for name, section, sentence, below in found}
+
+
+def _ruling(text: str) -> str | None:
+    named = re.search(r"Named\s+alternative:\s+`(\w+) =", text)
+    return named.group(1) if named else None
 
 
 class SuiteError(Exception):
     """The suite or the adapter is broken, so nothing can be said about the implementation."""
+
+
+class Violation(AssertionError):
+    """A clause does not hold: for which inputs, what it asks for and what came."""
+
+    def __init__(self, clause: Clause, what: str, inputs: Mapping[str, str], expected: str, got: str) -> None:
+        lines = [what, f"  {clause.id} ({clause.section}): {clause.sentence}"]
+        lines += [f"  {name} = {value}" for name, value in inputs.items()]
+        super().__init__("\n".join([*lines, f"  expected: {expected}", f"  got:      {got}"]))
+        self.what, self.inputs, self.expected, self.got = what, dict(inputs), expected, got
 
 
 class Implementation:
@@ -88,16 +107,16 @@ class Implementation:
         self.rulings = _rulings(target)
         self.editors = _editors(target)
 
+    def __repr__(self) -> str:
+        return self.label
+
     def ruling(self, name: str) -> str:
         """The alternative of a ruling that the implementation follows; by default the required one."""
         return self.rulings.get(name, RULINGS[name][0])
 
-    def deviations(self) -> list[str]:
-        return [
-            f"{name} = {value} (required: {RULINGS[name][0]})"
-            for name, value in sorted(self.rulings.items())
-            if value != RULINGS[name][0]
-        ]
+    def deviations(self) -> dict[str, str]:
+        """The rulings of which it declares an alternative, each with what it declares."""
+        return {name: value for name, value in sorted(self.rulings.items()) if value != RULINGS[name][0]}
 
     def lacks(self, needed: Iterable[str]) -> list[str]:
         """What it does not claim of some chapters, capabilities and editors.
@@ -179,18 +198,29 @@ def load(spelling: str) -> Implementation:
     return Implementation(target, spelling, spelling)
 
 
+#: Of a test, and of a clause: from the weakest to the strongest, for a clause has the strongest of its tests.
+#: "error" is the adapter's or the suite's, "crashed" an exception inside the implementation.
+OUTCOMES = ("not run", "not claimed", "passed", "known failure", "error", "crashed", "failed")
+#: The outcomes that show an implementation wrong.
+WRONG = ("crashed", "failed")
+
+
 @dataclass(frozen=True)
 class Result:
-    """One test: its node id, its clauses (none for a test of the suite), and how it ended."""
+    """One test: its node id, its clauses (none for a test of the suite), how it ended, and on how many examples."""
 
     nodeid: str
     clauses: tuple[str, ...]
     outcome: str
     message: str = ""
-
-
-#: From the weakest to the strongest: a clause has the strongest outcome of its tests.
-OUTCOMES = ("not run", "not claimed", "passed", "error", "failed")
+    examples: int = 0
+    #: The arguments of the smallest example that fails, where Hypothesis looked for it.
+    example: str = ""
+    violation: Violation | None = None
+    #: The seed that it failed under, where tests are repeated under many.
+    seed: int | None = None
+    #: Why the failure is a known one.
+    reason: str = ""
 
 
 def by_clause(results: Iterable[Result], chapters: Iterable[str]) -> dict[str, str]:
@@ -212,29 +242,49 @@ def _combined(outcomes: set[str]) -> str:
 
 def exit_code(results: Iterable[Result]) -> int:
     """A shown nonconformity outweighs an error; tests of which not one was claimed judge nothing."""
-    results = list(results)
     outcomes = {result.outcome for result in results}
-    if "failed" in outcomes:
+    if outcomes & set(WRONG):
         return NONCONFORMING
-    judged = any(result.outcome == "passed" for result in results)
+    judged = outcomes & {"passed", "known failure"}
     return CONFORMS if judged and "error" not in outcomes else NOT_JUDGED
 
 
-def table(implementation: Implementation, outcomes: Mapping[str, str], width: int) -> list[str]:
-    """The conformance table: a line for each clause that was run, then declared deviations, then the counts."""
-    lines = []
+def examples_by_clause(results: Iterable[Result]) -> Counter[str]:
+    """On how many examples each clause was tried; a test without Hypothesis is one."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        for name in result.clauses:
+            counts[name] += result.examples
+    return counts
+
+
+def table(implementation: Implementation, results: Sequence[Result], chapters: Sequence[str], width: int) -> list[str]:
+    """The conformance table: a line for each clause that was run, declared deviations, the counts."""
+    outcomes, examples = by_clause(results, chapters), examples_by_clause(results)
+    deviations = implementation.deviations()
+    lines = [f"{'':<4} {'outcome':<14} {'examples':>8}  clause"]
     for name, outcome in outcomes.items():
         if outcome == "not run":
             continue
-        head = f"{name:<4} {outcome.upper() if outcome in ('failed', 'error') else outcome:<14} "
-        sentence = re.sub(r"[`*]", "", clauses()[name].sentence)
+        clause = clauses()[name]
+        shown = outcome.upper() if outcome in (*WRONG, "error") else outcome
+        head = f"{name:<4} {shown:<14} {examples[name]:>8,}  "
+        if clause.ruling in deviations:
+            head += f"[{clause.ruling} = {deviations[clause.ruling]}] "
+        sentence = f"({clause.section}) " + re.sub(r"[`*]", "", clause.sentence)
         lines.append(head + _shortened(sentence, max(20, width - len(head))))
-    lines += [f"declared deviation: {line}" for line in implementation.deviations()]
+    lines += [
+        f"declared deviation: {name} = {value} (required: {RULINGS[name][0]})" for name, value in deviations.items()
+    ]
+    return [*lines, counted(outcomes)]
+
+
+def counted(outcomes: Mapping[str, str]) -> str:
+    """How many clauses came out in which way."""
     counts = Counter(outcomes.values())
-    order = ("passed", "passed in part", "failed", "error", "not claimed", "not run")
-    parts = [f"{counts[outcome]} {outcome}" for outcome in order if counts[outcome]]
-    lines.append(f"{len(outcomes)} clauses: {', '.join(parts)}")
-    return lines
+    order = ("passed", "passed in part", *reversed(OUTCOMES))
+    parts = [f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(order) if counts[outcome]]
+    return f"{len(outcomes)} clauses: {', '.join(parts)}"
 
 
 def _shortened(sentence: str, width: int) -> str:

@@ -21,6 +21,17 @@ def _crash(acc: float, con: float) -> float:
     return {"acc": acc, "con": con}["succ"]
 
 
+class _Tiring:
+    """Right for the first seed's examples, and wrong from the thirtieth call on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, acc: float, con: float) -> float:
+        self.calls += 1
+        return numpy_core.succ(acc, con) + (self.calls > 30)
+
+
 def _one_argument(acc: float) -> float:
     return acc
 
@@ -28,6 +39,7 @@ def _one_argument(acc: float) -> float:
 right = _metrics()
 wrong = _metrics(succ=_half)
 crashing = _metrics(succ=_crash)
+once_wrong = _metrics(succ=_Tiring())
 misfit = _metrics(succ=_one_argument)
 deviating = _metrics(RULINGS={"con_positions": "all"}, hit=numpy_core.hit_everywhere)
 without_mend = _metrics(CLAIMS={"M", "E"}, EDITORS=("finetuning",))

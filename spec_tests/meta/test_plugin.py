@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -9,11 +10,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+
+from spec_tests import report
+from spec_tests.conformance import Implementation, Result, Violation, clauses
+from spec_tests.meta.miniatures import right
 
 ROOT = Path(__file__).parents[2]
 MINIATURES = "spec_tests.meta.miniatures"
+#: Of the Hypothesis profile that these runs have.
+MUTANT_EXAMPLES = 15
 #: The chapters in which alternatives of a ruling matter, and the others.
 RULED = ["test_m_metrics.py", "test_a_masks.py", "test_b_budget.py", "test_d_data.py"]
 OTHERS = ["test_t_task.py", "test_s_sampling.py", "test_r_reproduction.py"]
@@ -45,10 +54,32 @@ def named(name: str, *options: str) -> list[str]:
     return [*FEW, "--implementation", f"{MINIATURES}:{name}", *options]
 
 
+def entry(kind: str, name: str) -> str:
+    return f'[[xfail]]\n{kind} = "{name}"\nreason = "known since the first day"\n'
+
+
+def reports(name: str) -> list[str]:
+    return [part for ending in ("json", "md", "html") for part in ("--report", f"{{folder}}/{name}.{ending}")]
+
+
 SMALL = (
     *("right", "wrong", "crashing", "misfit", "incomplete", "empty"),
     *("deviating", "undecided", "boasting", "unknown_editor"),
 )
+XFAILS = {
+    "M3": entry("clause", "M3"),
+    "test": entry("test", "test_golden_metrics") + entry("test", "test_succ_is_the_harmonic_mean"),
+    "one of them": entry("test", "test_golden_metrics"),
+    "passing": entry("clause", "M3") + entry("test", "test_both_zero_gives_zero"),
+    "not claimed": entry("clause", "M3") + entry("clause", "T1"),
+    "of E": entry("clause", "E1"),
+    "no test": entry("test", "test_nothing"),
+    "unknown": entry("clause", "M99"),
+    "without reason": '[[xfail]]\nclause = "M3"\n',
+    "empty reason": '[[xfail]]\nclause = "M3"\nreason = " "\n',
+    "something else": '[xfails]\nM3 = "because"\n',
+    "no toml": "M3 because",
+}
 RUNS = {
     **{name: named(name) for name in SMALL},
     "without_mend": [
@@ -61,6 +92,18 @@ RUNS = {
     "no such chapter": named("right", "--chapters", "M,Q"),
     "one chapter": named("right", "--chapters", "M"),
     "in process": FEW,
+    **{f"report of {name}": named(name, *reports(name)) for name in ("wrong", "crashing", "misfit", "deviating")},
+    "repeated": [*FEW[:-1], "harmonic", "--implementation", f"{MINIATURES}:right", "--repeat", "3"],
+    "seeded": [*FEW[:-1], "harmonic", "--implementation", f"{MINIATURES}:once_wrong", "--repeat", "9"],
+    **{f"xfails {name}": named("wrong", "--xfails", f"{{folder}}/{name}.toml") for name in XFAILS},
+    "xfails in E": named("right", "--chapters", "M", "--xfails", "{folder}/of E.toml"),
+    "xfails of all": [
+        *("spec_tests", "--ignore=spec_tests/meta", "--chapters", "T", "--implementation", f"{MINIATURES}:empty"),
+        *("--xfails", "{folder}/no test.toml", "--report", "{folder}/empty.json"),
+    ],
+    "report.txt": named("right", "--report", "out.txt"),
+    "report nowhere": named("right", "--report", "no/such/folder/out.md"),
+    "no repeats": named("right", "--repeat", "0"),
     "numpy_core": [*paths(RULED + OTHERS), *QUIETLY, "--implementation", "spec_tests.adapters.numpy_core"],
     "blind": [
         *(*paths(["test_e_editors.py"]), "-k", "gates_see"),
@@ -76,19 +119,25 @@ class Run:
     stdout: str
     outcomes: dict[str, str]
     tests: int
+    folder: Path
 
 
 Runs = dict[str, Run]
 
 
 @pytest.fixture(scope="module")
-def runs() -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """All runs of this file, one after the other in a process of their own."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, text in XFAILS.items():
+        (folder / f"{name}.toml").write_text(text)
     options = ["--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
-        input=json.dumps({name: [*arguments, *options] for name, arguments in RUNS.items()}),
+        input=json.dumps(
+            {name: [part.format(folder=folder) for part in [*arguments, *options]] for name, arguments in RUNS.items()}
+        ),
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -96,7 +145,7 @@ def runs() -> Runs:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {name: Run(*values) for name, values in json.loads(done.stdout).items()}
+    return {name: Run(*values, folder) for name, values in json.loads(done.stdout).items()}
 
 
 def row(run: Run, clause: str) -> str:
@@ -111,11 +160,11 @@ def test_right_implementations_conform(runs: Runs, name: str) -> None:
     assert runs[name].returncode == 0, runs[name].stdout[-3000:]
 
 
-@pytest.mark.parametrize("name", ["wrong", "crashing", "incomplete"])
-def test_wrong_implementations_do_not(runs: Runs, name: str) -> None:
+@pytest.mark.parametrize(("name", "outcome"), [("wrong", "FAILED"), ("crashing", "CRASHED"), ("incomplete", "FAILED")])
+def test_wrong_implementations_do_not(runs: Runs, name: str, outcome: str) -> None:
     """Exit code 1, a red clause, and a line that reproduces it."""
     assert runs[name].returncode == 1, runs[name].stdout[-3000:]
-    assert "FAILED" in row(runs[name], "M3")
+    assert outcome in row(runs[name], "M3")
     assert f"--implementation {MINIATURES}:{name}" in runs[name].stdout
 
 
@@ -131,6 +180,17 @@ def test_wrong_implementations_do_not(runs: Runs, name: str) -> None:
         ("unknown_editor", "EDITORS names ['rome']"),
         ("misfit", "`succ` does not take the arguments of the contract"),
         ("empty", "not claimed"),
+        ("report.txt", "--report out.txt: expected a name that ends in .html, .md, .json"),
+        ("report nowhere", "there is no folder"),
+        ("no repeats", "--repeat 0: expected 1 or more"),
+        ("xfails passing", "entry 2 (test test_both_zero_gives_zero) passes: take it out"),
+        ("xfails not claimed", "entry 2 (clause T1) is not claimed: take it out"),
+        ("xfails of all", "entry 1 (test test_nothing) matches no test"),
+        ("xfails unknown", "entry 1: SPEC.md has no clause M99"),
+        ("xfails without reason", "entry 1 has ['clause']; expected \"reason\""),
+        ("xfails empty reason", "entry 1: reason = ' '; expected a text"),
+        ("xfails something else", "expected [[xfail]] entries and nothing else, found ['xfails']"),
+        ("xfails no toml", "no toml.toml: "),
     ],
 )
 def test_what_cannot_be_judged_says_why(runs: Runs, name: str, sentence: str) -> None:
@@ -192,3 +252,92 @@ def test_an_object_is_judged_in_process(runs: Runs) -> None:
     assert run.outcomes["S1"] == "not run"
     assert run.outcomes["T1"] == "not claimed"
     assert run.tests > 10
+
+
+@pytest.mark.parametrize("name", ["M3", "test"])
+def test_known_failures_are_shown_and_do_not_count(runs: Runs, name: str) -> None:
+    """By clause or by test, with the reason given; what an entry of another chapter says is left alone."""
+    run = runs[f"xfails {name}"]
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "known failure" in row(run, "M3")
+    assert "FAILED" not in run.stdout
+    assert runs["xfails in E"].returncode == 0, runs["xfails in E"].stdout[-3000:]
+
+
+def test_a_failure_beside_the_known_ones_counts(runs: Runs) -> None:
+    """Exit code 1."""
+    assert runs["xfails one of them"].returncode == 1
+    assert "FAILED" in row(runs["xfails one of them"], "M3")
+
+
+def test_properties_are_repeated_under_many_seeds(runs: Runs) -> None:
+    """Each run has new examples; a failure names the seed, and the command that repeats it has it."""
+    assert runs["repeated"].returncode == 0, runs["repeated"].stdout[-3000:]
+    once, thrice = examples(row(runs["right"], "M3")), examples(row(runs["repeated"], "M3"))
+    assert 2.5 * MUTANT_EXAMPLES <= thrice <= 3 * MUTANT_EXAMPLES
+    assert once <= MUTANT_EXAMPLES + 10
+    assert runs["seeded"].returncode == 1
+    assert re.search(rf"{MINIATURES}:once_wrong --hypothesis-seed [1-8]\n", runs["seeded"].stdout)
+
+
+def examples(line: str) -> int:
+    return int(line.split()[2].replace(",", ""))
+
+
+def test_the_report_says_what_the_run_found(runs: Runs) -> None:
+    """JSON by its schema: the smallest example, expected and got, a command; three kinds of outcome; deviations."""
+    schema = json.loads((ROOT / "spec_tests" / "report.schema.json").read_text(encoding="utf-8"))
+    found = {}
+    for name, outcome in {"wrong": "failed", "crashing": "crashed", "misfit": "error", "deviating": "passed"}.items():
+        run = runs[f"report of {name}"]
+        found[name] = json.loads((run.folder / f"{name}.json").read_text(encoding="utf-8"))
+        jsonschema.validate(found[name], schema)
+        assert found[name]["exit_code"] == run.returncode
+        assert clause_of(found[name], "M3")["outcome"] == outcome
+        assert not found[name]["run"]["whole"]
+    failure = clause_of(found["wrong"], "M3")["failures"][0]
+    assert failure["inputs"].keys() == {"acc", "con"}
+    assert float(failure["got"]) != float(failure["expected"])
+    assert "acc=" in failure["smallest_example"]
+    assert failure["command"] == (
+        "nox -s spec -- spec_tests/test_m_metrics.py::test_succ_is_the_harmonic_mean "
+        f"--implementation {MINIATURES}:wrong"
+    )
+    crash = clause_of(found["crashing"], "M3")["failures"][0]
+    assert crash["what"] == "KeyError: 'succ' (raised by the implementation's `succ`)"
+    assert clause_of(found["deviating"], "M7")["deviation"] == "all"
+    assert found["deviating"]["implementation"]["deviations"] == [
+        {"ruling": "con_positions", "declared": "all", "required": "mask"}
+    ]
+
+
+def clause_of(report: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(clause for clause in report["clauses"] if clause["id"] == name)
+    return found
+
+
+def test_the_pages_say_the_same(runs: Runs) -> None:
+    """Markdown and HTML have every clause, and for a failure its numbers and its command; the page needs no network."""
+    folder = runs["report of wrong"].folder
+    made = json.loads((folder / "wrong.json").read_text(encoding="utf-8"))
+    markdown, page = ((folder / f"wrong.{ending}").read_text(encoding="utf-8") for ending in ("md", "html"))
+    for clause in made["clauses"]:
+        assert f"| {clause['id']} | {clause['outcome']}" in markdown
+        assert f'<tr id="{clause["id"]}">' in page
+    for failure in clause_of(made, "M3")["failures"]:
+        assert failure["command"] in markdown
+        assert html.escape(failure["command"]) in page
+        assert f"got:      {failure['got']}" in page
+    assert not re.search(r"""(src|href)=|<script|url\(|@import""", page)
+    assert list(folder.glob(".*")) == []
+
+
+def test_text_of_an_implementation_is_no_markup() -> None:
+    """What a failure says may hold anything: it is shown as it is."""
+    bad = "<script>alert(1)</script> ``` | **x**"
+    violation = Violation(clauses()["M3"], bad, {"acc": bad}, "0", bad)
+    result = Result("spec_tests/t.py::test[x]", ("M3",), "failed", bad, 1, f"test(x={bad})", violation)
+    made = report.judgement(Implementation(right, bad), [result], ["M"], exit_code=1, whole=False)
+    assert "<script" not in report.as_html(made)
+    fenced = re.findall(r"^(````+)\n(.*?)^\1$", report.as_markdown(made), flags=re.MULTILINE | re.DOTALL)
+    assert any(f"got:      {bad}" in text for _, text in fenced)
