@@ -50,7 +50,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "L": ("rel_loss", "loc_loss"),
     "D": ("split", "fact_inputs", "pair_edits", "pair_training", "classifier_examples"),
-    "R": ("paper_preset", "experiments", "record", "table"),
+    "R": ("paper_preset", "experiments", "record", "table", "stopping", "mask_similarity"),
 }
 
 #: Capabilities beside the chapters: claimed by naming them in `CLAIMS`.
@@ -221,6 +221,8 @@ class Experiment(TypedDict):
     masks: Masks
     edit_languages: list[str]
     input_languages: list[str]
+    #: The name of the run that the row shows: an editor trained one way, with whatever seeds.
+    run: str
 
 
 class StoredRun(TypedDict):
@@ -572,3 +574,13 @@ class Reproduction(Protocol):
 
         The outcomes are those of the table's edits already.
         """
+
+    def stopping(self, succ: Sequence[float], validate_every: int, patience: int, max_steps: int) -> tuple[int, int]:
+        """The step after which training stopped, and the one whose parameters are judged.
+
+        `succ` holds what the validations would give that a training to `max_steps` has, the first of them after
+        `validate_every` steps. Patience and `max_steps` are multiples of that.
+        """
+
+    def mask_similarity(self, log_alpha: Array) -> Array:
+        """Figure 5, (L, L), from the mask parameters of each language (L, W): of both factors of all matrices."""

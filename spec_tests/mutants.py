@@ -1951,3 +1951,113 @@ class BestRunShown(TableMutation):
 class TableInTenths(TableMutation):
     def wrong(self, row: TableRow, runs: Sequence[StoredRun]) -> TableRow:
         return {**row, "acc": round(row["acc"], 1), "con": round(row["con"], 1), "succ": round(row["succ"], 1)}
+
+
+@mutant(
+    "patience-counted-from-the-last-rise",
+    "R5",
+    "Training stops where succ has not risen from one validation to the next.",
+)
+class PatienceFromTheLastRise(Mutation):
+    def stopping(self, succ: Sequence[float], validate_every: int, patience: int, max_steps: int) -> tuple[int, int]:
+        since = 0
+        for place in range(len(succ)):
+            since = 0 if place == 0 or succ[place] > succ[place - 1] else since + validate_every
+            if since >= patience:
+                break
+        best = succ.index(max(succ[: place + 1]))
+        return (place + 1) * validate_every, (best + 1) * validate_every
+
+
+class StoppingMutation(Mutation):
+    """The base's rule, with what it says spoilt."""
+
+    def stopping(self, succ: Sequence[float], validate_every: int, patience: int, max_steps: int) -> tuple[int, int]:
+        stopped, judged = self.base.stopping(succ, validate_every, patience, max_steps)
+        return self.wrong(list(succ), validate_every, patience, max_steps, stopped, judged)
+
+    def wrong(
+        self, succ: list[float], every: int, patience: int, max_steps: int, stopped: int, judged: int
+    ) -> tuple[int, int]:
+        raise NotImplementedError
+
+
+@mutant("last-parameters-judged", "R5", "The parameters at the end of the training are judged, not the best.")
+class LastParametersJudged(StoppingMutation):
+    def wrong(
+        self, succ: list[float], every: int, patience: int, max_steps: int, stopped: int, judged: int
+    ) -> tuple[int, int]:
+        return stopped, stopped
+
+
+@mutant("ties-count-as-improvement", "R5", "An equal succ is an improvement, and patience begins anew.")
+class TiesImprove(StoppingMutation):
+    def wrong(
+        self, succ: list[float], every: int, patience: int, max_steps: int, stopped: int, judged: int
+    ) -> tuple[int, int]:
+        risen = [value + 1e-9 * place for place, value in enumerate(succ)]
+        return self.base.stopping(risen, every, patience, max_steps)
+
+
+@mutant("one-validation-too-many", "R5", "Training goes on until succ has not improved for longer than patience.")
+class OneValidationTooMany(StoppingMutation):
+    def wrong(
+        self, succ: list[float], every: int, patience: int, max_steps: int, stopped: int, judged: int
+    ) -> tuple[int, int]:
+        return self.base.stopping(succ, every, patience + every, max_steps)
+
+
+class SimilarityMutation(Mutation):
+    """Cosines on dimensions of its own choice."""
+
+    def mask_similarity(self, log_alpha: Array) -> Array:
+        rows = []
+        for place, row in enumerate(log_alpha):
+            chosen = np.argsort(-self.key(log_alpha, place), kind="stable")[: self.count(log_alpha.shape[1])]
+            a, b = row[chosen], log_alpha[:, chosen]
+            rows.append(b @ a / (np.linalg.norm(a) * np.linalg.norm(b, axis=1)))
+        return np.stack(rows)
+
+    def key(self, log_alpha: Array, row: int) -> Array:
+        return log_alpha[row]
+
+    def count(self, width: int) -> int:
+        return width // 100
+
+
+@mutant("similarity-over-all-dimensions", "R6", "Figure 5 compares the languages over all of their parameters.")
+class SimilarityOverAll(SimilarityMutation):
+    def count(self, width: int) -> int:
+        return width
+
+
+@mutant("preferred-by-magnitude", "R6", "The preferred dimensions are those farthest from zero.")
+class PreferredByMagnitude(SimilarityMutation):
+    def key(self, log_alpha: Array, row: int) -> Array:
+        return np.abs(log_alpha[row])
+
+
+@mutant("preferred-on-average", "R6", "All rows look at the dimensions that are highest over all languages.")
+class PreferredOnAverage(SimilarityMutation):
+    def key(self, log_alpha: Array, row: int) -> Array:
+        return log_alpha.mean(0)
+
+
+@mutant(
+    "preferences-of-the-column", "R6", "A row looks at the preferred dimensions of the language it is compared with."
+)
+class PreferencesOfTheColumn(Mutation):
+    def mask_similarity(self, log_alpha: Array) -> Array:
+        return np.asarray(self.base.mask_similarity(log_alpha)).T
+
+
+@mutant("trained-anew-for-each-table", "R7", "Table 2's editors without masks are trained once more.")
+class TrainedAnew(Mutation):
+    def experiments(self, languages: Sequence[str]) -> list[Experiment]:
+        return [row | {"run": f"{row['run']}, table {row['table']}"} for row in self.base.experiments(languages)]
+
+
+@mutant("one-run-for-all-trainings", "R7", "The rows of an editor show one run, however it was trained.")
+class OneRunForAllTrainings(Mutation):
+    def experiments(self, languages: Sequence[str]) -> list[Experiment]:
+        return [row | {"run": row["editor"]} for row in self.base.experiments(languages)]

@@ -140,3 +140,29 @@ def labels(rows: Iterable[FactRow], language: str, relation: str | None = None) 
     """Entities [Y] of a language, and of a relation where given, with their names."""
     told = [row for row in rows if row["language"] == language and relation in (None, row["relation"])]
     return {row["obj_uri"]: row["obj_label"] for row in told}
+
+
+# R
+
+
+def stopping(succ: Sequence[float], every: int, intervals: int) -> tuple[int, int]:
+    """Where training stops and what is judged, patience counted in intervals between validations."""
+    for last in range(len(succ)):
+        seen = succ[: last + 1]
+        best = seen.index(max(seen))
+        if last - best >= intervals:
+            break
+    return (last + 1) * every, (best + 1) * every
+
+
+def mask_similarity(log_alpha: Array) -> Array:
+    """Cosines of every language with the row's, on the row's highest hundredth."""
+    languages, width = log_alpha.shape
+    found = np.zeros((languages, languages))
+    for row in range(languages):
+        chosen = sorted(range(width), key=lambda place: log_alpha[row, place])[-(width // 100) :]
+        for other in range(languages):
+            a, b = ([float(log_alpha[who, place]) for place in chosen] for who in (row, other))
+            product = math.fsum(x * y for x, y in zip(a, b, strict=True))
+            found[row, other] = product / (math.hypot(*a) * math.hypot(*b))
+    return found

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from spec_tests import oracles
 from spec_tests import strategies as given_
 from spec_tests.assertions import close, equal, holds
 from spec_tests.conformance import Implementation, clause
-from spec_tests.contract import LEARNED, RULINGS, FactRow, StoredRun, TableRow
+from spec_tests.contract import LEARNED, RULINGS, Array, FactRow, StoredRun, TableRow
 from spec_tests.facts import MODEL
 from spec_tests.test_d_data import folder_of, written
 
@@ -64,6 +65,20 @@ def test_the_tables_have_the_papers_rows(implementation: Implementation, languag
     equal("R2", expected - got, set(), "rows that are missing", languages=languages, got=sorted(got))
     papers = {row for row in got if row[1] in (*LEARNED, "finetuning") and row[2] != "shared"}
     equal("R2", papers - expected, set(), "rows that the paper does not have", languages=languages)
+
+
+@clause("R7")
+@pytest.mark.parametrize("languages", [["en", "de", "sw"], ["ar", "en"]])
+def test_both_tables_show_the_same_editors(implementation: Implementation, languages: list[str]) -> None:
+    """Rows of one editor trained in one way name one run; other editors and trainings have runs of their own."""
+    runs: dict[tuple[Any, ...], set[str]] = {}
+    for row in implementation.experiments(languages):
+        if row["training_languages"]:
+            key = (row["editor"], row["masks"], tuple(sorted(row["training_languages"])))
+            runs.setdefault(key, set()).add(row["run"])
+    for key, names in runs.items():
+        equal("R7", len(names), 1, "runs of an editor that is trained one way", editor=key, runs=sorted(names))
+    equal("R7", len(set.union(*runs.values())), len(runs), "runs of editors that differ", runs=runs)
 
 
 # R3
@@ -182,3 +197,60 @@ def test_a_table_of_english_edits_has_their_numbers(implementation: Implementati
     (row,) = implementation.table([run], "en")
     equal("R4", (row["editor"], row["training"]), ("finetuning", None), "the row")
     close("R4", [row["acc"], row["con"], row["succ"]], [50, 100, 200 / 3], "acc, con, succ", 0.0051)
+
+
+# R5
+
+
+@clause("R5")
+@pytest.mark.parametrize(
+    ("succ", "patience", "stopped", "judged"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 200, 500, 500),
+        ([0.5, 0.4, 0.4, 0.9, 0.9], 200, 300, 100),
+        ([0.1, 0.5, 0.4, 0.6, 0.1], 200, 500, 400),
+        ([0.3, 0.3, 0.3, 0.4, 0.4], 200, 300, 100),
+        ([0.3, 0.2, 0.3, 0.4, 0.4], 200, 300, 100),
+        ([0.0, 0.0, 0.0, 0.0, 0.0], 500, 500, 100),
+        ([0.2, 0.1, 0.9, 0.9, 0.9], 100, 200, 100),
+    ],
+)
+def test_training_ends_when_patience_does(
+    implementation: Implementation, succ: list[float], patience: int, stopped: int, judged: int
+) -> None:
+    """By hand, a validation every 100 of 500 steps: rising, falling, recovering, ties, no success at all."""
+    got = tuple(implementation.stopping(succ, 100, patience, 500))
+    equal("R5", got, (stopped, judged), "where training stopped, and what is judged", succ=succ, patience=patience)
+
+
+@clause("R5")
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=8), st.integers(1, 6), st.data())
+def test_the_best_validation_is_judged(
+    implementation: Implementation, succ: list[float], intervals: int, data: st.DataObject
+) -> None:
+    """Any course of succ: where training stops and what is judged follow from the definition."""
+    every = data.draw(st.sampled_from([1, 20, 20_000]))
+    expected = oracles.stopping(succ, every, intervals)
+    got = tuple(implementation.stopping(succ, every, intervals * every, len(succ) * every))
+    equal("R5", got, expected, "where training stopped, and what is judged", succ=succ, every=every, patience=intervals)
+
+
+# R6
+
+
+@st.composite
+def mask_rows(draw: st.DrawFn) -> Array:
+    """Mask parameters of 100 to 400 dimensions; those of a language differ, some in sign, and none is 0."""
+    languages, width = draw(st.integers(1, 5)), 100 * draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(given_.seeds))
+    below = st.integers(width // 10, 9 * width // 10)
+    return np.stack([(rng.permutation(width) + 0.5 - draw(below)) / width for _ in range(languages)])
+
+
+@clause("R6")
+@given(mask_rows())
+def test_languages_are_compared_where_each_is_highest(implementation: Implementation, log_alpha: Array) -> None:
+    """Row by row: the top hundredth of a language's own parameters, and cosines there with all languages."""
+    got = np.asarray(implementation.mask_similarity(log_alpha))
+    close("R6", got, oracles.mask_similarity(log_alpha), "cosine similarities", log_alpha=log_alpha)
+    close("R6", np.diag(got), np.ones(len(log_alpha)), "a language and itself", log_alpha=log_alpha)

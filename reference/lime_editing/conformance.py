@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from . import experiments as running
+from . import figures, store, tables
 from . import losses as objectives
 from . import masks as lime
 from . import metrics as scoring
 from . import runs as reading
-from . import store, tables
 from .backbone import wrap
 from .config import PAPER, TINY, Rulings
 from .corpus import Example, ParallelCorpus
@@ -27,7 +27,7 @@ from .editors import editable_training, knowledge_editor, mend
 from .sampling import derived_rng
 from .sampling import evaluation_pairs as sample_pairs
 from .sampling import training_triples as sample_triples
-from .training import adam
+from .training import adam, early_stopping
 from .training import train_step as run_step
 from .types import EditRequest, Input, Outcome, Triple, Update
 
@@ -434,6 +434,7 @@ def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
             row = {"table": i + 1, "editor": cell.approach, "masks": masks, "input_languages": list(languages)}
             row["training_languages"] = list(languages if trained_on is None else trained_on)
             row["edit_languages"] = list(running.EVALUATIONS[evaluation] or languages)
+            row["run"] = cell.name
             rows.append(row)
     return rows
 
@@ -462,3 +463,15 @@ def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]
         described = {"editor": row.key[0], "training": row.key[1], "runs": list(row.runs.values())}
         rows.append({**described, **dict(zip(tables.METRICS, shown, strict=True))})
     return rows
+
+
+def stopping(succ: Sequence[float], validate_every: int, patience: int, max_steps: int) -> tuple[int, int]:
+    validations: list[tuple[int, float]] = []
+    ended = False
+    while not ended and len(validations) * validate_every < max_steps:
+        validations.append(((len(validations) + 1) * validate_every, succ[len(validations)]))
+        judged, ended = early_stopping(validations, patience)
+    return validations[-1][0], judged
+
+
+mask_similarity = figures.preferred_cosines

@@ -72,6 +72,15 @@ class State:
     reports: list[Report]
 
 
+def early_stopping(validations: Sequence[tuple[int, float]], patience: int) -> tuple[int, bool]:
+    """Of validations (step, succ) so far, the step of the best, the earliest of equals, and whether patience has ended.
+
+    §B.3, clause R5: with the last of them succ has not improved for `patience` steps.
+    """
+    best, _ = max(validations, key=lambda validation: validation[1])
+    return best, validations[-1][0] - best >= patience
+
+
 def train(
     editor: Editor,
     task: Task,
@@ -99,10 +108,7 @@ def train(
     rates = [group["lr"] for group in optimiser.param_groups]
     steps = schedule.edits // schedule.batch
     for step in range(state.step + 1, steps + 1):
-        if (
-            reports
-            and (reports[-1].step - max(r.step for r in reports if r.best)) * schedule.batch >= schedule.patience
-        ):
+        if reports and early_stopping(_validations(reports, schedule.batch), schedule.patience)[1]:
             break
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - 0.9 * (step - 1) / steps if schedule.decay else 1.0)
@@ -116,7 +122,9 @@ def train(
         if step % (schedule.validate_every // schedule.batch) == 0 or step == steps:
             since = step - (reports[-1].step if reports else 0)
             scores = validate(editor)
-            improved = scores.succ > max((r.scores.succ for r in reports), default=-1.0)
+            now = step * schedule.batch
+            seen = [*_validations(reports, schedule.batch), (now, scores.succ)]
+            improved = early_stopping(seen, schedule.patience)[0] == now
             masks = editor.mask_parameters()
             means = {name: total / since for name, total in sums.items()}
             reports.append(Report(step, means, scores, improved, open_share(masks) if masks else None))
@@ -177,6 +185,11 @@ def assign(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)
+
+
+def _validations(reports: Sequence[Report], batch: int) -> list[tuple[int, float]]:
+    """(edits, succ) of each validation."""
+    return [(report.step * batch, report.scores.succ) for report in reports]
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

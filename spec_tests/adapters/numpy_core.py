@@ -519,6 +519,7 @@ def experiments(languages: Sequence[str]) -> list[Experiment]:
             "masks": masks,
             "edit_languages": english if table == 1 else every,
             "input_languages": every,
+            "run": f"{editor}, {masks} masks, trained on {', '.join(trained)}",
         }
         rows.append(row)
 
@@ -557,6 +558,28 @@ def table(runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow
     return rows
 
 
+def stopping(succ: Sequence[float], validate_every: int, patience: int, max_steps: int) -> tuple[int, int]:
+    best, judged, step = -1.0, 0, 0
+    while step < max_steps:
+        step += validate_every
+        value = succ[step // validate_every - 1]
+        if value > best:
+            best, judged = value, step
+        elif step >= judged + patience:
+            break
+    return step, judged
+
+
+def mask_similarity(log_alpha: Array) -> Array:
+    keep = max(1, round(0.01 * log_alpha.shape[1]))
+    found = np.empty((len(log_alpha), len(log_alpha)))
+    for i, own in enumerate(log_alpha):
+        top = np.argpartition(own, -keep)[-keep:]
+        lengths = np.sqrt((log_alpha[:, top] ** 2).sum(1))
+        found[i] = log_alpha[:, top] @ own[top] / (lengths * lengths[i])
+    return found
+
+
 _required = {
     function.__name__: function
     for function in (
@@ -580,6 +603,8 @@ _required = {
         experiments,
         record,
         table,
+        stopping,
+        mask_similarity,
     )
 }
 released = SimpleNamespace(
