@@ -809,6 +809,50 @@ class DesiredLabelUnseen(EditorMutation):
         return self.base.edit(editor, [{**r, "labels": [1] * len(r["labels"])} for r in requests])
 
 
+@mutant("inner-rates-adapted-at-test", "T7", "Every edit adapts the editor's inner learning rates.")
+class InnerRatesAdapted(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        with torch.no_grad():
+            for value in self.base.parameters(editor).values():
+                value.mul_(0.999 if value.numel() <= 8 else 1.0)
+        return edits
+
+
+class ScaledMutation(DenseMutation):
+    """Edits by a factor that is fixed when they are made."""
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return self.base.edit(editor, requests), self.factor(editor)
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        own, factor = edits
+        return {matrix: factor * delta for matrix, delta in self.base.dense(editor, own, index).items()}
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return {m: (u, edits[1] * v) for m, (u, v) in self.base.factors(editor, edits[0], index).items()}
+
+    def factor(self, editor: Any) -> Any:
+        raise NotImplementedError
+
+
+@mutant("statistics-run-on-at-test", "T7", "Edits are normalised by running statistics that every edit updates.")
+class StatisticsRunOn(ScaledMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.seen: dict[int, int] = {}
+
+    def factor(self, editor: Any) -> float:
+        self.seen[id(editor)] = self.seen.get(id(editor), 0) + 1
+        return 1 + 1e-6 / self.seen[id(editor)]
+
+
+@mutant("noise-at-test", "T7", "Edits of test time are drawn, as under a dropout that nobody switched off.")
+class NoiseAtTest(ScaledMutation):
+    def factor(self, editor: Any) -> torch.Tensor:
+        return 1 + 1e-6 * torch.rand(())
+
+
 class OfEditableTraining(EditorMutation):
     """What goes wrong with the parameters that Editable Training trains."""
 
@@ -1407,6 +1451,23 @@ class TrainingForNothing(StepMutation):
         generator = torch.Generator().manual_seed(zlib.crc32(str(tuple(new.shape)).encode()))
         signs = torch.randint(0, 2, new.shape, generator=generator) * 2 - 1
         return old + (new - old).abs() * signs.to(new.dtype)
+
+
+@mutant("masked-editors-learn-faster", "E13", "With masks an editor is trained at another learning rate.")
+class MaskedLearnFaster(StepMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        if self.made[id(editor)].masks == "none":
+            return self.base.train_step(editor, triples, seed)
+        return super().train_step(editor, triples, seed)
+
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        return old + 1.5 * (new - old)
+
+
+@mutant("masks-alone-are-trained", "E13", "With masks an editor's other parameters stay where they are.")
+class MasksAloneTrained(MaskedLearnFaster):
+    def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        return new if new.dim() == 2 and len(new) in (1, len(LANGUAGES)) else old
 
 
 # --- L: objectives ----------------------------------------------------------------------------------------------------

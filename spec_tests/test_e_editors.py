@@ -18,6 +18,7 @@ from spec_tests.tiny import (
     LANGUAGES,
     Setting,
     assert_close,
+    close_gates,
     conditioned,
     cross_entropy,
     finetuned,
@@ -751,6 +752,36 @@ def test_an_untrained_editor_edits_downhill(implementation: Any, name: str, kind
 @torch.no_grad()
 def _loss(model: torch.nn.Module, request: Input) -> float:
     return float(cross_entropy(logits_of(model, request), request["labels"]))  # type: ignore[typeddict-item]
+
+
+# --- E13 --------------------------------------------------------------------------------------------------------------
+
+
+@clause("E13")
+@pytest.mark.parametrize("masks", ["language", "shared"])
+@every_learned
+def test_masks_leave_the_base_editor_as_it_is(implementation: Any, name: str, masks: str) -> None:
+    """Beside the masks the same parameters; with all gates closed two training steps move them as without masks."""
+    world = setting("bert")
+    base, masked = (make_felt(implementation, name, world, kind) for kind in ("none", masks))
+    perturb(implementation, masked)
+    own = implementation.parameters(base)
+    shapes = {key: tuple(value.shape) for key, value in own.items()}
+    found = {key: tuple(value.shape) for key, value in implementation.parameters(masked).items() if key in own}
+    assert found == shapes, "a masked editor has all parameters of its base editor, in the same shapes"
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(implementation.parameters(masked)[key])
+    close_gates(implementation, masked)
+    before = {key: value.detach().clone() for key, value in own.items()}
+    rng = np.random.default_rng(66)
+    for step in range(2):
+        triples = [make_triple("bert", rng) for _ in range(2)]
+        for editor in (base, masked):
+            implementation.train_step(editor, triples, seed=step)
+    for key in own:
+        moved, expected = (implementation.parameters(editor)[key].detach() - before[key] for editor in (masked, base))
+        assert_close(moved, expected, f"what training did to {key}", rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 # --- E10 --------------------------------------------------------------------------------------------------------------

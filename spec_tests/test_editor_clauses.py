@@ -293,6 +293,33 @@ def test_locality_refers_to_the_original_model(implementation: Any, kind: str) -
     assert parts["loc"] == pytest.approx(expected, rel=1e-6), f"the divergence from θ' is {other}"
 
 
+@clause("T7")
+@needs("E")
+@every_model
+@every_editor
+def test_an_edit_leaves_the_editor_as_it_was(implementation: Any, name: str, kind: str) -> None:
+    """Parameters and edits are the same bit for bit after edits, whatever the global generator gave in between."""
+    world = setting(kind)
+    for masks in variants(name):
+        editor = make_felt(implementation, name, world, masks)
+        perturb(implementation, editor)
+        set_masks(implementation, editor)
+        rng = np.random.default_rng(41)
+        requests, inputs = [make_request(kind, rng) for _ in range(3)], [make_input(kind, rng)]
+        before = {own: value.detach().clone() for own, value in implementation.parameters(editor).items()}
+        first = updates(implementation, editor, requests)
+        implementation.edited_logits(editor, implementation.edit(editor, requests), 0, inputs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            again = updates(implementation, editor, requests)
+        changed = [own for own, v in implementation.parameters(editor).items() if not torch.equal(v, before[own])]
+        assert not changed, f"masks {masks}: editing changed {', '.join(changed)}"
+        for index, (found, expected) in enumerate(zip(again, first, strict=True)):
+            for matrix in world.edited:
+                same = torch.equal(found[matrix], expected[matrix])
+                assert same, f"masks {masks}: {matrix} of edit {index}, made again, is another"
+
+
 # --- A ----------------------------------------------------------------------------------------------------------------
 
 
