@@ -294,8 +294,10 @@ def _shortened(sentence: str, width: int) -> str:
 class Injected:
     """A pytest plugin that hands an object to the suite and keeps what the run found."""
 
-    def __init__(self, target: Any, name: str = "injected object") -> None:
+    def __init__(self, target: Any, name: str = "injected object", spelling: str | None = None) -> None:
         self.target = target
         self.name = name
+        #: By what another process can load it, where one can.
+        self.spelling = spelling
         self.results: list[Result] = []
         self.outcomes: dict[str, str] = {}

@@ -99,7 +99,7 @@ def _implementation(config: pytest.Config) -> Implementation | None:
     spelling = config.getoption("implementation")
     injected = _injected(config)
     if injected is not None:
-        return Implementation(injected.target, injected.name)
+        return Implementation(injected.target, injected.name, injected.spelling)
     return load(spelling) if spelling else None
 
 

@@ -482,7 +482,7 @@ class Editors(Protocol):
         """
 
     def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
-        """One optimiser step on a batch; afterwards the live tensors hold the new values."""
+        """One optimiser step on a batch, and the losses before it; afterwards the live tensors hold the new values."""
 
 
 class Objectives(Protocol):

@@ -64,6 +64,8 @@ class Mutation:
 
     #: Chapters that the base has to claim beside the clause's own.
     NEEDS: frozenset[str] = frozenset()
+    #: Whether it takes another process to see what is wrong.
+    ELSEWHERE = False
 
     def __init__(self, base: Any) -> None:
         self.base = base
@@ -372,6 +374,14 @@ class SharedStream(Seeded):
 class OrderOfReading(Seeded):
     def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
         return seed + _shuffled("".join(example["id"] for example in corpus)) % 1000
+
+
+@mutant("set-order", "S7", "The corpus is walked in the order of a set of names, which another process has otherwise.")
+class SetOrder(Seeded):
+    ELSEWHERE = True
+
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed + _shuffled(min((example["id"] for example in corpus), key=hash)) % 1000
 
 
 @mutant(
@@ -1453,6 +1463,26 @@ class TrainingForNothing(StepMutation):
         return old + (new - old).abs() * signs.to(new.dtype)
 
 
+@mutant("eleven-edits-first", "E14", "The first optimiser step is taken over one edit more than the others.")
+class ElevenEditsFirst(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.begun: set[int] = set()
+
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        first = [] if id(editor) in self.begun else triples[:1]
+        self.begun.add(id(editor))
+        return self.base.train_step(editor, [*triples, *first], seed)
+
+
+@mutant("half-a-batch", "E14", "A step is taken down the gradient of the first half of its batch.")
+class HalfABatch(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts, _ = self.base.losses(editor, triples, seed)
+        self.base.train_step(editor, triples[: (len(triples) + 1) // 2], seed)
+        return parts
+
+
 @mutant("masked-editors-learn-faster", "E13", "With masks an editor is trained at another learning rate.")
 class MaskedLearnFaster(StepMutation):
     def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
@@ -2122,3 +2152,7 @@ class TrainedAnew(Mutation):
 class OneRunForAllTrainings(Mutation):
     def experiments(self, languages: Sequence[str]) -> list[Experiment]:
         return [row | {"run": row["editor"]} for row in self.base.experiments(languages)]
+
+
+#: Every mutant by its id.
+BY_ID = {one.id: one for one in MUTANTS}

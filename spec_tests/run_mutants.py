@@ -1,38 +1,60 @@
-"""Runs every mutant against the tests of its clause's chapter and prints which test killed it.
+"""Runs every mutant against the tests of its clause's chapter and prints the kill matrix, mutant × chapter.
 
-    python -m spec_tests.run_mutants --implementation package.module[:object] [--only id,id]
+    python -m spec_tests.run_mutants --implementation package.module[:object] [--only id,id] [--whole] [--jobs 2]
 
 A mutant is killed by a test that fails for it, carries a clause of its chapter and passes for the implementation
-itself. Exit codes: 0 all killed, 1 some survived, 2 could not be judged.
+itself. One that its own chapter lets live is shown to all other chapters, to say who would have noticed; with --whole
+every mutant is. Exit codes: 0 all killed by their own chapter, and every clause has a mutant; 1 not so; 2 could not be
+judged.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
+import multiprocessing
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spec_tests.conformance import Implementation, Injected, Result, SuiteError, load
-from spec_tests.mutants import MUTANTS, Mutant
+from spec_tests.conformance import WRONG, Implementation, Injected, Result, SuiteError, clauses, load
+from spec_tests.contract import NAMES, OF_EDITOR
+from spec_tests.mutants import BY_ID, MUTANTS, Mutant, Mutation
 
 HERE = Path(__file__).parent
 ALL_KILLED, SURVIVED, NOT_JUDGED = 0, 1, 2
+#: S10 is about the tests; no implementation can break it.
+WITHOUT_MUTANT = frozenset({"S10"})
+#: The implementation that other processes put mutants around, as package.module[:object].
+BASE = "SPEC_TESTS_MUTANTS_OF"
+
+
+def __getattr__(name: str) -> Mutation:
+    """The mutant of this id around the implementation in the environment: `spec_tests.run_mutants:<id>` elsewhere."""
+    if name not in BY_ID or BASE not in os.environ:
+        raise AttributeError(name)
+    return BY_ID[name].build(load(os.environ[BASE]).target)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: the test that killed it, or why there is none."""
+    """What became of a mutant: the test of its own chapter that killed it, or why there is none.
+
+    `elsewhere` says of other chapters whether one of their tests fails, where they were asked.
+    """
 
     mutant: Mutant
     killer: Result | None
     reason: str = ""
+    elsewhere: Mapping[str, bool] = field(default_factory=dict)
 
 
 class ClauseFirst:
@@ -57,9 +79,31 @@ class Only:
         items[:] = [item for item in items if item.nodeid in self.names]
 
 
-def run(target: Any, name: str, options: Sequence[str], plugin: object) -> tuple[Injected, str]:
+class Concerned:
+    """Keeps the tests that a change of some chapters' functions can reach: one case of each, and none of `but`.
+
+    A test says by its clauses and its `needs` which chapters' functions it calls.
+    """
+
+    def __init__(self, chapters: Iterable[str], but: str) -> None:
+        self.chapters, self.but = set(chapters), but
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        first: dict[str, pytest.Item] = {}
+        for item in items:
+            own = {name[0] for mark in item.iter_markers("clause") for name in mark.args}
+            used = own | {name for mark in item.iter_markers("needs") for name in mark.args}
+            if used & self.chapters and self.but not in own:
+                first.setdefault(item.nodeid.partition("[")[0], item)
+        items[:] = first.values()
+
+
+def run(
+    target: Any, name: str, options: Sequence[str], plugin: object, spelling: str | None = None
+) -> tuple[Injected, str]:
     """One pytest run in this process, with what it printed."""
-    judged = Injected(target, name)
+    judged = Injected(target, name, spelling)
     fixed = [str(HERE), f"--ignore={HERE / 'meta'}", "-q", "--hypothesis-profile=mutants"]
     # Everything is imported already from the second run on.
     fixed += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -69,18 +113,61 @@ def run(target: Any, name: str, options: Sequence[str], plugin: object) -> tuple
     return judged, printed.getvalue()
 
 
-def judge(mutant: Mutant, base: Any) -> Verdict:
+def judge(mutant: Mutant, base: Implementation, whole: bool = False) -> Verdict:
+    """The mutant before its own chapter, and before the others where that lets it live or `whole` asks for it."""
     chapter = mutant.clause[0]
+    target, spelling = mutant.build(base.target), None
+    if target.ELSEWHERE and base.spelling:
+        os.environ[BASE], spelling = base.spelling, f"spec_tests.run_mutants:{mutant.id}"
     judged, printed = run(
-        mutant.build(base), f"mutant {mutant.id}", ["--chapters", chapter, "-x"], ClauseFirst(mutant.clause)
+        target, f"mutant {mutant.id}", ["--chapters", chapter, "-x"], ClauseFirst(mutant.clause), spelling
     )
-    failed = [result for result in judged.results if result.outcome == "failed"]
+    verdict = _own(mutant, judged, printed)
+    if verdict.killer and not whole:
+        return verdict
+    return replace(verdict, elsewhere=elsewhere(mutant, base))
+
+
+def _own(mutant: Mutant, judged: Injected, printed: str) -> Verdict:
+    chapter = mutant.clause[0]
+    failed = [result for result in judged.results if result.outcome in WRONG]
     errors = [result for result in judged.results if result.outcome == "error"]
     if not failed:
         return Verdict(mutant, None, _last_line(errors[0].message) if errors else _survival(judged, printed))
     if not any(name[0] == chapter for name in failed[0].clauses):
         return Verdict(mutant, None, f"only {_short(failed[0])} fails, which carries no clause of {chapter}")
     return Verdict(mutant, failed[0])
+
+
+def elsewhere(mutant: Mutant, base: Implementation) -> dict[str, bool]:
+    """Whether a test of each other chapter fails, of those whose tests the mutant's functions can reach."""
+    own = mutant.clause[0]
+    judged, _ = run(mutant.build(base.target), f"mutant {mutant.id}", [], Concerned(touched(mutant), own))
+    found: dict[str, bool] = {}
+    for result in judged.results:
+        if result.outcome == "passed" or result.outcome in WRONG:
+            for name in result.clauses:
+                found[name[0]] = found.get(name[0], False) or result.outcome in WRONG
+    return found
+
+
+def touched(mutant: Mutant) -> set[str]:
+    """The chapters of the functions that a mutant overrides."""
+    defined = {name for kind in overriding(mutant) for name in vars(kind)}
+    return {chapter for chapter, names in names_by_chapter().items() if defined & names}
+
+
+def overriding(mutant: Mutant) -> list[type[Mutation]]:
+    """The classes in which a mutant differs from its base."""
+    assert isinstance(mutant.build, type)
+    return [kind for kind in mutant.build.__mro__ if issubclass(kind, Mutation) and kind is not Mutation]
+
+
+@functools.cache
+def names_by_chapter() -> dict[str, set[str]]:
+    """All functions of the contract; those of one editor and of the capability `factored` are E's."""
+    of_editors = {name for names in OF_EDITOR.values() for name in names} | {"factors"}
+    return {chapter: set(names) | (of_editors if chapter == "E" else set()) for chapter, names in NAMES.items()}
 
 
 def _survival(judged: Injected, printed: str) -> str:
@@ -96,20 +183,45 @@ def _short(result: Result) -> str:
     return result.nodeid.rpartition("::")[2]
 
 
-def unsound(base: Any, verdicts: Sequence[Verdict]) -> set[str]:
+def unsound(base: Implementation, verdicts: Sequence[Verdict]) -> set[str]:
     """The killing tests that the implementation itself does not pass."""
     names = {verdict.killer.nodeid for verdict in verdicts if verdict.killer}
-    judged, _ = run(base, "the base", [], Only(names))
+    judged, _ = run(base.target, "the base", [], Only(names), base.spelling)
     return names - {result.nodeid for result in judged.results if result.outcome == "passed"}
 
 
 def matrix(verdicts: Sequence[Verdict]) -> list[str]:
+    """A row for each mutant and a column for each chapter, with the killing test or why there is none.
+
+    X killed by its own chapter, x by another one, - lived on, . was not asked or cannot notice.
+    """
+    chapters = list(dict.fromkeys(name[0] for name in clauses()))
     width = max(len(verdict.mutant.id) for verdict in verdicts)
-    lines = []
+    lines = [f"{'':<4} {'':<{width}}  {' '.join(chapters)}"]
     for verdict in verdicts:
-        found = f"killed by {_short(verdict.killer)}" if verdict.killer else f"SURVIVED: {verdict.reason}"
-        lines.append(f"{verdict.mutant.clause:<4} {verdict.mutant.id:<{width}}  {found}")
+        row = " ".join(_cell(verdict, chapter) for chapter in chapters)
+        lines.append(f"{verdict.mutant.clause:<4} {verdict.mutant.id:<{width}}  {row}  {_found(verdict)}")
     return lines
+
+
+def _cell(verdict: Verdict, chapter: str) -> str:
+    if chapter == verdict.mutant.clause[0]:
+        return "X" if verdict.killer else "-"
+    return {None: ".", True: "x", False: "-"}[verdict.elsewhere.get(chapter)]
+
+
+def _found(verdict: Verdict) -> str:
+    if verdict.killer:
+        return f"killed by {_short(verdict.killer)}"
+    others = [chapter for chapter, killed in verdict.elsewhere.items() if killed]
+    only = f"killed only by chapter {' and '.join(others)}: " if others else ""
+    return f"SURVIVED: {only}{verdict.reason}"
+
+
+def without_mutant(base: Implementation) -> list[str]:
+    """The clauses of the claimed chapters that no mutant breaks."""
+    broken = {mutant.clause for mutant in MUTANTS}
+    return [name for name in clauses() if name[0] in base.claims and name not in broken | WITHOUT_MUTANT]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,6 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--implementation", required=True, metavar="MODULE[:OBJECT]", help="what the mutants are made of"
     )
     parser.add_argument("--only", metavar="ID,ID", help="these mutants only")
+    parser.add_argument(
+        "--whole", action="store_true", help="show every mutant to every chapter, by one case of each test concerned"
+    )
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="mutants at a time (%(default)s)")
     options = parser.parse_args(arguments)
     try:
         base = load(options.implementation)
@@ -126,21 +242,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return NOT_JUDGED
     verdicts = []
-    for mutant in chosen:
-        verdicts.append(judge(mutant, base.target))
-        print("." if verdicts[-1].killer else "S", end="", flush=True)
+    for verdict in _verdicts(chosen, base, options.whole, options.jobs):
+        verdicts.append(verdict)
+        print("." if verdict.killer else "S", end="", flush=True)
     print()
-    wrong = unsound(base.target, verdicts)
+    wrong = unsound(base, verdicts)
     verdicts = [
-        Verdict(v.mutant, None, f"{_short(v.killer)} fails without the mutation, too")
+        replace(v, killer=None, reason=f"{_short(v.killer)} fails without the mutation, too")
         if v.killer and v.killer.nodeid in wrong
         else v
         for v in verdicts
     ]
     print("\n".join(matrix(verdicts)))
     survivors = [verdict.mutant.id for verdict in verdicts if not verdict.killer]
+    bare = without_mutant(base)
     print(f"{len(verdicts) - len(survivors)} of {len(verdicts)} mutants killed; {len(MUTANTS) - len(chosen)} left out")
-    return SURVIVED if survivors else ALL_KILLED
+    if bare:
+        print(f"no mutant breaks {', '.join(bare)}")
+    return SURVIVED if survivors or bare else ALL_KILLED
+
+
+def _verdicts(chosen: Sequence[Mutant], base: Implementation, whole: bool, jobs: int) -> Iterator[Verdict]:
+    """In order; several at a time in processes of their own, which load the implementation for themselves."""
+    if jobs < 2 or len(chosen) < 2:
+        yield from (judge(mutant, base, whole) for mutant in chosen)
+        return
+    asked = [(mutant.id, base.spelling, whole) for mutant in chosen]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for mutant, (killer, reason, others) in zip(chosen, pool.map(_judged, asked), strict=True):
+            yield Verdict(mutant, killer, reason, others)
+
+
+def _judged(asked: tuple[str, str, bool]) -> tuple[Result | None, str, Mapping[str, bool]]:
+    name, spelling, whole = asked
+    found = judge(BY_ID[name], _loaded(spelling), whole)
+    # What the test raised stays behind: not every exception can be sent.
+    killer = found.killer and Result(found.killer.nodeid, found.killer.clauses, found.killer.outcome)
+    return killer, found.reason, found.elsewhere
+
+
+@functools.cache
+def _loaded(spelling: str) -> Implementation:
+    return load(spelling)
 
 
 def _chosen(only: str | None, base: Implementation) -> list[Mutant]:

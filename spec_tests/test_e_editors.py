@@ -784,6 +784,32 @@ def test_masks_leave_the_base_editor_as_it_is(implementation: Any, name: str, ma
         assert_close(moved, expected, f"what training did to {key}", rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+# --- E14 --------------------------------------------------------------------------------------------------------------
+
+
+@clause("E14")
+@every_learned
+def test_a_step_is_down_the_objective_of_its_own_edits(implementation: Any, name: str) -> None:
+    """Two steps of three edits each report `losses` of these, and go where they go with the edits in another order."""
+    world = setting("bert")
+    forwards, backwards = (make_felt(implementation, name, world) for _ in range(2))
+    for editor in (forwards, backwards):
+        perturb(implementation, editor)
+    before = {own: value.detach().clone() for own, value in implementation.parameters(forwards).items()}
+    rng = np.random.default_rng(67)
+    for step in range(2):
+        triples = [make_triple("bert", rng) for _ in range(3)]
+        expected, _ = implementation.losses(forwards, triples, seed=step)
+        found = implementation.train_step(forwards, triples, seed=step)
+        implementation.train_step(backwards, triples[::-1], seed=step)
+        assert dict(found) == pytest.approx(dict(expected), rel=1e-6), f"the losses that step {step} reports"
+    for own, value in implementation.parameters(forwards).items():
+        moved = (implementation.parameters(backwards)[own] - before[own]).detach()
+        expected_move = (value - before[own]).detach()
+        size = float(expected_move.abs().max())
+        assert_close(moved, expected_move, f"what training did to {own}", rtol=1e-4, atol=1e-4 * size)
+
+
 # --- E10 --------------------------------------------------------------------------------------------------------------
 
 

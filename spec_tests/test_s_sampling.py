@@ -326,9 +326,9 @@ def test_hash_seeds_mean_nothing(implementation: Implementation) -> None:
     expected.append(train(implementation, CORPUS, 7))
     command = [sys.executable, "-c", OTHER_PROCESS, implementation.spelling]
     running = {hash_seed: _start(command, hash_seed) for hash_seed in ("1", "4242")}
-    for hash_seed, process in running.items():
-        printed, complaints = process.communicate(timeout=120)
-        holds("S7", process.returncode == 0, "another process failed", expected=0, got=complaints[-2000:])
+    said = {hash_seed: process.communicate(timeout=120) for hash_seed, process in running.items()}
+    for hash_seed, (printed, complaints) in said.items():
+        holds("S7", not running[hash_seed].returncode, "another process failed", expected=0, got=complaints[-2000:])
         got = json.loads(printed.splitlines()[-1])
         equal("S7", got, expected, f"samples under PYTHONHASHSEED={hash_seed}")
 
