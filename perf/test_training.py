@@ -1,0 +1,116 @@
+"""Training steps: edits per second of each editor, beside one edit at a time, and what LiME's masks cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+
+from lime_editing.editing import Editor, Objective, edit, objective
+from lime_editing.training import adam, train_step
+from lime_editing.types import Triple
+from perf import counting, setting
+from perf.conftest import Machine
+from spec_tests.adapters import textbook
+
+#: What a cuDNN LSTM says of parameters that are kept one by one.
+pytestmark = pytest.mark.filterwarnings("ignore:RNN module weights:UserWarning")
+#: As many languages as the data have.
+SPOKEN = {"facts": setting.LANGUAGES, "nli": setting.LANGUAGES[:15]}
+
+
+def step_of(editor: Editor, triples: list[Triple]) -> Callable[[], object]:
+    """One step of the real loop; the learning rates are the paper's, so that it may be repeated."""
+    return partial(train_step, editor, adam(editor), triples, 0, Objective(), 1.0)
+
+
+def check_step(machine: Machine, editor: Editor, triples: list[Triple]) -> None:
+    """Loss and gradient of every parameter are those of the whole model with W + ΔW, one input at a time."""
+    settings, live = Objective(lambda_mask=0.0), list(editor.parameters.values())
+    with machine.computing():
+        total = objective(editor, triples, 0, settings)["total"]
+        gradients = torch.autograd.grad(total, live, allow_unused=True)
+    update = edit(editor, [triple.edit for triple in triples], 0)
+    dense = setting.dense_objective(editor.backbone, triples, update)
+    machine.close(total, dense)
+    for gradient, expected in zip(gradients, torch.autograd.grad(dense, live, allow_unused=True), strict=True):
+        assert (gradient is None) == (expected is None)
+        if gradient is not None and expected is not None:
+            machine.close(gradient, expected, scale=10)
+
+
+def measure_step(
+    measure: Callable[..., None], machine: Machine, editor: str, task: str, size_name: str, batch: int, way: str
+) -> None:
+    size, lengths = setting.size_of(size_name, task), setting.LENGTHS[task]
+    backbone = setting.backbone_of(size, machine.device)
+    triples = setting.random_triples(size, lengths, batch)
+    group = f"training: {editor}, {task}, {size_name}, batch of {batch}"
+    if way == "textbook":
+        if machine.device != "cpu":
+            pytest.skip("the textbook implementation runs on a CPU alone")
+        plain = [setting.plain_triple(triple) for triple in triples]
+        theirs = textbook.make_editor(editor, backbone.model, backbone.edited, setting.LANGUAGES)
+        textbook.train_step(theirs, plain[:1], 0)
+        measure(lambda: textbook.train_step(theirs, plain, 0), group, batch, way=way, rounds=1)
+        return
+    made = setting.editor_of(editor, size, backbone)
+    check_step(machine, made, triples[:2])
+    trained = sum(parameter.numel() for parameter in made.parameters.values())
+    traffic = counting.adam_bytes(trained)
+    measure(step_of(made, triples), group, batch, counting.training(editor, size, lengths), traffic, paper=500_000)
+
+
+@pytest.mark.parametrize("way", ["reference", "textbook"])
+@pytest.mark.parametrize("task", ["facts", "nli"])
+@pytest.mark.parametrize("editor", setting.LEARNED)
+def test_step(
+    measure: Callable[..., None], machine: Machine, editor: str, task: str, size_name: str, batch: int, way: str
+) -> None:
+    """One optimiser step on a batch: edit, both losses, the gradient of the editor, Adam."""
+    if way == "textbook" and batch != 10:
+        pytest.skip("one edit at a time costs the same in any batch")
+    measure_step(measure, machine, editor, task, size_name, batch, way)
+
+
+@pytest.mark.quick
+def test_step_of_mend_at_the_size_of_mbert(measure: Callable[..., None], machine: Machine) -> None:
+    """Of all that --whole measures at this size, the one figure that stands for the others."""
+    measure_step(measure, machine, "mend", "facts", "mbert", 10, "reference")
+
+
+@pytest.mark.parametrize("task", ["facts", "nli"])
+@pytest.mark.parametrize("editor", setting.LEARNED)
+def test_masks(
+    measure: Callable[..., None], machine: Machine, editor: str, task: str, size_name: str, batch: int
+) -> None:
+    """LiME: what masks for 53 and 15 languages add to a step, as the median of paired measurements."""
+    size, lengths = setting.size_of(size_name, task), setting.LENGTHS[task]
+    backbone = setting.backbone_of(size, machine.device)
+    triples = setting.random_triples(size, lengths, batch)
+    triples = [t for t in triples if t.edit.language in SPOKEN[task]] or triples
+    base = step_of(setting.editor_of(editor, size, backbone, languages=SPOKEN[task]), triples)
+    lime = setting.editor_of(editor, size, backbone, "language", SPOKEN[task])
+    check_step(machine, lime, triples[:2])
+    masked = step_of(lime, triples)
+
+    def paired() -> float:
+        with machine.computing():
+            without, with_masks = machine.seconds(base), machine.seconds(masked)
+        return with_masks / without
+
+    paired()
+    extra = statistics.median(paired() for _ in range(3 if size_name == "mbert" else 5)) - 1
+    trained = sum(parameter.numel() for parameter in lime.parameters.values())
+    measure(
+        masked,
+        f"training with masks: {editor}, {task}, {size_name}, batch of {batch}",
+        len(triples),
+        counting.training(editor, size, lengths),
+        counting.adam_bytes(trained),
+        notes=f"masks cost {extra:+.1%} of a step",
+        masks_cost=extra,
+    )
