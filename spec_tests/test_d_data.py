@@ -1,6 +1,7 @@
 """Chapter D: facts read from a folder and split, what an edit of a fact reads, and edits of sentence pairs.
 
-The statistical tests draw 6,000 edits each at a false-alarm rate of 1e-6 with fixed seeds.
+The statistical tests draw 6,000 edits of facts and 30,000 of pairs at a false-alarm rate of 1e-6 with fixed seeds;
+`meta/test_power.py` shows what they can see.
 """
 
 from __future__ import annotations
@@ -315,6 +316,8 @@ def test_the_retain_length_is_drawn_apart_from_the_label(many: list[Triple]) -> 
 # D7: sentence pairs
 
 PREDICTED = {"de": 3, "en": 5, "zh": 2}
+#: Retain inputs of an edit, and edits of a training, in the statistical tests.
+RETAINED, TRAINED = 10, 30_000
 
 
 def pair_rows(count: int) -> list[PairRow]:
@@ -353,8 +356,12 @@ def check_inputs(edits: Iterable[PairEdit]) -> None:
     for edit in edits:
         at = (edit["row"], edit["language"])
         equal("D7", plain(edit["input"]), pair_input(*at), "input of a pair", row=at[0], language=at[1])
+
+
+def check_retained(edits: Iterable[PairEdit]) -> None:
+    for edit in edits:
         related = [place for place in edit["retain"] if place[0] == edit["row"]]
-        equal("D7", related, [], "retain inputs parallel to their edit", row=at[0], language=at[1])
+        equal("D7", related, [], "retain inputs parallel to their edit", row=edit["row"], language=edit["language"])
 
 
 @clause("D7")
@@ -371,36 +378,44 @@ def test_wrong_predictions_are_edited_towards_the_gold_class(implementation: Imp
     )
     equal("D7", got, expected, "row, language and desired class of the edits")
     check_inputs(edits)
+    check_retained(edits)
 
 
 @clause("D7")
 def test_pairs_are_retained_from_the_whole_test_set(implementation: Implementation) -> None:
-    """What the raw model got right is retained as often as what it got wrong, in all languages."""
-    drawn: Counter[tuple[int, str]] = Counter()
-    edited: Counter[int] = Counter()
-    for seed in range(100):
-        for edit in implementation.pair_edits(PAIRS, RAW, tokenize_pair, 2, seed):
-            drawn.update((row, language) for row, language in edit["retain"])
-            edited.update([edit["row"]])
-    share = 2 / ((len(PAIRS) - 1) * len(PREDICTED))
+    """31,000 retain inputs: right answers as often as wrong ones, each language as often, and no parallel at all."""
+    edits = [e for seed in range(100) for e in implementation.pair_edits(PAIRS, RAW, tokenize_pair, RETAINED, seed)]
+    check_retained(edits)
+    edited = Counter(edit["row"] for edit in edits)
+    drawn = Counter((row, language) for edit in edits for row, language in edit["retain"])
+    share = RETAINED / ((len(PAIRS) - 1) * len(PREDICTED))
     expected = {
         (row, language): share * (edited.total() - edited[row]) for row in range(len(PAIRS)) for language in PREDICTED
     }
     distributed("D7", drawn, expected, "retained pairs")
+    languages = dict.fromkeys(PREDICTED, sum(expected.values()) / len(PREDICTED))
+    distributed("D7", Counter(said for edit in edits for _, said in edit["retain"]), languages, "retained languages")
 
 
 @clause("D7")
 def test_training_desires_any_class(implementation: Implementation) -> None:
-    """6,000 training edits: over the classes evenly for each gold class, over inputs and retain inputs too."""
-    edits = implementation.pair_training(PAIRS, tokenize_pair, len(SEEDS), 5)
-    equal("D7", len(edits), len(SEEDS), "number of training edits")
+    """30,000 training edits: over classes evenly for each gold class, over inputs too, and no parallel is retained."""
+    edits = implementation.pair_training(PAIRS, tokenize_pair, TRAINED, 5)
+    equal("D7", len(edits), TRAINED, "number of training edits")
     check_inputs(edits[:100])
+    check_retained(edits)
     golds = Counter(PAIRS[edit["row"]]["label"] for edit in edits)
-    expected = {(gold, label): count / 3 for gold, count in golds.items() for label in range(3)}
+    by_gold = {(gold, label): count / 3 for gold, count in golds.items() for label in range(3)}
     drawn = Counter((PAIRS[edit["row"]]["label"], edit["label"]) for edit in edits)
-    distributed("D7", drawn, expected, "gold and desired class")
-    inputs_ = {(row, language): len(SEEDS) / (len(PAIRS) * len(PREDICTED)) for row in range(30) for language in RAW}
-    distributed("D7", Counter((edit["row"], edit["language"]) for edit in edits), inputs_, "edited pairs")
+    distributed("D7", drawn, by_gold, "gold and desired class")
+    distributed("D7", Counter(edit["label"] for edit in edits), dict.fromkeys(range(3), TRAINED / 3), "desired class")
+    places = {(row, language): TRAINED / (len(PAIRS) * len(PREDICTED)) for row in range(30) for language in RAW}
+    distributed("D7", Counter((edit["row"], edit["language"]) for edit in edits), places, "edited pairs")
+    for what, said in (
+        ("edited", [edit["language"] for edit in edits]),
+        ("retained", [r[1] for e in edits for r in e["retain"]]),
+    ):
+        distributed("D7", Counter(said), dict.fromkeys(PREDICTED, TRAINED / len(PREDICTED)), f"{what} languages")
 
 
 # D8: the raw classifier
