@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from spec_tests import golden
+from spec_tests import golden, test_r_reproduction
 from spec_tests.conformance import HERE, clauses
 from spec_tests.contract import CAPABILITIES, EDITORS, NAMES
 
@@ -105,3 +106,11 @@ def test_the_independent_adapter_knows_no_oracle() -> None:
     tree = ast.parse((HERE / "adapters" / "numpy_core.py").read_text(encoding="utf-8"))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in modules if name and name.startswith("spec_tests")} == {"spec_tests.contract"}
+
+
+def test_the_preset_is_that_of_the_table() -> None:
+    """R1's numbers stand in SPEC.md for readers and in the test for implementations: they are the same."""
+    table = (HERE / "SPEC.md").read_text(encoding="utf-8").split("**R1**")[1].split("**R2**")[0]
+    pairs = re.findall(r"\| `(\w+)` \| ([\d.,e-]+) ", table)
+    assert {name: float(value.replace(",", "")) for name, value in pairs} == test_r_reproduction.PAPER
+    assert len(pairs) == len(test_r_reproduction.PAPER)
