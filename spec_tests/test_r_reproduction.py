@@ -142,7 +142,7 @@ def test_the_fingerprint_is_that_of_the_content(implementation: Implementation, 
 #: What two digits leave open of a number, and what floats may add to it.
 ROUNDED, FLOATS = 0.005, 1e-4
 #: The same of succ against the acc and con of its row: the slopes of 2ac/(a + c), 2c²/(a + c)² and 2a²/(a + c)², add up
-#: to 2 at most (where a or c is 0), so that rounded acc and con shift it by 2 · 0.005 at most; and it is itself rounded.
+#: to 2 at most (where a or c is 0), so that rounded acc and con shift it by 2 · 0.005; and it is itself rounded.
 ROUNDED_ROW = 2 * ROUNDED + ROUNDED
 
 
