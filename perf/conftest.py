@@ -42,7 +42,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "precision" in metafunc.fixturenames:
         metafunc.parametrize("precision", PRECISIONS[device])
     # A test that names its own sizes or batches keeps them.
-    own = {name for mark in metafunc.definition.iter_markers("parametrize") for name in mark.args[0].split(",")}
+    marks = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    own = {name for names in marks for name in ([names] if isinstance(names, str) else names)}
     for name, values in (("size_name", SIZES), ("batch", BATCHES)):
         if name in metafunc.fixturenames and name not in own:
             metafunc.parametrize(name, values[device][whole])
@@ -83,8 +84,7 @@ class Machine:
         n = 8192 if self.device == "cuda" else 1024
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         a, b, out = (torch.ones(n, n, device=self.device, dtype=dtype) for _ in range(3))
-        torch.mm(a, b, out=out)
-        return [2 * n**3 / self.seconds(lambda: torch.mm(a, b, out=out)) for _ in range(5)]
+        return [2 * n**3 / self.seconds(lambda: torch.mm(a, b, out=out)) for _ in range(4)]
 
     def bandwidth(self) -> float:
         """Bytes per second of a copy too large for any cache, read and written."""

@@ -32,7 +32,7 @@ NO_RNG = np.random.default_rng(0)
 
 SIZES = {
     "tiny": Size(32, 64, 4, 2, 100, rank=16, lstm=8, network=8),
-    "small": Size(256, 1024, 6, 4, 8000, rank=640, lstm=128, network=64),
+    "small": Size(256, 1024, 4, 4, 8000, rank=640, lstm=128, network=64),
     "mbert": Size(768, 3072, 12, 12, 119_547),
 }
 LENGTHS: dict[str, Lengths] = {"facts": FACTS, "nli": PAIRS}
@@ -42,6 +42,12 @@ def size_of(name: str, task: str = "facts") -> Size:
     """A size for facts; for NLI a classifier of the same body, whose vocabulary is small: nothing depends on it."""
     size = SIZES[name]
     return size if task == "facts" else replace(size, vocabulary=min(size.vocabulary, 2000), classes=3)
+
+
+def textbook_size(size: Size) -> Size:
+    """The same with the editors of spec_tests/adapters/textbook.py: MEND's rank is at most the smaller width of a
+    matrix, and what KnowledgeEditor reads with is too small to be counted."""
+    return replace(size, rank=min(size.rank, size.hidden, size.inner), lstm=0, network=0)
 
 
 @functools.lru_cache(maxsize=3)

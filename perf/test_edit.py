@@ -44,7 +44,8 @@ def test_edit(
         plain = [setting.plain_request(request) for request in requests]
         theirs = textbook.make_editor(editor, backbone.model, backbone.edited, setting.LANGUAGES)
         textbook.edit(theirs, plain[:1])
-        measure(lambda: textbook.edit(theirs, plain), group, edits, way=way, rounds=1 if size_name == "mbert" else 3)
+        need = counting.single_edit(editor, setting.textbook_size(size), FACTS[0], STEPS)
+        measure(lambda: textbook.edit(theirs, plain), group, edits, need, way=way, rounds=1)
         return
     if editor == "finetuning":
         made = setting.finetuner_of(backbone, STEPS)

@@ -64,6 +64,7 @@ def test_evaluation(
     languages = task.corpus.languages
     pairs = evaluation_pairs(task.corpus, languages, languages, 1, RETAINS, 0, edits)
     group = f"evaluation: {editor}, {task_name}, {size_name}, {edits} edits"
+    judged = [lengths[1]] + [lengths[2]] * RETAINS
     if way == "textbook":
         if machine.device != "cpu":
             pytest.skip("the textbook implementation runs on a CPU alone")
@@ -72,11 +73,12 @@ def test_evaluation(
         requests = [setting.plain_request(request) for request, _ in plain]
         inputs = [[setting.plain_input(one) for one in row] for _, row in plain]
         textbook_evaluation(theirs, requests[:1], inputs[:1])
-        measure(lambda: textbook_evaluation(theirs, requests, inputs), group, edits, way=way, rounds=1)
+        small = setting.textbook_size(size)
+        need = counting.preparing(small, lengths[0], judged) + counting.judging(editor, small, lengths[0], judged)
+        measure(lambda: textbook_evaluation(theirs, requests, inputs), group, edits, need, way=way, rounds=1)
         return
     made = setting.editor_of(editor, size, backbone, languages=languages)
     if machine.precision == "fp32":  # others round other predictions to the top
         check_outcomes(machine, made, task, pairs[:3])
-    judged = [lengths[1]] + [lengths[2]] * RETAINS
     need = counting.preparing(size, lengths[0], judged) + counting.judging(editor, size, lengths[0], judged)
     measure(lambda: evaluate(made, task, pairs, 0, batch=edits), group, edits, need)
