@@ -108,8 +108,12 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def perf(session: nox.Session) -> None:
-    """The benchmarks: pytest perf/ --benchmark-only."""
-    session.run(python(session, "perf"), "-m", "pytest", "perf", "--benchmark-only", *session.posargs, external=True)
+    """The benchmarks, with a table in perf/results: nox -s perf [-- --whole] [--device cuda] [-k training]."""
+    interpreter, raw = python(session, "perf"), Path(session.create_tmp()) / "raw.json"
+    raw.unlink(missing_ok=True)
+    command = ["pytest", "perf", "--benchmark-only", *session.posargs]
+    session.run(interpreter, "-m", *command, "--benchmark-quiet", f"--benchmark-json={raw}", env=OFFLINE, external=True)
+    session.run(interpreter, "-m", "perf.report", str(raw), "perf/results", " ".join(command), external=True)
 
 
 @nox.session

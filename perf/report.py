@@ -28,7 +28,7 @@ import transformers
 #: What is copied of a benchmark beside its times.
 NOTES = (
     *("edits", "precision", "peak_gflops", "needed_gflop", "needed_gbyte", "bandwidth_gbytes", "edits_per_second"),
-    *("fraction_of_limit", "axes", "numbers", "notes"),
+    *("fraction_of_limit", "axes", "numbers", "masks_cost", "memory", "shares"),
 )
 
 
@@ -64,6 +64,14 @@ class Row:
             text += f" ({both / self.seconds:.0%})"
         return text
 
+    @property
+    def notes(self) -> str:
+        """What the benchmark says of itself, and how long the paper's training would take at this rate (§B.3)."""
+        notes = [self.info["notes"]] if "notes" in self.info else []
+        if self.info.get("paper_edits"):
+            notes.append(f"{self.info['paper_edits']:,} edits in {_duration(self.info['paper_edits'] / self.rate)}")
+        return "; ".join(notes)
+
     def as_dict(self) -> dict[str, Any]:
         notes = {key: _rounded(self.info[key]) for key in NOTES if key in self.info}
         return {
@@ -74,14 +82,10 @@ class Row:
         } | notes
 
 
-def ratios(rows: Sequence[Row]) -> dict[str, str]:
-    """Of each row by name, how many times as fast per edit as the group's other ways it is."""
-    result = {}
-    for row in rows:
-        others = [r for r in rows if (r.group, r.info["edits"] > 0) == (row.group, True) and r.way != row.way]
-        if row.way == "reference":
-            result[row.name] = ", ".join(f"{row.rate / other.rate:.2f}× {other.way}" for other in others)
-    return result
+def ratios(row: Row, rows: Sequence[Row]) -> str:
+    """How many times as fast per edit as the group's other ways the reference is."""
+    others = [other for other in rows if other.group == row.group and other.way != row.way]
+    return ", ".join(f"{row.rate / other.rate:.2f}× {other.way}" for other in others if row.way == "reference")
 
 
 def slopes(rows: Sequence[Row]) -> list[str]:
@@ -106,7 +110,6 @@ def slopes(rows: Sequence[Row]) -> list[str]:
 
 def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Group, way, median, edits per second, share of the limit, ratio, notes."""
-    compared = ratios(rows)
     return [
         (
             row.group + ("" if not row.info.get("axes") else f": {_axes(row.info['axes'])}"),
@@ -114,8 +117,8 @@ def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             _seconds(row.seconds),
             f"{row.rate:.3g}",
             row.limit,
-            compared.get(row.name, "") if not row.info.get("axes") else "",
-            str(row.info.get("notes", "")),
+            ratios(row, rows),
+            row.notes,
         )
         for row in sorted(rows, key=lambda row: row.group)
     ]
@@ -171,7 +174,7 @@ def write(raw: Path, folder: Path, command: str) -> Path:
     """Write both files, each in one move, and return the first."""
     rows = [Row.of(b) for b in json.loads(raw.read_text(encoding="utf-8"))["benchmarks"] if "way" in b["extra_info"]]
     machine = machine_of(rows, command)
-    name = re.sub(r"[^a-z0-9]+", "-", machine["machine"].lower()).strip("-")
+    name = re.sub(r"[^a-z0-9_]+", "-", machine["machine"].lower()).strip("-")
     name += "" if "--whole" in command else "-quick"
     content = {**machine, "benchmarks": [row.as_dict() for row in rows]}
     path = folder / f"{name}.json"
@@ -188,7 +191,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _seconds(value: float) -> str:

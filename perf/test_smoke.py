@@ -10,7 +10,7 @@ import bisect
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from lime_editing.training import Schedule
 from lime_editing.types import Update
 from perf import counting, setting
 from perf.conftest import Machine
-from perf.counting import FACTS
+from perf.counting import FACTS, Seen, Size
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 CORE = ("capture", "masks", "transform", "apply")
@@ -83,6 +83,17 @@ def large_run(machine: Machine) -> Run:
     editor = setting.editor_of("mend", size, setting.backbone_of(size, machine.device), "language")
     task = setting.RandomTask(size, FACTS, 2000)
     return Run(editor, task, validator(task, 64), 10 if machine.device == "cpu" else 512)
+
+
+def counted(run: Run, steps: int) -> float:
+    """The operations that an edit of these steps needs; validation is left out."""
+    config, settings = run.editor.backbone.model.config, run.editor.settings
+    body = (config.hidden_size, config.intermediate_size, config.num_hidden_layers, config.num_attention_heads)
+    size = Size(*body, config.vocab_size, rank=settings.rank)
+    triples = [t for step in range(1, steps + 1) for t in training.batch_of_triples(run.task, run.batch, 0, step)]
+    inputs = [(t.edit.input, t.update, t.retain) for t in triples]
+    seen = [[Seen(len(one.ids), len(one.positions)) for one in row] for row in inputs]
+    return sum(counting.training("mend", size, (e, u, r)) for e, u, r in seen) / len(seen)
 
 
 def validator(task: Task, edits: int) -> Callable[[Editor], Scores]:
@@ -168,14 +179,12 @@ def test_training(measure: Callable[..., None], machine: Machine, name: str, ste
     assert set(CORE) < set(shares)
     core = sum(shares[part] for part in CORE)
     said = ", ".join(f"{part} {share:.0%}" for part, share in shares.items() if share >= 0.005)
-    config = run.editor.backbone.model.config
-    size = replace(setting.size_of("mbert"), hidden=config.hidden_size, inner=config.intermediate_size)
-    size = replace(size, layers=config.num_hidden_layers, vocabulary=config.vocab_size, rank=run.editor.settings.rank)
+    need = counted(run, steps)
     measure(
         partial(run.train, steps),
         f"full training: {name}, {steps} steps of {run.batch} edits and a validation",
         steps * run.batch,
-        counting.training("mend", size, FACTS),
+        need,
         notes=f"rank-1 core {core:.0%}; {said}",
         shares=shares,
     )
