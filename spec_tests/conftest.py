@@ -32,7 +32,8 @@ from spec_tests.contract import CAPABILITIES, EDITORS, NAMES
 HERE = Path(__file__).parent
 IMPLEMENTATION = pytest.StashKey[Implementation]()
 RESULTS = pytest.StashKey[dict[str, Result]]()
-FAILED_ELSEWHERE = pytest.StashKey[bool]()
+#: How many phases of tests of this folder failed.
+FAILED_HERE = pytest.StashKey[int]()
 #: How many examples the test that runs now has been given, and under which seed.
 EXAMPLES = pytest.StashKey[int]()
 SEED = pytest.StashKey[int | None]()
@@ -212,12 +213,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     made = yield
     if not _is_ours(item):
-        item.config.stash[FAILED_ELSEWHERE] = item.config.stash.get(FAILED_ELSEWHERE, False) or made.failed
         return made
     result = _result(item, call, made)
     if result.reason:
         made.outcome = "skipped"
         made.longrepr = (str(item.path), item.location[1] or 0, f"known failure: {result.reason}")
+    item.config.stash[FAILED_HERE] = item.config.stash.get(FAILED_HERE, 0) + made.failed
     made.user_properties.append(("conformance", result.outcome))
     _keep(item.config.stash[RESULTS], result)
     if made.failed and IMPLEMENTATION in item.config.stash and not _is_meta(item):
@@ -291,7 +292,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if results and ended:
         config.stash[STALE] = known_failures.stale(config.stash[KNOWN], results, _is_whole(config))
-        elsewhere = config.stash.get(FAILED_ELSEWHERE, False)
+        # pytest shows this file no report of a test beside its folder.
+        elsewhere = session.testsfailed > config.stash.get(FAILED_HERE, 0)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED if elsewhere else exit_code(results)
         if config.stash[STALE] and session.exitstatus == 0:
             session.exitstatus = NOT_JUDGED

@@ -110,6 +110,7 @@ RUNS = {
         *("--implementation", "spec_tests.adapters.textbook:blind"),
     ],
     "released": [*paths(RULED), *QUIETLY, "--implementation", "spec_tests.adapters.numpy_core:released"],
+    **{f"beside {name}": [*named("right"), f"{{folder}}/test_{name}.py"] for name in ("both_right", "both_wrong")},
 }
 
 
@@ -131,6 +132,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
     for name, text in XFAILS.items():
         (folder / f"{name}.toml").write_text(text)
+    for name, condition in (("both_right", "True"), ("both_wrong", "False")):
+        (folder / f"test_{name}.py").write_text(f"def test_{name}():\n    assert {condition}\n")
     options = ["--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -197,6 +200,12 @@ def test_what_cannot_be_judged_says_why(runs: Runs, name: str, sentence: str) ->
     """Exit code 2 and a sentence."""
     assert runs[name].returncode == 2, runs[name].stdout[-3000:]
     assert sentence in runs[name].stdout
+
+
+@pytest.mark.parametrize(("name", "code"), [("both_right", 0), ("both_wrong", 1)])
+def test_a_failure_beside_the_suite_counts(runs: Runs, name: str, code: int) -> None:
+    """An implementation that conforms does not hide a test of another folder that fails."""
+    assert runs[f"beside {name}"].returncode == code, runs[f"beside {name}"].stdout[-3000:]
 
 
 def test_a_failure_explains_itself(runs: Runs) -> None:
