@@ -25,7 +25,8 @@ def test_gradient(measure: Callable[..., None], machine: Machine, size_name: str
     backbone = setting.backbone_of(size, machine.device)
     editor = setting.editor_of("mend", size, backbone)
     requests = [triple.edit for triple in setting.random_triples(size, FACTS, EDITS)]
-    factors = edit_factors(editor, requests[:2])
+    with machine.computing():
+        factors = edit_factors(editor, requests[:2])
     for i, request in enumerate(requests[:2]):
         for name, gradient in setting.dense_gradient(backbone, request).items():
             x, delta = factors[name]
@@ -43,13 +44,14 @@ def test_transform(measure: Callable[..., None], machine: Machine, size_name: st
     """MEND's transform of the rows of one matrix for all edits; and with the gradient of its parameters."""
     size = setting.size_of(size_name)
     n, m, rows = size.hidden, size.inner, FACTS[0].tokens
-    parameters = mend.init({"w": (n, m)}, n, torch.zeros((), device=machine.device), mend.Settings(size.rank), 0)
+    parameters = mend.init({"w": torch.zeros(m, n, device=machine.device)}, n, mend.Settings(size.rank), 0)
     for parameter in parameters.values():
         parameter.requires_grad_()
     x, delta = (torch.randn(EDITS, rows, width, device=machine.device) for width in (n, m))
     # It starts as the identity on normalised rows.
-    with torch.no_grad():
-        machine.close(mend.transform(parameters, 0, x, delta)[0], torch.nn.functional.layer_norm(x, (n,)))
+    with torch.no_grad(), machine.computing():
+        transformed = mend.transform(parameters, 0, x, delta)
+    machine.close(transformed[0], torch.nn.functional.layer_norm(x, (n,)))
 
     def forward() -> tuple[torch.Tensor, torch.Tensor]:
         return mend.transform(parameters, 0, x, delta)
@@ -72,13 +74,14 @@ def test_apply(measure: Callable[..., None], machine: Machine, size_name: str, w
     backbone = setting.backbone_of(size, machine.device)
     editor = setting.editor_of("mend", size, backbone)
     triples = setting.random_triples(size, FACTS, EDITS)
-    with torch.no_grad():
+    with torch.no_grad(), machine.computing():
         update = edit(editor, [triple.edit for triple in triples])
-    states = backbone.trunk([triple.update for triple in triples])
-    under = backbone.upper(states, update)
+        states = backbone.trunk([triple.update for triple in triples])
+        under = backbone.upper(states, update)
+        deltas = {name: v.mT @ u for name, (u, v) in update.factors.items()}
     for i in range(2):
-        machine.close(under[i : i + 1], setting.dense_logits(backbone, triples[i].update, update.dense(i)))
-    deltas = {name: v.mT @ u for name, (u, v) in update.factors.items()} if way == "full" else {}
+        one = {name: delta[i] for name, delta in deltas.items()}
+        machine.close(under[i : i + 1], setting.dense_logits(backbone, triples[i].update, one))
     dense = type(update)(deltas=deltas)
     ways = {
         "reference": partial(backbone.upper, states, update),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -28,6 +29,9 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from .errors import ModelError
 from .types import EditRequest, Factors, Input, Update
+
+#: A group of inputs goes on growing up to so many tokens, whatever their lengths: fewer would not fill a processor.
+GROUP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,7 @@ class Backbone:
     @property
     def like(self) -> Tensor:
         """A tensor of the model's dtype and device."""
-        weight: Tensor = next(iter(self.linears.values())).weight
-        return weight.detach()
+        return next(iter(self.raw.values()))
 
     @property
     def max_tokens(self) -> int:
@@ -86,23 +89,41 @@ class Backbone:
         positions = self.model.base_model.embeddings.position_embeddings
         return int(positions.num_embeddings) - (0 if positions.padding_idx is None else positions.padding_idx + 1)
 
+    @cached_property
+    def raw(self) -> dict[str, Tensor]:
+        """Edited parameter name → the raw matrix (m, n) itself."""
+        return {name: linear.weight.detach() for name, linear in self.linears.items()}
+
+    @cached_property
+    def last(self) -> frozenset[str]:
+        """The edited matrices of the last layer: behind them is the head, which sees the predicted positions alone."""
+        modules = set(self.layers[-1].modules())
+        return frozenset(name for name, linear in self.linears.items() if linear in modules)
+
     @torch.no_grad()
     def trunk(self, inputs: Sequence[Input]) -> States:
         """Pad the inputs and run the frozen part of the encoder on them. ModelError: an input that is too long."""
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
             raise ModelError(f"an input has {longest} tokens, and the model reads at most {self.max_tokens}")
-        device = self.like.device
-        ids = _padded([i.ids for i in inputs], self.pad_id).to(device)
+        like = self.like
+        device = like.device
         lengths = torch.tensor([len(i.ids) for i in inputs], device=device)
-        attention = torch.arange(ids.shape[1], device=device)[None] < lengths[:, None]
+        attention = torch.arange(longest, device=device)[None] < lengths[:, None]
         example = torch.tensor([b for b, i in enumerate(inputs) for _ in i.positions], device=device)
         position = torch.tensor([p for i in inputs for p in i.positions], device=device)
-        types = {}
-        if any(i.types for i in inputs):
-            types["token_type_ids"] = _padded([i.types or (0,) * len(i.ids) for i in inputs], 0).to(device)
-        hidden = self.model.base_model.embeddings(input_ids=ids, **types)
-        hidden = self._run(self.layers[: self.first], hidden, attention)
+        hidden = like.new_zeros(len(inputs), longest, self.width)
+        # Inputs of like length go together: of a shuffled batch of facts a third and more would be padding.
+        for chosen in _alike([len(i.ids) for i in inputs]):
+            width = max(len(inputs[i].ids) for i in chosen)
+            ids = _padded([inputs[i].ids for i in chosen], self.pad_id).to(device)
+            types = {}
+            if any(i.types for i in inputs):
+                rows = [inputs[i].types or (0,) * len(inputs[i].ids) for i in chosen]
+                types["token_type_ids"] = _padded(rows, 0).to(device)
+            index = torch.tensor(chosen, device=device)
+            entrance = self.model.base_model.embeddings(input_ids=ids, **types)
+            hidden[index, :width] = self._run(self.layers[: self.first], entrance, attention[index, :width])
         return States(hidden, attention, example, position)
 
     def upper(self, states: States, update: Update | None = None) -> Tensor:
@@ -111,7 +132,8 @@ class Backbone:
         Rows e·k … (e+1)·k - 1 of the batch see edit e.
         """
         with self._applied(update):
-            hidden = self._run(self.layers[self.first :], states.hidden, states.attention)
+            weights = {} if update is None else update.weights
+            hidden = self._run(self.layers[self.first :], states.hidden, states.attention, weights)
         return self.head(hidden, states)
 
     def head(self, hidden: Tensor, states: States) -> Tensor:
@@ -151,12 +173,25 @@ class Backbone:
         """The width of the embeddings."""
         return int(self.model.get_input_embeddings().embedding_dim)
 
-    def _run(self, layers: Iterable[nn.Module], hidden: Tensor, attention: Tensor) -> Tensor:
+    def _run(
+        self,
+        layers: Iterable[nn.Module],
+        hidden: Tensor,
+        attention: Tensor,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The layers, with some of the edited matrices replaced by others."""
         mask = create_bidirectional_mask(
             config=self.model.config, inputs_embeds=hidden, attention_mask=attention.long()
         )
         for layer in layers:
-            hidden = layer(hidden, mask)
+            names = {module: path for path, module in layer.named_modules()} if weights else {}
+            own = {
+                f"{names[self.linears[name]]}.weight": weight
+                for name, weight in (weights or {}).items()
+                if self.linears[name] in names
+            }
+            hidden = functional_call(layer, own, (hidden, mask)) if own else layer(hidden, mask)
         return hidden
 
     @contextmanager
@@ -181,7 +216,9 @@ def capture(
     at: Update | None = None,
     differentiable: bool = False,
 ) -> tuple[Factors, Tensor]:
-    """Per edited matrix the input x (B, S, n) and δ (B, S, m), the loss gradient at the output (§3.3, clause E1).
+    """Per edited matrix the input x (B, T, n) and δ (B, T, m), the loss gradient at the output (§3.3, clause E1).
+
+    T is S, and in the last layer the largest number of predicted positions: no other row has a gradient there.
 
     `loss_of` maps logits (N, V) to one loss per example (B,). The losses are summed, so that each row's δ is its own
     gradient whatever the batch. No `.grad` is filled. x and δ carry no gradient, unless they are to be
@@ -208,7 +245,19 @@ def capture(
             deltas = torch.autograd.grad(loss_of(logits).sum(), outputs, create_graph=differentiable)
     finally:
         _remove(handles)
-    return {name: (taken[name][0], delta) for name, delta in zip(names, deltas, strict=True)}, logits
+    factors = {name: (taken[name][0], delta) for name, delta in zip(names, deltas, strict=True)}
+    for name in backbone.last:
+        x, delta = factors[name]
+        factors[name] = (_predicted(x, states), _predicted(delta, states))
+    return factors, logits
+
+
+def _predicted(rows: Tensor, states: States) -> Tensor:
+    """The rows (B, S, w) at the predicted positions: (B, P, w), with zeros where an input has fewer than P."""
+    counts = torch.bincount(states.example, minlength=len(rows))
+    slot = torch.arange(len(states.example), device=rows.device) - (counts.cumsum(0) - counts)[states.example]
+    chosen = rows.new_zeros(len(rows), int(counts.max()), rows.shape[-1])
+    return chosen.index_put((states.example, slot), rows[states.example, states.position])
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
@@ -353,6 +402,18 @@ def _unsupported(model: Any) -> ModelError:
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices in groups of like length, the longest first, each of a few hundred tokens at least."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and (longest * len(groups[-1]) < GROUP or lengths[i] > 0.9 * longest):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def _remove(handles: Sequence[RemovableHandle]) -> None:

@@ -167,7 +167,8 @@ def initial_masks(shapes: Any, languages: Any) -> dict[str, dict[str, Any]]:
 
 
 def editor_shapes(shapes: Any, languages: Any, masks: str) -> dict[str, tuple[int, ...]]:
-    parameters = mend.init(shapes, 1, torch.zeros((), device="meta"), mend.Settings(), 0)
+    raw = {name: torch.empty(m, n, device="meta") for name, (n, m) in shapes.items()}
+    parameters = mend.init(raw, 1, mend.Settings(), 0)
     if masks != "none":
         rows = 1 if masks == "shared" else len(languages)
         parameters |= lime.init_masks(shapes, rows, like=torch.zeros((), device="meta"))
@@ -243,10 +244,8 @@ def transform(session: Session, matrix: str, x: Any, delta: Any, language: str) 
 
 
 def trained_weights(session: Session) -> dict[str, tuple[str, torch.Tensor]]:
-    editor = session.editor
-    weights = dict(editor.backbone.model.named_parameters())
-    names = {matrix: f"{editable_training.SHIFT}{matrix}" for matrix in editor.backbone.edited}
-    return {m: (name, weights[m].detach() + editor.parameters[name].detach()) for m, name in names.items()}
+    names = {matrix: f"{editable_training.WEIGHT}{matrix}" for matrix in session.editor.backbone.edited}
+    return {matrix: (name, session.editor.parameters[name].detach()) for matrix, name in names.items()}
 
 
 @torch.no_grad()
@@ -268,7 +267,7 @@ def edit(session: Session, requests: Any) -> Update:
 
 @torch.no_grad()
 def dense(session: Session, edits: Update, index: int) -> dict[str, torch.Tensor]:
-    return edits.dense(index)
+    return edits.dense(index, session.editor.backbone.raw)
 
 
 def factors(session: Session, edits: Update, index: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -96,7 +96,7 @@ def make_editor(
         raise UserError(f"unknown editor {method!r}; known: {', '.join(METHODS)}")
     module = METHODS[method]
     settings = module.Settings() if settings is None else settings
-    parameters: dict[str, Tensor] = module.init(backbone.shapes, backbone.width, backbone.like, settings, seed)
+    parameters: dict[str, Tensor] = module.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
         if not parameters:
             raise UserError(f"{method} trains nothing, so it has no masks either (§4.2)")
@@ -164,10 +164,14 @@ def objective(editor: Editor, triples: Sequence[Triple], seed: int, settings: Ob
     """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates."""
     backbone = editor.backbone
     requests = [triple.edit for triple in triples]
-    update = edit(editor, requests, seed)
+    inputs = [r.input for r in requests] + [i for triple in triples for i in (triple.update, triple.retain)]
+    # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
+    everything = backbone.trunk(inputs)
+    order = torch.arange(len(inputs), device=everything.example.device)
+    update = edit_from(editor, requests, everything.take(order[: len(requests)]), seed)
     # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
-    states = backbone.trunk([i for triple in triples for i in (triple.update, triple.retain)])
-    retains = states.take(torch.arange(1, 2 * len(triples), 2, device=states.example.device))
+    states = everything.take(order[len(requests) :])
+    retains = states.take(torch.arange(1, 2 * len(triples), 2, device=order.device))
     with torch.no_grad():
         raw = backbone.upper(retains)
     edited = backbone.upper(states, update)

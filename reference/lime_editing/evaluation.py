@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
 
-from .backbone import Backbone
+from .backbone import Backbone, States
 from .data import Task
-from .editing import Editor, edit
+from .editing import Editor, edit_from
 from .metrics import hit
 from .sampling import Pair, derived_rng
-from .types import Outcome, Role
+from .types import EditRequest, Outcome, Role, Update
 
 Positions = Literal["mask", "all"]
 
 
-@torch.no_grad()
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch of edits with everything in their judging that no editor has a part in.
+
+    edits     the trunk states of the edit inputs
+    states    those of all inputs to be judged, rows e·width … (e+1)·width - 1 of edit e
+    raw       per row the raw model's prediction, where it is wanted
+    """
+
+    pairs: tuple[Pair, ...]
+    requests: tuple[EditRequest, ...]
+    edits: States
+    states: States
+    width: int
+    raw: tuple[list[int], ...]
+
+
 def evaluate(
     subject: Editor | Backbone,
     task: Task,
@@ -35,17 +52,40 @@ def evaluate(
     The seed draws desired predictions and retain lengths, edit by edit, so that every editor is asked the same.
     `progress` hears the number of edits done after each batch.
     """
+    backbone = subject.backbone if isinstance(subject, Editor) else subject
+    roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
     outcomes: list[Outcome] = []
-    for start in range(0, len(pairs), batch):
-        outcomes += _judge(subject, task, pairs[start : start + batch], seed, con_positions)
-        progress(min(start + batch, len(pairs)))
+    done = 0
+    for prepared in batches(backbone, task, pairs, seed, batch, con_positions, roles):
+        outcomes += judge(subject, prepared)
+        done += len(prepared.pairs)
+        progress(done)
     return outcomes
 
 
-def _judge(
-    subject: Editor | Backbone, task: Task, pairs: Sequence[Pair], seed: int, con_positions: Positions
-) -> list[Outcome]:
-    backbone = subject.backbone if isinstance(subject, Editor) else subject
+@torch.no_grad()
+def batches(
+    backbone: Backbone,
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    batch: int = 32,
+    con_positions: Positions = "mask",
+    raw_of: Sequence[Role] = ("retain",),
+) -> Iterator[Prepared]:
+    """The batches of an evaluation, one by one, with the raw predictions of inputs in these roles."""
+    for start in range(0, len(pairs), batch):
+        yield _prepared(backbone, task, pairs[start : start + batch], seed, con_positions, raw_of)
+
+
+def _prepared(
+    backbone: Backbone,
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    con_positions: Positions,
+    raw_of: Sequence[Role],
+) -> Prepared:
     requests, inputs = [], []
     for pair in pairs:
         rng = derived_rng(seed, "inputs", pair.edit.id)
@@ -62,16 +102,43 @@ def _judge(
             row[len(pair.update) :] = [replace(i, positions=padded) for i in row[len(pair.update) :]]
     rows = [i for row in inputs for i in row + row[-1:] * (width - len(row))]
     states = backbone.trunk(rows)
-    counts = [len(i.positions) for i in rows]
-    raw = backbone.upper(states).argmax(-1).split(counts)
-    edited = raw
+    wanted = [
+        e * width + j
+        for e, pair in enumerate(pairs)
+        for j in range(len(pair.update) + len(pair.retain))
+        if ("update" if j < len(pair.update) else "retain") in raw_of
+    ]
+    raw: list[list[int]] = [[] for _ in rows]
+    if wanted:
+        chosen = states.take(torch.tensor(wanted, device=states.hidden.device))
+        counts = [len(rows[i].positions) for i in wanted]
+        for i, prediction in zip(wanted, _predictions(backbone, chosen, counts), strict=True):
+            raw[i] = prediction
+    edits = backbone.trunk([request.input for request in requests])
+    return Prepared(tuple(pairs), tuple(requests), edits, states, width, tuple(raw))
+
+
+@torch.no_grad()
+def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
+    """One outcome per edit and input of a prepared batch."""
+    edited: Sequence[list[int]] = prepared.raw
     if isinstance(subject, Editor):
-        edited = backbone.upper(states, edit(subject, requests)).argmax(-1).split(counts)
+        update = edit_from(subject, prepared.requests, prepared.edits)
+        counts = torch.bincount(prepared.states.example, minlength=len(prepared.raw)).tolist()
+        edited = _predictions(subject.backbone, prepared.states, counts, update)
     outcomes = []
-    for i, (pair, request) in enumerate(zip(pairs, requests, strict=True)):
-        for j, example in enumerate(pair.update + pair.retain):
-            role: Role = "update" if j < len(pair.update) else "retain"
-            after, before = edited[i * width + j].tolist(), raw[i * width + j].tolist()
-            judged = hit(after, request.labels if role == "update" else before)
+    for e, (pair, request) in enumerate(zip(prepared.pairs, prepared.requests, strict=True)):
+        for j, example in enumerate(pair.update + pair.retain, e * prepared.width):
+            role: Role = "update" if j - e * prepared.width < len(pair.update) else "retain"
+            judged = hit(edited[j], request.labels if role == "update" else prepared.raw[j])
             outcomes.append(Outcome(pair.edit.id, pair.edit.language, role, example.language, judged))
     return outcomes
+
+
+def _predictions(
+    backbone: Backbone, states: States, counts: Sequence[int], update: Update | None = None
+) -> list[list[int]]:
+    """Per row of the states the prediction at its positions; a classifier has one."""
+    best = backbone.upper(states, update).argmax(-1).tolist()
+    ends = list(accumulate(counts))
+    return [best[end - count : end] for count, end in zip(counts, ends, strict=True)]

@@ -20,7 +20,7 @@ from .config import PROTOCOLS, Evaluation, Preset, Rulings, Setup
 from .data import Task, mlama, xnli
 from .editing import Editor, Objective, make_editor
 from .errors import DataError, LanguageError, ModelError, UserError
-from .evaluation import evaluate
+from .evaluation import Prepared, batches, evaluate, judge
 from .metrics import Scores, scores
 from .sampling import evaluation_pairs
 from .training import Report, train
@@ -337,7 +337,14 @@ def _validator(cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str
     pairs = evaluation_pairs(
         corpus, languages, languages, plan.n_update, plan.n_retain, cell.seed, plan.edits, task.editable
     )
-    return lambda editor: scores(evaluate(editor, task, pairs, cell.seed))
+    held: list[Prepared] = []  # trunk states and raw predictions are the same in every validation
+
+    def validate(editor: Editor) -> Scores:
+        if not held:
+            held.extend(batches(editor.backbone, task, pairs, cell.seed))
+        return scores([outcome for prepared in held for outcome in judge(editor, prepared)])
+
+    return validate
 
 
 def _judge(

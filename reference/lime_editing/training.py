@@ -177,7 +177,7 @@ def adam(editor: Editor) -> torch.optim.Adam:
     groups: dict[float, list[Tensor]] = {}
     for name, rate in editor.learning_rates().items():
         groups.setdefault(rate, []).append(editor.parameters[name])
-    return torch.optim.Adam([{"params": params, "lr": rate} for rate, params in groups.items()])
+    return torch.optim.Adam([{"params": params, "lr": rate} for rate, params in groups.items()], fused=True)
 
 
 def assign(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:

@@ -62,33 +62,34 @@ class Update:
     """E independent edits. ΔW is (m, n), as torch stores a linear layer's weight; `dense` is for looking at one.
 
     factors   per matrix U (E, T, n) and V (E, T, m): ΔW = Vᵀ U, never materialised
-    deltas    per matrix D (E, m, n), or (1, m, n) where all edits share it; beside the factors, where both are there
+    deltas    per matrix D (E, m, n), where an edit has no such form
+    weights   per matrix θ' (m, n), from which all edits start in the place of the raw W (clause E4)
     """
 
     factors: Factors = field(default_factory=dict)
     deltas: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return next(iter((*(u for u, _ in self.factors.values()), *self.deltas.values()))).shape[0]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> Update:
         """The edit at `index`, as an update of one."""
         at = slice(index, index + 1)
         return Update(
             {name: (u[at], v[at]) for name, (u, v) in self.factors.items()},
-            {name: d if len(d) == 1 else d[at] for name, d in self.deltas.items()},
+            {name: d[at] for name, d in self.deltas.items()},
+            self.weights,
         )
 
-    def dense(self, index: int) -> dict[str, Tensor]:
-        """ΔW (m, n) of one edit, per edited matrix."""
+    def dense(self, index: int, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """ΔW (m, n) of one edit, per edited matrix; `raw` has the raw W, asked for only where `weights` replace it."""
         one = self[index]
         result = {name: d[0] for name, d in one.deltas.items()}
+        result |= {name: w - (raw or {})[name] for name, w in one.weights.items()}
         for name, (u, v) in one.factors.items():
             result[name] = v[0].mT @ u[0] + result.get(name, 0)
         return result
 
     def apply(self, name: str, hidden: Tensor) -> Tensor:
-        """ΔW·h for the inputs h (E·k, S, n) of a matrix, of which rows e·k … (e+1)·k - 1 see edit e (clause B4)."""
+        """What factors or deltas add for the inputs h (E·k, S, n), of which rows e·k … (e+1)·k - 1 see edit e (B4)."""
         result = hidden.new_zeros(())
         if name in self.factors:
             u, v = self.factors[name]

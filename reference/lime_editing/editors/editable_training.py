@@ -1,7 +1,7 @@
-"""Editable Training (Sinitsin et al. 2020; clause E4): the raw model is trained to be edited by one gradient step.
+"""Editable Training (Sinitsin et al. 2020; clause E4): the model itself learns to be edited by one gradient step.
 
-θ_u = θ' - lr·∇L(θ'), with one learned lr per matrix. θ' = θ + shift, where only the edited matrices are shifted; the
-shift is trained through the inner step, second order included. Locality and consistency refer to the original θ (T6).
+θ_u = θ' - lr·∇L(θ'), with one learned lr per matrix. θ' are the editor's own edited matrices, which start at the raw θ
+and are trained through the inner step, second order included. Locality and consistency refer to the raw θ (T6).
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from torch import Tensor
 from ..types import Edits, Update
 
 NAME = "editable_training"
-SHIFT, LOG_INNER_LR = "editable_training.shift.", "editable_training.log_inner_lr"
+WEIGHT, LOG_INNER_LR = "editable_training.weight.", "editable_training.log_inner_lr"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Hyper-parameters; the defaults are the paper's (§B.2)."""
 
-    lr: float = 5e-5  # of the shift
+    lr: float = 5e-5  # of θ'
     inner_lr: float = 1e-4  # where the learned inner learning rates start
     inner_lr_lr: float = 1e-4  # their own learning rate, of log lr_W
 
 
-def init(
-    shapes: Mapping[str, tuple[int, int]], width: int, like: Tensor, settings: Settings, seed: int
-) -> dict[str, Tensor]:
-    """Per matrix {name: (n, m)} a shift (m, n) of zeros, and log lr (matrices,) in the order of `shapes`."""
-    shifts = {f"{SHIFT}{name}": like.new_zeros(m, n) for name, (n, m) in shapes.items()}
-    return shifts | {LOG_INNER_LR: like.new_full((len(shapes),), math.log(settings.inner_lr))}
+def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
+    """Per raw matrix {name: (m, n)} a copy of it, and log lr (matrices,) in the order of `raw`."""
+    weights = {f"{WEIGHT}{name}": w.clone() for name, w in raw.items()}
+    like = next(iter(raw.values()))
+    return weights | {LOG_INNER_LR: like.new_full((len(raw),), math.log(settings.inner_lr))}
 
 
 def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
@@ -42,13 +41,13 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """The shift, shared by all edits, and each edit's own gradient step.
+    """Each edit's own gradient step from θ'.
 
-    The shift is the parameter itself, since a copy would be as large as the matrices (clause B4): unlike other updates,
-    this one does not outlast a step of training.
+    θ' is the parameter itself, since a copy would be as large as the matrices (clause B4): unlike other updates, this
+    one does not outlast a step of training.
     """
-    shift = {name.removeprefix(SHIFT): p[None] for name, p in parameters.items() if name.startswith(SHIFT)}
-    gradient = edits.gradient(Update(deltas=shift), differentiable=torch.is_grad_enabled())
+    weights = {name.removeprefix(WEIGHT): p for name, p in parameters.items() if name.startswith(WEIGHT)}
+    gradient = edits.gradient(Update(weights=weights), differentiable=torch.is_grad_enabled())
     rates = parameters[LOG_INNER_LR].exp()
     steps = {name: (x, -rates[i] * delta) for i, (name, (x, delta)) in enumerate(gradient.factors.items())}
-    return Update(steps, shift)
+    return Update(steps, weights=weights)

@@ -15,6 +15,7 @@ from ..types import Edits, Update
 
 NAME = "finetuning"
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's usual ones
+PIECE = 1 << 16  # numbers that Adam works on at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,7 @@ class Settings:
     steps: int = 100  # at most
 
 
-def init(
-    shapes: Mapping[str, tuple[int, int]], width: int, like: Tensor, settings: Settings, seed: int
-) -> dict[str, Tensor]:
+def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
     """No parameters: there is no editor to train."""
     return {}
 
@@ -66,8 +65,10 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
 
 
 def _adam(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: int, lr: float) -> None:
-    """One step of Adam, in place."""
-    first.lerp_(gradient, 1 - BETA1)
-    second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-    root = second.sqrt().div_((1 - BETA2**step) ** 0.5).add_(EPS)
-    delta.addcdiv_(first, root, value=-lr / (1 - BETA1**step))
+    """One step of Adam, in place, piece by piece: what a piece needs stays in the processor's cache."""
+    pieces = zip(*(t.flatten().split(PIECE) for t in (delta, first, second, gradient)), strict=True)
+    for d, m, v, g in pieces:
+        m.lerp_(g, 1 - BETA1)
+        v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+        root = v.sqrt().div_((1 - BETA2**step) ** 0.5).add_(EPS)
+        d.addcdiv_(m, root, value=-lr / (1 - BETA1**step))

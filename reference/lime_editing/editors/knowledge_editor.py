@@ -45,14 +45,12 @@ class Gates(NamedTuple):
     b_free: Tensor
 
 
-def init(
-    shapes: Mapping[str, tuple[int, int]], width: int, like: Tensor, settings: Settings, seed: int
-) -> dict[str, Tensor]:
-    """The LSTM's parameters, under torch's names, and per matrix {name: (n, m)} two linear maps.
+def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
+    """The LSTM's parameters, under torch's names, and per raw matrix {name: (m, n)} two linear maps.
 
     "knowledge_editor.<matrix>.in.weight" (hidden, 2·lstm) and "…out.weight" (2(n + m) + 1, hidden), with biases.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, like = torch.Generator().manual_seed(seed), next(iter(raw.values()))
 
     def uniform(*shape: int, fan: int) -> Tensor:
         draws = torch.rand(*shape, generator=generator, dtype=torch.float64)
@@ -60,7 +58,7 @@ def init(
 
     reader = nn.LSTM(width, settings.lstm, bidirectional=True, device="meta")
     parameters = {f"{LSTM}{name}": uniform(*p.shape, fan=settings.lstm) for name, p in reader.named_parameters()}
-    for name, (n, m) in shapes.items():
+    for name, (m, n) in ((name, w.shape) for name, w in raw.items()):
         prefix = f"knowledge_editor.{name}"
         parameters[f"{prefix}.in.weight"] = uniform(settings.hidden, 2 * settings.lstm, fan=2 * settings.lstm)
         parameters[f"{prefix}.in.bias"] = like.new_zeros(settings.hidden)

@@ -30,18 +30,16 @@ class Settings:
     inner_lr_lr: float = 1e-4  # their own learning rate, of log lr_W
 
 
-def init(
-    shapes: Mapping[str, tuple[int, int]], width: int, like: Tensor, settings: Settings, seed: int
-) -> dict[str, Tensor]:
-    """Parameters for matrices {name: (n, m)}, with the dtype and device of `like`.
+def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
+    """Parameters for the raw matrices {name: (m, n)}, with their dtype and device.
 
     "mend.<n>x<m>.*" holds, per shape, the norms (n,) and (m,), per block the factors (d, r) and (r, d) and a bias (d,),
     and for each matrix of the shape a scale and a shift (matrices, d); d = n + m and r = min(rank, d).
-    "mend.log_inner_lr" (matrices,) follows the order of `shapes`.
+    "mend.log_inner_lr" (matrices,) follows the order of `raw`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, like = torch.Generator().manual_seed(seed), next(iter(raw.values()))
     parameters: dict[str, Tensor] = {}
-    for (n, m), names in _by_shape(shapes).items():
+    for (n, m), names in _by_shape({name: (w.shape[1], w.shape[0]) for name, w in raw.items()}).items():
         d, r = n + m, min(settings.rank, n + m)
         prefix = f"mend.{n}x{m}"
         parameters[f"{prefix}.norm_x.weight"], parameters[f"{prefix}.norm_x.bias"] = like.new_ones(n), like.new_zeros(n)
@@ -54,7 +52,7 @@ def init(
             parameters[f"{prefix}.{block}.bias"] = like.new_zeros(d)
             parameters[f"{prefix}.{block}.scale"] = like.new_ones(len(names), d)
             parameters[f"{prefix}.{block}.shift"] = like.new_zeros(len(names), d)
-    parameters["mend.log_inner_lr"] = like.new_full((len(shapes),), math.log(settings.inner_lr))
+    parameters["mend.log_inner_lr"] = like.new_full((len(raw),), math.log(settings.inner_lr))
     return parameters
 
 
@@ -66,19 +64,36 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The transformed factors of each edit's gradient at the raw parameters."""
     factors = edits.gradient().factors
-    shapes = {name: (x.shape[-1], delta.shape[-1]) for name, (x, delta) in factors.items()}
+    rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp(), strict=True))
     result = {}
-    for i, (name, (x, delta)) in enumerate(factors.items()):
-        x_tilde, delta_tilde = transform(parameters, index_in_shape(shapes, name), x, delta)
-        # A row without gradient must not act: its normalised form would be the norm's bias, not zero.
-        live = (delta != 0).any(-1, keepdim=True)
-        lr = parameters["mend.log_inner_lr"][i].exp()
-        result[name] = (x_tilde * live, -lr * delta_tilde * live)
+    for names in _by_shape({name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}).values():
+        # A row without gradient must not act, and its normalised form would be the norm's bias, not zero. The other
+        # rows of all matrices of a shape go through their transform together: its weights are large, the rows are few.
+        live = [(factors[name][1] != 0).any(-1).flatten().nonzero()[:, 0] for name in names]
+        x, delta = (
+            torch.cat([factors[name][side].flatten(0, 1)[rows] for name, rows in zip(names, live, strict=True)])
+            for side in (0, 1)
+        )
+        index = torch.cat([rows.new_full((len(rows),), i) for i, rows in enumerate(live)])
+        transformed = [part.split([len(rows) for rows in live]) for part in transform(parameters, index, x, delta)]
+        for name, rows, x_tilde, delta_tilde in zip(names, live, *transformed, strict=True):
+            result[name] = (
+                _placed(x_tilde, rows, factors[name][0]),
+                _placed(-rates[name] * delta_tilde, rows, factors[name][1]),
+            )
     return Update(result)
 
 
-def transform(parameters: Mapping[str, Tensor], index: int, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """(x̃, δ̃) = g(x, δ) for rows x (…, n) and δ (…, m) of the `index`-th matrix of this shape (clause E6)."""
+def _placed(values: Tensor, rows: Tensor, like: Tensor) -> Tensor:
+    """Zeros (E, T, w) with these values (R, w) in these rows of E·T."""
+    return values.new_zeros(like.shape[0] * like.shape[1], values.shape[1]).index_copy(0, rows, values).view(like.shape)
+
+
+def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """(x̃, δ̃) = g(x, δ) for rows x (…, n) and δ (…, m) of the `index`-th matrix of this shape (clause E6).
+
+    For rows of several matrices `index` (R,) says which each is of.
+    """
     n, m = x.shape[-1], delta.shape[-1]
     own = {
         name.removeprefix(f"mend.{n}x{m}."): p for name, p in parameters.items() if name.startswith(f"mend.{n}x{m}.")
