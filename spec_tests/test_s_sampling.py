@@ -164,6 +164,18 @@ def test_a_fact_without_parallels_in_the_updating_languages_gets_no_update_input
     equal("S8", got, [("f0/en", [])], "edits and update inputs of a fact that German lacks", corpus=corpus)
 
 
+@clause("S3", "S8", "S10")
+def test_every_input_is_unrelated_to_a_fact_that_the_updating_languages_lack(implementation: Implementation) -> None:
+    """2,000 x_r of a fact known in English only, updated in German: every German input as often as any other."""
+    corpus = [given_.example("f0", "en"), *(given_.example(f"f{fact}", "de") for fact in range(1, 6))]
+    pairs = [
+        pair for s in range(1000) for pair in implementation.evaluation_pairs(corpus, ["en"], ["de"], 1, 2, seed=s)
+    ]
+    drawn = Counter(name for pair in pairs for name in pair["retain"])
+    expected = {e["id"]: 2000 / 5 for e in corpus if e["language"] == "de"}
+    distributed("S3", drawn, expected, "x_r of a fact that German lacks")
+
+
 @clause("S2", "S10")
 def test_update_inputs_are_uniform(many_pairs: list[Pair]) -> None:
     """50,000 x_u over the members of I(x_e), x_e itself as likely as any other."""
