@@ -33,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A warning is an error here, and it is none that every benchmark was skipped.
+    config.addinivalue_line("filterwarnings", "ignore:Not saving anything")
     config.addinivalue_line("markers", "whole: too slow for the quick subset; runs with --whole")
     config.addinivalue_line("markers", "quick: a part of what --whole and a GPU measure, for the quick subset alone")
 
@@ -95,7 +97,7 @@ class Machine:
 
     def close(self, actual: Any, expected: Any, scale: float = 1.0) -> None:
         """Assert that two tensors agree in norm: to float32's rounding, or to what lower precisions allow."""
-        tolerance = scale * {"fp32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}[self.precision]
+        tolerance = min(0.3, scale * {"fp32": 1e-4, "tf32": 3e-3, "bf16": 3e-2}[self.precision])
         error = (actual.detach().float() - expected.detach().float()).norm().item()
         assert error <= tolerance * expected.detach().float().norm().item(), "differs from the dense computation"
 

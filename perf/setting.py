@@ -66,7 +66,12 @@ def backbone_of(size: Size, device: str = "cpu") -> Backbone:
             model: Any = BertForMaskedLM(BertConfig(**settings))
         else:
             model = BertForSequenceClassification(BertConfig(**settings, num_labels=size.classes))
-    return wrap(model.to(device).eval().requires_grad_(False), size.edited)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # `wrap` compares logits to float32's rounding
+    try:
+        return wrap(model.to(device).eval().requires_grad_(False), size.edited)
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def editor_of(
@@ -170,7 +175,7 @@ def dense_objective(backbone: Backbone, triples: Sequence[Triple], update: Updat
     """λ_rel·L_rel + λ_loc·L_loc under these edits (§B.2), without the penalty."""
     total = backbone.like.new_zeros(())
     for i, triple in enumerate(triples):
-        deltas = update.dense(i)
+        deltas = update.dense(i, backbone.raw)
         total = total + 0.1 * _mean_rel(dense_logits(backbone, triple.update, deltas), triple.edit)
         raw, edited = (dense_logits(backbone, triple.retain, d) for d in ({}, deltas))
         total = total + loc_loss(edited, raw, torch.zeros(len(raw), dtype=torch.long, device=raw.device)).sum()

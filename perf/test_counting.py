@@ -73,9 +73,9 @@ def single_edit(editor: str, size: counting.Size, seen: counting.Seen, steps: in
 EVERYWHERE = counting.Seen(10, 10)
 #: How many times the counted operations may be executed, where only one position is predicted. At tiny size the layers
 #: outweigh head and transform, and the rows of the last layer that nobody asks for show most.
-WASTE = {"mend": 1.45, "editable_training": 1.85, "knowledge_editor": 1.45, "finetuning": 1.95}
-#: Matrices that each edit shifts cost a second product beside the raw one, and an LSTM starts with a product of zeros.
-SHIFTED = {"mend": 1.0, "editable_training": 1.4, "knowledge_editor": 1.001, "finetuning": 1.4}
+WASTE = {"mend": 1.3, "editable_training": 1.5, "knowledge_editor": 1.4, "finetuning": 1.85}
+#: An LSTM starts with a product of zeros; finetuning's ΔW is applied beside W, and its last gradient is not used.
+BESIDE = {"mend": 1.0, "editable_training": 1.0, "knowledge_editor": 1.001, "finetuning": 1.4}
 
 
 def test_model_is_counted_exactly() -> None:
@@ -90,10 +90,10 @@ def test_model_is_counted_exactly() -> None:
 
 @pytest.mark.parametrize("editor", setting.LEARNED)
 def test_training_is_counted_exactly_where_all_is_needed(editor: str) -> None:
-    """With every token predicted the executed operations are the counted ones, up to what `SHIFTED` says."""
+    """With every token predicted the executed operations are the counted ones, up to what `BESIDE` says."""
     size, lengths = setting.size_of("tiny"), (EVERYWHERE,) * 3
     need = counting.training(editor, size, lengths)
-    assert need <= training(editor, size, lengths) <= SHIFTED[editor] * need
+    assert need <= training(editor, size, lengths) <= BESIDE[editor] * need
 
 
 @pytest.mark.parametrize("editor", setting.EDITORS)
@@ -101,11 +101,11 @@ def test_edits_are_counted_exactly_where_all_is_needed(editor: str) -> None:
     """The same for an edit alone; finetuning takes three steps."""
     size = setting.size_of("tiny")
     need = counting.single_edit(editor, size, EVERYWHERE, 3)
-    assert need <= single_edit(editor, size, EVERYWHERE, 3) <= SHIFTED[editor] * need
+    assert need <= single_edit(editor, size, EVERYWHERE, 3) <= BESIDE[editor] * need
 
 
 def test_second_order_is_counted_exactly() -> None:
-    """The gradient of x and δ with respect to θ', whose own products beside those of θ come on top."""
+    """The gradient of x and δ with respect to θ'."""
     size = setting.size_of("tiny")
     backbone = setting.backbone_of(size)
     made = setting.editor_of("editable_training", size, backbone)
@@ -114,9 +114,7 @@ def test_second_order_is_counted_exactly() -> None:
         update = edit(made, [request])
         parts = [part for pair in update.factors.values() for part in pair]
         total = torch.stack([(part * part).sum() for part in parts]).sum()
-    gradient, lowest = counting.weight_gradient(size, EVERYWHERE), 2 * EVERYWHERE.tokens * size.hidden * size.inner
-    beside = 2 * (gradient - lowest)
-    assert executed(total.backward) == counting.upper_double_backward(size, EVERYWHERE) + beside
+    assert executed(total.backward) == counting.upper_double_backward(size, EVERYWHERE)
 
 
 @pytest.mark.parametrize("task", ["facts", "nli"])

@@ -15,6 +15,7 @@ from perf.conftest import Machine
 from perf.counting import FACTS
 from spec_tests.adapters import textbook
 
+pytestmark = pytest.mark.filterwarnings("ignore:RNN module weights:UserWarning")
 #: Of finetuning, which takes a hundred.
 STEPS = 3
 
@@ -60,13 +61,13 @@ def test_edit(
 
 def check_edit(machine: Machine, editor: Editor, requests: list[EditRequest]) -> None:
     """An edit of a batch equals the same edit alone, and the edited layers under it the model with W + ΔW."""
-    with torch.no_grad():
-        update, alone = edit(editor, requests), edit(editor, requests[-1:])
-        states = editor.backbone.trunk([requests[-1].input])
-        for name, delta in alone.dense(0).items():
-            machine.close(update.dense(len(requests) - 1)[name], delta, scale=10)
-        expected = setting.dense_logits(editor.backbone, requests[-1].input, alone.dense(0))
-        machine.close(editor.backbone.upper(states, alone), expected)
+    with torch.no_grad(), machine.computing():
+        raw, update, alone = editor.backbone.raw, edit(editor, requests), edit(editor, requests[-1:])
+        under = editor.backbone.upper(editor.backbone.trunk([requests[-1].input]), alone)
+        in_batch, deltas = update.dense(len(requests) - 1, raw), alone.dense(0, raw)
+    for name, delta in deltas.items():
+        machine.close(in_batch[name], delta, scale=10)
+    machine.close(under, setting.dense_logits(editor.backbone, requests[-1].input, deltas))
 
 
 def check_finetuning(machine: Machine, editor: Editor, request: EditRequest) -> None:

@@ -92,11 +92,11 @@ def test_edit(measure: Callable[..., None], machine: Machine, size_name: str, ed
     made = setting.editor_of(editor, size, backbone)
     requests = [triple.edit for triple in setting.random_triples(size, FACTS, 1)]
     run = torch.no_grad()(partial(edit, made, requests))
-    update = run()
-    states = backbone.trunk([requests[0].input])
-    with torch.no_grad():
-        expected = setting.dense_logits(backbone, requests[0].input, update.dense(0))
-        machine.close(backbone.upper(states, update), expected)
+    with machine.computing():
+        update = run()
+        deltas = update.dense(0, backbone.raw)
+        under = torch.no_grad()(backbone.upper)(backbone.trunk([requests[0].input]), update)
+    machine.close(under, setting.dense_logits(backbone, requests[0].input, deltas))
     dense, peak = 4 * size.parameters, peak_of(machine, run)
     assert 20 * held(update) <= dense
     about = f"holds {held(update) / 1e6:.2f} MB, 1/{dense / held(update):.0f} of its ΔW; peak {peak / 1e6:.1f} MB"

@@ -20,7 +20,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from lime_editing import backbone as backbones
-from lime_editing import editing, evaluation, training
+from lime_editing import editing, evaluation, masks, training
 from lime_editing.backbone import load, load_tokenizer
 from lime_editing.config import TINY
 from lime_editing.data import Task, mlama
@@ -45,7 +45,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("transform", mend, "transform"),
     ("edited layers", backbones.Backbone, "upper"),
     ("apply", Update, "apply"),
-    ("penalty", editing.lime, "penalty"),
+    ("penalty", masks, "penalty"),
     ("optimiser", torch.optim.Adam, "step"),
     ("validation", evaluation, "evaluate"),
 )
