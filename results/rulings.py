@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -68,16 +68,9 @@ class Bench:
 
     cells: Path
 
-    def experiment(self, way: Way) -> experiments.Experiment:
-        preset = TINY
-        for path, value in way.values:
-            setup = override(preset.tasks["facts"], path, value)
-            preset = replace(preset, name="tiny-changed", tasks={**preset.tasks, "facts": setup})
-        return experiments.prepare("facts", [_cell(way, 0)], preset, way.rulings, SOURCES)
-
     def train(self, way: Way) -> list[Path]:
         """The cells of all seeds; an approach that is not trained has one."""
-        experiment, folders = self.experiment(way), []
+        experiment, folders = _experiment(way), []
         root = self.cells / way.patch.__name__ if way.patch else self.cells
         for seed in range(SEEDS if way.variant else 1):
             with way.patch() if way.patch else nullcontext():
@@ -106,7 +99,7 @@ class Bench:
 
     def editor(self, way: Way, folder: Path | None = None) -> editing.Editor:
         """An editor, untrained or as a cell left it."""
-        setup = self.experiment(way).setup
+        setup = _experiment(way).setup
         kind = experiments.VARIANTS[way.variant][1] if way.variant else "none"
         settings, scale = setup.settings[way.approach], way.rulings.mask_scale
         editor = editing.make_editor(
@@ -141,6 +134,15 @@ class Bench:
 
 def _cell(way: Way, seed: int) -> experiments.Cell:
     return experiments.Cell("facts", way.approach, way.variant, seed)
+
+
+@cache
+def _experiment(way: Way) -> experiments.Experiment:
+    preset = TINY
+    for path, value in way.values:
+        setup = override(preset.tasks["facts"], path, value)
+        preset = replace(preset, name="tiny-changed", tasks={**preset.tasks, "facts": setup})
+    return experiments.prepare("facts", [_cell(way, 0)], preset, way.rulings, SOURCES)
 
 
 def _pairs(task: mlama.FactTask) -> Iterator[tuple[str, Any]]:
@@ -363,7 +365,7 @@ def ascent(bench: Bench) -> Numbers:
         for approach in ("mend", "editable_training"):
             update = editing.edit(bench.editor(Way(approach, values=inner)), bench.requests)
             for name, sign in (("descent", 1), ("ascent", -1)):
-                turned = Update({key: (u, sign * v) for key, (u, v) in update.factors.items()}, update.deltas)
+                turned = replace(update, factors={key: (u, sign * v) for key, (u, v) in update.factors.items()})
                 after = rel_loss(bench.backbone.upper(states, turned), labels, states.example)
                 result[f"{approach} {name}"] = _percent((after < before).double().mean().item())
     return result
@@ -516,36 +518,6 @@ def sampling(bench: Bench) -> Numbers:
     }
 
 
-def original_model(bench: Bench) -> Numbers:
-    """T6: Editable Training's consistency, against the raw model's predictions and against those of θ' itself."""
-    way = Way("editable_training")
-    counted = []
-    for folder in bench.train(way):
-        path = bench.cells / "again" / f"{folder.name}-theta.parquet"
-        if not path.exists():
-            editor = bench.editor(way, folder)
-            with _raw_is(editor):
-                test = bench.tasks["test"]
-                store.write_rows(path, {name: evaluate(editor, test, pairs, 0) for name, pairs in _pairs(test)})
-        counted.append(runs.count(path))
-    return {"judged": compared(bench.outcomes(way), {e: [run[e] for run in counted] for e in EVALUATIONS})}
-
-
-@contextmanager
-def _raw_is(editor: editing.Editor) -> Iterator[None]:
-    """While open, a model without an update is θ'."""
-    shift = Update(
-        deltas={name.split("shift.")[1]: p[None] for name, p in editor.parameters.items() if ".shift." in name}
-    )
-    plain = Backbone.upper
-
-    def upper(self: Backbone, states: Any, update: Update | None = None) -> Tensor:
-        return plain(self, states, shift if update is None else update)
-
-    with mock.patch.object(Backbone, "upper", upper):
-        yield
-
-
 MEASUREMENTS: Mapping[str, Callable[[Bench], Numbers]] = {
     "averages": averages,
     "sampling": sampling,
@@ -563,7 +535,6 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Numbers]] = {
     "entities": entities,
     "trained_with_eps": trained_with_eps,
     "trained_per_token": trained_per_token,
-    "original_model": original_model,
 }
 
 #: Clause, what is compared, and where it stands in the file: a row of RULINGS.md's table for each.
@@ -582,7 +553,6 @@ ROWS = (
     ("E5", "`y_e` unread; KnowledgeEditor", "knowledge_editor_condition", "trained"),
     ("E6", "LayerNorm's eps of 1e-5; MEND", "trained_with_eps", "trained"),
     ("E12", "last step lost; Finetuning", "last_step", "judged"),
-    ("T6", "con against `f(x; θ′)`; Editable Training", "original_model", "judged"),
     ("D4", "entities drawn as often as in facts; MEND", "entities", "D4"),
     ("D5", "lengths drawn as often as in facts; MEND", "entities", "D5"),
 )
@@ -620,7 +590,7 @@ def main() -> None:
     torch.set_num_threads(1)
     quiet()
     bench = Bench(options.cells)
-    record = bench.experiment(BASE).record
+    record = _experiment(BASE).record
     about = {
         "scale": record["preset"]["about"],
         "task": "facts",
