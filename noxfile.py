@@ -107,6 +107,15 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """mutmut on the pure modules, in a copy: every survivor is explained in spec_tests/mutation/survivors.toml."""
+    if os.name == "nt":
+        session.skip("mutmut forks its processes, and Windows cannot")
+    interpreter = python(session, "mutation")
+    session.run(interpreter, "-m", "spec_tests.mutation.run", *session.posargs, env=OFFLINE, external=True)
+
+
+@nox.session
 def perf(session: nox.Session) -> None:
     """The benchmarks, with a table in perf/results: nox -s perf [-- --whole] [--device cuda] [-k training]."""
     interpreter, raw = python(session, "perf"), Path(session.create_tmp()) / "raw.json"

@@ -1,0 +1,233 @@
+"""What no clause covers in the pure modules: messages, rulings beside the default, the draws of a seed, updates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from lime_editing import losses, masks, metrics, sampling
+from lime_editing.corpus import Example, ParallelCorpus
+from lime_editing.errors import DataError, LanguageError
+from lime_editing.types import Outcome, Update
+
+# Four facts in three languages; French lacks the last.
+SAID = [(i, language) for i in range(4) for language in ("de", "en", "fr")][:-1]
+EXAMPLES = [Example(f"f{i}", language, f"f{i}/{language}") for i, language in SAID]
+CORPUS = ParallelCorpus.of(EXAMPLES)
+ONLY = ParallelCorpus.of(EXAMPLES[:3])
+UPDATE_ONLY = [Outcome("e", "de", "update", "de", True)]
+
+REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "no-outcomes": (
+        lambda: metrics.scores([]),
+        metrics.NoOutcomes,
+        "no outcomes to average: neither an update nor a retain input was judged",
+    ),
+    "no-retain-outcome": (
+        lambda: metrics.scores(UPDATE_ONLY),
+        metrics.NoOutcomes,
+        "no retain outcomes for editing language 'de'",
+    ),
+    "no-runs": (lambda: metrics.aggregate([]), metrics.NoOutcomes, "no runs to aggregate"),
+    "nothing-unrelated": (
+        lambda: sampling.unrelated(ONLY, ONLY.examples[1], 1, sampling.derived_rng(0)),
+        DataError,
+        "no input is unrelated to 'f0/en': the corpus holds only its parallels",
+    ),
+    "fact-twice": (
+        lambda: ParallelCorpus.of([*EXAMPLES, Example("f1", "en", "again")]),
+        DataError,
+        "fact 'f1' has two examples in language 'en': 'again' and 'f1/en'",
+    ),
+    "id-twice": (
+        lambda: ParallelCorpus.of([*EXAMPLES, Example("f9", "en", "f1/en")]),
+        DataError,
+        "two examples of the corpus have the same id",
+    ),
+    "language-outside-the-corpus": (
+        lambda: CORPUS.within(["en", "xx"]),
+        LanguageError,
+        "unknown language 'xx'; known in the corpus: de, en, fr",
+    ),
+    "language-outside-the-editor": (
+        lambda: masks.mask_rows(["en", "xx"], ("en", "fr"), "shared"),
+        LanguageError,
+        "unknown language 'xx'; known to this editor: en, fr",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_refused_says_why(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_a_prediction_of_another_length_is_no_hit_and_no_miss() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        metrics.hit([1, 2], [1, 2, 3])
+
+
+# Stored results were made with these very draws: who changes them means to.
+
+
+def test_a_place_has_its_own_generator() -> None:
+    drawn = sampling.derived_rng(7, "train", 3).bit_generator.random_raw(2)
+    assert drawn.tolist() == [699240064572543602, 707091192623644135]
+
+
+def test_the_training_triples_of_a_seed_are_known() -> None:
+    drawn = [sampling.training_triples(CORPUS, 2, seed=7, step=step) for step in (0, 1)]
+    ids = [[(t.edit.id, t.update.id, t.retain.id) for t in triples] for triples in drawn]
+    assert ids == [
+        [("f0/fr", "f0/en", "f2/fr"), ("f1/de", "f1/fr", "f2/fr")],
+        [("f1/de", "f1/de", "f3/en"), ("f2/fr", "f2/fr", "f1/fr")],
+    ]
+
+
+def test_the_evaluation_pairs_of_a_seed_are_known() -> None:
+    pairs = sampling.evaluation_pairs(CORPUS, ["en", "fr"], ["de", "en", "fr"], 2, 2, seed=7, limit=3)
+    ids = [(p.edit.id, [x.id for x in p.update], [x.id for x in p.retain]) for p in pairs]
+    assert ids == [
+        ("f0/en", ["f0/de", "f0/fr"], ["f1/de", "f1/fr"]),
+        ("f3/en", ["f3/de", "f3/en"], ["f2/de", "f0/fr"]),
+        ("f1/fr", ["f1/de", "f1/en"], ["f0/en", "f2/en"]),
+    ]
+
+
+@pytest.mark.parametrize("count", [3, 8, 9])
+def test_unrelated_inputs_are_drawn_without_replacement_where_there_are_enough(count: int) -> None:
+    for seed in range(20):
+        drawn = sampling.unrelated(CORPUS, CORPUS["f0/en"], count, sampling.derived_rng(seed))
+        assert len(drawn) == count
+        assert len(set(drawn)) == count or count == 9
+
+
+def test_nothing_is_left_out_for_a_fact_that_the_corpus_lacks() -> None:
+    assert not CORPUS.span("f9")
+    stranger = Example("f9", "en", "f9/en")
+    assert sorted(sampling.unrelated(CORPUS, stranger, 11, sampling.derived_rng(0))) == list(CORPUS.examples)
+
+
+def test_only_editable_examples_are_edited() -> None:
+    wrong = frozenset({"f0/fr", "f2/en", "f2/de"})
+    pairs = sampling.evaluation_pairs(CORPUS, ["en", "fr"], ["en"], 1, 1, seed=7, editable=wrong)
+    assert [p.edit.id for p in pairs] == ["f2/en", "f0/fr"]
+
+
+# Masks
+
+ROWS = {
+    "mask.up.x": torch.tensor([[-9.0, 0.0, 9.0]]),
+    "mask.up.delta": torch.tensor([[-9.0]]),
+    "mask.up.x_scale": torch.ones(1, 3),
+    "mend.3x1.u.scale": torch.full((1, 7), 9.0),
+}
+
+
+def test_the_penalty_may_be_the_mean_over_the_gates() -> None:
+    gates = masks.gate_probability(torch.tensor([-9.0, 0.0, 9.0, -9.0]))
+    assert masks.penalty(ROWS).item() == pytest.approx(gates.sum().item())
+    assert masks.penalty(ROWS, "mean").item() == pytest.approx(gates.mean().item())
+
+
+def test_the_open_share_counts_gates_that_are_not_zero() -> None:
+    assert masks.open_share(ROWS) == 0.5
+
+
+@pytest.mark.parametrize(("scale", "parts"), [("none", {}), ("learned", {"x_scale": 1.0, "delta_scale": 1.0})])
+def test_fresh_masks_are_half_open_and_scaled_by_one(scale: masks.Scale, parts: dict[str, float]) -> None:
+    made = masks.init_masks({"up": (3, 2), "down": (2, 5)}, 4, scale, torch.zeros(1, dtype=torch.float64))
+    widths = {"up": {"x": 3, "delta": 2}, "down": {"x": 2, "delta": 5}}
+    expected = {
+        f"mask.{name}.{part}": torch.full((4, widths[name][part.removesuffix("_scale")]), value, dtype=torch.float64)
+        for name in widths
+        for part, value in ({"x": 0.0, "delta": 0.0} | parts).items()
+    }
+    assert made.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(made[name], values, rtol=0, atol=0)
+
+
+def test_a_shared_mask_is_the_first_row_of_every_language() -> None:
+    assert masks.mask_rows(["fr", "en", "fr"], ("en", "fr"), "shared") == [0, 0, 0]
+    assert masks.mask_rows(["fr", "en", "fr"], ("en", "fr"), "language") == [1, 0, 1]
+
+
+def test_every_edit_and_gate_has_its_draw() -> None:
+    drawn = masks.draw_uniforms(ROWS, 2, seed=3)
+    assert {name: u.shape for name, u in drawn.items()} == {"mask.up.x": (2, 3), "mask.up.delta": (2, 1)}
+    assert {u.dtype for u in drawn.values()} == {torch.float32}, "that of the parameters"
+    first = [u.flatten()[0].item() for u in drawn.values()]
+    assert first == pytest.approx([0.03410819545388222, 0.19872714579105377])
+
+
+def test_no_draw_opens_or_closes_a_gate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.tensor([[0.0, 0.5, 1.0]], dtype=torch.float64))
+    parameters = {"mask.up.x": torch.zeros(1, 3, dtype=torch.float64)}
+    assert masks.draw_uniforms(parameters, 1, 0)["mask.up.x"].tolist() == [[1e-6, 0.5, 1 - 1e-6]]
+
+
+# Losses
+
+
+def test_the_released_divergence_is_that_of_the_raw_model() -> None:
+    edited, raw = torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.5, 0.0], [0.0, 1.0]])
+    example = torch.tensor([0, 1])
+    forward = losses.loc_loss(edited, raw, example)
+    assert not torch.allclose(forward, losses.loc_loss(edited, raw, example, "released"))
+    torch.testing.assert_close(losses.loc_loss(raw, edited, example, "released"), forward)
+
+
+# Updates
+
+EDITS, TOKENS, N, M = 3, 2, 4, 5
+
+
+def some_update() -> Update:
+    """One matrix with factors, one with a delta, one with both, and one with factors on weights of its own."""
+    draw = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    factors = {name: (random(EDITS, TOKENS, N), random(EDITS, TOKENS, M)) for name in ("factors", "both", "trained")}
+    return Update(factors, {name: random(EDITS, M, N) for name in ("delta", "both")}, {"trained": random(M, N)})
+
+
+RAW = {"trained": torch.full((M, N), 0.5)}
+
+
+@pytest.mark.parametrize("index", range(EDITS))
+def test_the_dense_change_is_that_of_the_edit_alone(index: int) -> None:
+    update = some_update()
+    products = {name: v[index].mT @ u[index] for name, (u, v) in update.factors.items()}
+    expected = {
+        "factors": products["factors"],
+        "delta": update.deltas["delta"][index],
+        "both": products["both"] + update.deltas["both"][index],
+        "trained": products["trained"] + update.weights["trained"] - 0.5,
+    }
+    for one, place in ((update, index), (update[index], 0)):
+        found = one.dense(place, RAW)
+        assert found.keys() == expected.keys()
+        for name, change in expected.items():
+            torch.testing.assert_close(found[name], change)
+
+
+@pytest.mark.parametrize("name", ["factors", "delta", "both"])
+def test_an_update_applied_is_its_dense_change_times_the_input(name: str) -> None:
+    update, inputs = some_update(), 2
+    hidden = torch.randn(EDITS * inputs, 7, N, generator=torch.Generator().manual_seed(2))
+    expected = [hidden[i] @ update.dense(i // inputs, RAW)[name].mT for i in range(EDITS * inputs)]
+    torch.testing.assert_close(update.apply(name, hidden), torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_a_matrix_that_is_not_edited_does_not_change() -> None:
+    hidden = torch.ones(EDITS, 7, N, dtype=torch.float64)
+    added = some_update().apply("elsewhere", hidden)
+    assert added.dtype == hidden.dtype
+    assert torch.equal(hidden + added, hidden)
