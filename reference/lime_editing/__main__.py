@@ -8,13 +8,34 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+COMMANDS = """examples:
+  python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
+  python -m lime_editing reproduce                                    the paper's tables and figures in small
+  python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
+  python -m lime_editing report --results results/tiny                write the page again
+Every command says more: python -m lime_editing COMMAND --help
+"""
 EXAMPLES = r"""examples:
   python -m lime_editing reproduce
   python -m lime_editing reproduce --task facts --approach mend --variant lime --seeds 3 --languages en,fr,sw
   python -m lime_editing reproduce --protocol released
   python -m lime_editing reproduce --scale paper --task facts --facts mlama1.1 --device cuda \
       --facts-model bert-base-multilingual-cased
-  python -m lime_editing report --results results/tiny
+  python -m lime_editing reproduce --dry-run --seeds 3
+"""
+EDIT_EXAMPLES = r"""examples:
+  python -m lime_editing edit --fact P36/France --to Berlin
+  python -m lime_editing edit --language de --to Rom "Die Hauptstadt von Frankreich ist [MASK] ." \
+      --look "Frankreichs Hauptstadt ist [MASK] ."
+  python -m lime_editing edit --pair test/114 --to entailment
+  python -m lime_editing edit --premise "Paris is in France ." --hypothesis "Paris is in Spain ." --to entailment
+  python -m lime_editing edit --checkpoint results/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
+Finetuning edits without any training. The other editors need a checkpoint, which is the folder of a finished cell:
+  python -m lime_editing reproduce --task facts --approach mend --variant all
+"""
+REPORT_EXAMPLES = """examples:
+  python -m lime_editing report
+  python -m lime_editing report --results results/paper
 """
 APPROACHES = ("finetuning", "mend", "editable_training", "knowledge_editor")
 VARIANTS = ("en", "all", "lime", "shared")
@@ -31,7 +52,12 @@ RULINGS = {
 
 def parser() -> argparse.ArgumentParser:
     """All commands and options, one line each."""
-    result = argparse.ArgumentParser("lime_editing", description="Cross-lingual model editing.")
+    result = argparse.ArgumentParser(
+        "lime_editing",
+        description="Cross-lingual model editing.",
+        epilog=COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = result.add_subparsers(dest="command", metavar="COMMAND")
     reproduce = commands.add_parser(
         "reproduce",
@@ -71,15 +97,7 @@ def parser() -> argparse.ArgumentParser:
     add("--protocol", choices=("paper", "released"), default="paper", help="rulings as printed or as the released code")
     for name, (alternatives, about) in RULINGS.items():
         add(f"--{name}", choices=alternatives, default=None, help=f"{about} (default: the protocol's)")
-    add("--facts", default="fixtures/facts/mlama1.1", help="folder in mLAMA's layout (default: the fixture)")
-    add(
-        "--facts-model",
-        default="fixtures/raw_model",
-        help="masked language model, folder or hub id (default: the fixture)",
-    )
-    add("--nli", default="fixtures/nli", help="folder or hub id in XNLI's schema (default: the fixture)")
-    add("--nli-model", default="fixtures/raw_classifier", help="classifier, folder or hub id (default: the fixture)")
-    add("--device", default="cpu", help="cpu or a torch device such as cuda (default: cpu)")
+    _add_sources(reproduce)
     add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core, one on a GPU)")
     add("--results", type=Path, default=Path("results"), help="where cells and the report are kept (default: results)")
     add("--split", choices=("test", "validation"), default="test", help="what to judge on; tune on validation")
@@ -91,11 +109,65 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="change a value of the scale, such as settings.mend.lr=1e-3 or mask_lr=0.01; may be given again",
     )
+    add("--dry-run", action="store_true", help="say what would run, measure one step of each approach, and run nothing")
+    add("--json", action="store_true", help="print the plan of --dry-run for a program")
+    _add_edit(
+        commands.add_parser(
+            "edit",
+            help="change one answer, and show it before and after in every language",
+            description="Edit one input, and show what the model says to it and to its parallels in "
+            "all languages, before and after, and to unrelated inputs, where nothing should change.",
+            epilog=EDIT_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     report = commands.add_parser(
-        "report", help="write tables, figures and the page from stored cells", description="Write the report again."
+        "report",
+        help="write tables, figures and the page from stored cells",
+        description="Write the report again.",
+        epilog=REPORT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     report.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of one scale's cells")
     return result
+
+
+def _add_sources(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--facts", default="fixtures/facts/mlama1.1", help="folder in mLAMA's layout (default: the fixture)")
+    add(
+        "--facts-model",
+        default="fixtures/raw_model",
+        help="masked language model, folder or hub id (default: the fixture)",
+    )
+    add("--nli", default="fixtures/nli", help="folder or hub id in XNLI's schema (default: the fixture)")
+    add("--nli-model", default="fixtures/raw_classifier", help="classifier, folder or hub id (default: the fixture)")
+    add("--device", default="cpu", help="cpu or a torch device such as cuda (default: cpu)")
+
+
+def _add_edit(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("sentence", nargs="?", help="what to edit: a sentence with [MASK] in the place of the answer")
+    add("--fact", metavar="RELATION/SUBJECT", help="a fact of the corpus instead, its subject by id or by name")
+    add("--pair", metavar="SPLIT/ROW", help="a sentence pair of the corpus instead")
+    add("--premise", help="a sentence pair of your own instead, with --hypothesis")
+    add("--hypothesis")
+    add("--to", required=True, metavar="ANSWER", help="the desired answer: words, or a class such as entailment")
+    add("--language", default="en", help="the editing language (default: en)")
+    add("--checkpoint", type=Path, metavar="CELL", help="folder of a finished cell, whose editor edits")
+    add("--approach", choices=APPROACHES, default=None, help="the editor (default: the checkpoint's, or finetuning)")
+    add("--scale", choices=("tiny", "paper"), default="tiny", help="whose settings finetuning has (default: tiny)")
+    add(
+        "--look",
+        action="append",
+        default=[],
+        metavar="INPUT",
+        help="ask this too, before and after; a pair as 'PREMISE | HYPOTHESIS'; may be given again",
+    )
+    add("--unrelated", type=_count, default=6, help="how many unrelated inputs to show (default: 6)")
+    add("--languages", type=_names, default=None, help="comma-separated languages to look in (default: all)")
+    add("--json", action="store_true", help="print for a program")
+    _add_sources(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .errors import UserError
 
     try:
-        (_report if options.command == "report" else _reproduce)(options)
+        {"reproduce": _reproduce, "edit": _edit, "report": _report}[options.command](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -156,6 +228,47 @@ def _reproduce(options: argparse.Namespace) -> None:
     console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
 
 
+def _edit(options: argparse.Namespace) -> None:
+    import json
+
+    from rich.console import Console
+
+    from . import checkpoints, show
+    from .backbone import load_tokenizer
+    from .config import PRESETS
+    from .data import mlama, xnli
+    from .errors import UserError
+    from .grid import quiet
+
+    ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
+    if sum(way is not None for way in ways) != 1:
+        raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, or --premise and --hypothesis")
+    task = "facts" if options.sentence is not None or options.fact is not None else "nli"
+    data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)
+    quiet()
+    console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json)
+    with console.status(f"reading {data} and {model}"):
+        tokenizer = load_tokenizer(model)
+        editor = checkpoints.choose(
+            *(task, options.approach, options.checkpoint, model, tokenizer),
+            *(options.language, PRESETS[options.scale].tasks[task], options.device),
+        )
+        more = (options.language, options.to)
+        rest = (options.look, options.unrelated)
+        if task == "facts":
+            facts = mlama.read(data, options.languages)
+            question = show.ask_fact(facts, tokenizer, *more, options.fact, options.sentence, *rest)
+        else:
+            pairs, classes = xnli.read(data, options.languages), editor.backbone.model.config.label2id
+            texts = (options.pair, options.premise, options.hypothesis)
+            question = show.ask_pair(pairs, tokenizer, classes, *more, *texts, *rest)
+    shown = show.show(editor, tokenizer, question, options.checkpoint and str(options.checkpoint))
+    if options.json:
+        print(json.dumps(shown.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        show.write(console, shown)
+
+
 def _report(options: argparse.Namespace) -> None:
     from . import report, store
 
@@ -172,6 +285,12 @@ def _setting(text: str) -> tuple[str, str]:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 
 

@@ -1,0 +1,139 @@
+"""Trained editors, taken back from the folders of their cells (store.py says what is in one)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from . import store
+from .backbone import Backbone, fingerprint, load_tokenizer
+from .backbone import load as load_model
+from .config import Setup
+from .editing import METHODS, Editor, make_editor
+from .errors import LanguageError, ModelError
+from .experiments import VARIANTS
+from .training import assign
+
+EDITOR = "editor.safetensors"
+
+
+def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: Any = None) -> Editor:
+    """The editor that a cell trained, on the raw model that it was trained for: a folder or hub id.
+
+    The folder has the settings, so nothing else is asked. Finetuning has no parameters; its cell gives the settings.
+    ModelError: no finished cell, a damaged one, or another model; the message shows both sides of what differs.
+    """
+    folder, record = _record(cell)
+    about = record["cell"]
+    edited = record["preset"]["edited_layers"]
+    backbone = load_model(model, edited, device, classifier=about["task"] == "nli")
+    _check_model(folder, record, backbone, load_tokenizer(model) if tokenizer is None else tokenizer, str(model))
+    preset, masks = record["preset"], VARIANTS[about["variant"]][1] if about["variant"] else "none"
+    editor = make_editor(
+        about["approach"],
+        backbone,
+        record["languages"],
+        masks,
+        settings=METHODS[about["approach"]].Settings(**preset["settings"]),
+        mask_lr=preset.get("mask_lr", 0.0),
+        mask_scale=record["rulings"]["mask_scale"],
+    )
+    if editor.parameters:
+        _check_description(
+            folder / EDITOR, {"approach": about["approach"], "languages": record["languages"], "masks": masks}
+        )
+        assign(editor.parameters, store.load_parameters(folder / EDITOR, editor.parameters))
+    return editor
+
+
+def choose(
+    task: str,
+    approach: str | None,
+    cell: Path | None,
+    model: str | Path,
+    tokenizer: Any,
+    language: str,
+    setup: Setup,
+    device: str = "cpu",
+) -> Editor:
+    """The editor of a cell, or without one Finetuning with the settings of `setup`, to edit in `language`.
+
+    ModelError: an approach that needs a cell, or not the cell's; a cell of another task, or one that does not fit.
+    LanguageError: not a language of the cell's editor.
+    """
+    if cell is not None:
+        about = describe(cell)["cell"]
+        if about["task"] != task:
+            raise ModelError(f"{cell}: does not fit: it edits {about['task']}, and what is to be edited is {task}")
+        if approach not in (None, about["approach"]):
+            raise ModelError(f"{cell}: does not fit: it is {about['approach']}, and not {approach}")
+        editor = load(cell, model, device, tokenizer)
+        if language not in editor.languages:
+            raise LanguageError(language, editor.languages, f"to {cell}")
+        return editor
+    if approach not in (None, "finetuning"):
+        raise ModelError(
+            f"{approach} needs a trained checkpoint: --checkpoint CELL, the folder of a cell that ran by "
+            f"`python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning needs none"
+        )
+    backbone = load_model(model, setup.edited_layers, device, classifier=task == "nli")
+    return make_editor("finetuning", backbone, (language,), settings=setup.settings["finetuning"])
+
+
+def describe(cell: str | Path) -> Mapping[str, Any]:
+    """What a cell's folder says of itself: cell.json. ModelError: not the folder of a cell that trained an editor."""
+    return _record(cell)[1]
+
+
+def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
+    folder = Path(cell)
+    if folder.is_file():
+        folder = folder.parent
+    if not (folder / "cell.json").is_file():
+        raise ModelError(f"{folder}: no cell.json, so it is no cell's folder; expected <results>/<scale>/<cell>")
+    record = store.read_json(folder / "cell.json")
+    try:
+        approach, variant = record["cell"]["approach"], record["cell"]["variant"]
+        for value in (record["cell"]["task"], record["model"], record["languages"][0], record["rulings"]["mask_scale"]):
+            str(value)
+        if approach != "unedited":
+            METHODS[approach].Settings(**record["preset"]["settings"])
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{folder / 'cell.json'}: is not of this version ({error}); train the cell again") from error
+    if approach == "unedited":
+        raise ModelError(f"{folder}: is the cell of the unedited model, which has no editor")
+    if variant is not None and not (folder / EDITOR).is_file():
+        raise ModelError(f"{folder}: has no {EDITOR}: its training has not ended; the command that began it continues")
+    return folder, record
+
+
+def _check_model(folder: Path, record: Mapping[str, Any], backbone: Backbone, tokenizer: Any, model: str) -> None:
+    given = fingerprint(backbone, tokenizer)
+    if given != record["model"]:
+        size = sum(p.numel() for p in backbone.model.parameters())
+        raise ModelError(
+            f"{folder}: does not fit: it was trained for model {record['model']} ({record.get('parameters', 0):,} "
+            f"parameters), and {model} is {given} ({size:,} parameters); give the model, with its tokenizer, that it "
+            "was trained for"
+        )
+
+
+def _check_description(path: Path, expected: Mapping[str, Any]) -> None:
+    """ModelError: the parameters say of themselves something else than the folder that they lie in."""
+    try:
+        with safe_open(path, "pt") as file:
+            said = json.loads((file.metadata() or {}).get("about", "{}"))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: is not a readable checkpoint ({error}); remove it and train again") from error
+    differ = [name for name, value in expected.items() if said.get(name) != value]
+    if differ:
+        shown = "; ".join(f"{name}: {_short(said.get(name))}, not {_short(expected[name])}" for name in differ)
+        raise ModelError(f"{path}: belongs to another cell than cell.json beside it ({shown}); restore the right one")
+
+
+def _short(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
