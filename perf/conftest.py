@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A warning is an error here, and it is none that every benchmark was skipped.
-    config.addinivalue_line("filterwarnings", "ignore:Not saving anything")
+    # Warnings are errors here, and it is none that a benchmark was skipped.
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     config.addinivalue_line("markers", "whole: too slow for the quick subset; runs with --whole")
     config.addinivalue_line("markers", "quick: a part of what --whole and a GPU measure, for the quick subset alone")
 
@@ -177,6 +178,14 @@ def measure(benchmark: BenchmarkFixture, machine: Machine, bandwidths: dict[str,
         benchmark.extra_info.update(info)
 
     return run_measured
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish() -> Generator[None]:
+    """Nor is it an error that all were: then there is nothing to save."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Not saving anything")
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

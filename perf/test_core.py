@@ -30,7 +30,7 @@ def test_gradient(measure: Callable[..., None], machine: Machine, size_name: str
     for i, request in enumerate(requests[:2]):
         for name, gradient in setting.dense_gradient(backbone, request).items():
             x, delta = factors[name]
-            machine.close(delta[i].mT @ x[i], gradient)
+            machine.close(delta[i].mT.float() @ x[i].float(), gradient)
     ways: dict[str, Callable[[], Any]] = {
         "reference": lambda: edit_factors(editor, requests),
         "full": lambda: [setting.dense_gradient(backbone, request) for request in requests],

@@ -38,6 +38,8 @@ def test_edit(
     requests = [triple.edit for triple in setting.random_triples(size, FACTS, edits)]
     named = f"{editor}, {STEPS} steps" if editor == "finetuning" else editor
     group = f"edit: {named}, {'one' if edits == 1 else f'batch of {edits}'}, facts, {size_name}"
+    if editor == "finetuning" and machine.precision == "bf16":
+        pytest.skip("finetuning keeps its moments in float32, and bf16 autocast gives it other gradients")
     if way == "textbook":
         if machine.device != "cpu":
             pytest.skip("the textbook implementation runs on a CPU alone")

@@ -32,7 +32,7 @@ def asked(task: setting.RandomTask, pair: Pair) -> tuple[EditRequest, list[Input
 
 @torch.no_grad()
 def check_outcomes(machine: Machine, editor: Editor, task: setting.RandomTask, pairs: list[Pair]) -> None:
-    """What hits is what hits in the whole model with W + ΔW, one input at a time; the edits are large enough to show."""
+    """What hits is what hits in the whole model with W + ΔW, one input at a time; the edits are made to show."""
     rates = [parameter for name, parameter in editor.parameters.items() if name.endswith("log_inner_lr")]
     for rate in rates:
         rate.add_(7.0)
