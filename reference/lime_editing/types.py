@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:  # so that who only reads data does not wait for torch
+    from torch import Tensor
 
 Role = Literal["update", "retain"]
 Masks = Literal["none", "language", "shared"]
-Factors = Mapping[str, tuple[Tensor, Tensor]]
+Factors: TypeAlias = "Mapping[str, tuple[Tensor, Tensor]]"
 
 
 @dataclass(frozen=True, slots=True)

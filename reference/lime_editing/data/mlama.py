@@ -1,16 +1,10 @@
-"""mLAMA (§4.3, §A.1, chapter D): facts as masked sentences, read from the original archive's folder layout.
-
-    <folder>/<language>/templates.jsonl     {"relation": "P36", "template": "The capital of [X] is [Y] ."}
-    <folder>/<language>/<relation>.jsonl    {"sub_uri", "obj_uri", "sub_label", "obj_label", "lineid", "uuid"}
-
-The lines are read here rather than by a library because an error must name the file, the line and the field.
-"""
+"""mLAMA's splits, and the masked sentences that its facts become (§4.3, §A.1, chapter D)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,57 +13,46 @@ from typing import Any, Literal
 import numpy as np
 
 from ..corpus import Example, ParallelCorpus
-from ..errors import DataError, LanguageError, ModelError
+from ..errors import DataError, ModelError
 from ..types import EditRequest, Input
+from .facts import LANGUAGES, Fact, Facts, read
+
+__all__ = [
+    "PUBLISHED",
+    "SPLITS",
+    "Count",
+    "Fact",
+    "FactTask",
+    "Facts",
+    "Split",
+    "Subject",
+    "counts",
+    "disagreements",
+    "fingerprint",
+    "read",
+    "split",
+    "tasks",
+]
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Subject = Literal["parallel", "edit-language"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """⟨[X], relation, [Y]⟩ in one language, and where it was read, as "file:line"."""
+class Count:
+    """Of one split."""
 
-    language: str
-    relation: str
-    sub_uri: str
-    obj_uri: str
-    sub_label: str
-    obj_label: str
-    source: str
+    subjects: int
+    facts: int
 
 
-@dataclass(frozen=True)
-class Facts:
-    """All facts of some languages, in file order, and the template of each (language, relation)."""
-
-    facts: tuple[Fact, ...]
-    templates: Mapping[tuple[str, str], str]
-
-    @cached_property
-    def languages(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(language for language, _ in self.templates))
-
-
-def read(folder: str | Path, languages: Sequence[str] | None = None) -> Facts:
-    """Read the facts of `languages` (default: every language of the folder), language by language in sorted order.
-
-    DataError: a missing folder or template, a broken line, a missing or empty field. LanguageError: no such language.
-    """
-    root = Path(folder)
-    known = sorted(path.parent.name for path in root.glob("*/templates.jsonl"))
-    if not known:
-        raise DataError(f"{root}: no <language>/templates.jsonl in this folder; expected mLAMA's unpacked layout")
-    facts: list[Fact] = []
-    templates: dict[tuple[str, str], str] = {}
-    for language in known if languages is None else sorted(set(languages)):
-        if language not in known:
-            raise LanguageError(language, known, f"in {root}")
-        templates |= _read_templates(root / language / "templates.jsonl", language)
-        for path in sorted((root / language).glob("*.jsonl")):
-            if path.name != "templates.jsonl":
-                facts += _read_facts(path, language, templates)
-    return Facts(tuple(facts), templates)
+#: §A.1 and the authors' lists of subjects.
+PUBLISHED: Mapping[Split, Count] = {
+    "train": Count(27_225, 628_612),
+    "validation": Count(1_820, 23_718),
+    "test": Count(3_916, 53_993),
+}
 
 
 def fingerprint(facts: Facts) -> str:
@@ -79,8 +62,52 @@ def fingerprint(facts: Facts) -> str:
         digest.update(
             repr((fact.language, fact.relation, fact.sub_uri, fact.obj_uri, fact.sub_label, fact.obj_label)).encode()
         )
-    digest.update(repr(sorted(facts.templates.items())).encode())
+    told = {(fact.language, fact.relation) for fact in facts.facts}  # a table has no template without a fact
+    digest.update(repr(sorted(item for item in facts.templates.items() if item[0] in told)).encode())
     return digest.hexdigest()
+
+
+def counts(facts: Facts) -> dict[Split, Count]:
+    """Subjects and facts of each split (clause D2)."""
+    return {name: Count(len({f.sub_uri for f in part.facts}), len(part.facts)) for name, part in split(facts).items()}
+
+
+def disagreements(source: str | Path, facts: Facts) -> list[str]:
+    """Where facts in all their languages are not split as the paper says, or as the authors' lists beside them say.
+
+    The paper's counts are those of the real mLAMA, which its languages give away. A part of the languages is split
+    otherwise, and has nothing to agree with. DataError: a list that is none.
+    """
+    stated = sorted(Path(source).glob("**/sub_uri_list/*_sub_uri_list.json")) if Path(source).is_dir() else []
+    real = set(facts.languages) >= LANGUAGES
+    parts = split(facts) if stated or real else {}
+    found = []
+    for part, was in PUBLISHED.items() if real else ():
+        subjects, told = len({fact.sub_uri for fact in parts[part].facts}), len(parts[part].facts)
+        if Count(subjects, told) != was:
+            found.append(
+                f"{part} has {subjects:,} subjects and {told:,} facts; the paper has {was.subjects:,} and {was.facts:,}"
+            )
+    for path in stated:
+        name: Any = path.name.removesuffix("_sub_uri_list.json")
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path}: is not a JSON list of subjects ({error})") from error
+        if name not in SPLITS or not isinstance(listed, list) or not all(isinstance(uri, str) for uri in listed):
+            raise DataError(f"{path}: expected the JSON list of the subjects of one of {', '.join(SPLITS)}")
+        ours, theirs = {fact.sub_uri for fact in parts[name].facts}, set(listed)
+        if ours != theirs:
+            more, fewer = sorted(ours - theirs), sorted(theirs - ours)
+            found.append(
+                f"{name}: {len(more):,} subjects are not in {path.name} ({_some(more)}), and {len(fewer):,} of it are "
+                f"not in the split ({_some(fewer)})"
+            )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "none"
 
 
 def split(facts: Facts) -> dict[Split, Facts]:
@@ -209,50 +236,3 @@ def _label_ids(facts: Sequence[Fact], tokenizer: Any) -> dict[str, tuple[int, ..
 
 def _key(fact: Fact) -> str:
     return f"{fact.relation}/{fact.sub_uri}"
-
-
-def _read_templates(path: Path, language: str) -> dict[tuple[str, str], str]:
-    templates = {}
-    for line, row in _rows(path, ("relation", "template")):
-        if row["template"].count("[X]") != 1 or row["template"].count("[Y]") != 1:
-            raise DataError(f"{path}:{line}: template {row['template']!r} must hold [X] and [Y] once each")
-        templates[language, row["relation"]] = row["template"]
-    return templates
-
-
-def _read_facts(path: Path, language: str, templates: Mapping[tuple[str, str], str]) -> Iterator[Fact]:
-    for line, row in _rows(path, ("sub_uri", "obj_uri", "sub_label", "obj_label")):
-        if (language, path.stem) not in templates:
-            raise DataError(
-                f"{path}: no template for relation {path.stem!r} in {path.with_name('templates.jsonl')}; add one"
-            )
-        uris, labels = (row["sub_uri"], row["obj_uri"]), (row["sub_label"], row["obj_label"])
-        yield Fact(language, path.stem, *uris, *labels, f"{path}:{line}")
-
-
-def _rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a jsonl file, with the given fields checked to be text."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, _row(line, fields, f"{path}:{number}")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
-
-
-def _row(line: str, fields: Sequence[str], where: str) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: is not a JSON object ({error.msg} at column {error.colno}); mend or remove the line"
-        ) from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    for name in fields:
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            raise DataError(f"{where}: field {name!r} must be non-empty text, got {row.get(name)!r}")
-    return row
