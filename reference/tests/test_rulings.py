@@ -17,8 +17,8 @@ PAGE = (ROOT / "spec_tests" / "RULINGS.md").read_text(encoding="utf-8")
 STORED = json.loads((ROOT / "results" / "rulings.json").read_text(encoding="utf-8"))
 #: What is said of a measurement: a point of a list, or a row of a table, that names it in brackets.
 SAID = [
-    pytest.param(name, text, id=name)
-    for text in re.findall(r"^(?:- |\| ).*(?:\n  .*)*", PAGE, flags=re.MULTILINE)
+    pytest.param(name, text, id=f"{name}-{i}")
+    for i, text in enumerate(re.findall(r"^(?:- |\| ).*(?:\n  .*)*", PAGE, flags=re.MULTILINE))
     for name in re.findall(r"\(`(\w+)`\)", text)
 ]
 #: Of clauses, sections and code nothing was measured.
