@@ -7,6 +7,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .experiments import Cell, Experiment
 
 COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
@@ -196,9 +202,12 @@ def _reproduce(options: argparse.Namespace) -> None:
 
     from . import experiments, report, store
     from .config import PRESETS, PROTOCOLS, override
+    from .errors import UserError
     from .grid import quiet, run_grid
     from .terminal import Watch
 
+    if options.json and not options.dry_run:
+        raise UserError("--json prints the plan of --dry-run; metrics.json in a cell's folder has its numbers")
     preset = PRESETS[options.scale]
     for path, value in options.set:
         tasks = {task: override(setup, path, value) for task, setup in preset.tasks.items()}
@@ -212,7 +221,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     cells = experiments.grid(options.task, options.approach, variants, seeds)
     jobs = options.jobs or ((os.cpu_count() or 1) if options.device == "cpu" else 1)
     results = options.results / (preset.name if options.split == "test" else f"{preset.name}-{options.split}")
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json)
     quiet()
     prepared = {}
     for task in options.task:
@@ -220,12 +229,35 @@ def _reproduce(options: argparse.Namespace) -> None:
         sources = experiments.Sources(data, model, options.languages, options.device)
         with console.status(f"reading {data} and {model}"):
             prepared[task] = experiments.prepare(task, cells, preset, rulings, sources, options.split)
+    if options.dry_run:
+        _plan(options, cells, prepared, results, jobs, console)
+        return
     console.print(f"Editing {preset.about}: {len(cells)} cells, {jobs} at a time, kept in {results}")
     with Watch(console, len(cells)) as watch:
         folders = run_grid(cells, prepared, results, jobs, watch)
     store.add_to_index(results, folders.values())
     console.print(report.table(list(folders.values())))
     console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
+
+
+def _plan(
+    options: argparse.Namespace,
+    cells: list[Cell],
+    prepared: dict[str, Experiment],
+    results: Path,
+    jobs: int,
+    console: Console,
+) -> None:
+    import json
+
+    from . import plan
+
+    with console.status("measuring one step") as status:
+        made = plan.make(cells, prepared, results, jobs, status.update)
+    if options.json:
+        print(json.dumps(made.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        plan.write(console, made)
 
 
 def _edit(options: argparse.Namespace) -> None:

@@ -224,12 +224,7 @@ def run_cell(cell: Cell, experiment: Experiment, results: Path, listen: Listener
         return folder
     store.clean(folder)
     store.write_json(folder / "cell.json", cell_record(cell, experiment))
-    sources = experiment.sources
-    backbone = _load(cell.task, experiment.setup, sources)
-    tasks = _tasks(experiment, load_tokenizer(sources.model), backbone)
-    subject: Editor | Backbone = backbone
-    if cell.approach != "unedited":
-        subject = _editor(cell, experiment, backbone)
+    subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.variant is not None:
         _train(cell, cell.variant, experiment, subject, tasks, folder, listen)
     evaluations = _judge(cell, experiment, subject, tasks[experiment.split], listen)
@@ -237,6 +232,13 @@ def run_cell(cell: Cell, experiment: Experiment, results: Path, listen: Listener
     store.write_json(folder / "metrics.json", {name: scores(o).as_dict() for name, o in evaluations.items()})
     (folder / store.STATE).unlink(missing_ok=True)
     return folder
+
+
+def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Mapping[mlama.Split, Task]]:
+    """What a cell works with: its editor before any training, or the raw model alone, and the splits of its data."""
+    backbone = _load(cell.task, experiment.setup, experiment.sources)
+    tasks = _tasks(experiment, load_tokenizer(experiment.sources.model), backbone)
+    return backbone if cell.approach == "unedited" else _editor(cell, experiment, backbone), tasks
 
 
 def _load(task: str, setup: Setup, sources: Sources) -> Backbone:
