@@ -23,7 +23,7 @@ class Settings:
     """Hyper-parameters; the defaults are the paper's (§B.2)."""
 
     lr: float = 5e-6
-    steps: int = 100  # at most
+    steps: int = 100  # at most; 1 at least
 
 
 def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
     result: dict[str, Tensor] = {}
     # The edits that are not yet done: their numbers, and per matrix ΔW and the two moments, (K, m, n) each.
     running, state = torch.empty(0), dict[str, tuple[Tensor, Tensor, Tensor]]()
-    for step in range(settings.steps + 1):
+    for step in range(settings.steps):
         at = Update(deltas={name: delta for name, (delta, _, _) in state.items()}) if state else None
         gradient = edits.gradient(at)
         if not state:
@@ -50,17 +50,19 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
             for name, (x, delta) in gradient.factors.items():
                 zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1])
                 result[name], state[name] = zeros, (zeros.clone(), zeros.clone(), zeros.clone())
-        done = gradient.correct if step < settings.steps else torch.ones_like(gradient.correct)
+        done = gradient.correct
         for name, (delta, _, _) in state.items():
             result[name][running[done]] = delta[done]
         if done.all():
-            break
+            return Update(deltas=result)
         left = (~done).nonzero()[:, 0]
         if done.any():
             running, edits = running[left], edits.take(left)
             state = {name: (d[left], first[left], second[left]) for name, (d, first, second) in state.items()}
         for name, (x, delta) in gradient.factors.items():
-            _adam(*state[name], delta[left].mT @ x[left], step + 1, settings.lr)
+            _adam(*state[name], (delta[left].mT @ x[left]).to(delta), step + 1, settings.lr)
+    for name, (delta, _, _) in state.items():
+        result[name][running] = delta
     return Update(deltas=result)
 
 
