@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from .corpus import Example, ParallelCorpus
+from .corpus import Corpus, Example
 from .errors import DataError
 
 
@@ -42,7 +42,7 @@ def derived_rng(seed: int, *place: str | int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def training_triples(corpus: ParallelCorpus, count: int, seed: int, step: int) -> list[ExampleTriple]:
+def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[ExampleTriple]:
     """The `count` triples of one training step, over the languages that `corpus` holds (clause S6).
 
     x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
@@ -50,7 +50,7 @@ def training_triples(corpus: ParallelCorpus, count: int, seed: int, step: int) -
     rng = derived_rng(seed, "train", step)
     triples = []
     for _ in range(count):
-        edit = corpus.examples[rng.integers(len(corpus.examples))]
+        edit = corpus.examples[int(rng.integers(len(corpus.examples)))]
         parallel = corpus.parallel(edit.id)
         update = parallel[rng.integers(len(parallel))]
         triples.append(ExampleTriple(edit, update, unrelated(corpus, edit, 1, rng)[0]))
@@ -58,7 +58,7 @@ def training_triples(corpus: ParallelCorpus, count: int, seed: int, step: int) -
 
 
 def evaluation_pairs(
-    corpus: ParallelCorpus,
+    corpus: Corpus,
     edit_languages: Sequence[str],
     update_languages: Sequence[str],
     n_update: int,
@@ -85,7 +85,7 @@ def evaluation_pairs(
 
 
 def evaluation_edits(
-    corpus: ParallelCorpus,
+    corpus: Corpus,
     languages: Sequence[str],
     seed: int,
     limit: int | None = None,
@@ -103,7 +103,7 @@ def evaluation_edits(
     return [example for group in shuffled for example in sorted(group) if example.id in chosen]
 
 
-def unrelated(corpus: ParallelCorpus, edit: Example, count: int, rng: np.random.Generator) -> list[Example]:
+def unrelated(corpus: Corpus, edit: Example, count: int, rng: np.random.Generator) -> list[Example]:
     """`count` examples uniform over `corpus` minus I(x_e), without replacement where there are enough (clause S3).
 
     DataError: the corpus holds nothing but parallels of the edit.

@@ -13,10 +13,12 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from lime_editing import experiments
 from lime_editing.__main__ import main
 from lime_editing.backbone import load_tokenizer
+from lime_editing.corpus import FullCorpus, ParallelCorpus
 from lime_editing.data import xnli
 from lime_editing.errors import DataError, LanguageError, ModelError
 from lime_editing.sampling import derived_rng, evaluation_pairs
 from lime_editing.types import Input
+from reference.tests.test_data import json_lines, parquet, table
 from reference.tests.test_reproduce import MINI
 
 CODES = ("de", "en", "fr")
@@ -184,3 +186,121 @@ def test_a_missing_folder_ends_the_command_with_one_sentence(
     said = capsys.readouterr().err
     assert said.startswith("error: cannot load 'all_languages'")
     assert said.count("\n") == 1
+
+
+# tables of one's own, and what they lack
+
+
+def own(folder: Path) -> list[dict[str, object]]:
+    """The fixture's pairs as rows of one's own."""
+    return [
+        {
+            "split": split,
+            "id": f"{split}-{i}",
+            "language": code,
+            "premise": row["premise"][code],
+            "hypothesis": dict(zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True))[code],
+            "label": NAMES[row["label"]],
+        }
+        for split, rows in xnli.read(str(folder)).rows.items()
+        for i, row in enumerate(rows)
+        for code in CODES
+    ]
+
+
+def as_files(rows: list[dict[str, object]], folder: Path) -> Path:
+    """A file for each split, each of another kind."""
+    folder.mkdir()
+    for split, write_ in (("train", table), ("validation", json_lines), ("test", parquet)):
+        suffix = {"train": "csv", "validation": "jsonl", "test": "parquet"}[split]
+        write_(
+            [{k: v for k, v in row.items() if k != "split"} for row in rows if row["split"] == split],
+            folder / f"{split}.{suffix}",
+        )
+    return folder
+
+
+def test_tables_of_ones_own_are_the_same_pairs(pairs: Path, tmp_path: Path) -> None:
+    expected, rows = xnli.read(str(pairs)), own(pairs)
+    numbered = [row | {"label": NAMES.index(str(row["label"]))} for row in rows]
+    for source in (
+        json_lines(rows, tmp_path / "own.jsonl"),
+        table(rows, tmp_path / "own.csv"),
+        parquet(rows, tmp_path / "own.parquet"),
+        json_lines(numbered, tmp_path / "numbered.jsonl"),
+        as_files(rows, tmp_path / "split"),
+    ):
+        got = xnli.read(str(source))
+        assert xnli.fingerprint(got) == xnli.fingerprint(expected)
+        assert (got.languages, got.classes) == (expected.languages, expected.classes)
+
+
+def test_a_folder_of_parquet_without_a_card_is_read(pairs: Path) -> None:
+    before = xnli.fingerprint(xnli.read(str(pairs)))
+    (pairs / "README.md").unlink()
+    assert xnli.fingerprint(xnli.read(str(pairs))) == before
+    (pairs / "README.md").write_text("My pairs.")
+    assert xnli.fingerprint(xnli.read(str(pairs))) == before
+
+
+def test_what_a_pair_lacks_makes_its_parallels_fewer(pairs: Path, classifier: Path, tmp_path: Path) -> None:
+    rows = [row for row in own(pairs) if (row["id"], row["language"]) != ("test-3", "fr")]
+    read = xnli.read(str(json_lines(rows, tmp_path / "own.jsonl")))
+    assert read.lacking == {"train": frozenset(), "validation": frozenset(), "test": {(3, "fr")}}
+    task = xnli.tasks(read, load_tokenizer(classifier), IDS, {})["test"]
+    assert [x.id for x in task.corpus.parallel("test/3/en")] == ["test/3/de", "test/3/en"]
+    assert len(task.corpus.examples) == 12 * 3 - 1
+    assert len({task.input(x).ids for x in task.corpus.examples}) > 1
+    assert xnli.read(str(tmp_path / "own.jsonl"), ["de", "en"]).lacking["test"] == frozenset()
+
+
+def test_a_blank_text_of_the_schema_is_no_text(pairs: Path) -> None:
+    path = pairs / "all_languages" / "test-00000-of-00001.parquet"
+    rows = datasets.Dataset.from_parquet(str(path)).to_list()
+    rows[1]["premise"]["de"] = "  "
+    rows[2]["premise"]["fr"] = None
+    rows[4]["hypothesis"]["translation"][1] = "\t"
+    rows[5]["hypothesis"] = {"language": ["en", "fr"], "translation": ["a", "b"]}
+    datasets.Dataset.from_list(rows, features=FEATURES).to_parquet(str(path))
+    read = xnli.read(str(pairs))
+    assert read.lacking["test"] == {(1, "de"), (2, "fr"), (4, "en"), (5, "de")}
+    assert len(xnli.fingerprint(read)) == 16
+
+
+def test_a_row_without_a_class_is_refused(pairs: Path) -> None:
+    path = pairs / "all_languages" / "train-00000-of-00001.parquet"
+    rows = datasets.Dataset.from_parquet(str(path)).to_list()
+    rows[7]["label"] = -1
+    datasets.Dataset.from_list(rows, features=FEATURES).to_parquet(str(path))
+    with pytest.raises(DataError, match=r"split 'train', row 7: field 'label' .* got -1"):
+        xnli.read(str(pairs))
+
+
+@pytest.mark.parametrize("count", [1, 12, 120])
+def test_a_corpus_of_rows_is_the_corpus_of_its_examples(count: int) -> None:
+    """FullCorpus and ParallelCorpus are one to whoever asks."""
+    full = FullCorpus("test", count, CODES)
+    listed = ParallelCorpus.of(full.example(i, code) for i in range(count) for code in CODES)
+    assert list(full.examples) == list(listed.examples)
+    assert list(full.examples[2:7]) == list(listed.examples[2:7])
+    assert full.examples[-1] == listed.examples[-1]
+    for example in listed.examples:
+        assert full[example.id] == example
+        assert full.span(example.fact) == listed.span(example.fact)
+        assert full.parallel(example.id, ["en", "fr"]) == listed.parallel(example.id, ["en", "fr"])
+    part, expected = full.within(["fr", "de"]), listed.within(["fr", "de"])
+    assert (list(part.examples), part.languages) == (list(expected.examples), expected.languages)
+    assert len(full.span("test/0100")) == len(full.span("train/1")) == len(full.span(f"test/{count}")) == 0
+    for unknown in ("test/0/xx", "test/00/de", "train/0/de", f"test/{count}/de", "nonsense"):
+        with pytest.raises(KeyError):
+            full[unknown]
+    with pytest.raises(IndexError):
+        full.examples[len(listed.examples)]
+
+
+def test_a_task_forgets_its_oldest_inputs(pairs: Path, classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lime_editing.data.REMEMBERED", 4)
+    task = xnli.tasks(xnli.read(str(pairs)), load_tokenizer(classifier), IDS, {})["test"]
+    first = [task.input(example) for example in task.corpus.examples]
+    assert [task.input(example) for example in task.corpus.examples] == first
+    assert len(task._inputs) == 4

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ..corpus import Example, ParallelCorpus
+from ..corpus import Corpus, Example
 from ..types import EditRequest, Input
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+#: Tokenised inputs that a task remembers: all of a test set, and of a training set no more than memory allows.
+REMEMBERED = 100_000
 
 
 class Task(Protocol):
     """One split of a dataset, tokenised."""
 
     @property
-    def corpus(self) -> ParallelCorpus: ...
+    def corpus(self) -> Corpus: ...
 
     @property
     def editable(self) -> frozenset[str] | None:
@@ -32,3 +37,12 @@ class Task(Protocol):
 
     def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
         """x_r."""
+
+
+def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """The value of a key, made once and kept while there is room: the oldest go first."""
+    if key not in known:
+        if len(known) >= REMEMBERED:
+            del known[next(iter(known))]
+        known[key] = make()
+    return known[key]

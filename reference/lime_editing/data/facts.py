@@ -299,8 +299,7 @@ def _own_rows(
         given = next((column for column in ID if column in row), ID[0])
         files.check(row, [*OWN, given, *(["object_id"] if "object_id" in row else [])], where)
         language, object_ = row["language"], row["object"]
-        if any(character in ",/" or character.isspace() for character in language):
-            raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")
+        files.check_language(language, where)
         known.add(language)
         if languages is None or language in languages:
             told = [language, row["relation"], row[given], row.get("object_id") or object_, row["subject"], object_]

@@ -202,3 +202,9 @@ def check(row: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
         value = row.get(name)
         if not isinstance(value, str) or not value.strip():
             raise DataError(f"{where}: field {name!r} must be non-empty text, got {value!r}")
+
+
+def check_language(language: str, where: str) -> None:
+    """DataError: what cannot be a language's code in an example's id, or between commas on a command line."""
+    if any(character in ",/" or character.isspace() for character in language):
+        raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")

@@ -15,6 +15,7 @@ import numpy as np
 from ..corpus import Example, ParallelCorpus
 from ..errors import DataError, ModelError
 from ..types import EditRequest, Input
+from . import remember
 from .facts import LANGUAGES, Fact, Facts, read
 
 __all__ = [
@@ -188,14 +189,15 @@ class FactTask:
         """The template of `fact` with the label of `subject` filled in and [Y] replaced by `count` masks (D3)."""
         template = self.facts.templates[fact.language, fact.relation]
         key = (template, subject.sub_label)
-        if key not in self._prompts:
-            # [Y] goes first, lest a label contain the placeholder; one mask is enough to find its place.
-            text = template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject.sub_label)
-            tokens = tuple(self.tokenizer(text)["input_ids"])
-            self._prompts[key] = tokens, tokens.index(self.tokenizer.mask_token_id)
-        ids, at = self._prompts[key]
+        ids, at = remember(self._prompts, key, lambda: self._prompt(*key))
         mask = self.tokenizer.mask_token_id
         return Input(ids[:at] + (mask,) * count + ids[at + 1 :], tuple(range(at, at + count)))
+
+    def _prompt(self, template: str, subject: str) -> tuple[tuple[int, ...], int]:
+        """The tokens with one mask, which is enough to find its place. [Y] goes first, lest a label contain it."""
+        text = template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject)
+        tokens = tuple(self.tokenizer(text)["input_ids"])
+        return tokens, tokens.index(self.tokenizer.mask_token_id)
 
 
 def tasks(facts: Facts, tokenizer: Any, subject: Subject = "parallel") -> dict[Split, FactTask]:

@@ -3,27 +3,34 @@
 premise     Translation                      {language: text}
 hypothesis  TranslationVariableLanguages     {"language": [...], "translation": [...]}
 label       ClassLabel(entailment, neutral, contradiction)
+
+A corpus of one's own is read from tables (`pairs.py`) and has this schema from then on. A row may lack a language, or
+have a blank text in it: it is then not said in that language, and I(x) is smaller (clause S8).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..corpus import Example, ParallelCorpus
+from ..corpus import Corpus, Example, FullCorpus, ParallelCorpus
 from ..errors import DataError, LanguageError, ModelError
 from ..types import EditRequest, Input
+from . import pairs as tables
+from . import remember
+from .pairs import CONFIG
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-CONFIG = "all_languages"
 PIVOT = "en"  # the one language in which the raw classifier has seen classes (§B.1)
 
 
@@ -34,36 +41,81 @@ class Pairs:
     rows: Mapping[Split, Any]
     languages: tuple[str, ...]
     classes: tuple[str, ...]
+    lacking: Mapping[Split, frozenset[tuple[int, str]]] = field(default_factory=dict)  # (row, language) not said
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows.values())
 
 
 def read(source: str, languages: Sequence[str] | None = None) -> Pairs:
-    """Load the configuration `all_languages` of a folder or hub id, in some languages (default: all).
+    """Load sentence pairs in some languages (default: all): XNLI's `all_languages` of a folder or hub id, or tables.
 
-    DataError: not there, or of another schema. LanguageError: no such language.
+    DataError: not there, of another schema, or a row without a class. LanguageError: no such language.
     """
-    where = str(Path(source).resolve()) if Path(source).is_dir() else source
-    try:
-        loaded = datasets.load_dataset(where, CONFIG)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"cannot load {CONFIG!r} from {source!r}: {reason} Expected a hub id, or a folder of parquet files whose "
-            f"README.md names the configuration {CONFIG!r}."
-        ) from error
+    own = tables.found(Path(source))
+    loaded = tables.read(own, source) if own else _load(source)
     for split in SPLITS:
         if split not in loaded:
             raise DataError(f"{source}: no split {split!r}; found {', '.join(loaded)}")
-        _check_schema(loaded[split].features, f"{source}, split {split!r}")
+        if not own:
+            _check_schema(loaded[split].features, f"{source}, split {split!r}")
     features = loaded["train"].features
     known = sorted(features["premise"].languages)
     for language in languages or ():
         if language not in known:
             raise LanguageError(language, known, f"in {source}")
     chosen = tuple(sorted(set(languages))) if languages else tuple(known)
-    return Pairs({split: loaded[split] for split in SPLITS}, chosen, tuple(features["label"].names))
+    classes = tuple(features["label"].names)
+    rows = {split: loaded[split] for split in SPLITS}
+    lacking = {split: _lacking(rows[split], chosen, len(classes), f"{source}, split {split!r}") for split in SPLITS}
+    return Pairs(rows, chosen, classes, lacking)
+
+
+def _load(source: str) -> Any:
+    folder = Path(source)
+    where = str(folder.resolve()) if folder.is_dir() else source
+    bare = {split: sorted(map(str, folder.glob(f"**/{split}*.parquet"))) for split in SPLITS if folder.is_dir()}
+    try:
+        if any(bare.values()) and not tables.names_configuration(folder):
+            return datasets.load_dataset("parquet", data_files={name: paths for name, paths in bare.items() if paths})
+        return datasets.load_dataset(where, CONFIG)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise DataError(
+            f"cannot load {CONFIG!r} from {source!r}: {reason} Expected a hub id, a folder of parquet files whose "
+            f"README.md names the configuration {CONFIG!r}, or tables of sentence pairs."
+        ) from error
+
+
+def _lacking(rows: Any, languages: Sequence[str], classes: int, where: str) -> frozenset[tuple[int, str]]:
+    """What is not said: (row, language). Whole columns at a time, for XNLI has twelve million texts.
+
+    DataError: a row whose class is none of the data's.
+    """
+    found: set[tuple[int, str]] = set()
+    start = 0
+    for table in rows.with_format("arrow").iter(10_000):
+        for i, label in enumerate(table["label"].to_pylist()):
+            if label is None or not 0 <= label < classes:
+                raise DataError(
+                    f"{where}, row {start + i}: field 'label' must be one of {classes} classes, got {label}"
+                )
+        premise, hypothesis = (table[name].combine_chunks() for name in ("premise", "hypothesis"))
+        spoken, said = hypothesis.field("language"), hypothesis.field("translation")
+        codes, texts = spoken.flatten(), said.flatten()
+        owner = pc.list_parent_indices(spoken)
+        for language in languages:
+            present = np.zeros(len(table), dtype=bool)
+            mine = pc.and_(pc.equal(codes, language), _told(texts))
+            present[owner.filter(mine).to_numpy()] = True
+            present &= _told(premise.field(language)).to_numpy(zero_copy_only=False)
+            found |= {(start + int(row), language) for row in np.flatnonzero(~present)}
+        start += len(table)
+    return frozenset(found)
+
+
+def _told(texts: Any) -> Any:
+    return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(texts), ""), False)
 
 
 def fingerprint(pairs: Pairs) -> str:
@@ -88,12 +140,16 @@ class PairTask:
     tokenizer: Any
     classes: tuple[int, ...]  # the model's number of each of the data's classes
     wrong: frozenset[str] | None = None
+    lacking: frozenset[tuple[int, str]] = frozenset()
     _inputs: dict[str, Input] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def corpus(self) -> ParallelCorpus:
-        facts = [f"{self.split}/{i}" for i in range(len(self.rows))]
-        return ParallelCorpus.of(Example(f, code, f"{f}/{code}") for f in facts for code in self.languages)
+    def corpus(self) -> Corpus:
+        full = FullCorpus(self.split, len(self.rows), self.languages)
+        if not self.lacking and len(self.rows):
+            return full
+        said = (full.example(i, code) for i in range(len(self.rows)) for code in self.languages)
+        return ParallelCorpus.of(example for example in said if (_row(example), example.language) not in self.lacking)
 
     @property
     def editable(self) -> frozenset[str] | None:
@@ -102,7 +158,7 @@ class PairTask:
     def within(self, languages: Sequence[str]) -> PairTask:
         """The split in these languages."""
         kept = tuple(language for language in self.languages if language in languages)
-        return PairTask(self.split, self.rows, kept, self.tokenizer, self.classes, self.wrong, self._inputs)
+        return replace(self, languages=kept)
 
     def gold(self, example: Example) -> int:
         """The gold label, as the model numbers it."""
@@ -121,12 +177,12 @@ class PairTask:
 
     def input(self, example: Example) -> Input:
         """Premise and hypothesis as one input; the class is predicted at [CLS]."""
-        if example.id not in self._inputs:
-            premise, hypothesis = _texts(self.rows[_row(example)])[example.language]
-            encoded = self.tokenizer(premise, hypothesis)
-            types = encoded.get("token_type_ids", ())
-            self._inputs[example.id] = Input(tuple(encoded["input_ids"]), (0,), tuple(types) if any(types) else ())
-        return self._inputs[example.id]
+        return remember(self._inputs, example.id, lambda: self._tokenised(example))
+
+    def _tokenised(self, example: Example) -> Input:
+        encoded = self.tokenizer(*_texts(self.rows[_row(example)])[example.language])
+        types = encoded.get("token_type_ids", ())
+        return Input(tuple(encoded["input_ids"]), (0,), tuple(types) if any(types) else ())
 
 
 def tasks(
@@ -141,10 +197,12 @@ def tasks(
         numbers = {name: i for i, name in enumerate(pairs.classes)}
     if set(numbers) != set(pairs.classes):
         raise ModelError(f"the classifier's classes are {', '.join(label_ids)}; the data's {', '.join(pairs.classes)}")
-    classes = tuple(numbers[name] for name in pairs.classes)
+    classes, no = tuple(numbers[name] for name in pairs.classes), frozenset[tuple[int, str]]()
     return {
-        split: PairTask(split, pairs.rows[split], pairs.languages, tokenizer, classes, wrong.get(split))
-        for split in SPLITS
+        split: PairTask(
+            split, rows, pairs.languages, tokenizer, classes, wrong.get(split), pairs.lacking.get(split, no)
+        )
+        for split, rows in pairs.rows.items()
     }
 
 
@@ -169,9 +227,10 @@ def _row(example: Example) -> int:
 
 
 def _texts(row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """{language: (premise, hypothesis)} of one row."""
+    """{language: (premise, hypothesis)} of one row, in the languages that it is said in."""
     hypothesis = dict(zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True))
-    return {language: (text, hypothesis[language]) for language, text in row["premise"].items()}
+    both = ((language, text, hypothesis.get(language)) for language, text in row["premise"].items())
+    return {language: (premise, text) for language, premise, text in both if premise is not None and text is not None}
 
 
 def _transposed(batch: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
