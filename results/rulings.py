@@ -1,7 +1,7 @@
 """What each ruling changes, measured at tiny scale on facts; the numbers of spec_tests/RULINGS.md.
 
     python results/rulings.py                    # trains what is missing, writes results/rulings.json
-    python results/rulings.py --only E11,E12     # these measurements alone, beside what the file holds
+    python results/rulings.py --only ascent      # this measurement alone, beside those that the same code has made
     python results/rulings.py --table            # the table of spec_tests/RULINGS.md, from the file
 
 It stands here, beside the numbers that it makes, because it is part neither of the reference nor of what judges it.
