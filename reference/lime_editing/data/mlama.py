@@ -200,10 +200,13 @@ class FactTask:
         return tokens, tokens.index(self.tokenizer.mask_token_id)
 
 
-def tasks(facts: Facts, tokenizer: Any, subject: Subject = "parallel") -> dict[Split, FactTask]:
+def tasks(
+    facts: Facts, tokenizer: Any, subject: Subject = "parallel", longest: int | None = None
+) -> dict[Split, FactTask]:
     """The three splits, tokenised; labels [Y] are shared by all of them (clause D2).
 
-    DataError: a label that tokenises to nothing, or holds the mask token. ModelError: a tokenizer without a mask token.
+    DataError: a label that tokenises to nothing, or holds the mask token; a sentence that can become longer than the
+    `longest` input of a model. ModelError: a tokenizer without a mask token.
     """
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
@@ -222,12 +225,42 @@ def tasks(facts: Facts, tokenizer: Any, subject: Subject = "parallel") -> dict[S
     for (language, _), ids in labels.items():
         names.setdefault(language, {}).update({uri: len(label) for uri, label in ids.items()})
     lengths = {language: tuple(sorted(by_uri.values())) for language, by_uri in names.items()}
+    if longest is not None:
+        _check_lengths(facts, tokenizer, labels, lengths, longest)
     return {name: FactTask(part, tokenizer, candidates, lengths, subject) for name, part in split(facts).items()}
+
+
+def _check_lengths(
+    facts: Facts,
+    tokenizer: Any,
+    labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]],
+    lengths: Mapping[str, Sequence[int]],
+    longest: int,
+) -> None:
+    """An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
+
+    Only sentences of very many letters are tokenised: a token has one of them at least.
+    """
+    widest: dict[str, int] = {}
+    for (_, relation), ids in labels.items():
+        widest[relation] = max(widest.get(relation, 0), *map(len, ids.values()))
+    for fact in facts.facts:
+        masks = max(widest[fact.relation], lengths[fact.language][-1])
+        text = facts.templates[fact.language, fact.relation].replace("[X]", fact.sub_label)
+        if 2 * len(text.encode()) + masks > longest:  # twice, lest a tokenizer take some letters apart
+            told = len(tokenizer(text.replace("[Y]", tokenizer.mask_token))["input_ids"]) - 1 + masks
+            if told > longest:
+                raise DataError(
+                    f"{fact.source}: the sentence with the {masks} masks of the longest label comes to {told} tokens, "
+                    f"and the model reads at most {longest}; shorten or remove the label or the row"
+                )
 
 
 def _label_ids(facts: Sequence[Fact], tokenizer: Any) -> dict[str, tuple[int, ...]]:
     encoded = tokenizer([fact.obj_label for fact in facts], add_special_tokens=False)["input_ids"]
     for fact, ids in zip(facts, encoded, strict=True):
+        if tokenizer.mask_token_id in ids:
+            raise DataError(f"{fact.source}: obj_label {fact.obj_label!r} contains the mask token; remove it")
         if not ids:
             raise DataError(
                 f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; remove the row or use a tokenizer "

@@ -141,6 +141,7 @@ class PairTask:
     classes: tuple[int, ...]  # the model's number of each of the data's classes
     wrong: frozenset[str] | None = None
     lacking: frozenset[tuple[int, str]] = frozenset()
+    longest: int | None = None  # of an input, in tokens: what is longer loses its end, of the longer text first
     _inputs: dict[str, Input] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -180,17 +181,25 @@ class PairTask:
         return remember(self._inputs, example.id, lambda: self._tokenised(example))
 
     def _tokenised(self, example: Example) -> Input:
-        encoded = self.tokenizer(*_texts(self.rows[_row(example)])[example.language])
+        texts = _texts(self.rows[_row(example)])[example.language]
+        encoded = self.tokenizer(*texts)
+        if self.longest is not None and len(encoded["input_ids"]) > self.longest:
+            encoded = self.tokenizer(*texts, truncation=True, max_length=self.longest)
         types = encoded.get("token_type_ids", ())
         return Input(tuple(encoded["input_ids"]), (0,), tuple(types) if any(types) else ())
 
 
 def tasks(
-    pairs: Pairs, tokenizer: Any, label_ids: Mapping[str, int], wrong: Mapping[Split, frozenset[str]]
+    pairs: Pairs,
+    tokenizer: Any,
+    label_ids: Mapping[str, int],
+    wrong: Mapping[Split, frozenset[str]],
+    longest: int | None = None,
 ) -> dict[Split, PairTask]:
     """The three splits, tokenised; `wrong` is what `errors` found in validation and test.
 
-    `label_ids` is the classifier's own numbering (config.label2id). ModelError: it has other classes.
+    `label_ids` is the classifier's own numbering (config.label2id), and `longest` its longest input.
+    ModelError: it has other classes.
     """
     numbers = {name.lower(): number for name, number in label_ids.items()}
     if set(numbers) == {f"label_{i}" for i in range(len(pairs.classes))}:  # unnamed: the data's order is meant
