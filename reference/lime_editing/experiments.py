@@ -82,6 +82,7 @@ class Experiment:
     languages: tuple[str, ...]
     errors: Mapping[str, frozenset[str]]  # per split, what may be edited where that depends on the raw model
     record: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()  # where the data are not what they are known to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,11 @@ def prepare(
         raise UserError(f"device {sources.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     setup = preset.tasks[task]
     data: mlama.Facts | xnli.Pairs
+    remarks: list[str] = []
     if task == "facts":
         data = mlama.read(sources.data, sources.languages)
         print_of, items = mlama.fingerprint(data), len(data.facts)
+        remarks = [] if sources.languages else mlama.disagreements(sources.data, data)
     else:
         data = xnli.read(sources.data, sources.languages)
         print_of, items = xnli.fingerprint(data), len(data)
@@ -142,7 +145,7 @@ def prepare(
             f"{sources.model}: the tokenizer has {len(tokenizer)} entries and the model "
             f"{backbone.model.config.vocab_size}; they do not belong together"
         )
-    experiment = Experiment(task, setup, rulings, sources, split, data.languages, {}, {})
+    experiment = Experiment(task, setup, rulings, sources, split, data.languages, {}, {}, tuple(remarks))
     wrong = _errors(data, tokenizer, backbone) if isinstance(data, xnli.Pairs) else {}
     experiment = replace(experiment, errors=wrong)
     _check_languages(cells, experiment, _tasks(experiment, tokenizer, backbone))
@@ -248,15 +251,16 @@ def _load(task: str, setup: Setup, sources: Sources) -> Backbone:
 def _tasks(experiment: Experiment, tokenizer: Any, backbone: Backbone) -> Mapping[mlama.Split, Task]:
     sources = experiment.sources
     if experiment.task == "facts":
-        return mlama.tasks(mlama.read(sources.data, sources.languages), tokenizer, experiment.rulings.subject)
+        facts = mlama.read(sources.data, sources.languages)
+        return mlama.tasks(facts, tokenizer, experiment.rulings.subject, backbone.max_tokens)
     pairs = xnli.read(sources.data, sources.languages)
     wrong = {split: experiment.errors[split] for split in xnli.SPLITS if split in experiment.errors}
-    return xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, wrong)
+    return xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, wrong, backbone.max_tokens)
 
 
 def _errors(pairs: xnli.Pairs, tokenizer: Any, backbone: Backbone) -> dict[str, frozenset[str]]:
     """What the raw model gets wrong in validation and test: what evaluation edits (clause D7)."""
-    tasks = xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, {})
+    tasks = xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, {}, backbone.max_tokens)
     return {split: xnli.errors(tasks[split], partial(_predict, backbone)) for split in ("validation", "test")}
 
 
