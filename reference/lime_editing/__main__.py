@@ -56,21 +56,29 @@ RULINGS = {
 }
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Examples as they are written, and one line for a command."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+        self._action_max_length = 14  # argparse forgets that commands are indented, and breaks the line of the longest
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and options, one line each."""
     result = argparse.ArgumentParser(
         "lime_editing",
         description="Cross-lingual model editing.",
         epilog=COMMANDS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
-    commands = result.add_subparsers(dest="command", metavar="COMMAND")
+    commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="lime_editing")
     reproduce = commands.add_parser(
         "reproduce",
         help="train and judge editors, and write tables, figures and a page",
         description="Train every editor of the paper in each of its ways, judge them, and write the report.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     add = reproduce.add_argument
     add(
@@ -121,10 +129,10 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "edit",
             help="change one answer, and show it before and after in every language",
-            description="Edit one input, and show what the model says to it and to its parallels in "
-            "all languages, before and after, and to unrelated inputs, where nothing should change.",
+            description="Edit one input, and show what the model says before and after: to it and to its parallels in\n"
+            "all languages, to inputs of your choice, and to unrelated ones, where nothing should change.",
             epilog=EDIT_EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
         )
     )
     report = commands.add_parser(
@@ -132,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
         help="write tables, figures and the page from stored cells",
         description="Write the report again.",
         epilog=REPORT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     report.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of one scale's cells")
     return result
@@ -273,7 +281,8 @@ def _edit(options: argparse.Namespace) -> None:
     from .grid import quiet
 
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
-    if sum(way is not None for way in ways) != 1:
+    half = (options.premise is None) != (options.hypothesis is None)
+    if half or sum(way is not None for way in ways) != 1:
         raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, or --premise and --hypothesis")
     task = "facts" if options.sentence is not None or options.fact is not None else "nli"
     data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)

@@ -38,7 +38,7 @@ BATCH = 32  # edits that `evaluate` judges at a time
 SAMPLE = 8  # edits that are judged to measure: on a CPU a batch of more is hardly cheaper per edit
 SLOW = 10.0  # seconds after which a step is not taken again
 ROW = 2  # bytes of an outcome in rows.parquet: 1.7 in the cells of the tiny scale
-NOTES = 8_192  # bytes of a cell's json
+NOTES = 8_192  # bytes of a cell's json, and of the headers of its other files
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def make(
 def _planned(cell: Cell, experiment: Experiment, folder: Path, cost: Measured, tasks: Mapping[Any, Task]) -> Planned:
     setup, languages = experiment.setup, experiment.languages
     asked = [_edits(tasks[experiment.split], edited or languages, setup.test) for edited in EVALUATIONS.values()]
-    judged, trained, step = float(sum(asked)), 0, 0
+    trained, validated, step, weight = 0, 0, 0, 0.0
     per_edit = setup.test.n_update + setup.test.n_retain
     if cell.variant is not None:
         trained_on = VARIANTS[cell.variant][0] or languages
@@ -156,13 +156,14 @@ def _planned(cell: Cell, experiment: Experiment, folder: Path, cost: Measured, t
         step = _step_reached(folder / store.STATE) * schedule.batch
         trained = max(0, schedule.edits // schedule.batch * schedule.batch - step)
         validation = _edits(tasks["validation"], trained_on, setup.validation)
-        weight = (setup.validation.n_update + setup.validation.n_retain) / per_edit
-        judged += -(-trained // schedule.validate_every) * validation * weight
+        validated = -(-trained // schedule.validate_every) * validation
+        weight = (setup.validation.n_update + setup.validation.n_retain) / per_edit  # of a judged edit's work
     learned = cell.variant is not None
+    judged = sum(asked) + weight * validated
     kept = _held(cell, experiment, cost, tasks) if learned else 0
     copies = 5 if learned else 1
     return Planned(
-        *(cell.name, str(folder), "begun" if step else "to do", trained, round(judged)),
+        *(cell.name, str(folder), "begun" if step else "to do", trained, sum(asked) + validated),
         trained * cost.train_operations + judged * cost.judge_operations,
         cost.start_seconds + trained * cost.train_seconds + judged * cost.judge_seconds,
         cost.model_bytes + copies * cost.editor_bytes + max(cost.step_bytes, cost.judge_bytes) + kept,
@@ -299,7 +300,7 @@ def _cost(run: Callable[[], None], device: str) -> tuple[float, float]:
             sdpa_kernel(SDPBackend.MATH),
             torch.backends.mkldnn.flags(enabled=False),
             torch.backends.cudnn.flags(enabled=False),
-            _Counter() as counter,
+            _Counter() as counter,  # type: ignore[no-untyped-call]
         ):
             seconds = timed()
     return seconds if seconds > SLOW else timed(), float(counter.total)

@@ -1,0 +1,336 @@
+"""The edit command and the ten lines of Python beside it: load, edit, predict, drop the edit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertForMaskedLM
+
+from lime_editing import checkpoints, experiments, prompts, show, store
+from lime_editing.__main__ import main
+from lime_editing.backbone import load, load_tokenizer
+from lime_editing.data import mlama
+from lime_editing.editing import Editor, edit, make_editor
+from lime_editing.editors import finetuning
+from lime_editing.errors import UserError
+from lime_editing.prompts import MASK
+from reference.tests import test_xnli
+from reference.tests.test_reproduce import CELL, MINI, prepared, run
+
+# A classifier, sentence pairs, and a cache of their own.
+classifier, pairs, _cache = test_xnli.classifier, test_xnli.pairs, test_xnli._cache
+
+SENTENCE = f"Aton P1 en {MASK} ."
+
+
+def checkpoint(facts: Path, model: Path, results: Path, cell: experiments.Cell = CELL) -> Path:
+    """The folder of a cell as a training of no steps would leave it."""
+    experiment = prepared(facts, model, cell=cell)
+    folder = experiments.cell_folder(cell, experiment, results)
+    store.write_json(folder / "cell.json", experiments.cell_record(cell, experiment))
+    subject, _ = experiments.assemble(cell, experiment)
+    if isinstance(subject, Editor) and subject.parameters:
+        about = {"approach": cell.approach, "languages": list(subject.languages), "masks": subject.masks}
+        store.save_parameters(folder / "editor.safetensors", subject.parameters, about)
+    return folder
+
+
+def command(facts: Path, model: Path, *more: str) -> list[str]:
+    return ["edit", "--facts", str(facts), "--facts-model", str(model), *more]
+
+
+def shown(capsys: pytest.CaptureFixture[str], argv: Sequence[str]) -> dict[str, Any]:
+    """What the command says to a program."""
+    assert main([*argv, "--json"]) == 0
+    read: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return read
+
+
+def test_load_edit_predict_and_drop_the_edit(facts: Path, model: Path, tmp_path: Path) -> None:
+    """A cell that really ran: its best parameters, and an edit that ends with the value that holds it."""
+    cell = run(facts, model, tmp_path / "results")
+    tokenizer = load_tokenizer(model)
+    editor = checkpoints.load(cell, model)
+    kept = load_file(cell / "editor.safetensors")
+    assert editor.parameters.keys() == kept.keys()
+    assert all(torch.equal(p, kept[name]) for name, p in editor.parameters.items())
+    assert (editor.masks, editor.languages, editor.settings) == (
+        *("language", ("de", "en", "fr")),
+        MINI.tasks["facts"].settings["mend"],
+    )
+    request = prompts.request(tokenizer, SENTENCE, "Bema", "en")
+    look = prompts.sentence(tokenizer, f"Aton P1 de {MASK} .")
+    before = prompts.answers(editor.backbone, tokenizer, [look])
+    raw = prompts.answers(load(model, 2), tokenizer, [look])
+    update = edit(editor, [request])
+    prompts.answers(editor.backbone, tokenizer, [look], update)
+    assert prompts.answers(editor.backbone, tokenizer, [look]) == before == raw
+
+
+def test_an_edit_by_hand_gives_the_desired_answer(model: Path) -> None:
+    """An answer of two tokens, on one [MASK] as people write it."""
+    tokenizer = load_tokenizer(model)
+    editor = make_editor("finetuning", load(model, 2), ["en"], settings=finetuning.Settings(lr=0.05))
+    request = prompts.request(tokenizer, SENTENCE, "P1 Bema", "en")
+    assert prompts.answers(editor.backbone, tokenizer, [request.input], edit(editor, [request])) == ["P1 Bema"]
+    assert prompts.answers(editor.backbone, tokenizer, [request.input]) != ["P1 Bema"]
+
+
+@pytest.mark.parametrize("approach", ["finetuning", "mend", "editable_training", "knowledge_editor"])
+def test_before_and_after_are_what_the_changed_model_itself_says(
+    approach: str, facts: Path, model: Path, tmp_path: Path
+) -> None:
+    """Asked of the model as transformers runs it, with the dense matrices written into a copy."""
+    tokenizer = load_tokenizer(model)
+    cell = experiments.Cell("facts", approach, None if approach == "finetuning" else "all", 0)
+    editor = checkpoints.load(checkpoint(facts, model, tmp_path, cell), model)
+    question = show.ask_fact(mlama.read(facts), tokenizer, "en", "Bema", "P1/Q0", looks=[f"Cola P2 fr {MASK} ."])
+    said = show.show(editor, tokenizer, question)
+    changed = BertForMaskedLM.from_pretrained(model).eval()
+    dense = edit(editor, [question.request]).dense(0, editor.backbone.raw)
+    with torch.no_grad():
+        for name, delta in dense.items():
+            changed.get_parameter(name).add_(delta)
+    assert set(said.matrices) == set(dense)
+    for asked, lines in (
+        (question.parallel, said.parallel),
+        (question.looks, said.looks),
+        (question.unrelated, said.unrelated),
+    ):
+        for prompt, line in zip(asked, lines, strict=True):
+            answers = [
+                m(torch.tensor([prompt.input.ids])).logits[0, list(prompt.input.positions)].argmax(-1).tolist()
+                for m in (editor.backbone.model, changed)
+            ]
+            assert [line.before, line.after] == [tokenizer.decode(ids) for ids in answers]
+            assert line.changed == (answers[0] != answers[1])
+            assert line.desired == (tuple(answers[1]) == question.request.labels)
+
+
+def test_the_command_shows_every_language_and_what_is_unrelated(
+    facts: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Out of the box, with Finetuning; a fact by its name, and more to look at."""
+    argv = command(
+        facts, model, "--fact", "P1/aton", "--to", "Bema", "--look", f"Bema P2 en {MASK} .", "--unrelated", "4"
+    )
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    for part in (SENTENCE, f"Aton P1 de {MASK} .", "by finetuning", "P1/Q0 of the corpus", "unrelated", "your inputs"):
+        assert part in said
+    read = shown(capsys, argv)
+    assert [line["language"] for line in read["parallel"]] == ["en", "de", "fr"]
+    assert [line["text"] for line in read["looks"]] == [f"Bema P2 en {MASK} ."]
+    assert len(read["unrelated"]) == 4
+    assert not any(line["text"].startswith("Aton P1") for line in read["unrelated"])
+    assert sum(" P1 " in line["text"] for line in read["unrelated"]) >= 2
+    assert (read["approach"], read["checkpoint"], read["known"], read["languages"]) == ("finetuning", None, "Aton", 3)
+    assert read["desired"] == sum(line["desired"] for line in read["parallel"])
+
+
+def test_a_checkpoint_edits_in_the_place_of_finetuning(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = checkpoint(facts, model, tmp_path)
+    read = shown(capsys, command(facts, model, "--checkpoint", str(folder), "--to", "Bema", SENTENCE))
+    assert (read["approach"], read["checkpoint"]) == ("mend", str(folder))
+    assert len(read["matrices"]) == 4
+
+
+def test_a_sentence_is_found_in_the_corpus_as_a_tokenizer_reads_it(facts: Path, model: Path) -> None:
+    read, tokenizer = mlama.read(facts), load_tokenizer(model)
+    found = show.ask_fact(read, tokenizer, "fr", "P1 Bema", text=f"Aton P1  fr {MASK} {MASK}.")
+    assert (found.place, len(found.parallel)) == ("P1/Q0", 3)
+    free = show.ask_fact(read, tokenizer, "fr", "Bema", text=f"Aton and {MASK} .")
+    assert (free.place, len(free.parallel), len(free.unrelated)) == (None, 1, 6)
+
+
+def test_a_pair_is_shown_by_its_classes(pairs: Path, classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its row, as text that is in the corpus, and as text that is not."""
+    argv = ["edit", "--nli", str(pairs), "--nli-model", str(classifier), "--language", "fr", "--to", "neutral"]
+    by_row = shown(capsys, [*argv, "--pair", "test/3", "--look", "bema fr | aton fr"])
+    assert by_row["text"] == "dira fr | bema fr"
+    assert [line["language"] for line in by_row["parallel"]] == ["fr", "de", "en"]
+    names = {line[when] for line in (*by_row["parallel"], *by_row["looks"]) for when in ("before", "after")}
+    assert names <= set(test_xnli.NAMES)
+    assert by_row["parallel"][0]["after"] == "neutral"
+    by_text = shown(capsys, [*argv, "--premise", "dira fr", "--hypothesis", "bema fr"])
+    assert (by_text["place"], by_text["parallel"]) == ("test/3", by_row["parallel"])
+    free = shown(capsys, [*argv, "--premise", "dira fr", "--hypothesis", "hilu fr"])
+    assert (free["place"], len(free["parallel"])) == (None, 1)
+
+
+def another_model(cell: Path, model: Path) -> list[str]:
+    path = model / "model.safetensors"
+    weights = load_file(path)
+    weights["bert.embeddings.word_embeddings.weight"][0, 0] += 1
+    save_file(weights, path, {"format": "pt"})
+    return ["does not fit", store.read_json(cell / "cell.json")["model"], str(model)]
+
+
+def another_tokenizer(cell: Path, model: Path) -> list[str]:
+    tokenizer = model / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"Lagu"', '"Lagos"'))
+    return ["does not fit", store.read_json(cell / "cell.json")["model"]]
+
+
+def a_language_less(cell: Path, _: Path) -> list[str]:
+    record = store.read_json(cell / "cell.json")
+    store.write_json(cell / "cell.json", {**record, "languages": ["de", "fr"]})
+    return ["belongs to another cell", "de,en,fr, not de,fr"]
+
+
+def anothers_parameters(cell: Path, _: Path) -> list[str]:
+    record = store.read_json(cell / "cell.json")
+    store.write_json(cell / "cell.json", {**record, "cell": {**record["cell"], "variant": "all"}})
+    return ["belongs to another cell", "masks: language, not none"]
+
+
+def other_widths(cell: Path, _: Path) -> list[str]:
+    record = store.read_json(cell / "cell.json")
+    record["preset"]["settings"]["rank"] = 3
+    store.write_json(cell / "cell.json", record)
+    return ["these parameters differ", "mend."]
+
+
+def no_training_end(cell: Path, _: Path) -> list[str]:
+    (cell / "editor.safetensors").unlink()
+    return ["has not ended"]
+
+
+def truncated(cell: Path, _: Path) -> list[str]:
+    path = cell / "editor.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    return ["editor.safetensors", "not a readable checkpoint"]
+
+
+def an_older_record(cell: Path, _: Path) -> list[str]:
+    record = store.read_json(cell / "cell.json")
+    store.write_json(cell / "cell.json", {key: value for key, value in record.items() if key != "rulings"})
+    return ["cell.json", "'rulings'", "train the cell again"]
+
+
+def no_editor(cell: Path, _: Path) -> list[str]:
+    record = store.read_json(cell / "cell.json")
+    store.write_json(cell / "cell.json", {**record, "cell": {**record["cell"], "approach": "unedited"}})
+    return ["unedited", "no editor"]
+
+
+def no_cell(cell: Path, _: Path) -> list[str]:
+    shutil.rmtree(cell)
+    return [str(cell), "no cell.json"]
+
+
+UNFIT: list[Callable[[Path, Path], list[str]]] = [
+    another_model,
+    another_tokenizer,
+    a_language_less,
+    anothers_parameters,
+    other_widths,
+    no_training_end,
+    truncated,
+    an_older_record,
+    no_editor,
+    no_cell,
+]
+
+
+@pytest.mark.parametrize("break_it", UNFIT, ids=lambda case: case.__name__)
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_difference(
+    break_it: Callable[[Path, Path], list[str]],
+    facts: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cell = checkpoint(facts, model, tmp_path)
+    expected = break_it(cell, model)
+    assert main(command(facts, model, "--checkpoint", str(cell), "--fact", "P1/Q0", "--to", "Bema")) == 2
+    refused(capsys, expected)
+
+
+UNFIT_FOR: dict[str, tuple[list[str], list[str]]] = {
+    "another-task": (["--pair", "test/1"], ["does not fit", "it edits facts"]),
+    "another-approach": (["--fact", "P1/Q0", "--approach", "finetuning"], ["does not fit", "it is mend"]),
+    "another-language": (["--fact", "P1/Q0", "--language", "sw"], ["'sw'", "de, en, fr", "facts-mend-lime-seed0"]),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), UNFIT_FOR.values(), ids=UNFIT_FOR.keys())
+def test_a_checkpoint_is_refused_for_what_it_was_not_made_for(
+    options: list[str],
+    expected: list[str],
+    facts: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cell = checkpoint(facts, model, tmp_path)
+    argv = command(facts, model, "--nli-model", str(model), "--checkpoint", str(cell), "--to", "Bema", *options)
+    assert main(argv) == 2
+    refused(capsys, expected)
+
+
+def refused(capsys: pytest.CaptureFixture[str], expected: Sequence[str]) -> None:
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    for part in expected:
+        assert part in said.err
+
+
+BAD = {
+    "nothing": ([], ["say what to edit"]),
+    "two-things": (["--fact", "P1/Q0", SENTENCE], ["say what to edit"]),
+    "premise-alone": (["--premise", "x"], ["--hypothesis"]),
+    "no-mask": (["Aton P1 en ."], ["no [MASK]"]),
+    "placeholder": (["[X] P1 en [MASK] ."], ["in the place of [X]"]),
+    "too-many-masks": ([f"Aton {MASK} en {MASK} ."], ["2 [MASK]", "1 token;"]),
+    "no-such-relation": (["--fact", "P9/Q0"], ["'P9'", "P1, P2"]),
+    "no-such-subject": (["--fact", "P1/Atom"], ["'P1/Atom'", "P1/Q0 (Aton)"]),
+    "no-such-language": (["--fact", "P1/Q0", "--language", "sw"], ["'sw'", "de, en, fr"]),
+    "unknown-word": (["--fact", "P1/Q0", "--to", "Berlin"], ["cannot spell", "'Berlin'"]),
+    "no-answer": (["--fact", "P1/Q0", "--to", " "], ["cannot spell"]),
+    "untrained": (["--fact", "P1/Q0", "--approach", "mend"], ["needs a trained checkpoint", "reproduce", "finetuning"]),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_edited_ends_with_one_sentence(
+    options: list[str], expected: list[str], facts: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(facts, model, "--to", "Bema", *options)) == 2
+    refused(capsys, expected)
+
+
+BAD_PAIRS = {
+    "class": ({"to": "Bema"}, "'Bema'.*entailment, neutral, contradiction"),
+    "row": ({"place": "test/12"}, "'test/12'.*test/0 to test/11"),
+    "split": ({"place": "rest/1"}, "'rest/1'.*train/0"),
+    "look": ({"place": "test/1", "looks": ["aton"]}, r"'aton'.*PREMISE \| HYPOTHESIS"),
+    "language": ({"place": "test/1", "language": "sw"}, "'sw'.*de, en, fr"),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), BAD_PAIRS.values(), ids=BAD_PAIRS.keys())
+def test_a_pair_that_cannot_be_edited_is_named(
+    options: dict[str, Any], expected: str, pairs: Path, classifier: Path
+) -> None:
+    read, tokenizer = test_xnli.xnli.read(str(pairs)), load_tokenizer(classifier)
+    with pytest.raises(UserError, match=expected):
+        show.ask_pair(read, tokenizer, test_xnli.IDS, **{"language": "en", "to": "neutral", **options})
+
+
+def test_the_ends_of_the_summary_are_counts() -> None:
+    line = show.Line("en", "a", "b", "c", changed=True, desired=True)
+    said = show.Shown("mend", None, "en", "a", "c", None, None, {}, (line,), (), (line, line))
+    assert said.as_dict() == {**asdict(said), "desired": 1, "languages": 1, "unrelated_changed": 2}
