@@ -157,6 +157,12 @@ def test_a_shared_mask_is_the_first_row_of_every_language() -> None:
     assert masks.mask_rows(["fr", "en", "fr"], ("en", "fr"), "language") == [1, 0, 1]
 
 
+def test_a_learned_scale_multiplies_the_gates_of_the_same_row() -> None:
+    rows = {"mask.up.x": torch.zeros(2, 2), "mask.up.x_scale": torch.tensor([[9.0, 9.0], [2.0, -4.0]])}
+    masked = masks.masked(rows, "mask.up.x", [1], torch.ones(1, 3, 2), None)
+    torch.testing.assert_close(masked, torch.tensor([2.0, -1.0]).expand(1, 3, 2))
+
+
 def test_every_edit_and_gate_has_its_draw() -> None:
     drawn = masks.draw_uniforms(ROWS, 2, seed=3)
     assert {name: u.shape for name, u in drawn.items()} == {"mask.up.x": (2, 3), "mask.up.delta": (2, 1)}
