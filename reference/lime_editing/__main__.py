@@ -19,6 +19,7 @@ COMMANDS = """examples:
   python -m lime_editing reproduce                                    the paper's tables and figures in small
   python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
   python -m lime_editing report --results results/tiny                write the page again
+  python -m lime_editing check-data mlama1.1.zip                      what data hold, lack, and what is skipped
 Every command says more: python -m lime_editing COMMAND --help
 """
 EXAMPLES = r"""examples:
@@ -42,6 +43,14 @@ Finetuning edits without any training. The other editors need a checkpoint, whic
 REPORT_EXAMPLES = """examples:
   python -m lime_editing report
   python -m lime_editing report --results results/paper
+"""
+CHECK_EXAMPLES = """examples:
+  python -m lime_editing check-data fixtures/facts/mlama1.1
+  python -m lime_editing check-data mlama1.1.zip --languages en,fr
+  python -m lime_editing check-data my-facts.csv --json
+A table of facts (jsonl, csv, tsv, parquet) has the columns language, relation, template (with [X] and [Y]), subject,
+object, and subject_id or fact, whose rows are parallel in all languages; object_id may be beside them. A table of
+sentence pairs has id, language, premise, hypothesis, label and split. The exit code is 1 for data that cannot be read.
 """
 APPROACHES = ("finetuning", "mend", "editable_training", "knowledge_editor")
 VARIANTS = ("en", "all", "lime", "shared")
@@ -143,18 +152,42 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=_Help,
     )
     report.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of one scale's cells")
+    check = commands.add_parser(
+        "check-data",
+        help="say what data hold, what they lack, and what is skipped",
+        description="Read facts or sentence pairs as a run would, and say what they hold, what is missing in which\n"
+        "language, and what will be skipped and why.",
+        epilog=CHECK_EXAMPLES,
+        formatter_class=_Help,
+    )
+    check.add_argument("path", help="folder, zip archive, table, or the address of one")
+    check.add_argument(
+        "--kind", choices=("facts", "pairs"), default=None, help="what they are (default: by their names)"
+    )
+    check.add_argument("--languages", type=_names, default=None, help="comma-separated languages (default: all)")
+    check.add_argument("--json", action="store_true", help="print for a program")
+    check.add_argument("--offline", action="store_true", help="ask nothing of the network")
     return result
 
 
 def _add_sources(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--facts", default="fixtures/facts/mlama1.1", help="folder in mLAMA's layout (default: the fixture)")
+    add("--offline", action="store_true", help="ask nothing of the network; data and models are here already")
+    add(
+        "--facts",
+        default="fixtures/facts/mlama1.1",
+        help="folder, archive, table or address of facts (default: the fixture)",
+    )
     add(
         "--facts-model",
         default="fixtures/raw_model",
         help="masked language model, folder or hub id (default: the fixture)",
     )
-    add("--nli", default="fixtures/nli", help="folder or hub id in XNLI's schema (default: the fixture)")
+    add(
+        "--nli",
+        default="fixtures/nli",
+        help="folder or hub id in XNLI's schema, or table of pairs (default: the fixture)",
+    )
     add("--nli-model", default="fixtures/raw_classifier", help="classifier, folder or hub id (default: the fixture)")
     add("--device", default="cpu", help="cpu or a torch device such as cuda (default: cpu)")
 
@@ -185,18 +218,20 @@ def _add_edit(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 done, 2 something that the user can mend, 130 interrupted."""
+    """0 done, 1 data that cannot be read (check-data), 2 something that the user can mend, 130 interrupted."""
     options = parser().parse_args(argv)
     if options.command is None:
         parser().print_help()
         return 0
     from .errors import UserError
 
+    if getattr(options, "offline", False):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read where the libraries are first imported, and by our processes
     try:
-        {"reproduce": _reproduce, "edit": _edit, "report": _report}[options.command](options)
+        {"reproduce": _reproduce, "edit": _edit, "report": _report, "check-data": _check}[options.command](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if options.command == "check-data" else 2
     except KeyboardInterrupt:
         print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
         return 130
@@ -234,9 +269,12 @@ def _reproduce(options: argparse.Namespace) -> None:
     prepared = {}
     for task in options.task:
         data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)
+        data = _here(data, options.offline, hub=task == "facts")
         sources = experiments.Sources(data, model, options.languages, options.device)
         with console.status(f"reading {data} and {model}"):
             prepared[task] = experiments.prepare(task, cells, preset, rulings, sources, options.split)
+        for remark in prepared[task].remarks:
+            console.print(f"note: {data}: {remark}", highlight=False, markup=False)
     if options.dry_run:
         _plan(options, cells, prepared, results, jobs, console)
         return
@@ -286,6 +324,7 @@ def _edit(options: argparse.Namespace) -> None:
         raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, or --premise and --hypothesis")
     task = "facts" if options.sentence is not None or options.fact is not None else "nli"
     data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)
+    data = _here(data, options.offline, hub=task == "facts")
     quiet()
     console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json)
     with console.status(f"reading {data} and {model}"):
@@ -314,6 +353,31 @@ def _report(options: argparse.Namespace) -> None:
     from . import report, store
 
     print(report.write(options.results, store.read_index(options.results)))
+
+
+def _check(options: argparse.Namespace) -> None:
+    import json
+
+    from . import checks
+
+    path = _here(options.path, options.offline, hub=options.kind == "facts")
+    found = checks.examine(path, options.kind, options.languages)
+    print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if options.json else checks.text(found))
+
+
+def _here(source: str, offline: bool, hub: bool) -> str:
+    """The data at `source` on this machine, fetched first where it is an address, or facts of the hub."""
+    from .data import download
+
+    if not hub and not download.is_address(source):
+        return source
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("fetching", total=None, visible=download.is_address(source))
+        return download.locate(source, offline, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def _setting(text: str) -> tuple[str, str]:
