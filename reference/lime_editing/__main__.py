@@ -369,14 +369,14 @@ def _here(source: str, offline: bool, hub: bool) -> str:
     """The data at `source` on this machine, fetched first where it is an address, or facts of the hub."""
     from .data import download
 
-    if not hub and not download.is_address(source):
-        return source
+    if not download.is_address(source):
+        return download.locate(source, offline) if hub else source
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("fetching", total=None, visible=download.is_address(source))
+        task = bar.add_task("fetching", total=None)
         return download.locate(source, offline, lambda done, total: bar.update(task, completed=done, total=total))
 
 

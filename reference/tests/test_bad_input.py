@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
@@ -155,7 +160,27 @@ def truncated_weights(_: Path, model: Path) -> list[str]:
     return [str(model), "model.safetensors"]
 
 
+def label_longer_than_the_model_reads(facts: Path, _: Path) -> list[str]:
+    edit_line(facts / "fr" / "P1.jsonl", 4, with_value("obj_label", " ".join(["Aton"] * 40)))
+    edit_line(facts / "fr" / "P1.jsonl", 4, with_value("obj_uri", "long"))
+    return ["de/P1.jsonl:1: ", "the 40 masks of the longest label (", "fr/P1.jsonl:4), and the model reads at most 32"]
+
+
+def subject_longer_than_the_model_reads(facts: Path, _: Path) -> list[str]:
+    edit_line(facts / "fr" / "P2.jsonl", 5, with_value("sub_label", " ".join(["Aton"] * 60)))
+    return ["fr/P2.jsonl:5", "the model reads at most 32", "shorten or remove"]
+
+
+def mask_in_an_object(facts: Path, _: Path) -> list[str]:
+    edit_line(facts / "fr" / "P1.jsonl", 4, with_value("obj_uri", "masked"))
+    edit_line(facts / "fr" / "P1.jsonl", 4, with_value("obj_label", "a [MASK]"))
+    return ["fr/P1.jsonl:4", "obj_label", "mask token"]
+
+
 CASES: list[Break] = [
+    label_longer_than_the_model_reads,
+    subject_longer_than_the_model_reads,
+    mask_in_an_object,
     broken_line,
     list_instead_of_object,
     missing_field,
@@ -235,3 +260,310 @@ def test_bad_options_end_with_one_sentence(
     assert "Traceback" not in said
     for part in expected:
         assert part in said
+
+
+# facts in their other forms, and pairs, as check-data reads them
+
+
+def facts_zip(facts: Path, to: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    path = to / "facts.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for file in sorted(facts.rglob("*.jsonl")):
+            archive.write(file, f"mlama1.1/{file.relative_to(facts).as_posix()}")
+    return path
+
+
+def with_bytes(path: Path, change: Callable[[bytes], bytes]) -> Path:
+    path.write_bytes(change(path.read_bytes()))
+    return path
+
+
+def with_entry(path: Path, name: str, text: str = "{}") -> Path:
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        archive.writestr(name, text)
+    return path
+
+
+def with_headers(data: bytes, local: int, central: int, value: int) -> bytes:
+    """An archive in which a field of all headers has another value."""
+    changed = bytearray(data)
+    for signature, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        at = changed.find(signature)
+        while at >= 0:
+            changed[at + offset : at + offset + 2] = struct.pack("<H", value)
+            at = changed.find(signature, at + 4)
+    return bytes(changed)
+
+
+ZIPS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
+    "truncated": (lambda f, to: with_bytes(facts_zip(f, to), lambda b: b[: len(b) // 2]), ["facts.zip", "download it"]),
+    "text": (lambda f, to: with_bytes(facts_zip(f, to), lambda _: b"hello"), ["not a readable zip archive"]),
+    "empty": (lambda f, to: with_bytes(facts_zip(f, to), lambda _: b""), ["not a readable zip archive"]),
+    "of-nothing": (lambda f, to: facts_zip(to / "nothing", to), ["no <language>/templates.jsonl in this archive"]),
+    "above": (lambda f, to: with_entry(facts_zip(f, to), "../../evil.jsonl"), ["'../../evil.jsonl'", "points outside"]),
+    "inside-and-above": (lambda f, to: with_entry(facts_zip(f, to), "a/../../b.jsonl"), ["points outside"]),
+    "absolute": (
+        lambda f, to: with_entry(facts_zip(f, to), "/etc/evil.jsonl"),
+        ["'/etc/evil.jsonl'", "outside"],
+    ),
+    "backslash": (lambda f, to: with_entry(facts_zip(f, to), "..\\evil.jsonl"), ["points outside"]),
+    "drive": (lambda f, to: with_entry(facts_zip(f, to), "C:/evil.jsonl"), ["'C:/evil.jsonl'", "points outside"]),
+    "twice": (lambda f, to: with_entry(facts_zip(f, to), "mlama1.1/de/P1.jsonl"), ["'mlama1.1/de/P1.jsonl' twice"]),
+    "two-corpora": (
+        lambda f, to: with_entry(facts_zip(f, to), "mlama2/de/templates.jsonl"),
+        ["several folders", "mlama1.1, mlama2"],
+    ),
+    "encrypted": (
+        lambda f, to: with_bytes(facts_zip(f, to), lambda b: with_headers(b, 6, 8, 1)),
+        ["is encrypted", "unpack it"],
+    ),
+    "unknown-compression": (
+        lambda f, to: with_bytes(facts_zip(f, to), lambda b: with_headers(b, 8, 10, 97)),
+        ["de/templates.jsonl", "cannot be unpacked here"],
+    ),
+    "damaged-text": (
+        lambda f, to: with_bytes(facts_zip(f, to, zipfile.ZIP_STORED), lambda b: b.replace(b"Aton", b"Atom", 1)),
+        ["de/P1.jsonl", "is damaged in the archive"],
+    ),
+    "damaged-stream": (
+        lambda f, to: with_bytes(facts_zip(f, to, zipfile.ZIP_STORED), lambda b: with_headers(b, 8, 10, 8)),
+        ["is damaged in the archive"],
+    ),
+    "broken-line": (
+        lambda f, to: facts_zip(broken_line(f, to) and f, to),
+        ["facts.zip/mlama1.1/fr/P1.jsonl:3", "not a JSON object"],
+    ),
+}
+
+M_LAMA_ROW: dict[str, object] = {
+    "uuid": "u",
+    "lineid": 0,
+    "obj_uri": "Q1",
+    "obj_label": "o",
+    "sub_uri": "Q2",
+    "sub_label": "s",
+    "template": "[X] in [Y] .",
+    "language": "en",
+    "predicate_id": "P1",
+}
+FACT_ROW: dict[str, object] = {
+    "language": "en",
+    "relation": "r",
+    "template": "[X] in [Y] .",
+    "subject": "s",
+    "object": "o",
+    "subject_id": "q",
+}
+PAIR_ROW: dict[str, object] = {
+    "id": "1",
+    "language": "en",
+    "premise": "p",
+    "hypothesis": "h",
+    "label": "neutral",
+    "split": "train",
+}
+
+
+def as_parquet(*rows: dict[str, object]) -> Callable[[Path], Path]:
+    def make(to: Path) -> Path:
+        pq.write_table(pa.Table.from_pylist(list(rows)), to / "rows.parquet")
+        return to / "rows.parquet"
+
+    return make
+
+
+def as_lines(*rows: object) -> Callable[[Path], Path]:
+    return as_text("\n".join(json.dumps(row) for row in rows), "rows.jsonl")
+
+
+def as_text(text: str | bytes, name: str) -> Callable[[Path], Path]:
+    def make(to: Path) -> Path:
+        (to / name).write_bytes(text.encode() if isinstance(text, str) else text)
+        return to / name
+
+    return make
+
+
+def as_folder(*makes: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    def make(to: Path) -> Path:
+        folder = to / "folder"
+        folder.mkdir()
+        for one in makes:
+            one(folder)
+        return folder
+
+    return make
+
+
+def without_column(row: dict[str, object], *names: str) -> dict[str, object]:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+HEADER = ",".join(FACT_ROW)
+LINE = ",".join(map(str, FACT_ROW.values()))
+TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
+    # parquet with m_lama's fields
+    "parquet-of-text": (as_text("hello", "rows.parquet"), ["rows.parquet", "cannot be read as parquet"]),
+    "parquet-of-nothing": (as_text("", "rows.parquet"), ["cannot be read as parquet"]),
+    "parquet-without-columns": (
+        as_parquet(without_column(M_LAMA_ROW, "obj_label", "lineid")),
+        ["lacks 'obj_label', 'lineid' of m_lama's fields", "it has uuid, obj_uri"],
+    ),
+    "parquet-of-something-else": (as_parquet({"a": 1}), ["lacks 'language'", "it has a"]),
+    "parquet-number-for-text": (
+        as_parquet(M_LAMA_ROW | {"obj_label": 7}),
+        ["rows.parquet:1", "'obj_label' must be non-empty text, got 7"],
+    ),
+    "parquet-bytes-for-text": (as_parquet(M_LAMA_ROW | {"obj_label": b"o"}), ["'obj_label'", "b'o'"]),
+    "parquet-without-label": (
+        as_parquet(M_LAMA_ROW, M_LAMA_ROW | {"sub_label": None}),
+        ["rows.parquet:2", "'sub_label' must be non-empty text, got None"],
+    ),
+    "parquet-without-lineid": (as_parquet(M_LAMA_ROW, M_LAMA_ROW | {"lineid": None}), ["rows.parquet:2", "'lineid'"]),
+    "lineid-of-text": (as_lines(M_LAMA_ROW | {"lineid": "first"}), ["rows.jsonl:1", "'lineid'", "'first'"]),
+    "lineid-of-truth": (as_lines(M_LAMA_ROW | {"lineid": True}), ["'lineid'", "True"]),
+    "two-templates": (
+        as_parquet(M_LAMA_ROW, M_LAMA_ROW | {"template": "[Y] of [X] ."}),
+        ["rows.parquet:2", "another template in 'en'", "rows.parquet:1"],
+    ),
+    "no-template": (as_parquet(M_LAMA_ROW | {"template": ""}), ["rows.parquet:1", "no template for relation 'P1'"]),
+    "template-without-subject": (as_parquet(M_LAMA_ROW | {"template": "in [Y]"}), ["rows.parquet:1", "[X] and [Y]"]),
+    "two-kinds-of-tables": (
+        as_folder(as_lines(M_LAMA_ROW), as_text(f"{HEADER}\n{LINE}", "own.csv")),
+        ["some of its tables have m_lama's fields"],
+    ),
+    # a corpus of facts of one's own
+    "nothing-in-a-table": (as_text("", "rows.csv"), ["no facts in rows.csv"]),
+    "a-header-alone": (as_text(HEADER, "rows.csv"), ["no facts in rows.csv"]),
+    "blank-lines-alone": (as_text("\n\n", "rows.jsonl"), ["no facts in rows.jsonl"]),
+    "cells-too-many": (as_text(f"{HEADER}\n{LINE}\n{LINE},7\n", "rows.csv"), ["rows.csv:3", "7 cells", "6 columns"]),
+    "cells-too-few": (as_text(f"{HEADER}\nen,r\n", "rows.csv"), ["rows.csv:2", "2 cells"]),
+    "a-column-twice": (as_text(f"{HEADER},relation\n{LINE},r\n", "rows.csv"), ["rows.csv:1", "'relation'", "twice"]),
+    "an-open-quote": (as_text(f'{HEADER}\n{LINE}\n"en', "rows.csv"), ["rows.csv:3", "is not csv"]),
+    "a-cell-too-long": (as_text(f"{HEADER}\n{LINE}{'x' * 200_000}\n", "rows.csv"), ["is not csv", "field larger"]),
+    "an-empty-cell": (as_text(f"{HEADER}\nen,r,[X] [Y],,o,q\n", "rows.csv"), ["rows.csv:2", "'subject'", "None"]),
+    "commas-for-tabs": (as_text(f"{HEADER}\n{LINE}\n", "rows.tsv"), ["lacks 'language'"]),
+    "latin-1": (as_text(f"{HEADER}\n{LINE}é\n".encode("latin-1"), "rows.csv"), ["rows.csv: is not UTF-8"]),
+    "utf-16": (as_text(f"{HEADER}\n{LINE}\n".encode("utf-16"), "rows.csv"), ["rows.csv: is not UTF-8"]),
+    "no-subject": (as_lines(without_column(FACT_ROW, "subject")), ["lacks 'subject' of a corpus of facts"]),
+    "no-id": (as_lines(without_column(FACT_ROW, "subject_id")), ["lacks 'subject_id'"]),
+    "later-no-id": (
+        as_lines(FACT_ROW, without_column(FACT_ROW, "subject_id")),
+        ["rows.jsonl:2", "'subject_id'"],
+    ),
+    "id-of-number": (as_lines(FACT_ROW | {"subject_id": 7}), ["rows.jsonl:1", "'subject_id'", "7"]),
+    "object-id-of-number": (as_lines(FACT_ROW | {"object_id": 7}), ["rows.jsonl:1", "'object_id'", "7"]),
+    "blank-subject": (as_lines(FACT_ROW | {"subject": " \u3000"}), ["rows.jsonl:1", "'subject'"]),
+    "language-with-comma": (as_lines(FACT_ROW | {"language": "en,de"}), ["'en,de'", "code without"]),
+    "language-with-slash": (as_lines(FACT_ROW | {"language": "en/GB"}), ["'en/GB'", "code without"]),
+    "language-with-space": (as_lines(FACT_ROW | {"language": "en "}), ["'en '", "code without"]),
+    "template-without-object": (as_lines(FACT_ROW | {"template": "[X] ."}), ["rows.jsonl:1", "[X] and [Y] once"]),
+    "template-with-two-objects": (as_lines(FACT_ROW | {"template": "[X] [Y] [Y]"}), ["[X] and [Y] once"]),
+    "a-list": (as_lines(FACT_ROW, [1]), ["rows.jsonl:2", "expected a JSON object, got list"]),
+    "null": (as_lines(None), ["rows.jsonl:1", "got NoneType"]),
+    "half-a-pair": (as_text(json.dumps(FACT_ROW | {"object": "\ud83d"}), "rows.jsonl"), ["'object'", "surrogate"]),
+    "a-number-of-digits": (as_text('{"a": ' + "1" * 5_000 + "}", "rows.jsonl"), ["rows.jsonl:1", "plain fields"]),
+    "lists-in-lists": (as_text("[" * 200_000, "rows.jsonl"), ["rows.jsonl:1", "is not a JSON object"]),
+    "another-file": (as_text("facts", "facts.txt"), ["facts.txt", "no facts here"]),
+    # sentence pairs
+    "pairs-without-label": (
+        as_lines(without_column(PAIR_ROW, "label")),
+        ["lacks 'label' of a corpus of"],
+    ),
+    "pairs-without-split": (as_lines(without_column(PAIR_ROW, "split")), ["lacks 'split'"]),
+    "pairs-of-another-split": (as_lines(PAIR_ROW | {"split": "dev"}), ["'split' must be one of train", "'dev'"]),
+    "pairs-of-one-split": (as_lines(PAIR_ROW), ["no split 'validation'; found train"]),
+    "pair-twice": (as_lines(PAIR_ROW, PAIR_ROW), ["rows.jsonl:2", "id '1' is told twice in language 'en'"]),
+    "pair-in-two-splits": (
+        as_lines(PAIR_ROW, PAIR_ROW | {"language": "de", "split": "test"}),
+        ["rows.jsonl:2", "id '1' is in train and in test"],
+    ),
+    "labels-disagree": (
+        as_lines(PAIR_ROW, PAIR_ROW | {"language": "de", "label": "entailment"}),
+        ["rows.jsonl:2", "label of id '1' is 'entailment', and 'neutral'"],
+    ),
+    "labels-of-two-kinds": (
+        as_lines(PAIR_ROW, PAIR_ROW | {"id": "2", "label": 1}),
+        ["labels 1, neutral are neither names nor 0, 1 and 2"],
+    ),
+    "label-of-minus-1": (as_lines(PAIR_ROW | {"label": -1}), ["rows.jsonl:1", "'label'", "-1"]),
+    "label-of-truth": (as_lines(PAIR_ROW | {"label": True}), ["'label'", "True"]),
+    "label-of-nothing": (as_lines(PAIR_ROW | {"label": ""}), ["'label'", "''"]),
+    "blank-hypothesis": (as_lines(PAIR_ROW | {"hypothesis": "\t"}), ["rows.jsonl:1", "'hypothesis'"]),
+    "pair-language-with-slash": (as_lines(PAIR_ROW | {"language": "a/b"}), ["'a/b'", "code without"]),
+    "pairs-in-broken-parquet": (
+        as_folder(as_text("configs: all_languages", "README.md"), as_text("hello", "train.parquet")),
+        ["train.parquet", "cannot be read as parquet"],
+    ),
+}
+
+
+def checked(source: Path, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["check-data", str(source)])
+    said = capsys.readouterr().err
+    assert code == 1
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    for part in expected:
+        assert part in said
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_bad_archives_end_with_one_sentence(
+    name: str, facts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, expected = ZIPS[name]
+    checked(make(facts, tmp_path), expected, capsys)
+    assert {path.name for path in tmp_path.parent.rglob("*evil*")} == set()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_bad_tables_end_with_one_sentence(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, expected = TABLES[name]
+    checked(make(tmp_path), expected, capsys)
+
+
+def two_corpora(facts: Path) -> list[str]:
+    shutil.copytree(facts, facts / "more" / "copy")
+    shutil.move(str(facts / "more"), facts.parent / "more")
+    for language in ("de", "en", "fr"):
+        shutil.rmtree(facts / language)
+    for name in ("one", "two"):
+        shutil.copytree(facts.parent / "more" / "copy", facts / name)
+    return ["several places", "one", "two"]
+
+
+def no_templates(facts: Path) -> list[str]:
+    (facts / "de" / "templates.jsonl").unlink()
+    return ["/de: has no templates.jsonl", "add it"]
+
+
+def subjects_in_bad_json(facts: Path) -> list[str]:
+    return subjects(facts, "test", "[")
+
+
+def subjects_of_numbers(facts: Path) -> list[str]:
+    return [*subjects(facts, "test", "[1, 2]")[:1], "JSON list of the subjects"]
+
+
+def subjects_of_an_unknown_split(facts: Path) -> list[str]:
+    return [*subjects(facts, "dev", "[]")[:1], "train, validation, test"]
+
+
+def subjects(facts: Path, name: str, text: str) -> list[str]:
+    (facts / "sub_uri_list").mkdir()
+    (facts / "sub_uri_list" / f"{name}_sub_uri_list.json").write_text(text)
+    return [f"{name}_sub_uri_list.json", "is not a JSON list"]
+
+
+@pytest.mark.parametrize(
+    "break_folder",
+    [two_corpora, no_templates, subjects_in_bad_json, subjects_of_numbers, subjects_of_an_unknown_split],
+    ids=lambda case: case.__name__,
+)
+def test_bad_folders_end_with_one_sentence(
+    break_folder: Callable[[Path], list[str]], facts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = break_folder(facts)
+    checked(facts, expected, capsys)

@@ -56,11 +56,11 @@ def of_zip(path: Path) -> Iterator[Files]:
         openers: dict[str, Callable[[], IO[bytes]]] = {}
         for entry in archive.infolist():
             name = entry.filename
-            if entry.is_dir() or name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("."):
-                continue
             parts = PurePosixPath(name.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+            if parts.is_absolute() or ".." in parts.parts or ":" in str(parts):
                 raise DataError(f"{path}: entry {name!r} points outside the archive; do not trust this file")
+            if entry.is_dir() or name.startswith("__MACOSX/") or parts.name.startswith("."):
+                continue
             if entry.flag_bits & 1:
                 raise DataError(f"{path}: entry {name!r} is encrypted; unpack it with its password and name the folder")
             if name in openers:

@@ -218,7 +218,8 @@ def tasks(
         if tokenizer.mask_token in fact.sub_label:
             raise DataError(f"{fact.source}: sub_label {fact.sub_label!r} contains the mask token; remove it")
         entities.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, fact)
-    labels = {key: _label_ids(tuple(pool.values()), tokenizer) for key, pool in entities.items()}
+    spelled: dict[str, tuple[int, ...]] = {}
+    labels = {key: _label_ids(tuple(pool.values()), tokenizer, spelled) for key, pool in entities.items()}
     # A canonical order, so that a draw does not depend on how the files were read (clause D9).
     candidates = {key: tuple(sorted(set(ids.values()))) for key, ids in labels.items()}
     names: dict[str, dict[str, int]] = {}
@@ -250,15 +251,23 @@ def _check_lengths(
         if 2 * len(text.encode()) + masks > longest:  # twice, lest a tokenizer take some letters apart
             told = len(tokenizer(text.replace("[Y]", tokenizer.mask_token))["input_ids"]) - 1 + masks
             if told > longest:
+                label = next(f for f in facts.facts if len(labels[f.language, f.relation][f.obj_uri]) == masks)
                 raise DataError(
-                    f"{fact.source}: the sentence with the {masks} masks of the longest label comes to {told} tokens, "
-                    f"and the model reads at most {longest}; shorten or remove the label or the row"
+                    f"{fact.source}: the sentence comes to {told} tokens with the {masks} masks of the longest label "
+                    f"({label.source}), and the model reads at most {longest}; shorten or remove the longer of the two"
                 )
 
 
-def _label_ids(facts: Sequence[Fact], tokenizer: Any) -> dict[str, tuple[int, ...]]:
-    encoded = tokenizer([fact.obj_label for fact in facts], add_special_tokens=False)["input_ids"]
-    for fact, ids in zip(facts, encoded, strict=True):
+def _label_ids(
+    facts: Sequence[Fact], tokenizer: Any, spelled: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The tokens of each entity's label; `spelled` are those that are known already, for names recur."""
+    new = [name for name in dict.fromkeys(fact.obj_label for fact in facts) if name not in spelled]
+    if new:
+        encoded = tokenizer(new, add_special_tokens=False)["input_ids"]
+        spelled.update((name, tuple(ids)) for name, ids in zip(new, encoded, strict=True))
+    for fact in facts:
+        ids = spelled[fact.obj_label]
         if tokenizer.mask_token_id in ids:
             raise DataError(f"{fact.source}: obj_label {fact.obj_label!r} contains the mask token; remove it")
         if not ids:
@@ -266,7 +275,7 @@ def _label_ids(facts: Sequence[Fact], tokenizer: Any) -> dict[str, tuple[int, ..
                 f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; remove the row or use a tokenizer "
                 f"that knows its script"
             )
-    return {fact.obj_uri: tuple(ids) for fact, ids in zip(facts, encoded, strict=True)}
+    return {fact.obj_uri: spelled[fact.obj_label] for fact in facts}
 
 
 def _key(fact: Fact) -> str:
