@@ -32,14 +32,16 @@ SENTENCE = f"Aton P1 en {MASK} ."
 
 
 def checkpoint(facts: Path, model: Path, results: Path, cell: experiments.Cell = CELL) -> Path:
-    """The folder of a cell as a training of no steps would leave it."""
+    """The folder of a cell, with parameters at random in the place of trained ones: bold enough to change answers."""
     experiment = prepared(facts, model, cell=cell)
     folder = experiments.cell_folder(cell, experiment, results)
     store.write_json(folder / "cell.json", experiments.cell_record(cell, experiment))
     subject, _ = experiments.assemble(cell, experiment)
     if isinstance(subject, Editor) and subject.parameters:
         about = {"approach": cell.approach, "languages": list(subject.languages), "masks": subject.masks}
-        store.save_parameters(folder / "editor.safetensors", subject.parameters, about)
+        torch.manual_seed(0)
+        parameters = {name: p + torch.randn_like(p) for name, p in subject.parameters.items()}
+        store.save_parameters(folder / "editor.safetensors", parameters, about)
     return folder
 
 
@@ -100,6 +102,7 @@ def test_before_and_after_are_what_the_changed_model_itself_says(
         for name, delta in dense.items():
             changed.get_parameter(name).add_(delta)
     assert set(said.matrices) == set(dense)
+    assert any(line.changed for line in (*said.parallel, *said.unrelated))
     for asked, lines in (
         (question.parallel, said.parallel),
         (question.looks, said.looks),
@@ -253,6 +256,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_difference(
 ) -> None:
     cell = checkpoint(facts, model, tmp_path)
     expected = break_it(cell, model)
+    capsys.readouterr()  # the bars of what was loaded to make it
     assert main(command(facts, model, "--checkpoint", str(cell), "--fact", "P1/Q0", "--to", "Bema")) == 2
     refused(capsys, expected)
 
@@ -275,6 +279,7 @@ def test_a_checkpoint_is_refused_for_what_it_was_not_made_for(
 ) -> None:
     cell = checkpoint(facts, model, tmp_path)
     argv = command(facts, model, "--nli-model", str(model), "--checkpoint", str(cell), "--to", "Bema", *options)
+    capsys.readouterr()
     assert main(argv) == 2
     refused(capsys, expected)
 
@@ -308,6 +313,7 @@ BAD = {
 def test_what_cannot_be_edited_ends_with_one_sentence(
     options: list[str], expected: list[str], facts: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    capsys.readouterr()
     assert main(command(facts, model, "--to", "Bema", *options)) == 2
     refused(capsys, expected)
 

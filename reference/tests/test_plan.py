@@ -97,12 +97,16 @@ def test_more_edits_are_planned_as_more_work(facts: Path, model: Path, tmp_path:
     assert long.operations > 2 * short.operations
 
 
-def test_the_counter_knows_a_product_of_matrices() -> None:
+def test_the_counter_knows_products_of_matrices_and_an_lstm() -> None:
     """Forward, and the gradient of one factor; kernels and threads are left as they were."""
     threads, fused = torch.get_num_threads(), torch.backends.mkldnn.enabled
     a, b = torch.ones(3, 5, requires_grad=True), torch.ones(5, 7)
     _, operations = plan._cost(lambda: torch.matmul(a, b).sum().backward(), "cpu")
     assert operations == 2 * (2 * 3 * 5 * 7)
+    lstm, words = torch.nn.LSTM(3, 5), torch.ones(2, 1, 3)
+    with torch.no_grad():
+        _, operations = plan._cost(lambda: lstm(words), "cpu")
+    assert operations == 2 * (2 * (3 + 5) * 4 * 5)  # two words, four gates
     assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == (threads, fused)
 
 
