@@ -293,3 +293,18 @@ def test_one_table_cannot_be_both(facts: Path, tmp_path: Path) -> None:
     json_lines(own(facts), to / "b.jsonl")
     with pytest.raises(DataError, match=r"some of its tables have m_lama's fields"):
         mlama.read(to)
+
+
+def test_ones_own_corpus_in_as_many_languages_keeps_every_relation(tmp_path: Path) -> None:
+    rows = [
+        {
+            "language": language,
+            "relation": "place_of_birth",
+            "template": "[X] : [Y]",
+            "subject_id": "q",
+            "subject": "s",
+            "object": "o",
+        }
+        for language in forms.LANGUAGES
+    ]
+    assert len(mlama.read(json_lines(rows, tmp_path / "own.jsonl")).facts) == len(forms.LANGUAGES)

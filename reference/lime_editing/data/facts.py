@@ -231,14 +231,16 @@ def _read_tables(source: Files, languages: Sequence[str] | None) -> Facts:
     if not known:
         raise DataError(f"{source.root}: no facts in {', '.join(source.openers)}")
     _chosen(languages, known, source.root)
+    real = known >= LANGUAGES and kinds == {"m_lama"}
     left_out: dict[str, int] = {}
     for (language, relation), (count, where) in untold.items():
-        if not known >= LANGUAGES:
+        if not real:
             raise DataError(f"{where}: no template for relation {relation!r} in language {language!r}; add one")
-        left_out[f"relation {relation}: no template in language {language!r}"] = count
-    if known >= LANGUAGES:
+        reason = str(_reason(relation, language, told=False))
+        left_out[reason] = left_out.get(reason, 0) + count
+    if real:
         for key in [key for key in groups if key[1] in GOOGLE_RE]:
-            reason = str(_reason(key[1], key[0], True))
+            reason = str(_reason(key[1], key[0], told=True))
             left_out[reason] = left_out.get(reason, 0) + len(groups.pop(key))
             del templates[key]
     facts: list[Fact] = []
