@@ -332,8 +332,8 @@ def write(console: Console, plan: Plan) -> None:
         console.print("", per)
     done = sum(cell.state == "done" for cell in plan.cells)
     console.print(
-        f"\n{len(plan.cells)} cells, {done} of them done. The rest, {plan.jobs} at a time on {plan.device}: at most "
-        f"{_span(plan.seconds)}, {sum(c.operations for c in plan.cells) / 1e12:,.3g} TFLOP, {_size(plan.memory)} of "
+        f"\n{len(plan.cells)} cells, {done} of them done. The rest, {plan.jobs} at a time on {plan.device}, if no training "
+        f"stops early: about {_span(plan.seconds)}, {sum(c.operations for c in plan.cells) / 1e12:,.3g} TFLOP, {_size(plan.memory)} of "
         f"device memory, and {_size(plan.disk)} of disk, where {_size(plan.disk_free)} are free. Nothing was run.",
         highlight=False,
     )

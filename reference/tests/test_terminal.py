@@ -67,7 +67,7 @@ except SystemExit:
     pass
 print(*(name for name in %r if name in sys.modules), file=sys.stderr)
 """
-COMMANDS = {"bare": [], "help": ["--help"], **{c: [c, "--help"] for c in ("reproduce", "edit", "report")}}
+COMMANDS = {"bare": [], "help": ["--help"], **{c: [c, "--help"] for c in ("reproduce", "edit", "report", "check-data")}}
 
 
 def said_by(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -86,7 +86,7 @@ def test_what_only_says_how_to_use_it_loads_nothing(argv: list[str]) -> None:
 
 def test_without_a_command_it_lists_what_it_can_do(capsys: pytest.CaptureFixture[str]) -> None:
     said = said_by([], capsys)
-    for command in ("reproduce", "edit", "report"):
+    for command in ("reproduce", "edit", "report", "check-data"):
         assert re.search(rf"^ +{command} +\w", said, re.MULTILINE)
         assert f"python -m lime_editing {command}" in said
 
