@@ -331,10 +331,11 @@ def write(console: Console, plan: Plan) -> None:
             per.add_row(one.approach, *(trained if one.train_seconds else ("", "")), *judged)
         console.print("", per)
     done = sum(cell.state == "done" for cell in plan.cells)
+    work = sum(cell.operations for cell in plan.cells) / 1e12
     console.print(
-        f"\n{len(plan.cells)} cells, {done} of them done. The rest, {plan.jobs} at a time on {plan.device}, if no training "
-        f"stops early: about {_span(plan.seconds)}, {sum(c.operations for c in plan.cells) / 1e12:,.3g} TFLOP, {_size(plan.memory)} of "
-        f"device memory, and {_size(plan.disk)} of disk, where {_size(plan.disk_free)} are free. Nothing was run.",
+        f"\n{len(plan.cells)} cells, {done} of them done. The rest, {plan.jobs} at a time on {plan.device}, if no "
+        f"training stops early: about {_span(plan.seconds)}, {work:,.3g} TFLOP, {_size(plan.memory)} of tensors on the "
+        f"device, and {_size(plan.disk)} of disk, where {_size(plan.disk_free)} are free. Nothing was run.",
         highlight=False,
     )
 
