@@ -148,7 +148,7 @@ class FactTask:
 
     @cached_property
     def corpus(self) -> ParallelCorpus:
-        return ParallelCorpus.of(Example(_key(f), f.language, f"{_key(f)}/{f.language}") for f in self._inputs.values())
+        return ParallelCorpus.of(Example(fact, language, f"{fact}/{language}") for fact, language in self._inputs)
 
     @property
     def editable(self) -> None:
@@ -157,8 +157,10 @@ class FactTask:
     @cached_property
     def _inputs(self) -> dict[tuple[str, str], Fact]:
         inputs: dict[tuple[str, str], Fact] = {}
+        same: dict[str, str] = {}  # one string for all languages of a fact
         for fact in self.facts.facts:
-            inputs.setdefault((_key(fact), fact.language), fact)
+            key = _key(fact)
+            inputs.setdefault((same.setdefault(key, key), fact.language), fact)
         return inputs
 
     def within(self, languages: Sequence[str]) -> FactTask:
