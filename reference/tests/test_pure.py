@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lime_editing import losses, masks, metrics, sampling
 from lime_editing.corpus import Example, ParallelCorpus
+from lime_editing.editing import labels_of
 from lime_editing.errors import DataError, LanguageError
-from lime_editing.types import Outcome, Update
+from lime_editing.types import EditRequest, Input, Outcome, Update
 
 # Four facts in three languages; French lacks the last.
 SAID = [(i, language) for i in range(4) for language in ("de", "en", "fr")][:-1]
@@ -186,6 +188,12 @@ def test_the_released_divergence_is_that_of_the_raw_model() -> None:
     forward = losses.loc_loss(edited, raw, example)
     assert not torch.allclose(forward, losses.loc_loss(edited, raw, example, "released"))
     torch.testing.assert_close(losses.loc_loss(raw, edited, example, "released"), forward)
+
+
+def test_labels_go_to_the_device_of_the_states() -> None:
+    states = SimpleNamespace(example=torch.empty(1, device="meta"))
+    request = EditRequest(Input((2, 5, 3), (1,)), (7,), "en")
+    assert labels_of([request], states).device.type == "meta"
 
 
 # Updates
