@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lime_editing import losses, masks, metrics, sampling
-from lime_editing.corpus import Example, ParallelCorpus
+from lime_editing.corpus import Example, FullCorpus, ParallelCorpus
 from lime_editing.editing import labels_of
 from lime_editing.errors import DataError, LanguageError
 from lime_editing.types import EditRequest, Input, Outcome, Update
@@ -20,6 +20,7 @@ SAID = [(i, language) for i in range(4) for language in ("de", "en", "fr")][:-1]
 EXAMPLES = [Example(f"f{i}", language, f"f{i}/{language}") for i, language in SAID]
 CORPUS = ParallelCorpus.of(EXAMPLES)
 ONLY = ParallelCorpus.of(EXAMPLES[:3])
+ALL = FullCorpus("xnli/test", 11, ("de", "en"))
 UPDATE_ONLY = [Outcome("e", "de", "update", "de", True)]
 
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
@@ -54,6 +55,13 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         LanguageError,
         "unknown language 'xx'; known in the corpus: de, en, fr",
     ),
+    "language-outside-the-full-corpus": (
+        lambda: ALL.within(["en", "xx"]),
+        LanguageError,
+        "unknown language 'xx'; known in the corpus: de, en",
+    ),
+    "id-outside-the-full-corpus": (lambda: ALL["xnli/test/11/en"], KeyError, "'xnli/test/11/en'"),
+    "place-outside-the-full-corpus": (lambda: ALL.examples[22], IndexError, "22"),
     "language-outside-the-editor": (
         lambda: masks.mask_rows(["en", "xx"], ("en", "fr"), "shared"),
         LanguageError,
@@ -71,6 +79,13 @@ def test_what_is_refused_says_why(call: Callable[[], object], error: type[Except
 def test_a_prediction_of_another_length_is_no_hit_and_no_miss() -> None:
     with pytest.raises(ValueError, match="longer"):
         metrics.hit([1, 2], [1, 2, 3])
+
+
+def test_a_full_corpus_may_have_a_prefix_with_a_slash() -> None:
+    last = Example("xnli/test/10", "en", "xnli/test/10/en")
+    assert ALL[last.id] == last
+    assert ALL.parallel(last.id) == (Example("xnli/test/10", "de", "xnli/test/10/de"), last)
+    assert ALL.examples[-22] == ALL.examples[0] == Example("xnli/test/0", "de", "xnli/test/0/de")
 
 
 # Stored results were made with these very draws: who changes them means to.
