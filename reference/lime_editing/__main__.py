@@ -28,6 +28,7 @@ EXAMPLES = r"""examples:
   python -m lime_editing reproduce --protocol released
   python -m lime_editing reproduce --scale paper --task facts --facts mlama1.1 --device cuda \
       --facts-model bert-base-multilingual-cased
+  torchrun --nproc_per_node 8 -m lime_editing reproduce --scale paper --device cuda --precision bf16 …
   python -m lime_editing reproduce --dry-run --seeds 3
 """
 EDIT_EXAMPLES = r"""examples:
@@ -121,6 +122,12 @@ def parser() -> argparse.ArgumentParser:
     for name, (alternatives, about) in RULINGS.items():
         add(f"--{name}", choices=alternatives, default=None, help=f"{about} (default: the protocol's)")
     _add_sources(reproduce)
+    add(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="of matrix products; bf16 is faster where the device has it (default: float32)",
+    )
     add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core, one on a GPU)")
     add("--results", type=Path, default=Path("results"), help="where cells and the report are kept (default: results)")
     add("--split", choices=("test", "validation"), default="test", help="what to judge on; tune on validation")
@@ -243,10 +250,10 @@ def _reproduce(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from . import experiments, report, store
+    from . import devices, experiments, report, store
     from .config import PRESETS, PROTOCOLS, override
     from .errors import UserError
-    from .grid import quiet, run_grid
+    from .grid import quiet, run_grid, run_together
     from .terminal import Watch
 
     if options.json and not options.dry_run:
@@ -262,25 +269,36 @@ def _reproduce(options: argparse.Namespace) -> None:
         variants = tuple(dict.fromkeys((*variants, "shared")))
     seeds = range(preset.seeds if options.seeds is None else options.seeds)
     cells = experiments.grid(options.task, options.approach, variants, seeds)
-    jobs = options.jobs or ((os.cpu_count() or 1) if options.device == "cpu" else 1)
+    alone = options.device == "cpu" and devices.launched() == 1
+    jobs = options.jobs or ((os.cpu_count() or 1) if alone else 1)
     results = options.results / (preset.name if options.split == "test" else f"{preset.name}-{options.split}")
-    console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json)
+    processes = devices.join(options.device)
+    if processes.count > 1 and (options.dry_run or jobs > 1):
+        raise UserError("under torchrun all processes work on one cell; --jobs and --dry-run are for a single one")
+    console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json, quiet=not processes.first)
     quiet()
     prepared = {}
     for task in options.task:
         data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)
         data = _here(data, options.offline, hub=task == "facts")
-        sources = experiments.Sources(data, model, options.languages, options.device)
-        with console.status(f"reading {data} and {model}"):
+        sources = experiments.Sources(data, model, options.languages, options.device, options.precision)
+        with console.status(f"reading {data} and {model}"), processes.in_turn():
             prepared[task] = experiments.prepare(task, cells, preset, rulings, sources, options.split)
         for remark in prepared[task].remarks:
             console.print(f"note: {data}: {remark}", highlight=False, markup=False)
     if options.dry_run:
         _plan(options, cells, prepared, results, jobs, console)
         return
-    console.print(f"Editing {preset.about}: {len(cells)} cells, {jobs} at a time, kept in {results}")
+    together = f"by {processes.count} processes" if processes.count > 1 else f"{jobs} at a time"
+    console.print(f"Editing {preset.about}: {len(cells)} cells, {together}, kept in {results}")
     with Watch(console, len(cells)) as watch:
-        folders = run_grid(cells, prepared, results, jobs, watch)
+        if processes.count > 1:
+            folders = run_together(cells, prepared, results, processes, watch)
+        else:
+            folders = run_grid(cells, prepared, results, jobs, watch)
+    processes.leave()
+    if not processes.first:
+        return
     store.add_to_index(results, folders.values())
     console.print(report.table(list(folders.values())))
     console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")

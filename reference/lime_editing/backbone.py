@@ -27,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.masking_utils import create_bidirectional_mask
 
+from .devices import Precision
 from .errors import ModelError
 from .types import EditRequest, Factors, Input, Update
 
@@ -61,6 +62,7 @@ class Backbone:
     layers: nn.ModuleList
     edited: tuple[str, ...]
     pad_id: int
+    precision: Precision = "float32"
 
     @cached_property
     def linears(self) -> dict[str, nn.Linear]:
@@ -82,6 +84,10 @@ class Backbone:
     def like(self) -> Tensor:
         """A tensor of the model's dtype and device."""
         return next(iter(self.raw.values()))
+
+    def autocast(self) -> torch.autocast:
+        """While open, matrix products are in bf16 where the precision says so; parameters and losses stay float32."""
+        return torch.autocast(self.like.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property
     def max_tokens(self) -> int:
@@ -260,7 +266,7 @@ def _predicted(rows: Tensor, states: States) -> Tensor:
     return chosen.index_put((states.example, slot), rows[states.example, states.position])
 
 
-def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
+def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "float32") -> Backbone:
     """Cut a loaded model below the edited layers. The model is only looked at: its mode and its gradients stay.
 
     `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
@@ -282,15 +288,19 @@ def wrap(model: Any, edited: int | Sequence[str] = 3) -> Backbone:
             if name not in known:
                 raise ModelError(f"no editable matrix {name!r} in the model; there are: {', '.join(known)}")
     pad_id = model.config.pad_token_id
-    backbone = Backbone(model, layers, tuple(names), 0 if pad_id is None else pad_id)
+    backbone = Backbone(model, layers, tuple(names), 0 if pad_id is None else pad_id, precision)
     _check(backbone)
     return backbone
 
 
 def load(
-    source: str | Path, edited: int | Sequence[str] = 3, device: str = "cpu", classifier: bool = False
+    source: str | Path,
+    edited: int | Sequence[str] = 3,
+    device: str = "cpu",
+    classifier: bool = False,
+    precision: Precision = "float32",
 ) -> Backbone:
-    """A masked language model, or a sequence classifier, from a folder or hub id, frozen, in float32.
+    """A masked language model, or a sequence classifier, from a folder or hub id, frozen, its weights in float32.
 
     ModelError: no weights, no configuration, weights that lack a part (the head, say), an unsupported architecture.
     """
@@ -310,7 +320,7 @@ def load(
         missing = ", ".join(sorted(loading["missing_keys"])[:5])
         wanted = "sequence classifier" if classifier else "masked language model"
         raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {missing}")
-    return wrap(model.to(device).eval().requires_grad_(False), edited)
+    return wrap(model.to(device).eval().requires_grad_(False), edited, precision)
 
 
 def load_tokenizer(source: str | Path) -> Any:

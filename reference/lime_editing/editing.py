@@ -50,24 +50,25 @@ class Editor:
 
 @dataclass(frozen=True, slots=True)
 class EditBatch:
-    """types.Edits: E requests, their trunk states, and the seed that draws their gates (None: those of test time)."""
+    """types.Edits: E requests, their trunk states, and the draws of their gates (None: the gates of test time)."""
 
     editor: Editor
     requests: tuple[EditRequest, ...]
     states: States
-    seed: int | None = None
+    draws: Mapping[str, Tensor] | None = None
 
     def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
         plain = desired_gradient(self.editor.backbone, self.requests, self.states, at, differentiable)
         languages = [request.language for request in self.requests]
-        return Gradient(mask_edit_factors(self.editor, plain.factors, languages, self.seed), plain.correct)
+        return Gradient(mask_edit_factors(self.editor, plain.factors, languages, self.draws), plain.correct)
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
         return self.editor.backbone.condition(self.requests, labels)
 
     def take(self, chosen: Tensor) -> EditBatch:
         requests = tuple(self.requests[i] for i in chosen.tolist())
-        return EditBatch(self.editor, requests, self.states.take(chosen), self.seed)
+        draws = None if self.draws is None else {name: u[chosen] for name, u in self.draws.items()}
+        return EditBatch(self.editor, requests, self.states.take(chosen), draws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +114,17 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
     LanguageError: an editing language that the editor was not made for.
     """
-    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), seed)
+    draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(requests), seed)
+    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), draws)
 
 
-def edit_from(editor: Editor, requests: Sequence[EditRequest], states: States, seed: int | None = None) -> Update:
-    """`edit`, given the trunk states of the edit inputs."""
+def edit_from(
+    editor: Editor, requests: Sequence[EditRequest], states: States, draws: Mapping[str, Tensor] | None = None
+) -> Update:
+    """`edit`, given the trunk states of the edit inputs and the draws of their gates."""
     lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
     update: Update = editor.method.update(
-        editor.parameters, editor.settings, EditBatch(editor, tuple(requests), states, seed)
+        editor.parameters, editor.settings, EditBatch(editor, tuple(requests), states, draws)
     )
     return update
 
@@ -145,12 +149,13 @@ def desired_gradient(
     return Gradient(factors, torch.bincount(misses, minlength=len(requests)) == 0)
 
 
-def mask_edit_factors(editor: Editor, factors: Factors, languages: Sequence[str], seed: int | None = None) -> Factors:
+def mask_edit_factors(
+    editor: Editor, factors: Factors, languages: Sequence[str], draws: Mapping[str, Tensor] | None = None
+) -> Factors:
     """The factors under the masks of each edit's language; the same factors for an editor without masks (clause A7)."""
     if editor.masks == "none":
         return factors
     rows = lime.mask_rows(languages, editor.languages, editor.masks)
-    draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(languages), seed)
     return {
         name: (
             lime.masked(editor.parameters, f"mask.{name}.x", rows, x, draws),
@@ -160,15 +165,22 @@ def mask_edit_factors(editor: Editor, factors: Factors, languages: Sequence[str]
     }
 
 
-def objective(editor: Editor, triples: Sequence[Triple], seed: int, settings: Objective) -> dict[str, Tensor]:
-    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates."""
+def objective(
+    editor: Editor, triples: Sequence[Triple], seed: int, settings: Objective, first: int = 0, of: int | None = None
+) -> dict[str, Tensor]:
+    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates.
+
+    Of a batch of `of` edits that is computed in parts, these are those from number `first` on: each keeps its gates.
+    """
     backbone = editor.backbone
     requests = [triple.edit for triple in triples]
     inputs = [r.input for r in requests] + [i for triple in triples for i in (triple.update, triple.retain)]
     # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
     everything = backbone.trunk(inputs)
     order = torch.arange(len(inputs), device=everything.example.device)
-    update = edit_from(editor, requests, everything.take(order[: len(requests)]), seed)
+    draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
+    draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
+    update = edit_from(editor, requests, everything.take(order[: len(requests)]), draws)
     # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
     states = everything.take(order[len(requests) :])
     retains = states.take(torch.arange(1, 2 * len(triples), 2, device=order.device))

@@ -10,13 +10,16 @@ from typing import Literal
 import torch
 
 from .backbone import Backbone, States
+from .corpus import Example
 from .data import Task
+from .devices import ALONE, Processes, halving
 from .editing import Editor, edit_from
-from .metrics import hit
+from .metrics import Scores, hit, scores
 from .sampling import Pair, derived_rng
 from .types import EditRequest, Outcome, Role, Update
 
 Positions = Literal["mask", "all"]
+BATCH = 32  # edits that are judged at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +44,76 @@ def evaluate(
     task: Task,
     pairs: Sequence[Pair],
     seed: int,
-    batch: int = 32,
+    batch: int = BATCH,
     con_positions: Positions = "mask",
     progress: Callable[[int], None] = lambda done: None,
+    processes: Processes = ALONE,
 ) -> list[Outcome]:
     """One outcome per edit and input, for an editor, or for the raw model without any edit.
 
     "all" asks a retained masked sentence for the raw prediction at every position of its padded row (clause M7).
 
     The seed draws desired predictions and retain lengths, edit by edit, so that every editor is asked the same.
-    `progress` hears the number of edits done after each batch.
+    Several processes share the batches; `progress` hears the number of edits done after each. Where the memory does
+    not hold `batch` edits at a time they are fewer.
     """
     backbone = subject.backbone if isinstance(subject, Editor) else subject
     roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
     outcomes: list[Outcome] = []
-    done = 0
-    for prepared in batches(backbone, task, pairs, seed, batch, con_positions, roles):
-        outcomes += judge(subject, prepared)
-        done += len(prepared.pairs)
-        progress(done)
-    return outcomes
+    mine, size = processes.share(len(pairs)), batch
+    for start in range(mine.start, mine.stop, batch):
+        chosen = pairs[start : min(start + batch, mine.stop)]
+
+        def attempt(at_a_time: int, chosen: Sequence[Pair] = chosen) -> list[Outcome]:
+            prepared = batches(backbone, task, chosen, seed, at_a_time, con_positions, roles)
+            return [outcome for one in prepared for outcome in judge(subject, one)]
+
+        found, size = halving(attempt, size)
+        outcomes += found
+        progress(min((start - mine.start + len(chosen)) * processes.count, len(pairs)))
+    return _all(outcomes, pairs, processes, backbone.like.device)
+
+
+def validator(task: Task, pairs: Sequence[Pair], seed: int, processes: Processes = ALONE) -> Callable[[Editor], Scores]:
+    """The scores of an editor on these pairs, again and again: what no editor has a part in is computed once."""
+    mine = processes.share(len(pairs))
+    size, held = BATCH, list[Prepared]()
+
+    def validate(editor: Editor) -> Scores:
+        nonlocal size
+
+        def attempt(at_a_time: int) -> list[Outcome]:
+            if not held or at_a_time != size:
+                held[:] = batches(editor.backbone, task, pairs[mine.start : mine.stop], seed, at_a_time)
+            return [outcome for prepared in held for outcome in judge(editor, prepared)]
+
+        outcomes, size = halving(attempt, size)
+        return scores(_all(outcomes, pairs, processes, editor.backbone.like.device))
+
+    return validate
+
+
+def _all(
+    outcomes: Sequence[Outcome], pairs: Sequence[Pair], processes: Processes, device: torch.device
+) -> list[Outcome]:
+    """The outcomes of all processes, in the order of the pairs, from those of this one's share."""
+    if processes.count == 1:
+        return list(outcomes)
+    counts = [len(pair.update) + len(pair.retain) for pair in pairs]
+    before = sum(counts[: processes.share(len(pairs)).start])
+    # An outcome is known by its place, so that its hit is all that has to travel.
+    hits = torch.zeros(sum(counts), device=device)
+    hits[before : before + len(outcomes)] = torch.tensor([float(o.hit) for o in outcomes], device=device)
+    processes.add([hits])
+    places = [place for pair in pairs for place in _places(pair)]
+    return [replace(place, hit=bool(hit)) for place, hit in zip(places, hits.tolist(), strict=True)]
+
+
+def _places(pair: Pair) -> list[Outcome]:
+    """The outcomes of a pair before anything is judged."""
+    asked: list[tuple[Role, Example]] = [("update", x) for x in pair.update]
+    asked += [("retain", x) for x in pair.retain]
+    return [Outcome(pair.edit.id, pair.edit.language, role, x.language, False) for role, x in asked]
 
 
 @torch.no_grad()
@@ -69,13 +122,15 @@ def batches(
     task: Task,
     pairs: Sequence[Pair],
     seed: int,
-    batch: int = 32,
+    batch: int = BATCH,
     con_positions: Positions = "mask",
     raw_of: Sequence[Role] = ("retain",),
 ) -> Iterator[Prepared]:
     """The batches of an evaluation, one by one, with the raw predictions of inputs in these roles."""
     for start in range(0, len(pairs), batch):
-        yield _prepared(backbone, task, pairs[start : start + batch], seed, con_positions, raw_of)
+        with backbone.autocast():
+            prepared = _prepared(backbone, task, pairs[start : start + batch], seed, con_positions, raw_of)
+        yield prepared
 
 
 def _prepared(
@@ -97,8 +152,9 @@ def _prepared(
     # Every edit gets equally many rows: short ones repeat their last input, which is then not judged.
     width = max(map(len, inputs))
     if con_positions == "all" and not backbone.classifies:
-        padded = tuple(range(max(len(i.ids) for row in inputs for i in row)))
         for pair, row in zip(pairs, inputs, strict=True):
+            # Padded as if the edit were alone, so that no other edit has a part in its outcomes (clause E8).
+            padded = tuple(range(max(len(i.ids) for i in row)))
             row[len(pair.update) :] = [replace(i, positions=padded) for i in row[len(pair.update) :]]
     rows = [i for row in inputs for i in row + row[-1:] * (width - len(row))]
     states = backbone.trunk(rows)
@@ -123,15 +179,15 @@ def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
     """One outcome per edit and input of a prepared batch."""
     edited: Sequence[list[int]] = prepared.raw
     if isinstance(subject, Editor):
-        update = edit_from(subject, prepared.requests, prepared.edits)
         counts = torch.bincount(prepared.states.example, minlength=len(prepared.raw)).tolist()
-        edited = _predictions(subject.backbone, prepared.states, counts, update)
+        with subject.backbone.autocast():
+            update = edit_from(subject, prepared.requests, prepared.edits)
+            edited = _predictions(subject.backbone, prepared.states, counts, update)
     outcomes = []
     for e, (pair, request) in enumerate(zip(prepared.pairs, prepared.requests, strict=True)):
-        for j, example in enumerate(pair.update + pair.retain, e * prepared.width):
-            role: Role = "update" if j - e * prepared.width < len(pair.update) else "retain"
-            judged = hit(edited[j], request.labels if role == "update" else prepared.raw[j])
-            outcomes.append(Outcome(pair.edit.id, pair.edit.language, role, example.language, judged))
+        for j, place in enumerate(_places(pair), e * prepared.width):
+            expected = request.labels if place.role == "update" else prepared.raw[j]
+            outcomes.append(replace(place, hit=hit(edited[j], expected)))
     return outcomes
 
 

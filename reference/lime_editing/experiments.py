@@ -18,12 +18,13 @@ from . import __version__, store
 from .backbone import Backbone, fingerprint, load, load_tokenizer
 from .config import PROTOCOLS, Evaluation, Preset, Rulings, Setup
 from .data import Task, mlama, xnli
+from .devices import ALONE, Precision, Processes, check_precision
 from .editing import Editor, Objective, make_editor
 from .errors import DataError, LanguageError, ModelError, UserError
-from .evaluation import Prepared, batches, evaluate, judge
+from .evaluation import evaluate, validator
 from .metrics import Scores, scores
 from .sampling import evaluation_pairs
-from .training import Report, train
+from .training import Report, State, train
 from .types import Input, Masks, Outcome
 
 Variant = Literal["en", "all", "lime", "shared"]
@@ -62,12 +63,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a task's data and raw model come from, and in which languages."""
+    """Where a task's data and raw model come from, in which languages, and what computes."""
 
     data: str
     model: str
     languages: tuple[str, ...] | None
     device: str = "cpu"
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def prepare(
         torch.empty(0, device=sources.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {sources.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    check_precision(sources.device, sources.precision)
     setup = preset.tasks[task]
     data: mlama.Facts | xnli.Pairs
     remarks: list[str] = []
@@ -157,7 +160,7 @@ def prepare(
         "data": print_of,
         "model": fingerprint(backbone, tokenizer),
     }
-    return replace(experiment, record={**_circumstances(preset, rulings, sources.device), **about})
+    return replace(experiment, record={**_circumstances(preset, rulings, sources), **about})
 
 
 def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[mlama.Split, Task]) -> None:
@@ -175,9 +178,9 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
                 raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
 
 
-def _circumstances(preset: Preset, rulings: Rulings, device: str) -> dict[str, Any]:
+def _circumstances(preset: Preset, rulings: Rulings, sources: Sources) -> dict[str, Any]:
     """Of the record, what belongs to no data and no model."""
-    cpu = f"{os.cpu_count()}-core {platform.machine()} CPU"
+    cpu, device = f"{os.cpu_count()}-core {platform.machine()} CPU", sources.device
     return {
         "preset": {"name": preset.name, "about": preset.about},
         "protocol": next((name for name, known in PROTOCOLS.items() if known == rulings), "custom"),
@@ -190,6 +193,7 @@ def _circumstances(preset: Preset, rulings: Rulings, device: str) -> dict[str, A
             "datasets": datasets.__version__,
         },
         "device": device,
+        "precision": sources.precision,
         "machine": cpu if device == "cpu" else torch.cuda.get_device_name(device),
     }
 
@@ -220,20 +224,30 @@ def cell_folder(cell: Cell, experiment: Experiment, results: Path) -> Path:
     return results / f"{cell.name}-{store.digest(record)[:8]}"
 
 
-def run_cell(cell: Cell, experiment: Experiment, results: Path, listen: Listener) -> Path:
-    """Train and judge one cell, go on where it was interrupted, or leave it alone where it is done; its folder."""
+def run_cell(cell: Cell, experiment: Experiment, results: Path, listen: Listener, processes: Processes = ALONE) -> Path:
+    """Train and judge one cell, go on where it was interrupted, or leave it alone where it is done; its folder.
+
+    Several processes do it together, and the first of them writes.
+    """
     folder = cell_folder(cell, experiment, results)
-    if store.is_done(folder):
+    done = store.is_done(folder)
+    processes.wait()  # none may look again when another has finished
+    if done:
         return folder
-    store.clean(folder)
-    store.write_json(folder / "cell.json", cell_record(cell, experiment))
+    if processes.first:
+        record = cell_record(cell, experiment)
+        together = f"{processes.count} × " if processes.count > 1 else ""
+        store.clean(folder)
+        store.write_json(folder / "cell.json", {**record, "machine": together + record["machine"]})
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.variant is not None:
-        _train(cell, cell.variant, experiment, subject, tasks, folder, listen)
-    evaluations = _judge(cell, experiment, subject, tasks[experiment.split], listen)
-    store.write_rows(folder / "rows.parquet", evaluations)
-    store.write_json(folder / "metrics.json", {name: scores(o).as_dict() for name, o in evaluations.items()})
-    (folder / store.STATE).unlink(missing_ok=True)
+        _train(cell, cell.variant, experiment, subject, tasks, folder, listen, processes)
+    evaluations = _judge(cell, experiment, subject, tasks[experiment.split], listen, processes)
+    if processes.first:
+        store.write_rows(folder / "rows.parquet", evaluations)
+        store.write_json(folder / "metrics.json", {name: scores(o).as_dict() for name, o in evaluations.items()})
+        (folder / store.STATE).unlink(missing_ok=True)
+    processes.wait()
     return folder
 
 
@@ -245,7 +259,7 @@ def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Map
 
 
 def _load(task: str, setup: Setup, sources: Sources) -> Backbone:
-    return load(sources.model, setup.edited_layers, sources.device, classifier=task == "nli")
+    return load(sources.model, setup.edited_layers, sources.device, task == "nli", sources.precision)
 
 
 def _tasks(experiment: Experiment, tokenizer: Any, backbone: Backbone) -> Mapping[mlama.Split, Task]:
@@ -271,7 +285,8 @@ def _predict(backbone: Backbone, inputs: Sequence[Input], batch: int = 128) -> l
     classes = [0] * len(inputs)
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        logits = backbone.upper(backbone.trunk([inputs[i] for i in chosen]))
+        with backbone.autocast():
+            logits = backbone.upper(backbone.trunk([inputs[i] for i in chosen]))
         for i, label in zip(chosen, logits.argmax(-1).tolist(), strict=True):
             classes[i] = label
     return classes
@@ -305,6 +320,7 @@ def _train(
     tasks: Mapping[mlama.Split, Task],
     folder: Path,
     listen: Listener,
+    processes: Processes,
 ) -> None:
     setup, rulings = experiment.setup, experiment.rulings
     wanted, masks = VARIANTS[variant]
@@ -313,48 +329,59 @@ def _train(
     weights = (setup.lambda_rel, setup.lambda_loc, setup.lambda_mask[rulings.penalty])
     validated: list[Scores] = []
 
-    def on_step(step: int, loss: float) -> None:
+    def on_step(step: int, loss: float, at_a_time: int) -> None:
         latest = validated[-1] if validated else None
-        listen(Progress(cell.name, "train", step * schedule.batch, schedule.edits, loss, latest))
+        doing = "train" if at_a_time == schedule.batch else f"train, by lack of memory {at_a_time} edits at a time"
+        listen(Progress(cell.name, doing, step * schedule.batch, schedule.edits, loss, latest))
 
     def on_report(reports: list[Report]) -> None:
         validated.append(reports[-1].scores)
-        store.write_json(folder / "curve.json", [r.as_dict() for r in reports])
+        if processes.first:
+            store.write_json(folder / "curve.json", [r.as_dict() for r in reports])
 
+    def on_checkpoint(state: State) -> None:
+        if processes.first:
+            store.save_state(folder / store.STATE, state)
+
+    # Whoever reads the state later than the first process goes on could find its next one.
+    state = store.load_state(folder / store.STATE, editor.parameters)
+    processes.wait()
     train(
         editor,
         tasks["train"].within(trained_on),
-        _validator(cell, setup.validation, tasks["validation"], trained_on),
+        _validator(cell, setup.validation, tasks["validation"], trained_on, processes),
         schedule,
         Objective(*weights, rulings.kl_direction, rulings.penalty),
         cell.seed,
         on_report,
         on_step,
-        partial(store.save_state, folder / store.STATE),
-        store.load_state(folder / store.STATE, editor.parameters),
+        on_checkpoint,
+        state,
+        processes,
     )
     about = {"approach": cell.approach, "languages": list(editor.languages), "masks": masks}
-    store.save_parameters(folder / "editor.safetensors", editor.parameters, about)
+    if processes.first:
+        store.save_parameters(folder / "editor.safetensors", editor.parameters, about)
 
 
-def _validator(cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str]) -> Callable[[Editor], Scores]:
+def _validator(
+    cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str], processes: Processes
+) -> Callable[[Editor], Scores]:
     """succ on validation items, from and to the training languages: what an editor is allowed to know."""
     corpus = task.corpus.within(languages)
     pairs = evaluation_pairs(
         corpus, languages, languages, plan.n_update, plan.n_retain, cell.seed, plan.edits, task.editable
     )
-    held: list[Prepared] = []  # trunk states and raw predictions are the same in every validation
-
-    def validate(editor: Editor) -> Scores:
-        if not held:
-            held.extend(batches(editor.backbone, task, pairs, cell.seed))
-        return scores([outcome for prepared in held for outcome in judge(editor, prepared)])
-
-    return validate
+    return validator(task, pairs, cell.seed, processes)
 
 
 def _judge(
-    cell: Cell, experiment: Experiment, subject: Editor | Backbone, task: Task, listen: Listener
+    cell: Cell,
+    experiment: Experiment,
+    subject: Editor | Backbone,
+    task: Task,
+    listen: Listener,
+    processes: Processes,
 ) -> dict[str, list[Outcome]]:
     """The paper's two evaluations: from English (Table 1) and from every language (Table 2), to all languages."""
     plan, languages = experiment.setup.test, experiment.languages
@@ -366,8 +393,9 @@ def _judge(
             *(EVALUATION_SEED, plan.edits, task.editable),
         )
         on_batch = partial(_say, listen, cell.name, f"{experiment.split} {name}", len(pairs))
+        positions = experiment.rulings.con_positions
         evaluations[name] = evaluate(
-            subject, task, pairs, EVALUATION_SEED, con_positions=experiment.rulings.con_positions, progress=on_batch
+            subject, task, pairs, EVALUATION_SEED, con_positions=positions, progress=on_batch, processes=processes
         )
     return evaluations
 

@@ -14,6 +14,7 @@ import torch
 from transformers import logging
 
 from . import store
+from .devices import Processes
 from .errors import UserError
 from .experiments import Cell, Experiment, Listener, Progress, cell_folder, run_cell
 from .metrics import Scores
@@ -49,6 +50,18 @@ def run_grid(
         for process in running.values():
             process.terminate()
             process.join()
+    return folders
+
+
+def run_together(
+    cells: Sequence[Cell], experiments: Mapping[str, Experiment], results: Path, processes: Processes, listen: Listener
+) -> dict[Cell, Path]:
+    """All cells one after another, each by all of the processes that `torchrun` has started."""
+    folders = {}
+    for cell in cells:
+        how = "kept" if store.is_done(cell_folder(cell, experiments[cell.task], results)) else "done"
+        folders[cell] = run_cell(cell, experiments[cell.task], results, listen, processes)
+        listen(_done(cell, folders[cell], how))
     return folders
 
 

@@ -6,17 +6,21 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .data import Task
+from .devices import ALONE, Processes, halving
 from .editing import Editor, Objective, objective
 from .errors import UserError
 from .masks import open_share
 from .metrics import Scores
 from .sampling import derived_rng, training_triples
 from .types import Triple
+
+LOSSES = ("rel", "loc", "mask", "total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class Report:
     scores: Scores
     best: bool
     open_gates: float | None  # share of the masks' gates that are not zero; None without masks
+    at_a_time: int  # edits of a batch that went through the model together, as many as the memory held
 
     def as_dict(self) -> dict[str, float | bool | None]:
         return {
@@ -56,6 +61,7 @@ class Report:
             **asdict(self.scores),
             "best": self.best,
             "open_gates": self.open_gates,
+            "at_a_time": self.at_a_time,
         }
 
 
@@ -89,15 +95,17 @@ def train(
     settings: Objective,
     seed: int,
     on_report: Callable[[list[Report]], None] = lambda reports: None,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[int, float, int], None] = lambda step, loss, at_a_time: None,
     on_checkpoint: Callable[[State], None] = lambda state: None,
     state: State | None = None,
+    processes: Processes = ALONE,
 ) -> list[Report]:
     """Train `editor.parameters` in place on all languages of `task`, and leave the best of the validations in them.
 
     Every step draws from its own generator and validation from others, so the validation interval changes no sample
-    (clause S7), and from a `state` on the training goes bit for bit as if it had never stopped.
-    UserError: a loss that is not finite.
+    (clause S7), and from a `state` on the training goes bit for bit as if it had never stopped. Several processes share
+    each batch, and a batch that is too large for the memory is computed in parts: the same sums in another order.
+    UserError: a loss that is not finite, before it has touched the parameters; memory for not even one edit.
     """
     optimiser = adam(editor)
     if state is None:
@@ -106,19 +114,24 @@ def train(
     _restore(optimiser, editor.parameters, state)
     best, sums, reports = state.best, dict(state.sums), list(state.reports)
     rates = [group["lr"] for group in optimiser.param_groups]
-    steps = schedule.edits // schedule.batch
+    steps, at_a_time = schedule.edits // schedule.batch, schedule.batch
     for step in range(state.step + 1, steps + 1):
         if reports and early_stopping(_validations(reports, schedule.batch), schedule.patience)[1]:
             break
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - 0.9 * (step - 1) / steps if schedule.decay else 1.0)
         triples = batch_of_triples(task, schedule.batch, seed, step)
-        losses = train_step(editor, optimiser, triples, step_seed(seed, step), settings, schedule.clip)
+        attempt = partial(gradients, editor, triples, step_seed(seed, step), settings, processes)
+        losses, at_a_time = halving(attempt, at_a_time)
         if not math.isfinite(losses["total"]):
-            raise UserError(f"the training loss is {losses['total']} at step {step}; lower the learning rates")
+            raise UserError(
+                f"the training loss is {losses['total']} at step {step}; lower the learning rates. What was stored "
+                "before is kept"
+            )
+        descend(editor, optimiser, schedule.clip)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value
-        on_step(step, losses["total"])
+        on_step(step, losses["total"], at_a_time)
         if step % (schedule.validate_every // schedule.batch) == 0 or step == steps:
             since = step - (reports[-1].step if reports else 0)
             scores = validate(editor)
@@ -127,7 +140,7 @@ def train(
             improved = early_stopping(seen, schedule.patience)[0] == now
             masks = editor.mask_parameters()
             means = {name: total / since for name, total in sums.items()}
-            reports.append(Report(step, means, scores, improved, open_share(masks) if masks else None))
+            reports.append(Report(step, means, scores, improved, open_share(masks) if masks else None, at_a_time))
             sums = {}
             if improved:
                 best = _copies(editor.parameters)
@@ -151,14 +164,47 @@ def train_step(
     clip: float,
 ) -> dict[str, float]:
     """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step."""
-    losses = objective(editor, triples, seed, settings)
-    optimiser.zero_grad()
-    losses["total"].backward(inputs=list(editor.parameters.values()))
+    losses = gradients(editor, triples, seed, settings)
+    descend(editor, optimiser, clip)
+    return losses
+
+
+def gradients(
+    editor: Editor,
+    triples: Sequence[Triple],
+    seed: int,
+    settings: Objective,
+    processes: Processes = ALONE,
+    at_a_time: int | None = None,
+) -> dict[str, float]:
+    """The losses of a batch, and in every parameter's `.grad` the gradient of the total.
+
+    The losses are means over the batch, so that parts of it, on one process or on several, add up by their shares.
+    """
+    parameters, backbone = list(editor.parameters.values()), editor.backbone
+    for parameter in parameters:
+        parameter.grad = None
+    mine, step = processes.share(len(triples)), at_a_time or len(triples)
+    sums = backbone.like.new_zeros(len(LOSSES))
+    for first in range(mine.start, mine.stop, step):
+        part = triples[first : min(first + step, mine.stop)]
+        with backbone.autocast():
+            losses = objective(editor, part, seed, settings, first, len(triples))
+        share = len(part) / len(triples)
+        (share * losses["total"]).backward(inputs=parameters)
+        sums += share * torch.stack([losses[name].detach() for name in LOSSES])
+    for parameter in parameters if not mine else ():
+        parameter.grad = torch.zeros_like(parameter)
+    processes.add([*(p.grad for p in parameters if p.grad is not None), sums])
+    return dict(zip(LOSSES, sums.tolist(), strict=True))
+
+
+def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> None:
+    """Clip the gradients and take the optimiser's step."""
     # Apart, because the penalty's gradient would drown the editor's own under one common norm.
     for group in (editor.own_parameters(), editor.mask_parameters()):
         torch.nn.utils.clip_grad_norm_(list(group.values()), clip)
     optimiser.step()
-    return {name: value.item() for name, value in losses.items()}
 
 
 def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:

@@ -157,7 +157,7 @@ def test_the_validation_interval_changes_no_training_step(facts: Path, model: Pa
             schedule,
             Objective(),
             0,
-            on_step=lambda _, loss, said=said: said.append(loss),
+            on_step=lambda _, loss, __, said=said: said.append(loss),
         )
         losses.append(said)
     assert losses[0] == losses[1]

@@ -1,0 +1,209 @@
+"""Parts of a batch, several processes, bf16: the same meaning on any hardware."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lime_editing import evaluation, experiments, training
+from lime_editing.backbone import Backbone, load, load_tokenizer, wrap
+from lime_editing.data import Task, mlama
+from lime_editing.devices import Processes, halving
+from lime_editing.editing import METHODS, Editor, Objective, make_editor
+from lime_editing.errors import UserError
+from lime_editing.sampling import evaluation_pairs
+from lime_editing.training import batch_of_triples, gradients
+from reference.tests.test_reproduce import CELL, MINI, SETUP, prepared, run
+
+LEARNED = [name for name in METHODS if name != "finetuning"]
+BATCH = 7  # no multiple of the parts
+
+
+def made(method: str, model: Path, languages: tuple[str, ...], precision: str = "float32") -> Editor:
+    return make_editor(method, load(model, 2, precision=precision), languages, "language", 0, SETUP.settings[method])
+
+
+@pytest.fixture
+def tasks(facts: Path, model: Path) -> dict[str, Task]:
+    return dict(mlama.tasks(mlama.read(facts), load_tokenizer(model)))
+
+
+def of_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
+    """Let the trunk run out of memory beyond so many inputs at a time; the sizes that were tried."""
+    tried: list[int] = []
+    trunk = Backbone.trunk
+
+    def small(self: Backbone, inputs: list[object]) -> object:
+        tried.append(len(inputs))
+        if len(inputs) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+        return trunk(self, inputs)
+
+    monkeypatch.setattr(Backbone, "trunk", small)
+    return tried
+
+
+@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize("at_a_time", [1, 3, 4])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    method: str, at_a_time: int, facts: Path, model: Path, tasks: dict[str, Task]
+) -> None:
+    exact = wrap(load(model, 2).model.double(), 2)
+    editor = make_editor(method, exact, mlama.read(facts).languages, "language", 0, SETUP.settings[method])
+    triples = batch_of_triples(tasks["train"], BATCH, 0, 1)
+    expected = gradients(editor, triples, 5, Objective())
+    wanted = {name: p.grad.clone() for name, p in editor.parameters.items() if p.grad is not None}
+    assert len(wanted) == len(editor.parameters)
+    got = gradients(editor, triples, 5, Objective(), at_a_time=at_a_time)
+    assert got == pytest.approx(expected, rel=1e-9)
+    for name, parameter in editor.parameters.items():
+        torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_processes_share_all_items_once(count: int) -> None:
+    for items in (0, 1, 5, 10):
+        shares = [list(Processes(rank, count).share(items)) for rank in range(count)]
+        assert [i for share in shares for i in share] == list(range(items))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_too_little_memory_halves_the_batch_and_says_so(
+    facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(facts, model, tmp_path / "whole")
+    tried = of_memory(monkeypatch, 5)  # a batch of two is six inputs
+    said: list[experiments.Progress] = []
+    parts = run(facts, model, tmp_path / "parts", listen=said.append)
+    assert max(tried) > 5
+    assert any(p.doing == "train, by lack of memory 1 edits at a time" for p in said)
+    curves = [json.loads((folder / "curve.json").read_text()) for folder in (whole, parts)]
+    assert [report["at_a_time"] for curve in curves for report in curve] == [2] * 3 + [1] * 3
+    for first, second in zip(*curves, strict=True):
+        assert second["total"] == pytest.approx(first["total"], rel=1e-4)
+    assert (parts / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+
+
+def test_the_size_that_fits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attempt(size: int) -> int:
+        if size > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return -size
+
+    assert halving(attempt, 10) == (-3, 3)
+    assert halving(attempt, 2) == (-2, 2)
+
+
+def test_memory_for_no_edit_at_all_is_said() -> None:
+    def attempt(size: int) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+
+    with pytest.raises(UserError, match="does not hold a single edit: CUDA out of memory"):
+        halving(attempt, 10)
+
+
+@pytest.mark.parametrize("positions", ["mask", "all"])
+def test_judging_in_parts_gives_the_same_outcomes(
+    positions: evaluation.Positions, facts: Path, model: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = made("mend", model, mlama.read(facts).languages)
+    pairs = evaluation_pairs(tasks["test"].corpus, editor.languages, editor.languages, 2, 2, 0, 9)
+    expected = evaluation.evaluate(editor, tasks["test"], pairs, 0, con_positions=positions)
+    assert len({o.hit for o in expected}) == 2
+    of_memory(monkeypatch, 12)
+    assert evaluation.evaluate(editor, tasks["test"], pairs, 0, con_positions=positions) == expected
+
+
+def test_a_loss_that_is_not_finite_leaves_the_parameters(facts: Path, model: Path, tasks: dict[str, Task]) -> None:
+    editor = made("mend", model, mlama.read(facts).languages)
+    with torch.no_grad():
+        editor.parameters["mend.log_inner_lr"].fill_(float("inf"))
+    before = {name: p.detach().clone() for name, p in editor.parameters.items()}
+    with pytest.raises(UserError, match=r"training loss is nan at step 1; lower the learning rates"):
+        training.train(editor, tasks["train"], lambda _: pytest.fail("validated"), SETUP.all_languages, Objective(), 0)
+    assert all(torch.equal(p, before[name]) for name, p in editor.parameters.items())
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_bf16_is_near_float32(method: str, facts: Path, model: Path, tasks: dict[str, Task]) -> None:
+    triples = batch_of_triples(tasks["train"], BATCH, 0, 1)
+    losses = []
+    for precision in ("float32", "bf16"):
+        editor = made(method, model, mlama.read(facts).languages, precision)
+        losses.append(gradients(editor, triples, 5, Objective()))
+        assert all(p.grad is not None and p.grad.dtype == p.dtype == torch.float32 for p in editor.parameters.values())
+    assert losses[0] != losses[1]
+    assert losses[1]["rel"] == pytest.approx(losses[0]["rel"], rel=0.02)  # eight bits of a mantissa
+    assert losses[1]["mask"] == losses[0]["mask"]
+
+
+@pytest.mark.parametrize("method", ["editable_training", "mend"])
+def test_a_cell_runs_in_bf16(method: str, facts: Path, model: Path, tmp_path: Path) -> None:
+    cell = experiments.Cell("facts", method, None if method == "finetuning" else "all", 0)
+    experiment = prepared(facts, model, cell=cell)
+    mixed = replace(experiment, sources=replace(experiment.sources, precision="bf16"))
+    folder = experiments.run_cell(cell, mixed, tmp_path, lambda _: None)
+    assert json.loads((folder / "metrics.json").read_text()).keys() == {"en → all", "all → all"}
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_reproduce import CELL, prepared
+from lime_editing import devices, experiments
+together = devices.join("cpu")
+with together.in_turn():
+    experiment = prepared(Path(sys.argv[2]), Path(sys.argv[3]))
+folder = experiments.run_cell(CELL, experiment, Path(sys.argv[4]), lambda said: None, together)
+assert experiments.run_cell(CELL, experiment, Path(sys.argv[4]), lambda said: None, together) == folder
+together.leave()
+"""
+
+
+def torchrun(*argv: object, processes: int) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, *map(str, argv)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_two_processes_train_what_one_does(facts: Path, model: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    here = Path(__file__).parent
+    done = torchrun(script, here, facts, model, tmp_path / "two", processes=2)
+    assert done.returncode == 0, done.stderr
+    (two,) = (tmp_path / "two").iterdir()
+    one = run(facts, model, tmp_path / "one")
+    assert two.name == one.name
+    read: Callable[[Path, str], object] = lambda folder, name: json.loads((folder / name).read_text())  # noqa: E731
+    assert read(two, "metrics.json") == read(one, "metrics.json")
+    for first, second in zip(read(one, "curve.json"), read(two, "curve.json"), strict=True):
+        assert second == pytest.approx(first, rel=1e-4, abs=1e-6)
+    machines = [read(folder, "cell.json")["machine"] for folder in (one, two)]
+    assert machines[1] == f"2 × {machines[0]}"
+    names = {path.name for path in two.iterdir()}
+    assert names == {"cell.json", "curve.json", "editor.safetensors", "metrics.json", "rows.parquet"}
+    assert CELL.name in two.name
+    assert MINI.name == "tiny"
+
+
+def test_the_command_runs_under_torchrun(facts: Path, model: Path, tmp_path: Path) -> None:
+    argv = ["-m", "lime_editing", "reproduce", "--task", "facts", "--approach", "finetuning", "--facts", facts]
+    argv += ["--facts-model", model, "--results", tmp_path / "results", "--set", "edited_layers=2"]
+    done = torchrun(*argv, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("by 2 processes") == 1  # one speaks for all
+    assert (tmp_path / "results/tiny-changed/index.html").is_file() or list((tmp_path / "results").rglob("*.html"))
+    refused = torchrun(*argv, "--jobs", "2", processes=2)
+    assert refused.returncode != 0
+    assert "under torchrun all processes work on one cell" in refused.stderr
