@@ -7,6 +7,7 @@ much more it is, `WASTE` bounds, so that none comes in unseen.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -65,6 +66,9 @@ def single_edit(editor: str, size: counting.Size, seen: counting.Seen, steps: in
     if editor == "finetuning":
         made = setting.finetuner_of(backbone, steps)
     requests = [triple.edit for triple in setting.random_triples(size, (seen, seen, seen), 3)]
+    if size.classes is not None:  # finetuning stops where the prediction is as desired
+        best = backbone.upper(backbone.trunk([r.input for r in requests])).argmax(-1).tolist()
+        requests = [replace(r, labels=((b + 1) % size.classes,)) for r, b in zip(requests, best, strict=True)]
     with torch.no_grad():
         return executed(lambda: edit(made, requests)) / 3
 
@@ -73,9 +77,9 @@ def single_edit(editor: str, size: counting.Size, seen: counting.Seen, steps: in
 EVERYWHERE = counting.Seen(10, 10)
 #: How many times the counted operations may be executed, where only one position is predicted. At tiny size the layers
 #: outweigh head and transform, and the rows of the last layer that nobody asks for show most.
-WASTE = {"mend": 1.3, "editable_training": 1.5, "knowledge_editor": 1.4, "finetuning": 1.85}
+WASTE = {"mend": 1.2, "editable_training": 1.3, "knowledge_editor": 1.25, "finetuning": 1.25}
 #: An LSTM starts with a product of zeros; finetuning's ΔW is applied beside W, and its last gradient is not used.
-BESIDE = {"mend": 1.0, "editable_training": 1.0, "knowledge_editor": 1.001, "finetuning": 1.4}
+BESIDE = {"mend": 1.0, "editable_training": 1.0, "knowledge_editor": 1.001, "finetuning": 1.25}
 
 
 def test_model_is_counted_exactly() -> None:

@@ -66,9 +66,10 @@ class EditBatch:
         return self.editor.backbone.condition(self.requests, labels)
 
     def take(self, chosen: Tensor) -> EditBatch:
-        requests = tuple(self.requests[i] for i in chosen.tolist())
+        kept = chosen.tolist()
+        requests = tuple(self.requests[i] for i in kept)
         draws = None if self.draws is None else {name: u[chosen] for name, u in self.draws.items()}
-        return EditBatch(self.editor, requests, self.states.take(chosen), draws)
+        return EditBatch(self.editor, requests, self.states.take(kept), draws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +178,12 @@ def objective(
     inputs = [r.input for r in requests] + [i for triple in triples for i in (triple.update, triple.retain)]
     # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
     everything = backbone.trunk(inputs)
-    order = torch.arange(len(inputs), device=everything.example.device)
     draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
     draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
-    update = edit_from(editor, requests, everything.take(order[: len(requests)]), draws)
+    update = edit_from(editor, requests, everything.take(range(len(requests))), draws)
     # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
-    states = everything.take(order[len(requests) :])
-    retains = states.take(torch.arange(1, 2 * len(triples), 2, device=order.device))
+    states = everything.take(range(len(requests), len(inputs)))
+    retains = states.take(range(1, 2 * len(triples), 2))
     with torch.no_grad():
         raw = backbone.upper(retains)
     edited = backbone.upper(states, update)

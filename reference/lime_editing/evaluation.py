@@ -166,7 +166,7 @@ def _prepared(
     ]
     raw: list[list[int]] = [[] for _ in rows]
     if wanted:
-        chosen = states.take(torch.tensor(wanted, device=states.hidden.device))
+        chosen = states.take(wanted)
         counts = [len(rows[i].positions) for i in wanted]
         for i, prediction in zip(wanted, _predictions(backbone, chosen, counts), strict=True):
             raw[i] = prediction

@@ -19,6 +19,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+from lime_editing import backbone
 from lime_editing.backbone import load, load_tokenizer, wrap
 from lime_editing.data import mlama
 from lime_editing.editing import METHODS, edit, make_editor
@@ -63,6 +64,22 @@ def test_trunk_and_upper_part_are_the_model_on_any_padding(make: object) -> None
         alone = [model(torch.tensor([i.ids])).logits for i in inputs]
     theirs = [y if y.dim() == 2 else y[0, list(i.positions)] for i, y in zip(inputs, alone, strict=True)]
     torch.testing.assert_close(ours, torch.cat(theirs), atol=1e-5, rtol=1e-5)
+
+
+def test_a_wide_map_in_pieces_is_the_whole_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values, gradients and second derivatives, with and without a bias."""
+    monkeypatch.setattr(backbone, "PIECE", 3)
+    hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 4), (25, 4), (25,)))
+
+    def in_pieces(h: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        with backbone._InPieces():
+            return torch.nn.functional.linear(h, weight, *rest)
+
+    for rest in ((), (bias,)):
+        torch.testing.assert_close(in_pieces(hidden, *rest), torch.nn.functional.linear(hidden, weight, *rest))
+        assert torch.autograd.gradcheck(in_pieces, (hidden.requires_grad_(), *rest))
+        assert torch.autograd.gradgradcheck(in_pieces, (hidden.requires_grad_(), *rest))
+    assert "_Wide" in type(in_pieces(hidden).grad_fn).__name__
 
 
 def test_another_architecture_is_refused_with_what_was_looked_for() -> None:
