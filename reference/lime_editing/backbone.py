@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class States:
         index = _on(self.hidden.device, chosen)
         lengths, positions = [self.lengths[i] for i in chosen], [self.positions[i] for i in chosen]
         return States.of(self.hidden[index], self.attention[index], lengths, positions)
+
+    def rows(self, chosen: Sequence[int]) -> Tensor:
+        """The rows of these examples' predicted positions, of all N."""
+        starts = [0, *accumulate(map(len, self.positions))]
+        return _on(self.hidden.device, [row for b in chosen for row in range(starts[b], starts[b + 1])])
 
 
 @dataclass(frozen=True)
@@ -184,14 +190,18 @@ class Backbone:
 
         A class has no word embedding: the output layer's row stands for it (clause E5).
         """
+        # A class stands behind all words until its own row comes in.
+        said = [r.labels if labels else () for r in requests]
+        read = [(*r.input.ids, *((0,) * len(y) if self.classifies else y)) for r, y in zip(requests, said, strict=True)]
         words = self.model.get_input_embeddings().weight
-        table = _class_weights(self.model) if self.classifies else words
-        rows = [
-            torch.cat([words[list(r.input.ids)], table[list(r.labels)]]) if labels else words[list(r.input.ids)]
-            for r in requests
-        ]
-        lengths = torch.tensor([len(row) for row in rows])
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+        device, lengths = words.device, torch.tensor([len(row) for row in read])
+        embedded: Tensor = words[_padded(read, 0).to(device, non_blocking=True)]
+        if self.classifies and labels:
+            edit = _on(device, [e for e, y in enumerate(said) for _ in y])
+            place = _on(device, [len(r.input.ids) + i for r in requests for i in range(len(r.labels))])
+            embedded[edit, place] = _class_weights(self.model)[_on(device, [label for y in said for label in y])]
+        padding = torch.arange(embedded.shape[1]) >= lengths[:, None]
+        return embedded.masked_fill(padding.to(device, non_blocking=True)[..., None], 0), lengths
 
     @property
     def classifies(self) -> bool:

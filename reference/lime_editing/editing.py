@@ -144,10 +144,10 @@ def desired_gradient(
     differentiable: bool = False,
 ) -> Gradient:
     """types.Edits.gradient without masks, given the trunk states of the edit inputs."""
-    labels, example = labels_of(requests, states), states.example
-    factors, logits = capture(backbone, states, lambda out: rel_loss(out, labels, example), at, differentiable)
-    misses = example[logits.argmax(-1) != labels]
-    return Gradient(factors, torch.bincount(misses, minlength=len(requests)) == 0)
+    labels, example, count = labels_of(requests, states), states.example, len(requests)
+    factors, logits = capture(backbone, states, lambda out: rel_loss(out, labels, example, count), at, differentiable)
+    misses = (logits.argmax(-1) != labels).long()
+    return Gradient(factors, misses.new_zeros(count).index_add(0, example, misses) == 0)
 
 
 def mask_edit_factors(
@@ -188,9 +188,10 @@ def objective(
         raw = backbone.upper(retains)
     edited = backbone.upper(states, update)
     # A classifier has one row per example and no positions; both count examples in the same order.
-    is_update = states.example % 2 == 0
-    rel = rel_loss(edited[is_update], labels_of(requests, states), states.example[is_update] // 2)
-    loc = loc_loss(edited[~is_update], raw, retains.example, settings.kl_direction)
+    of_update, of_retain = states.rows(range(0, 2 * len(triples), 2)), states.rows(range(1, 2 * len(triples), 2))
+    updated = states.example[of_update] // 2
+    rel = rel_loss(edited[of_update], labels_of(requests, states), updated, len(triples))
+    loc = loc_loss(edited[of_retain], raw, retains.example, settings.kl_direction, len(triples))
     masks = editor.mask_parameters()
     mask = lime.penalty(masks, settings.penalty) if masks else rel.new_zeros(())
     return total_loss(rel, loc, mask, settings.lambda_rel, settings.lambda_loc, settings.lambda_mask)
@@ -198,4 +199,5 @@ def objective(
 
 def labels_of(requests: Sequence[EditRequest], states: States) -> Tensor:
     """The desired labels of all requests in a row (N,), in the order of the predicted positions."""
-    return torch.tensor([label for request in requests for label in request.labels], device=states.example.device)
+    labels = torch.tensor([label for request in requests for label in request.labels])
+    return labels.to(states.example.device, non_blocking=True)

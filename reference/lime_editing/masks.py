@@ -85,7 +85,7 @@ def draw_uniforms(parameters: Mapping[str, Tensor], edits: int, seed: int) -> di
     for name, p in parameters.items():
         if name.startswith("mask.") and name.endswith((".x", ".delta")):
             u = torch.rand(edits, p.shape[1], generator=generator, dtype=torch.float64)
-            draws[name] = u.clamp(1e-6, 1 - 1e-6).to(p)
+            draws[name] = u.clamp(1e-6, 1 - 1e-6).to(p, non_blocking=True)
     return draws
 
 
@@ -101,7 +101,7 @@ def masked(
     O(T·width) work per edit: no intermediate has n·m elements (clause B3).
     """
     # Gather before the gate: only the rows in use are computed, so the cost does not grow with the languages.
-    index = torch.tensor(rows, device=values.device)
+    index = torch.tensor(rows).to(values.device, non_blocking=True)
     m = gate(parameters[name][index], None if uniforms is None else uniforms[name])
     scale = parameters.get(f"{name}_scale")
     if scale is not None:

@@ -48,7 +48,9 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
         if not state:
             running = torch.arange(len(gradient.correct), device=gradient.correct.device)
             for name, (x, delta) in gradient.factors.items():
-                zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1])
+                # What Adam sums up is never in bf16, whatever the products are in.
+                exact = torch.promote_types(delta.dtype, torch.float32)
+                zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1], dtype=exact)
                 result[name], state[name] = zeros, (zeros.clone(), zeros.clone(), zeros.clone())
         done = gradient.correct
         for name, (delta, _, _) in state.items():
@@ -60,7 +62,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
             running, edits = running[left], edits.take(left)
             state = {name: (d[left], first[left], second[left]) for name, (d, first, second) in state.items()}
         for name, (x, delta) in gradient.factors.items():
-            _adam(*state[name], (delta[left].mT @ x[left]).to(delta), step + 1, settings.lr)
+            _adam(*state[name], (delta[left].mT @ x[left]).to(state[name][0]), step + 1, settings.lr)
     for name, (delta, _, _) in state.items():
         result[name][running] = delta
     return Update(deltas=result)

@@ -91,7 +91,9 @@ def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) ->
     width = own["weight_hh_l0"].shape[-1]
     reader = nn.LSTM(embedded.shape[-1], width, batch_first=True, bidirectional=True, device="meta")
     packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-    _, (last, _) = functional_call(reader, own, (packed,))
+    # Not every CPU has an LSTM in bf16, and it is a small part of a step.
+    with torch.autocast(embedded.device.type, enabled=False):
+        _, (last, _) = functional_call(reader, own, (packed,))
     return torch.cat([last[0], last[1]], -1)
 
 

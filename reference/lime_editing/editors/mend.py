@@ -67,26 +67,18 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
     rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp(), strict=True))
     result = {}
     for names in _by_shape({name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}).values():
-        # A row without gradient must not act, and its normalised form would be the norm's bias, not zero. The other
-        # rows of all matrices of a shape go through their transform together: its weights are large, the rows are few.
-        live = [(factors[name][1] != 0).any(-1).flatten().nonzero()[:, 0] for name in names]
-        x, delta = (
-            torch.cat([factors[name][side].flatten(0, 1)[rows] for name, rows in zip(names, live, strict=True)])
-            for side in (0, 1)
-        )
-        index = torch.cat([rows.new_full((len(rows),), i) for i, rows in enumerate(live)])
-        transformed = [part.split([len(rows) for rows in live]) for part in transform(parameters, index, x, delta)]
-        for name, rows, x_tilde, delta_tilde in zip(names, live, *transformed, strict=True):
-            result[name] = (
-                _placed(x_tilde, rows, factors[name][0]),
-                _placed(-rates[name] * delta_tilde, rows, factors[name][1]),
-            )
-    return Update(result)
-
-
-def _placed(values: Tensor, rows: Tensor, like: Tensor) -> Tensor:
-    """Zeros (E, T, w) with these values (R, w) in these rows of E·T."""
-    return values.new_zeros(like.shape[0] * like.shape[1], values.shape[1]).index_copy(0, rows, values).view(like.shape)
+        # The rows of all matrices of a shape go through their transform together: its weights are large, the rows few.
+        x, delta = (torch.cat([factors[name][side].flatten(0, 1) for name in names]) for side in (0, 1))
+        sizes = [factors[name][0].shape[:2].numel() for name in names]
+        of = torch.arange(len(names)).repeat_interleave(torch.tensor(sizes)).to(x.device, non_blocking=True)
+        # A row without gradient must not act, and its normalised form would be the norm's bias, not zero.
+        live = (delta != 0).any(-1).nonzero()[:, 0]
+        x_tilde, delta_tilde = transform(parameters, of[live], x[live], delta[live])
+        delta_tilde = -torch.stack([rates[name] for name in names])[of[live], None] * delta_tilde
+        parts = [part.new_zeros(len(of), part.shape[1]).index_copy(0, live, part) for part in (x_tilde, delta_tilde)]
+        for name, u, v in zip(names, *(part.split(sizes) for part in parts), strict=True):
+            result[name] = (u.view_as(factors[name][0]), v.view_as(factors[name][1]))
+    return Update({name: result[name] for name in factors})
 
 
 def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
