@@ -19,7 +19,9 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from perf import report
+from lime_editing.backbone import Backbone
+from perf import report, setting
+from perf.counting import Size
 
 PRECISIONS = {"cpu": ("fp32",), "cuda": ("bf16", "tf32")}
 #: Sizes and batches that a test runs with, by device: quick ones, and those of --whole.
@@ -70,6 +72,10 @@ class Machine:
         """The context in which a measured function runs."""
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
+    def backbone(self, size: Size) -> Backbone:
+        """A model of this size, on the device and in the precision."""
+        return setting.backbone_of(size, self.device, self.precision)
+
     def wait(self) -> None:
         """Until all that was asked of the device is done."""
         if self.device == "cuda":
@@ -81,6 +87,23 @@ class Machine:
         run()
         self.wait()
         return time.perf_counter() - start
+
+    def paired(self, base: Callable[[], object], other: Callable[[], object], pairs: int) -> tuple[float, float, float]:
+        """How many times as long as `base` the `other` takes: the median of so many pairs, and its 95% interval.
+
+        The two alternate, and which goes first alternates too. On a CPU it is the process's own time that counts.
+        """
+        clock = self.seconds if self.device == "cuda" else _cpu_seconds
+        ratios = []
+        with self.computing():
+            base(), other()
+            for i in range(pairs):
+                first, second = (clock(run) for run in ((base, other) if i % 2 else (other, base)))
+                ratios.append(second / first if i % 2 else first / second)
+        # By ranks: as many signs below the median as chance would leave.
+        ratios.sort()
+        out = max(0, int((pairs - 1.96 * pairs**0.5) / 2))
+        return statistics.median(ratios), ratios[out], ratios[-1 - out]
 
     def gemm_rates(self) -> list[float]:
         """FLOP/s of some square matrix products, large enough for the device."""
@@ -101,6 +124,12 @@ class Machine:
         tolerance = min(0.3, scale * {"fp32": 1e-4, "tf32": 3e-3, "bf16": 3e-2}[self.precision])
         error = (actual.detach().float() - expected.detach().float()).norm().item()
         assert error <= tolerance * expected.detach().float().norm().item(), "differs from the dense computation"
+
+
+def _cpu_seconds(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 @pytest.fixture

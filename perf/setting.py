@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from lime_editing.backbone import Backbone, wrap
 from lime_editing.corpus import Example, ParallelCorpus
+from lime_editing.devices import Precision
 from lime_editing.editing import Editor, make_editor
 from lime_editing.editors import finetuning, knowledge_editor, mend
 from lime_editing.losses import loc_loss, rel_loss
@@ -51,8 +52,8 @@ def textbook_size(size: Size) -> Size:
 
 
 @functools.lru_cache(maxsize=3)
-def backbone_of(size: Size, device: str = "cpu") -> Backbone:
-    """A BERT with random weights, frozen, in evaluation mode."""
+def backbone_of(size: Size, device: str = "cpu", precision: str = "fp32") -> Backbone:
+    """A BERT with random weights, frozen, in evaluation mode; training and evaluation are in bf16 where it says so."""
     settings: dict[str, Any] = {
         "vocab_size": size.vocabulary,
         "hidden_size": size.hidden,
@@ -66,12 +67,13 @@ def backbone_of(size: Size, device: str = "cpu") -> Backbone:
             model: Any = BertForMaskedLM(BertConfig(**settings))
         else:
             model = BertForSequenceClassification(BertConfig(**settings, num_labels=size.classes))
-    precision = torch.get_float32_matmul_precision()
+    products = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # `wrap` compares logits to float32's rounding
     try:
-        return wrap(model.to(device).eval().requires_grad_(False), size.edited)
+        kind: Precision = "bf16" if precision == "bf16" else "float32"
+        return wrap(model.to(device).eval().requires_grad_(False), size.edited, kind)
     finally:
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision(products)
 
 
 def editor_of(

@@ -22,7 +22,7 @@ EDITS = 10
 def test_gradient(measure: Callable[..., None], machine: Machine, size_name: str, way: str) -> None:
     """x and δ of all edits from one backward pass, against one dense gradient for each edit."""
     size = setting.size_of(size_name)
-    backbone = setting.backbone_of(size, machine.device)
+    backbone = machine.backbone(size)
     editor = setting.editor_of("mend", size, backbone)
     requests = [triple.edit for triple in setting.random_triples(size, FACTS, EDITS)]
     with machine.computing():
@@ -71,7 +71,7 @@ def test_transform(measure: Callable[..., None], machine: Machine, size_name: st
 def test_apply(measure: Callable[..., None], machine: Machine, size_name: str, way: str) -> None:
     """The edited layers under an update of factors, against a materialised ΔW, and against no update."""
     size = setting.size_of(size_name)
-    backbone = setting.backbone_of(size, machine.device)
+    backbone = machine.backbone(size)
     editor = setting.editor_of("mend", size, backbone)
     triples = setting.random_triples(size, FACTS, EDITS)
     with torch.no_grad(), machine.computing():

@@ -34,7 +34,7 @@ def test_edit(
 ) -> None:
     """From tokens to an update; finetuning takes three inner steps."""
     size = setting.size_of(size_name)
-    backbone = setting.backbone_of(size, machine.device)
+    backbone = machine.backbone(size)
     requests = [triple.edit for triple in setting.random_triples(size, FACTS, edits)]
     named = f"{editor}, {STEPS} steps" if editor == "finetuning" else editor
     group = f"edit: {named}, {'one' if edits == 1 else f'batch of {edits}'}, facts, {size_name}"

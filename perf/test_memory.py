@@ -88,7 +88,7 @@ def test_live_counts_what_lives() -> None:
 def test_edit(measure: Callable[..., None], machine: Machine, size_name: str, editor: str) -> None:
     """One edit of a fact holds a twentieth of its dense ΔW at most, and is that ΔW."""
     size = setting.size_of(size_name)
-    backbone = setting.backbone_of(size, machine.device)
+    backbone = machine.backbone(size)
     made = setting.editor_of(editor, size, backbone)
     requests = [triple.edit for triple in setting.random_triples(size, FACTS, 1)]
     run = torch.no_grad()(partial(edit, made, requests))
@@ -110,7 +110,7 @@ def test_edit(measure: Callable[..., None], machine: Machine, size_name: str, ed
 def test_training(measure: Callable[..., None], machine: Machine, size_name: str, editor: str, masks: Any) -> None:
     """Objective and gradient of ten edits, gradients of the editor included."""
     size = setting.size_of(size_name)
-    made = setting.editor_of(editor, size, setting.backbone_of(size, machine.device), masks)
+    made = setting.editor_of(editor, size, machine.backbone(size), masks)
     triples, live = setting.random_triples(size, FACTS, 10), list(made.parameters.values())
 
     def run() -> None:

@@ -54,7 +54,7 @@ def measure_step(
     measure: Callable[..., None], machine: Machine, size: Size, lengths: Lengths, batch: int, group: str, axis: str
 ) -> None:
     """A training step of MEND, checked on one edit."""
-    editor = setting.editor_of("mend", size, setting.backbone_of(size, machine.device))
+    editor = setting.editor_of("mend", size, machine.backbone(size))
     triples = setting.random_triples(size, lengths, batch)
     check_step(machine, editor, triples[:1])
     values = {"edits": batch, "tokens": lengths[0].tokens, "layers": size.edited}

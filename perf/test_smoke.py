@@ -24,6 +24,7 @@ from lime_editing import editing, evaluation, masks, training
 from lime_editing.backbone import load, load_tokenizer
 from lime_editing.config import TINY
 from lime_editing.data import Task, mlama
+from lime_editing.devices import Precision
 from lime_editing.editing import Editor, Objective, make_editor
 from lime_editing.editors import mend
 from lime_editing.metrics import Scores, scores
@@ -72,7 +73,8 @@ def tiny_run(machine: Machine) -> Run:
     setup = TINY.tasks["facts"]
     tasks = mlama.tasks(mlama.read(FIXTURES / "facts/mlama1.1"), load_tokenizer(FIXTURES / "raw_model"))
     languages = tasks["train"].corpus.languages
-    made = load(FIXTURES / "raw_model", setup.edited_layers, machine.device)
+    precision: Precision = "bf16" if machine.precision == "bf16" else "float32"
+    made = load(FIXTURES / "raw_model", setup.edited_layers, machine.device, precision=precision)
     editor = make_editor("mend", made, languages, "language", settings=setup.settings["mend"], mask_lr=setup.mask_lr)
     return Run(editor, tasks["train"], validator(tasks["validation"], 30), setup.all_languages.batch)
 
@@ -80,7 +82,7 @@ def tiny_run(machine: Machine) -> Run:
 def large_run(machine: Machine) -> Run:
     """The same at mBERT size, on random inputs."""
     size = setting.size_of("mbert")
-    editor = setting.editor_of("mend", size, setting.backbone_of(size, machine.device), "language")
+    editor = setting.editor_of("mend", size, machine.backbone(size), "language")
     task = setting.RandomTask(size, FACTS, 2000)
     return Run(editor, task, validator(task, 64), 10 if machine.device == "cpu" else 512)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from functools import partial
 
@@ -20,7 +19,6 @@ from spec_tests.adapters import textbook
 pytestmark = pytest.mark.filterwarnings("ignore:RNN module weights:UserWarning")
 #: As many languages as the data have.
 SPOKEN = {"facts": setting.LANGUAGES, "nli": setting.LANGUAGES[:15]}
-_OTHERS = [name for name in setting.LEARNED if name != "mend"]
 
 
 def step_of(editor: Editor, triples: list[Triple]) -> Callable[[], object]:
@@ -47,7 +45,7 @@ def measure_step(
     measure: Callable[..., None], machine: Machine, editor: str, task: str, size_name: str, batch: int, way: str
 ) -> None:
     size, lengths = setting.size_of(size_name, task), setting.LENGTHS[task]
-    backbone = setting.backbone_of(size, machine.device)
+    backbone = machine.backbone(size)
     triples = setting.random_triples(size, lengths, batch)
     group = f"training: {editor}, {task}, {size_name}, batch of {batch}"
     if way == "textbook":
@@ -85,28 +83,26 @@ def test_step_of_mend_at_the_size_of_mbert(measure: Callable[..., None], machine
     measure_step(measure, machine, "mend", "facts", "mbert", 10, "reference")
 
 
-@pytest.mark.parametrize("task", ["facts", "nli"])
-@pytest.mark.parametrize("editor", ["mend", *(pytest.param(name, marks=pytest.mark.whole) for name in _OTHERS)])
-def test_masks(
-    measure: Callable[..., None], machine: Machine, editor: str, task: str, size_name: str, batch: int
-) -> None:
-    """LiME: what masks for 53 and 15 languages add to a step, as the median of paired measurements."""
+@pytest.mark.parametrize(
+    ("size_name", "editor", "task"),
+    [
+        pytest.param("small", "mend", "facts", marks=pytest.mark.quick),
+        *(pytest.param("mbert", editor, "facts", marks=pytest.mark.whole) for editor in setting.LEARNED),
+        pytest.param("mbert", "mend", "nli", marks=pytest.mark.whole),
+    ],
+)
+def test_masks(measure: Callable[..., None], machine: Machine, size_name: str, editor: str, task: str) -> None:
+    """LiME: what masks for 53 and 15 languages add to a step, from steps with and without them in turn."""
     size, lengths = setting.size_of(size_name, task), setting.LENGTHS[task]
-    backbone = setting.backbone_of(size, machine.device)
+    backbone, batch = machine.backbone(size), 10 if machine.device == "cpu" else 512
     triples = setting.random_triples(size, lengths, batch)
-    triples = [t for t in triples if t.edit.language in SPOKEN[task]] or triples
+    triples = [t for t in triples if t.edit.language in SPOKEN[task]]
     base = step_of(setting.editor_of(editor, size, backbone, languages=SPOKEN[task]), triples)
     lime = setting.editor_of(editor, size, backbone, "language", SPOKEN[task])
     check_step(machine, lime, triples[:2])
     masked = step_of(lime, triples)
-
-    def paired() -> float:
-        with machine.computing():
-            without, with_masks = machine.seconds(base), machine.seconds(masked)
-        return with_masks / without
-
-    paired()
-    extra = statistics.median(paired() for _ in range(3 if size_name == "mbert" else 5)) - 1
+    pairs = 31 if size_name == "small" or machine.device == "cuda" else 25 if task == "facts" else 9
+    ratio, low, high = machine.paired(base, masked, pairs)
     trained = sum(parameter.numel() for parameter in lime.parameters.values())
     measure(
         masked,
@@ -114,6 +110,23 @@ def test_masks(
         len(triples),
         counting.training(editor, size, lengths),
         counting.adam_bytes(trained),
-        notes=f"masks cost {extra:+.1%} of a step",
-        masks_cost=extra,
+        notes=f"masks cost {ratio - 1:+.1%} of a step, 95% of {low - 1:+.1%} to {high - 1:+.1%} ({pairs} pairs)",
+        masks_cost=[ratio - 1, low - 1, high - 1],
     )
+
+
+@pytest.mark.parametrize("task", ["facts", "nli"])
+@pytest.mark.parametrize("editor", setting.LEARNED)
+def test_a_gpus_benchmark_in_small(editor: str, task: str) -> None:
+    """What is measured on a GPU, in bf16, runs at tiny size on a CPU: the check of a step, and the step."""
+    asked = []
+
+    def once(run: Callable[[], object], group: str, edits: int, *needs: float, **extra: object) -> None:
+        with machine.computing():
+            run()
+        asked.append((group, edits))
+
+    machine = Machine("cpu", "bf16")
+    measure_step(once, machine, editor, task, "tiny", 3, "reference")
+    assert asked == [(f"training: {editor}, {task}, tiny, batch of 3", 3)]
+    assert machine.backbone(setting.size_of("tiny", task)).precision == "bf16"

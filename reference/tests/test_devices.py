@@ -145,7 +145,7 @@ def test_bf16_is_near_float32(method: str, facts: Path, model: Path, tasks: dict
     assert losses[1]["mask"] == losses[0]["mask"]
 
 
-@pytest.mark.parametrize("method", ["editable_training", "mend"])
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_cell_runs_in_bf16(method: str, facts: Path, model: Path, tmp_path: Path) -> None:
     cell = experiments.Cell("facts", method, None if method == "finetuning" else "all", 0)
     experiment = prepared(facts, model, cell=cell)
