@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lime_editing.editing import Editor, Objective, edit, objective
+from lime_editing.training import adam, descend
 from lime_editing.types import Triple
 from perf import counting, setting
 
@@ -45,6 +46,25 @@ def executed(run: Callable[[], object]) -> int:
     with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False), Counter() as counter:
         run()
     return counter.total
+
+
+class Waits(TorchDispatchMode):
+    """The operations whose result, or its shape, the host must wait for on a GPU."""
+
+    KINDS = frozenset({"_local_scalar_dense", "nonzero", "bincount", "masked_select", "_unique2", "equal"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masked = name in {"index", "index_put", "index_put_"} and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
+        if name in self.KINDS or masked:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
 
 
 def step(made: Editor, triples: list[Triple]) -> None:
@@ -139,3 +159,19 @@ def test_mend_at_the_size_of_mbert(task: str, trained: float, judged: float) -> 
     size, (edited, update, retain) = setting.size_of("mbert", task), setting.LENGTHS[task]
     assert counting.training("mend", size, (edited, update, retain)) / 1e9 == pytest.approx(trained, abs=0.05)
     assert counting.judging("mend", size, edited, [update] + [retain] * 4) / 1e9 == pytest.approx(judged, abs=0.05)
+
+
+@pytest.mark.parametrize("task", ["facts", "nli"])
+@pytest.mark.parametrize("editor", setting.LEARNED)
+def test_a_training_step_waits_for_a_gpu_only_where_it_must(editor: str, task: str) -> None:
+    """MEND asks which rows have a gradient, once for each shape; all else the host knows.
+
+    KnowledgeEditor packs its sequences by lengths that lie on the host anyway.
+    """
+    size, lengths = setting.size_of("tiny", task), setting.LENGTHS[task]
+    made = setting.editor_of(editor, size, setting.backbone_of(size), "language")
+    optimiser = adam(made)
+    with Waits() as waits:
+        step(made, setting.random_triples(size, lengths, 3))
+        descend(made, optimiser, 1.0)
+    assert waits.seen == {"mend": ["nonzero"] * 2, "knowledge_editor": ["_local_scalar_dense"] * 2}.get(editor, [])
