@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .classifier import Wanted
+    from .config import Preset, Rulings, Setup
+    from .devices import Processes
     from .experiments import Cell, Experiment
 
 COMMANDS = """examples:
@@ -26,10 +29,14 @@ EXAMPLES = r"""examples:
   python -m lime_editing reproduce
   python -m lime_editing reproduce --task facts --approach mend --variant lime --seeds 3 --languages en,fr,sw
   python -m lime_editing reproduce --protocol released
-  python -m lime_editing reproduce --scale paper --task facts --facts mlama1.1 --device cuda \
-      --facts-model bert-base-multilingual-cased
   torchrun --nproc_per_node 8 -m lime_editing reproduce --scale paper --device cuda --precision bf16 …
   python -m lime_editing reproduce --dry-run --seeds 3
+  python -m lime_editing reproduce --scale paper --device cuda --facts mlama1.1.zip --protocol both
+  python -m lime_editing reproduce --scale paper --device cuda --task nli --model xlm-roberta-base
+  python -m lime_editing reproduce --scale paper --device cuda --task nli --raw-model path/to/your/classifier
+  python -m lime_editing reproduce --task facts --facts my-facts.csv --model path/to/your/model --edited-layers 2
+At scale paper facts are the authors' upload (yxu/LiME_data), pairs facebook/xnli, and the model is
+bert-base-multilingual-cased. A model that is no classifier is fine-tuned to one on the English pairs, once.
 """
 EDIT_EXAMPLES = r"""examples:
   python -m lime_editing edit --fact P36/France --to Berlin
@@ -118,7 +125,12 @@ def parser() -> argparse.ArgumentParser:
     add("--control", action="store_true", help="also train with one mask shared by all languages (variant shared)")
     add("--seeds", type=_positive, default=None, help="number of runs per cell (default: the scale's)")
     add("--languages", type=_names, default=None, help="comma-separated languages (default: all of the data)")
-    add("--protocol", choices=("paper", "released"), default="paper", help="rulings as printed or as the released code")
+    add(
+        "--protocol",
+        choices=("paper", "released", "both"),
+        default="paper",
+        help="rulings as printed, as the released code has them, or one after the other (default: paper)",
+    )
     for name, (alternatives, about) in RULINGS.items():
         add(f"--{name}", choices=alternatives, default=None, help=f"{about} (default: the protocol's)")
     _add_sources(reproduce)
@@ -182,20 +194,35 @@ def _add_sources(command: argparse.ArgumentParser) -> None:
     add("--offline", action="store_true", help="ask nothing of the network; data and models are here already")
     add(
         "--facts",
-        default="fixtures/facts/mlama1.1",
-        help="folder, archive, table or address of facts (default: the fixture)",
-    )
-    add(
-        "--facts-model",
-        default="fixtures/raw_model",
-        help="masked language model, folder or hub id (default: the fixture)",
+        default=None,
+        metavar="SOURCE",
+        help="folder, archive, table, address or hub id of facts (default: the fixture)",
     )
     add(
         "--nli",
-        default="fixtures/nli",
-        help="folder or hub id in XNLI's schema, or table of pairs (default: the fixture)",
+        default=None,
+        metavar="SOURCE",
+        help="folder or hub id in XNLI's schema, or table of sentence pairs (default: the fixture)",
     )
-    add("--nli-model", default="fixtures/raw_classifier", help="classifier, folder or hub id (default: the fixture)")
+    add(
+        "--model",
+        default=None,
+        help="BERT-, XLM-R- or RoBERTa-like encoder, folder or hub id: facts ask its masked-language head, and of its "
+        "layers a classifier of pairs is fine-tuned (default: the fixture)",
+    )
+    add(
+        "--raw-model",
+        default=None,
+        metavar="MODEL",
+        help="a finished classifier of pairs instead, folder or hub id (default: without --model the fixture's)",
+    )
+    add(
+        "--edited-layers",
+        type=_layers,
+        default=None,
+        metavar="N|NAMES",
+        help="edit the MLPs of so many layers from the top, or the matrices of these names (default: 3)",
+    )
     add("--device", default="cpu", help="cpu or a torch device such as cuda (default: cpu)")
 
 
@@ -251,19 +278,20 @@ def _reproduce(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from . import devices, experiments, report, store
-    from .config import PRESETS, PROTOCOLS, override
+    from .config import PROTOCOLS
     from .errors import UserError
     from .grid import quiet, run_grid, run_together
     from .terminal import Watch
 
     if options.json and not options.dry_run:
         raise UserError("--json prints the plan of --dry-run; metrics.json in a cell's folder has its numbers")
-    preset = PRESETS[options.scale]
-    for path, value in options.set:
-        tasks = {task: override(setup, path, value) for task, setup in preset.tasks.items()}
-        preset = replace(preset, name=f"{options.scale}-changed", tasks=tasks)
-    chosen = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in RULINGS}
-    rulings = replace(PROTOCOLS[options.protocol], **{name: value for name, value in chosen.items() if value})
+    if options.raw_model and "nli" not in options.task:
+        raise UserError("--raw-model is a classifier of sentence pairs, and --task facts has none; give --model")
+    preset = _preset(options)
+    names = [name.replace("-", "_") for name in RULINGS]
+    chosen = {name: value for name in names if (value := getattr(options, name))}
+    protocols = ("paper", "released") if options.protocol == "both" else (options.protocol,)
+    rulings = {name: replace(PROTOCOLS[name], **chosen) for name in protocols}
     variants: tuple[experiments.Variant, ...] = options.variant or ("en", "all", "lime")
     if options.control:
         variants = tuple(dict.fromkeys((*variants, "shared")))
@@ -277,37 +305,129 @@ def _reproduce(options: argparse.Namespace) -> None:
         raise UserError("under torchrun all processes work on one cell; --jobs and --dry-run are for a single one")
     console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json, quiet=not processes.first)
     quiet()
-    prepared = {}
+    prepared, fine_tuned = _prepared(options, preset, cells, rulings[protocols[0]], results, processes, console)
+    by_protocol = {
+        name: {task: experiments.under(one, rulings[name]) for task, one in prepared.items()} for name in protocols
+    }
+    if options.dry_run:
+        _plan(options, cells, by_protocol, fine_tuned, results, jobs, console)
+        return
+    count = len(cells) * len(protocols)
+    together = f"by {processes.count} processes" if processes.count > 1 else f"{jobs} at a time"
+    console.print(f"Editing {preset.about}: {count} cells, {together}, kept in {results}")
+    folders: list[Path] = []
+    with Watch(console, count) as watch:
+        for ready in by_protocol.values():
+            if processes.count > 1:
+                folders += run_together(cells, ready, results, processes, watch).values()
+            else:
+                folders += run_grid(cells, ready, results, jobs, watch).values()
+    processes.leave()
+    if not processes.first:
+        return
+    store.add_to_index(results, folders)
+    console.print(report.table(folders))
+    console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
+
+
+def _preset(options: argparse.Namespace) -> Preset:
+    """The scale with what was changed of it."""
+    from dataclasses import replace
+
+    from .config import PRESETS, override
+
+    preset = PRESETS[options.scale]
+    for path, value in options.set:
+        tasks = {task: override(setup, path, value) for task, setup in preset.tasks.items()}
+        preset = replace(preset, name=f"{options.scale}-changed", tasks=tasks)
+    if options.edited_layers:
+        tasks = {task: replace(setup, edited_layers=options.edited_layers) for task, setup in preset.tasks.items()}
+        preset = replace(preset, tasks=tasks)
+    return preset
+
+
+def _prepared(
+    options: argparse.Namespace,
+    preset: Preset,
+    cells: list[Cell],
+    rulings: Rulings,
+    results: Path,
+    processes: Processes,
+    console: Console,
+) -> tuple[dict[str, Experiment], list[Wanted]]:
+    """Each task ready to run, and in a dry run the classifiers that it would have fine-tuned."""
+    from . import experiments
+
+    prepared, fine_tuned = {}, []
     for task in options.task:
-        data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)
-        data = _here(data, options.offline, hub=task == "facts")
-        sources = experiments.Sources(data, model, options.languages, options.device, options.precision)
+        data, model, finished = _given(options, preset, task)
+        classes = None
+        if not finished:
+            with processes.in_turn():
+                wanted = _classifier(model, data, preset.tasks[task], results, options, processes, console)
+            model, classes = (str(wanted.folder), None) if wanted.done else (model, wanted.pairs.classes)
+            fine_tuned += [wanted] if options.dry_run else []
+        sources = experiments.Sources(data, model, options.languages, options.device, options.precision, classes)
         with console.status(f"reading {data} and {model}"), processes.in_turn():
             prepared[task] = experiments.prepare(task, cells, preset, rulings, sources, options.split)
         for remark in prepared[task].remarks:
             console.print(f"note: {data}: {remark}", highlight=False, markup=False)
-    if options.dry_run:
-        _plan(options, cells, prepared, results, jobs, console)
-        return
-    together = f"by {processes.count} processes" if processes.count > 1 else f"{jobs} at a time"
-    console.print(f"Editing {preset.about}: {len(cells)} cells, {together}, kept in {results}")
-    with Watch(console, len(cells)) as watch:
-        if processes.count > 1:
-            folders = run_together(cells, prepared, results, processes, watch)
-        else:
-            folders = run_grid(cells, prepared, results, jobs, watch)
-    processes.leave()
-    if not processes.first:
-        return
-    store.add_to_index(results, folders.values())
-    console.print(report.table(list(folders.values())))
-    console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
+    return prepared, fine_tuned
+
+
+def _given(options: argparse.Namespace, preset: Preset, task: str) -> tuple[str, str, bool]:
+    """(data, model, whether that model is one that can be edited as it is): what was named, or else the scale's own."""
+    if task == "facts":
+        data = _here(options.facts or preset.facts, options.offline, hub=True)
+        return data, options.model or preset.model, True
+    raw = options.raw_model or (None if options.model else preset.raw_classifier)
+    data = _here(options.nli or preset.nli, options.offline, hub=False)
+    return data, raw or options.model or preset.model, raw is not None
+
+
+def _classifier(
+    model: str,
+    data: str,
+    setup: Setup,
+    results: Path,
+    options: argparse.Namespace,
+    processes: Processes,
+    console: Console,
+) -> Wanted:
+    """The raw classifier of a model, fine-tuned first where it is not there yet; in a dry run it is only looked for."""
+    from . import classifier
+    from .errors import UserError
+
+    with console.status(f"reading {data} and {model}") as status:
+        wanted = classifier.find(model, data, setup, results, options.device)
+        if processes.count > 1 and not wanted.done:
+            raise UserError(
+                "one process fine-tunes a raw classifier: start the command without torchrun first, until it has said "
+                "how good that is, or give a finished one (--raw-model)"
+            )
+        if not options.dry_run:
+            done = wanted.done
+            status.update(f"fine-tuning {model} on the English pairs, {wanted.steps:,} steps")
+            accuracy = classifier.make(
+                wanted,
+                lambda step, steps, loss: status.update(f"fine-tuning {model}: {step:,} of {steps:,}, loss {loss:.3f}"),
+            )["test"]
+            english, others = accuracy["en"], [value for code, value in accuracy.items() if code != "en"]
+            rest = f", {100 * sum(others) / len(others):.1f}% in the others" if others else ""
+            console.print(
+                f"The raw classifier, {'kept' if done else 'fine-tuned'} in {wanted.folder}: right on "
+                f"{100 * english:.1f}% of the test pairs in English{rest}",
+                highlight=False,
+                markup=False,
+            )
+    return wanted
 
 
 def _plan(
     options: argparse.Namespace,
     cells: list[Cell],
-    prepared: dict[str, Experiment],
+    by_protocol: dict[str, dict[str, Experiment]],
+    fine_tuned: list[Wanted],
     results: Path,
     jobs: int,
     console: Console,
@@ -317,7 +437,9 @@ def _plan(
     from . import plan
 
     with console.status("measuring one step") as status:
-        made = plan.make(cells, prepared, results, jobs, status.update)
+        first = [plan.of_classifier(wanted) for wanted in fine_tuned]
+        each = {name: plan.make(cells, ready, results, jobs, status.update) for name, ready in by_protocol.items()}
+        made = plan.joined(first, each)
     if options.json:
         print(json.dumps(made.as_dict(), indent=2, ensure_ascii=False))
     else:
@@ -326,6 +448,7 @@ def _plan(
 
 def _edit(options: argparse.Namespace) -> None:
     import json
+    from dataclasses import replace
 
     from rich.console import Console
 
@@ -341,15 +464,25 @@ def _edit(options: argparse.Namespace) -> None:
     if half or sum(way is not None for way in ways) != 1:
         raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, or --premise and --hypothesis")
     task = "facts" if options.sentence is not None or options.fact is not None else "nli"
-    data, model = (options.facts, options.facts_model) if task == "facts" else (options.nli, options.nli_model)
-    data = _here(data, options.offline, hub=task == "facts")
+    preset = PRESETS[options.scale]
+    setup = preset.tasks[task]
+    if options.edited_layers:
+        if options.checkpoint:
+            raise UserError("--edited-layers: the checkpoint says which layers its editor edits; leave it out")
+        setup = replace(setup, edited_layers=options.edited_layers)
+    data, model, finished = _given(options, preset, task)
+    if not finished:
+        raise UserError(
+            f"{model} is to be a classifier first: give --raw-model, such as the folder results/…/classifier-… that "
+            "reproduce --task nli --model makes"
+        )
     quiet()
     console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json)
     with console.status(f"reading {data} and {model}"):
         tokenizer = load_tokenizer(model)
         editor = checkpoints.choose(
             *(task, options.approach, options.checkpoint, model, tokenizer),
-            *(options.language, PRESETS[options.scale].tasks[task], options.device),
+            *(options.language, setup, options.device),
         )
         more = (options.language, options.to)
         rest = (options.look, options.unrelated)
@@ -403,6 +536,10 @@ def _setting(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
     return name, value
+
+
+def _layers(text: str) -> int | tuple[str, ...]:
+    return _positive(text) if text.isdecimal() else _names(text)
 
 
 def _positive(text: str) -> int:

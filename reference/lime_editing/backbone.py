@@ -27,7 +27,13 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.masking_utils import create_bidirectional_mask
 
 from .devices import Precision
@@ -110,9 +116,8 @@ class Backbone:
 
     @property
     def max_tokens(self) -> int:
-        """The longest input; RoBERTa-like models start counting positions behind their padding index."""
-        positions = self.model.base_model.embeddings.position_embeddings
-        return int(positions.num_embeddings) - (0 if positions.padding_idx is None else positions.padding_idx + 1)
+        """The longest input."""
+        return _max_tokens(self.model)
 
     @cached_property
     def raw(self) -> dict[str, Tensor]:
@@ -381,10 +386,10 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
             raise ModelError(f"cannot edit the last {edited} layers: the model has {len(layers)}")
         names = [name for layer in layers[-edited:] for name in _mlp_names(model, layer)]
     else:
-        names = list(edited)
-        for name in names:
+        for name in edited:
             if name not in known:
                 raise ModelError(f"no editable matrix {name!r} in the model; there are: {', '.join(known)}")
+        names = [name for name in known if name in edited]
     pad_id = model.config.pad_token_id
     backbone = Backbone(model, layers, tuple(names), 0 if pad_id is None else pad_id, precision)
     _check(backbone)
@@ -402,23 +407,78 @@ def load(
 
     ModelError: no weights, no configuration, weights that lack a part (the head, say), an unsupported architecture.
     """
-    try:
-        kind = AutoModelForSequenceClassification if classifier else AutoModelForMaskedLM
-        model, loading = kind.from_pretrained(
-            str(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    kind = AutoModelForSequenceClassification if classifier else AutoModelForMaskedLM
+    model, missing = _pretrained(kind, source)
+    if missing:
+        # transformers fills them with random numbers, other ones in each process.
+        named = ", ".join(missing[:5])
+        if not classifier and not any(_of_encoder(model, name) for name in missing):
+            raise ModelError(
+                f"{str(source)!r} is an encoder without a masked-language head (its weights lack {named}): it cannot "
+                "answer facts; give a model that has the head, or edit sentence pairs, for which a classifier is "
+                "fine-tuned from it (--task nli)"
+            )
+        wanted = "sequence classifier" if classifier else "masked language model"
+        raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {named}")
+    return wrap(model.to(device).eval().requires_grad_(False), edited, precision)
+
+
+def load_encoder(
+    source: str | Path, classes: Sequence[str], edited: int | Sequence[str] = 3, device: str = "cpu", seed: int = 0
+) -> Backbone:
+    """An encoder, whatever its head, under a new one for these classes, whose first weights are drawn with `seed`.
+
+    ModelError: as of `load`, though weights may lack a head and the pooler below it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        names = dict(enumerate(classes))
+        model, missing = _pretrained(
+            *(AutoModelForSequenceClassification, source),
+            id2label=names,
+            label2id={name: i for i, name in names.items()},
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    lacks = [name for name in missing if _of_encoder(model, name)]
+    if lacks:
+        raise ModelError(f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}")
+    return wrap(model.to(device).eval().requires_grad_(False), edited)
+
+
+def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str]]:
+    """A model, and the names of the parameters that its weights lack. ModelError: it cannot be read."""
+    try:
+        model, loading = kind.from_pretrained(
+            str(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"cannot load a model from {str(source)!r}: {reason} "
             "Expected a hub id, or a folder with config.json and model.safetensors."
         ) from error
-    if loading["missing_keys"]:
-        # transformers fills them with random numbers, other ones in each process.
-        missing = ", ".join(sorted(loading["missing_keys"])[:5])
-        wanted = "sequence classifier" if classifier else "masked language model"
-        raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {missing}")
-    return wrap(model.to(device).eval().requires_grad_(False), edited, precision)
+    return model, sorted(loading["missing_keys"])
+
+
+def _of_encoder(model: Any, name: str) -> bool:
+    """Whether a parameter is the encoder's, and not of a head; a pooler serves the head alone."""
+    prefix = f"{model.base_model_prefix}."
+    return name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
+
+
+def max_tokens(source: str | Path) -> int:
+    """The longest input of the model in a folder or hub id, whose weights are not read. ModelError: no such model."""
+    try:
+        with torch.device("meta"):
+            return _max_tokens(AutoModel.from_config(AutoConfig.from_pretrained(str(source))))
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot tell how long an input of {str(source)!r} may be: {reason}") from error
+
+
+def _max_tokens(model: Any) -> int:
+    """RoBERTa-like models start counting positions behind their padding index."""
+    positions = model.base_model.embeddings.position_embeddings
+    return int(positions.num_embeddings) - (0 if positions.padding_idx is None else positions.padding_idx + 1)
 
 
 def load_tokenizer(source: str | Path) -> Any:

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from . import __version__, store
-from .backbone import Backbone, fingerprint, load, load_tokenizer
+from .backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from .config import PROTOCOLS, Evaluation, Preset, Rulings, Setup
 from .data import Task, mlama, xnli
 from .devices import ALONE, Precision, Processes, check_precision
@@ -40,6 +40,7 @@ VARIANTS: Mapping[str, tuple[tuple[str, ...] | None, Masks]] = {
 #: Editing languages of the paper's two evaluations (None: all); updates and retains are over all languages in both.
 EVALUATIONS: Mapping[str, tuple[str, ...] | None] = {"en → all": ("en",), "all → all": None}
 EVALUATION_SEED = 0
+JUDGED: tuple[mlama.Split, ...] = ("validation", "test")
 TASKS = ("facts", "nli")
 #: What is never trained, and so has no variant and no seed but the first; "unedited" is ours, what an edit has to beat.
 UNTRAINED = ("unedited", "finetuning")
@@ -70,6 +71,7 @@ class Sources:
     languages: tuple[str, ...] | None
     device: str = "cpu"
     precision: Precision = "float32"
+    classes: tuple[str, ...] | None = None  # where the classifier is still to be fine-tuned from the model: for a plan
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,10 @@ def prepare(
             f"{backbone.model.config.vocab_size}; they do not belong together"
         )
     experiment = Experiment(task, setup, rulings, sources, split, data.languages, {}, {}, tuple(remarks))
-    wrong = _errors(data, tokenizer, backbone) if isinstance(data, xnli.Pairs) else {}
-    experiment = replace(experiment, errors=wrong)
+    model = fingerprint(backbone, tokenizer)
+    if isinstance(data, xnli.Pairs):
+        key = partial(prediction_key, model, print_of, sources.device, sources.precision)
+        experiment = replace(experiment, errors=_errors(data, tokenizer, backbone, None if sources.classes else key))
     _check_languages(cells, experiment, _tasks(experiment, tokenizer, backbone))
     about = {
         "languages": list(data.languages),
@@ -158,9 +162,14 @@ def prepare(
         "split": split,
         "parameters": sum(p.numel() for p in backbone.model.parameters()),
         "data": print_of,
-        "model": fingerprint(backbone, tokenizer),
+        "model": model,
     }
     return replace(experiment, record={**_circumstances(preset, rulings, sources), **about})
+
+
+def under(experiment: Experiment, rulings: Rulings) -> Experiment:
+    """The same data and model, under other rulings."""
+    return replace(experiment, rulings=rulings, record={**experiment.record, **_protocol(rulings)})
 
 
 def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[mlama.Split, Task]) -> None:
@@ -178,13 +187,17 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
                 raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
 
 
+def _protocol(rulings: Rulings) -> dict[str, Any]:
+    name = next((name for name, known in PROTOCOLS.items() if known == rulings), "custom")
+    return {"protocol": name, "rulings": asdict(rulings)}
+
+
 def _circumstances(preset: Preset, rulings: Rulings, sources: Sources) -> dict[str, Any]:
     """Of the record, what belongs to no data and no model."""
     cpu, device = f"{os.cpu_count()}-core {platform.machine()} CPU", sources.device
     return {
         "preset": {"name": preset.name, "about": preset.about},
-        "protocol": next((name for name, known in PROTOCOLS.items() if known == rulings), "custom"),
-        "rulings": asdict(rulings),
+        **_protocol(rulings),
         "code": {
             "lime_editing": __version__,
             "digest": store.code_digest(),
@@ -259,6 +272,8 @@ def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Map
 
 
 def _load(task: str, setup: Setup, sources: Sources) -> Backbone:
+    if sources.classes is not None:
+        return load_encoder(sources.model, sources.classes, setup.edited_layers, sources.device)
     return load(sources.model, setup.edited_layers, sources.device, task == "nli", sources.precision)
 
 
@@ -272,14 +287,26 @@ def _tasks(experiment: Experiment, tokenizer: Any, backbone: Backbone) -> Mappin
     return xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, wrong, backbone.max_tokens)
 
 
-def _errors(pairs: xnli.Pairs, tokenizer: Any, backbone: Backbone) -> dict[str, frozenset[str]]:
-    """What the raw model gets wrong in validation and test: what evaluation edits (clause D7)."""
+def _errors(
+    pairs: xnli.Pairs, tokenizer: Any, backbone: Backbone, key: Callable[[str], str] | None
+) -> dict[str, frozenset[str]]:
+    """What the raw model gets wrong in validation and test: what evaluation edits (clause D7).
+
+    Without a key the model is not to be asked: at most it gets all wrong.
+    """
     tasks = xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, {}, backbone.max_tokens)
-    return {split: xnli.errors(tasks[split], partial(_predict, backbone)) for split in ("validation", "test")}
+    if key is None:
+        return {split: frozenset(e.id for e in tasks[split].corpus.examples) for split in JUDGED}
+    return {split: xnli.errors(tasks[split], partial(predict, backbone), key(split)) for split in JUDGED}
+
+
+def prediction_key(model: str, data: str, device: str, precision: Precision, split: str) -> str:
+    """What the raw model's classes depend on: the name under which they are kept."""
+    return store.digest([model, data, device, precision, split, store.code_digest(), torch.__version__])
 
 
 @torch.no_grad()
-def _predict(backbone: Backbone, inputs: Sequence[Input], batch: int = 128) -> list[int]:
+def predict(backbone: Backbone, inputs: Sequence[Input], batch: int = 128) -> list[int]:
     """The raw model's class of each input; inputs of like length go together."""
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
     classes = [0] * len(inputs)

@@ -7,8 +7,8 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +23,12 @@ from torch.utils.flop_counter import flop_registry
 
 from . import store
 from .backbone import Backbone
+from .classifier import Wanted, collate
 from .config import Evaluation
 from .data import Task
 from .editing import Editor, Objective
 from .evaluation import batches, judge
-from .experiments import EVALUATION_SEED, EVALUATIONS, VARIANTS, Cell, Experiment, assemble, cell_folder
+from .experiments import EVALUATION_SEED, EVALUATIONS, JUDGED, VARIANTS, Cell, Experiment, assemble, cell_folder
 from .sampling import evaluation_pairs
 from .training import Schedule, adam, batch_of_triples, train_step
 from .types import Role
@@ -145,6 +146,44 @@ def make(
     return Plan(jobs, device, planned, tuple(measured.values()), shutil.disk_usage(existing).free)
 
 
+def joined(first: Sequence[Planned], plans: Mapping[str, Plan]) -> Plan:
+    """The plans of several protocols as one, after what is done before all cells."""
+    if len(plans) > 1:
+        plans = {name: replace(plan, **_named(plan, name)) for name, plan in plans.items()}
+    one = next(iter(plans.values()))
+    cells = tuple(cell for plan in plans.values() for cell in plan.cells)
+    return replace(one, cells=(*first, *cells), measured=tuple(m for plan in plans.values() for m in plan.measured))
+
+
+def _named(plan: Plan, protocol: str) -> dict[str, Any]:
+    return {
+        "cells": tuple(replace(cell, cell=f"{cell.cell} ({protocol})") for cell in plan.cells),
+        "measured": tuple(replace(one, approach=f"{one.approach} ({protocol})") for one in plan.measured),
+    }
+
+
+def of_classifier(wanted: Wanted) -> Planned:
+    """A raw classifier that is fine-tuned before all cells, from one measured step; judged are all other pairs."""
+    name, folder = "nli-classifier", str(wanted.folder)
+    if wanted.done:
+        return Planned(name, folder, "done", 0, 0, 0.0, 0.0, 0, 0, 0)
+    model, size = wanted.start.model.to(wanted.device).requires_grad_(True), wanted.setup.classifier.batch
+    examples = wanted.examples
+    batch = collate([examples[i] for i in range(min(size, len(examples)))], wanted.start.pad_id)
+    inputs = {name: rows.to(wanted.device) for name, rows in batch.items()}
+    kept: dict[int, int] = {}
+    step = _keeping(kept, model.parameters(), lambda: model(**inputs).loss.backward())  # noqa: PLW0108  # run twice
+    seconds, operations = _cost(step, wanted.device)
+    model.zero_grad()
+    weights = sum(map(_bytes, model.parameters()))
+    judged = sum(len(wanted.pairs.rows[split]) for split in JUDGED) * len(wanted.pairs.languages)
+    steps = wanted.steps + judged / size / 3  # forward alone is a third of a step
+    return Planned(
+        *(name, folder, "to do", len(examples) * wanted.setup.classifier.epochs, judged),
+        *(steps * operations, steps * seconds, 4 * weights + sum(kept.values()), weights + NOTES, 0),
+    )
+
+
 def _planned(cell: Cell, experiment: Experiment, folder: Path, cost: Measured, tasks: Mapping[Any, Task]) -> Planned:
     setup, languages = experiment.setup, experiment.languages
     asked = [_edits(tasks[experiment.split], edited or languages, setup.test) for edited in EVALUATIONS.values()]
@@ -227,20 +266,27 @@ def _train_cost(cell: Cell, experiment: Experiment, editor: Editor, task: Task) 
     triples = batch_of_triples(task.within(VARIANTS[cell.variant][0] or experiment.languages), batch, 0, 1)
     optimiser = adam(editor)
     kept: dict[int, int] = {}
-    own = {p.untyped_storage().data_ptr() for p in (*editor.parameters.values(), *editor.backbone.model.parameters())}
+    own = (*editor.parameters.values(), *editor.backbone.model.parameters())
+    step = _keeping(kept, own, lambda: train_step(editor, optimiser, triples, 0, Objective(), 1.0))
+    seconds, operations = _cost(step, experiment.sources.device)
+    return seconds / batch, operations / batch, sum(kept.values())
+
+
+def _keeping(kept: dict[int, int], own: Iterable[Tensor], run: Callable[[], object]) -> Callable[[], None]:
+    """A step that notes the bytes of what its backward pass needs beside its `own` parameters."""
+    known = {p.untyped_storage().data_ptr() for p in own}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     def step() -> None:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            train_step(editor, optimiser, triples, 0, Objective(), 1.0)
+            run()
 
-    seconds, operations = _cost(step, experiment.sources.device)
-    return seconds / batch, operations / batch, sum(kept.values())
+    return step
 
 
 def _judge_cost(experiment: Experiment, subject: Editor | Backbone, task: Task) -> tuple[float, float, int]:

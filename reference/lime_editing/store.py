@@ -168,13 +168,13 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(), digest_size=8).hexdigest()
 
 
-def code_digest() -> str:
+def code_digest(patterns: Sequence[str] = SOURCES) -> str:
     """A short fingerprint of the code that a number depends on: not of the report's, nor of comments and layout.
 
     Presets are no part of it, because a cell records the values that it used.
     """
     root = Path(__file__).parent
-    sources = sorted(path for pattern in SOURCES for path in root.glob(pattern))
+    sources = sorted(path for pattern in patterns for path in root.glob(pattern))
     return digest({path.relative_to(root).as_posix(): _code(path.read_text(encoding="utf-8")) for path in sources})
 
 

@@ -31,7 +31,7 @@ def _no_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(facts: Path, model: Path, results: Path) -> list[str]:
     return [
-        *("reproduce", "--task", "facts", "--facts", str(facts), "--facts-model", str(model)),
+        *("reproduce", "--task", "facts", "--facts", str(facts), "--model", str(model)),
         *("--results", str(results / "results")),
     ]
 
@@ -226,7 +226,7 @@ OPTIONS = {
     "no-variant": (["--variant", ""], ["distinct", "''"]),
     "unknown-approach": (["--approach", "mand"], ["'mand'", "mend"]),
     "unknown-variant": (["--variant", "lame"], ["'lame'", "lime"]),
-    "no-such-model": (["--facts-model", "no-such-folder"], ["no-such-folder"]),
+    "no-such-model": (["--model", "no-such-folder"], ["no-such-folder"]),
     "no-such-facts": (["--facts", "no-such-folder"], ["no-such-folder"]),
     "unknown-task": (["--task", "fact"], ["'fact'", "facts, nli"]),
     "unknown-protocol": (["--protocol", "mine"], ["mine", "released"]),

@@ -46,7 +46,7 @@ def checkpoint(facts: Path, model: Path, results: Path, cell: experiments.Cell =
 
 
 def command(facts: Path, model: Path, *more: str) -> list[str]:
-    return ["edit", "--facts", str(facts), "--facts-model", str(model), *more]
+    return ["edit", "--facts", str(facts), "--model", str(model), *more]
 
 
 def shown(capsys: pytest.CaptureFixture[str], argv: Sequence[str]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def test_a_sentence_is_found_in_the_corpus_as_a_tokenizer_reads_it(facts: Path, 
 
 def test_a_pair_is_shown_by_its_classes(pairs: Path, classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By its row, as text that is in the corpus, and as text that is not."""
-    argv = ["edit", "--nli", str(pairs), "--nli-model", str(classifier), "--language", "fr", "--to", "neutral"]
+    argv = ["edit", "--nli", str(pairs), "--raw-model", str(classifier), "--language", "fr", "--to", "neutral"]
     by_row = shown(capsys, [*argv, "--pair", "test/3", "--look", "bema fr | aton fr"])
     assert by_row["text"] == "dira fr | bema fr"
     assert [line["language"] for line in by_row["parallel"]] == ["fr", "de", "en"]
@@ -278,7 +278,7 @@ def test_a_checkpoint_is_refused_for_what_it_was_not_made_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cell = checkpoint(facts, model, tmp_path)
-    argv = command(facts, model, "--nli-model", str(model), "--checkpoint", str(cell), "--to", "Bema", *options)
+    argv = command(facts, model, "--raw-model", str(model), "--checkpoint", str(cell), "--to", "Bema", *options)
     capsys.readouterr()
     assert main(argv) == 2
     refused(capsys, expected)

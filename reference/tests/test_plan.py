@@ -128,7 +128,7 @@ def test_the_command_prints_the_plan_and_runs_nothing(
     results = tmp_path / "results"
     argv = ["reproduce", "--task", "facts", "--approach", "finetuning", "--facts", str(facts), "--dry-run"]
     argv += [
-        "--facts-model",
+        "--model",
         str(model),
         "--results",
         str(results),

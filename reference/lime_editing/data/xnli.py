@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ..corpus import Corpus, Example, FullCorpus, ParallelCorpus
 from ..errors import DataError, LanguageError, ModelError
@@ -32,6 +33,9 @@ from .pairs import CONFIG
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 PIVOT = "en"  # the one language in which the raw classifier has seen classes (§B.1)
+BATCH = 256  # rows that a classifier is asked about at a time, in all languages
+Predict = Callable[[Sequence[Input]], Sequence[int]]
+_PREDICTED = datasets.Features(predicted=datasets.List(datasets.Value("int8")))
 
 
 @dataclass(frozen=True)
@@ -178,10 +182,11 @@ class PairTask:
 
     def input(self, example: Example) -> Input:
         """Premise and hypothesis as one input; the class is predicted at [CLS]."""
-        return remember(self._inputs, example.id, lambda: self._tokenised(example))
+        return remember(self._inputs, example.id, lambda: self.tokenised(self.rows[_row(example)], example.language))
 
-    def _tokenised(self, example: Example) -> Input:
-        texts = _texts(self.rows[_row(example)])[example.language]
+    def tokenised(self, row: Mapping[str, Any], language: str) -> Input:
+        """`input` of one row, which is not remembered."""
+        texts = _texts(row)[language]
         encoded = self.tokenizer(*texts)
         if self.longest is not None and len(encoded["input_ids"]) > self.longest:
             encoded = self.tokenizer(*texts, truncation=True, max_length=self.longest)
@@ -209,26 +214,106 @@ def tasks(
     classes, no = tuple(numbers[name] for name in pairs.classes), frozenset[tuple[int, str]]()
     return {
         split: PairTask(
-            split, rows, pairs.languages, tokenizer, classes, wrong.get(split), pairs.lacking.get(split, no)
+            *(split, rows, pairs.languages, tokenizer, classes, wrong.get(split), pairs.lacking.get(split, no), longest)
         )
         for split, rows in pairs.rows.items()
     }
 
 
-def errors(task: PairTask, predict: Callable[[Sequence[Input]], Sequence[int]]) -> frozenset[str]:
-    """The ids of the inputs on which `predict` misses the gold label."""
-    examples = task.corpus.examples
-    predicted = predict([task.input(example) for example in examples])
-    return frozenset(e.id for e, label in zip(examples, predicted, strict=True) if label != task.gold(e))
+def predicted(task: PairTask, predict: Predict, key: str | None = None) -> NDArray[np.int8]:
+    """The class of every input (rows, languages), as the model numbers it; -1 where a row is not said in a language.
+
+    With a `key`, which stands for the model and the data, it is kept in the cache of `datasets` and asked for once.
+    """
+
+    def ask(rows: Mapping[str, Sequence[Any]], numbers: Sequence[int]) -> dict[str, Any]:
+        said = [[(i, code) not in task.lacking for code in task.languages] for i in numbers]
+        texts = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        asked = [
+            task.tokenised(row, code)
+            for row, there in zip(texts, said, strict=True)
+            for code, told in zip(task.languages, there, strict=True)
+            if told
+        ]
+        classes = iter(predict(asked))
+        return {"predicted": [[next(classes) if told else -1 for told in there] for there in said]}
+
+    options: dict[str, Any] = {"with_indices": True, "batched": True, "batch_size": BATCH}
+    options |= {"remove_columns": task.rows.column_names, "features": _PREDICTED}
+    if key is not None:
+        path = Path(datasets.config.HF_DATASETS_CACHE) / "lime_editing" / f"{key}.arrow"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options |= {"new_fingerprint": key, "cache_file_name": str(path)}
+        try:
+            found = _table(task, task.rows.map(ask, **options))
+        except (pa.ArrowException, OSError):
+            path.unlink(missing_ok=True)
+        else:
+            return found
+    return _table(task, task.rows.map(ask, **options))
 
 
-def classifier_examples(rows: Mapping[Split, Any], tokenizer: Any) -> list[tuple[Input, int]]:
+def _table(task: PairTask, kept: Any) -> NDArray[np.int8]:
+    """OSError: not the whole of it."""
+    table = np.array(kept["predicted"][:], dtype=np.int8).reshape(-1, len(task.languages))
+    if len(table) != len(task.rows):
+        raise OSError(f"{len(table)} rows, and not {len(task.rows)}")
+    return table
+
+
+def errors(task: PairTask, predict: Predict, key: str | None = None) -> frozenset[str]:
+    """The ids of the inputs on which `predict` misses the gold label; `key` as in `predicted`."""
+    table, column = predicted(task, predict, key), {code: i for i, code in enumerate(task.languages)}
+    gold = np.array(task.classes)[task.rows["label"][:]]
+    return frozenset(e.id for e in task.corpus.examples if table[_row(e), column[e.language]] != gold[_row(e)])
+
+
+def accuracy(task: PairTask, table: NDArray[np.int8]) -> dict[str, float]:
+    """By language, the share of its inputs whose class in `predicted` is the gold label."""
+    gold = np.array(task.classes)[task.rows["label"][:]]
+    return {
+        code: float((column == gold)[column >= 0].mean())
+        for code, column in zip(task.languages, table.T, strict=True)
+        if (column >= 0).any()
+    }
+
+
+@dataclass(frozen=True)
+class Labelled(Sequence[tuple[Input, int]]):
+    """Inputs with their classes, tokenised when they are asked for."""
+
+    task: PairTask
+    numbers: Sequence[int]  # of the rows
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[Input, int]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[tuple[Input, int]]: ...
+
+    def __getitem__(self, place: int | slice) -> tuple[Input, int] | Sequence[tuple[Input, int]]:
+        if isinstance(place, slice):
+            return replace(self, numbers=self.numbers[place])
+        row = self.task.rows[self.numbers[place]]
+        return self.task.tokenised(row, PIVOT), self.task.classes[row["label"]]
+
+
+def classifier_examples(
+    rows: Mapping[Split, Any],
+    tokenizer: Any,
+    classes: int = 3,
+    lacking: frozenset[tuple[int, str]] = frozenset(),
+    longest: int | None = None,
+) -> Labelled:
     """What one pass of a raw classifier's fine-tuning sees, with the class as the data number it (clause D8).
 
     The English training pairs in the data's order, each once, with the gold class.
     """
-    task = PairTask("train", rows["train"], (PIVOT,), tokenizer, (0, 1, 2))
-    return [(task.input(example), task.gold(example)) for example in sorted(task.corpus.examples, key=_row)]
+    task = PairTask("train", rows["train"], (PIVOT,), tokenizer, tuple(range(classes)), None, lacking, longest)
+    return Labelled(task, [i for i in range(len(task.rows)) if (i, PIVOT) not in lacking])
 
 
 def _row(example: Example) -> int:
