@@ -56,6 +56,7 @@ CHECK_EXAMPLES = """examples:
   python -m lime_editing check-data fixtures/facts/mlama1.1
   python -m lime_editing check-data mlama1.1.zip --languages en,fr
   python -m lime_editing check-data my-facts.csv --json
+  python -m lime_editing check-data facebook/xnli --kind pairs --model bert-base-multilingual-cased
 A table of facts (jsonl, csv, tsv, parquet) has the columns language, relation, template (with [X] and [Y]), subject,
 object, and subject_id or fact, whose rows are parallel in all languages; object_id may be beside them. A table of
 sentence pairs has id, language, premise, hypothesis, label and split. The exit code is 1 for data that cannot be read.
@@ -184,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
         "--kind", choices=("facts", "pairs"), default=None, help="what they are (default: by their names)"
     )
     check.add_argument("--languages", type=_names, default=None, help="comma-separated languages (default: all)")
+    check.add_argument("--model", default=None, help="folder or hub id; also say what is longer than this model reads")
     check.add_argument("--json", action="store_true", help="print for a program")
     check.add_argument("--offline", action="store_true", help="ask nothing of the network")
     return result
@@ -512,7 +514,7 @@ def _check(options: argparse.Namespace) -> None:
     from . import checks
 
     path = _here(options.path, options.offline, hub=options.kind == "facts")
-    found = checks.examine(path, options.kind, options.languages)
+    found = checks.examine(path, options.kind, options.languages, options.model)
     print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if options.json else checks.text(found))
 
 

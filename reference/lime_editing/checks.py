@@ -55,18 +55,31 @@ def kind_of(source: str) -> Kind:
     return "pairs" if tables and "premise" in files.columns_of(found, tables[0]) else "facts"
 
 
-def examine(source: str, kind: Kind | None = None, languages: Sequence[str] | None = None) -> Report:
-    """Read the data as a run would, and say what is in them. DataError, LanguageError: as the run would."""
-    return (_facts if (kind or kind_of(source)) == "facts" else _pairs)(source, languages)
+def examine(
+    source: str, kind: Kind | None = None, languages: Sequence[str] | None = None, model: str | None = None
+) -> Report:
+    """Read the data as a run would, and say what is in them; with a `model`, also what is too long for it.
+
+    DataError, LanguageError, ModelError: as the run would.
+    """
+    return (_facts if (kind or kind_of(source)) == "facts" else _pairs)(source, languages, model)
 
 
-def _facts(source: str, languages: Sequence[str] | None) -> Report:
+def _reader(model: str) -> tuple[Any, int]:
+    """The tokenizer of a model, and its longest input."""
+    from .backbone import load_tokenizer, max_tokens  # noqa: PLC0415  torch takes seconds to import
+
+    return load_tokenizer(model), max_tokens(model)
+
+
+def _facts(source: str, languages: Sequence[str] | None, model: str | None) -> Report:
     facts = mlama.read(source, languages)
     parts = mlama.split(facts)
     said: dict[tuple[str, str], set[str]] = {}  # (relation, subject) → languages
     answers = Counter((fact.language, fact.relation, fact.sub_uri) for fact in facts.facts)
     for language, relation, subject in answers:
         said.setdefault((relation, subject), set()).add(language)
+    told = Counter((fact.language, fact.relation, fact.sub_uri, fact.obj_uri) for fact in facts.facts)
     groups = Counter((fact.language, fact.relation) for fact in facts.facts)
     has = Counter(language for language, _, _ in answers)
     by_split = {name: Counter(fact.language for fact in part.facts) for name, part in parts.items()}
@@ -90,8 +103,9 @@ def _facts(source: str, languages: Sequence[str] | None) -> Report:
         "of test: the subject is in train, too": cut["test"] - len(parts["test"].facts),
         "of validation: the subject is in train or test, too": cut["validation"] - len(parts["validation"].facts),
         "another object of the same subject and relation: one input, whose labels are all objects of the relation": (
-            len(facts.facts) - len(answers)
+            len(told) - len(answers)
         ),
+        "told twice: the same subject and object of a relation in one language": len(facts.facts) - len(told),
     }
     counts = {
         "facts": len(facts.facts),
@@ -107,10 +121,18 @@ def _facts(source: str, languages: Sequence[str] | None) -> Report:
         for name, part in parts.items()
     }
     remarks = [*_empty(found, splits), *([] if languages else mlama.disagreements(source, facts))]
-    remarks += _names(facts)
+    remarks += [*_names(facts), *_twice(facts)]
     untold = sorted(set(facts.templates) - set(groups))
     if untold:
         remarks.append(f"{len(untold)} templates have no facts: {_some([f'{r} in {code}' for code, r in untold])}")
+    if model is not None:
+        tokenizer, longest = _reader(model)
+        long = [
+            f"{one.fact.source}: {one.named} has {one.tokens} with the {one.masks} of the label at {one.label.source}"
+            for one in mlama.too_long(facts, tokenizer, longest)
+        ]
+        if long:
+            remarks.append(f"{len(long):,} facts are longer than {longest} tokens and would stop a run: {_some(long)}")
     return _report("facts", source, mlama.fingerprint(facts), found, counts, splits, skipped, remarks)
 
 
@@ -126,7 +148,18 @@ def _names(facts: mlama.Facts) -> Iterator[str]:
         yield f"{len(others)} times a subject has another name in the same language and relation: {_some(others)}"
 
 
-def _pairs(source: str, languages: Sequence[str] | None) -> Report:
+def _twice(facts: mlama.Facts) -> Iterator[str]:
+    first: dict[tuple[str, ...], mlama.Fact] = {}
+    again = []
+    for fact in facts.facts:
+        known = first.setdefault((fact.language, fact.relation, fact.sub_uri, fact.obj_uri), fact)
+        if known is not fact:
+            again.append(f"{fact.source} is {known.source} again")
+    if again:
+        yield f"{len(again)} facts are told twice, which moves where the splits are cut: {_some(again)}"
+
+
+def _pairs(source: str, languages: Sequence[str] | None, model: str | None) -> Report:
     from .data import xnli  # noqa: PLC0415  `datasets` takes seconds to import
 
     pairs = xnli.read(source, languages)
@@ -156,6 +189,16 @@ def _pairs(source: str, languages: Sequence[str] | None) -> Report:
     remarks = list(_empty(found, splits))
     for part, numbers in splits.items():
         remarks += [f"{part} has no pair of class {name!r}" for name in pairs.classes if not numbers[name]]
+    if model is not None:
+        tokenizer, longest = _reader(model)
+        for split in xnli.SPLITS:
+            long = [
+                f"{split}/{i} in {code!r} has {n}" for i, code, n in xnli.too_long(pairs, tokenizer, longest, split)
+            ]
+            if long:
+                remarks.append(
+                    f"{len(long):,} inputs of {split} are longer than {longest} tokens and are cut: {_some(long)}"
+                )
     return _report("pairs", source, xnli.fingerprint(pairs), found, counts, splits, skipped, remarks)
 
 

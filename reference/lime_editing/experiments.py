@@ -145,6 +145,8 @@ def prepare(
         data = xnli.read(sources.data, sources.languages)
         print_of, items = xnli.fingerprint(data), len(data)
     tokenizer, backbone = load_tokenizer(sources.model), _load(task, setup, sources)
+    if not isinstance(setup.edited_layers, int):
+        setup = replace(setup, edited_layers=backbone.edited)  # in the model's order, so that one choice is one cell
     if len(tokenizer) > backbone.model.config.vocab_size:
         raise ModelError(
             f"{sources.model}: the tokenizer has {len(tokenizer)} entries and the model "

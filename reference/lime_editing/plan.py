@@ -86,16 +86,19 @@ class Plan:
     cells: tuple[Planned, ...]
     measured: tuple[Measured, ...]
     disk_free: int
+    first: int = 0  # so many of the cells run before all others, each alone
 
     @property
     def seconds(self) -> float:
         """Of wall-clock: each worker takes the next cell as it ends one."""
-        return makespan([cell.seconds for cell in self.cells if cell.state != "done"], self.jobs)
+        alone = sum(cell.seconds for cell in self.cells[: self.first])
+        return alone + makespan([cell.seconds for cell in self.cells[self.first :] if cell.state != "done"], self.jobs)
 
     @property
     def memory(self) -> int:
         """On the device, where the largest cells run side by side."""
-        return sum(sorted((cell.memory for cell in self.cells), reverse=True)[: self.jobs])
+        beside = sum(sorted((cell.memory for cell in self.cells[self.first :]), reverse=True)[: self.jobs])
+        return max(beside, *(cell.memory for cell in self.cells[: self.first]), 0)
 
     @property
     def disk(self) -> int:
@@ -152,7 +155,8 @@ def joined(first: Sequence[Planned], plans: Mapping[str, Plan]) -> Plan:
         plans = {name: replace(plan, **_named(plan, name)) for name, plan in plans.items()}
     one = next(iter(plans.values()))
     cells = tuple(cell for plan in plans.values() for cell in plan.cells)
-    return replace(one, cells=(*first, *cells), measured=tuple(m for plan in plans.values() for m in plan.measured))
+    measured = tuple(one for plan in plans.values() for one in plan.measured)
+    return replace(one, cells=(*first, *cells), measured=measured, first=len(first))
 
 
 def _named(plan: Plan, protocol: str) -> dict[str, Any]:

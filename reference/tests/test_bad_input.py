@@ -163,12 +163,16 @@ def truncated_weights(_: Path, model: Path) -> list[str]:
 def label_longer_than_the_model_reads(facts: Path, _: Path) -> list[str]:
     edit_line(facts / "fr" / "P1.jsonl", 4, with_value("obj_label", " ".join(["Aton"] * 40)))
     edit_line(facts / "fr" / "P1.jsonl", 4, with_value("obj_uri", "long"))
-    return ["de/P1.jsonl:1: ", "the 40 masks of the longest label (", "fr/P1.jsonl:4), and the model reads at most 32"]
+    return [
+        "de/P1.jsonl:1: P1/Q0 in 'de' comes to ",
+        "the 40 masks of the longest label (",
+        "fr/P1.jsonl:4), and the model reads at most 32",
+    ]
 
 
 def subject_longer_than_the_model_reads(facts: Path, _: Path) -> list[str]:
     edit_line(facts / "fr" / "P2.jsonl", 5, with_value("sub_label", " ".join(["Aton"] * 60)))
-    return ["fr/P2.jsonl:5", "the model reads at most 32", "shorten or remove"]
+    return ["fr/P2.jsonl:5: P2/Q4 in 'fr' comes to 67 tokens", "the model reads at most 32", "shorten or remove"]
 
 
 def mask_in_an_object(facts: Path, _: Path) -> list[str]:
@@ -227,6 +231,14 @@ OPTIONS = {
     "unknown-approach": (["--approach", "mand"], ["'mand'", "mend"]),
     "unknown-variant": (["--variant", "lame"], ["'lame'", "lime"]),
     "no-such-model": (["--model", "no-such-folder"], ["no-such-folder"]),
+    "a-classifier-for-facts": (["--raw-model", "somewhere"], ["--raw-model", "--model"]),
+    "no-layers": (["--edited-layers", "0"], ["--edited-layers", "above 0"]),
+    "more-layers-than-there-are": (["--edited-layers", "4"], ["cannot edit the last 4 layers", "has 3"]),
+    "no-such-matrix": (
+        ["--edited-layers", "bert.encoder.layer.2.output.dense.weight,layer.9"],
+        ["'layer.9'", "bert.encoder.layer.0.intermediate.dense.weight, bert.encoder.layer.0.output.dense.weight"],
+    ),
+    "a-matrix-twice": (["--edited-layers", "a,a"], ["distinct", "a,a"]),
     "no-such-facts": (["--facts", "no-such-folder"], ["no-such-folder"]),
     "unknown-task": (["--task", "fact"], ["'fact'", "facts, nli"]),
     "unknown-protocol": (["--protocol", "mine"], ["mine", "released"]),

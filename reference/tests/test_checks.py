@@ -66,6 +66,56 @@ def test_a_person_reads_the_same(facts: Path, capsys: pytest.CaptureFixture[str]
     assert "fr/P1.jsonl:14 has 'Bemá', and " in out
 
 
+def test_a_fact_that_is_told_twice_is_named(facts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = facts / "fr" / "P1.jsonl"
+    rows = list(lines(path))
+    write_lines(path, [*rows, {**rows[2], "uuid": "another", "lineid": 99}])
+    _, out, _ = said_of(capsys, str(facts))
+    assert f"1 facts are told twice, which moves where the splits are cut: {path}:13 is {path}:3 again" in out
+    assert "         1  told twice: the same subject and object of a relation in one language" in out
+
+
+def test_ids_of_rows_that_nothing_reads_may_be_there_twice(facts: Path, tmp_path: Path) -> None:
+    """mLAMA's uuids: what is parallel, its subject and relation say."""
+    before = checks.examine(str(facts))
+    for path in facts.glob("*/P*.jsonl"):
+        write_lines(path, [row | {"uuid": "same"} for row in lines(path)])
+    assert checks.examine(str(facts)) == before
+
+
+def test_what_a_model_cannot_read_is_named_before_a_run(
+    facts: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A subject too long for it in one language, and a label whose masks are too many in all."""
+    assert "tokens" not in said_of(capsys, str(facts), "--model", str(model))[1]
+    path = facts / "fr" / "P2.jsonl"
+    rows = list(lines(path))
+    rows[4]["sub_label"] = " ".join(["Aton"] * 30)
+    write_lines(path, rows)
+    _, out, _ = said_of(capsys, str(facts), "--model", str(model))
+    assert f"1 facts are longer than 32 tokens and would stop a run: {path}:5: P2/Q4 in 'fr' has 37 with the 2 " in out
+    rows[4] |= {"sub_label": "Elno", "obj_uri": "long", "obj_label": " ".join(["Aton"] * 31)}
+    write_lines(path, rows)
+    _, out, _ = said_of(capsys, str(facts), "--model", str(model))
+    assert "facts are longer than 32 tokens and would stop a run" in out
+    assert f"/de/P2.jsonl:1: P2/Q0 in 'de' has 37 with the 31 of the label at {path}:5; " in out
+    assert "tokens" not in said_of(capsys, str(facts))[1]
+    code, _, err = said_of(capsys, str(facts), "--model", "no-such-model")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_pairs_that_a_model_cuts_are_named(tmp_path: Path, model: Path) -> None:
+    rows = [
+        {"id": f"{split}{i}", "language": code, "premise": "Aton", "hypothesis": "Bema", "label": i, "split": split}
+        for split in ("train", "validation", "test")
+        for i in range(3)
+        for code in ("de", "en")
+    ]
+    rows[-2]["hypothesis"] = " ".join(["Bema"] * 50)
+    report = checks.examine(str(json_lines(rows, tmp_path / "own.jsonl")), model=str(model))
+    assert report.remarks == ("1 inputs of test are longer than 32 tokens and are cut: test/2 in 'de' has 54",)
+
+
 def test_a_language_that_a_run_would_refuse_is_named(facts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for relation in ("P1", "P2"):
         path = facts / "fr" / f"{relation}.jsonl"

@@ -118,6 +118,19 @@ def test_workers_take_the_next_cell_as_they_end_one(jobs: int, expected: float) 
     assert plan.makespan([1, 4, 1, 3], jobs) == expected
 
 
+def test_what_comes_first_is_waited_for() -> None:
+    """A classifier is fine-tuned alone; two protocols follow one another, and are told apart."""
+    cell = plan.Planned("c", "f", "to do", 0, 0, 0.0, 2.0, 5, 0, 0)
+    measured = plan.Measured("a", 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
+    one = plan.Plan(2, "cpu", (cell, cell), (measured,), 900)
+    tuned = replace(cell, cell="t", seconds=3.0, memory=7)
+    both = plan.joined([tuned], {"paper": one, "released": one})
+    assert [c.cell for c in both.cells] == ["t", "c (paper)", "c (paper)", "c (released)", "c (released)"]
+    assert [m.approach for m in both.measured] == ["a (paper)", "a (released)"]
+    assert (both.seconds, both.memory) == (3 + 4, 10)
+    assert (plan.joined([tuned], {"paper": replace(one, jobs=1)}).memory, plan.joined([], {"paper": one})) == (7, one)
+
+
 def test_no_cells_take_no_time() -> None:
     assert plan.makespan([], 2) == 0
 

@@ -139,6 +139,61 @@ def test_errors_are_the_inputs_whose_class_is_not_gold(pairs: Path, classifier: 
     assert xnli.errors(task, zero) == {e.id for e in task.corpus.examples if task.gold(e) != 0}
 
 
+def test_what_the_raw_model_says_is_asked_once(pairs: Path, classifier: Path, tmp_path: Path) -> None:
+    """And again where what was kept is damaged; without a key, always. A row that is not said has no class."""
+    rows = [row for row in own(pairs) if (row["id"], row["language"]) != ("test-3", "fr")]
+    read = xnli.read(str(json_lines(rows, tmp_path / "own.jsonl")))
+    task = xnli.tasks(read, load_tokenizer(classifier), IDS, {})["test"]
+    asked: list[int] = []
+
+    def by_length(inputs: Sequence[Input]) -> list[int]:
+        asked.append(len(inputs))
+        return [i.ids[1] % 3 for i in inputs]
+
+    first = xnli.predicted(task, by_length, "key")
+    expected = [
+        [task.input(task.corpus[f"test/{i}/{c}"]).ids[1] % 3 if (i, c) != (3, "fr") else -1 for c in CODES]
+        for i in range(12)
+    ]
+    assert first.tolist() == expected
+    assert asked == [35]
+    assert xnli.errors(task, by_length, "key") == {
+        x.id for x in task.corpus.examples if task.input(x).ids[1] % 3 != task.gold(x)
+    }
+    accuracy = xnli.accuracy(task, first)
+    wrong = xnli.errors(task, by_length, "key")
+    assert accuracy["fr"] == pytest.approx(1 - sum(i.endswith("/fr") for i in wrong) / 11)
+    assert asked == [35]
+    (kept,) = (tmp_path / "cache" / "lime_editing").iterdir()
+    kept.write_bytes(kept.read_bytes()[:300])
+    assert xnli.predicted(task, by_length, "key").tolist() == expected
+    assert asked == [35, 35]
+    xnli.predicted(task, by_length)
+    xnli.predicted(task, by_length)
+    assert len(asked) == 4
+
+
+def test_a_pair_longer_than_the_model_reads_is_cut(pairs: Path, classifier: Path, tmp_path: Path) -> None:
+    """Its longer text first; what is cut is what `too_long` names."""
+    rows = own(pairs)
+    for row in rows:
+        if (row["id"], row["language"]) == ("test-3", "de"):
+            row["premise"] = " ".join(["aton"] * 40)
+    read, tokenizer = xnli.read(str(json_lines(rows, tmp_path / "own.jsonl"))), load_tokenizer(classifier)
+    task = xnli.tasks(read, tokenizer, IDS, {}, 32)["test"]
+    lengths = {x.id: len(task.input(x).ids) for x in task.corpus.examples}
+    assert lengths.pop("test/3/de") == 32
+    assert set(lengths.values()) == {7}
+    assert tokenizer.convert_ids_to_tokens(task.input(task.corpus["test/3/de"]).ids)[-4:] == [
+        "[SEP]",
+        "bema",
+        "de",
+        "[SEP]",
+    ]
+    assert list(xnli.too_long(read, tokenizer, 32, "test")) == [(3, "de", 45)]
+    assert list(xnli.too_long(read, tokenizer, 45, "test")) == list(xnli.too_long(read, tokenizer, 32, "train")) == []
+
+
 def test_a_classifier_that_numbers_its_classes_otherwise_is_understood(pairs: Path, classifier: Path) -> None:
     numbers = {"CONTRADICTION": 0, "NEUTRAL": 1, "ENTAILMENT": 2}
     task = xnli.tasks(xnli.read(str(pairs)), load_tokenizer(classifier), numbers, {})["test"]

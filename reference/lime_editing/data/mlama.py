@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +27,14 @@ __all__ = [
     "Facts",
     "Split",
     "Subject",
+    "TooLong",
     "counts",
     "disagreements",
     "fingerprint",
     "read",
     "split",
     "tasks",
+    "too_long",
 ]
 
 Split = Literal["train", "validation", "test"]
@@ -210,6 +212,42 @@ def tasks(
     DataError: a label that tokenises to nothing, or holds the mask token; a sentence that can become longer than the
     `longest` input of a model. ModelError: a tokenizer without a mask token.
     """
+    labels = _labels(facts, tokenizer)
+    # A canonical order, so that a draw does not depend on how the files were read (clause D9).
+    candidates = {key: tuple(sorted(set(ids.values()))) for key, ids in labels.items()}
+    lengths = _lengths(labels)
+    long = None if longest is None else next(_too_long(facts, tokenizer, labels, lengths, longest), None)
+    if long is not None:
+        raise DataError(
+            f"{long.fact.source}: {long.named} comes to {long.tokens} tokens with the {long.masks} masks of the "
+            f"longest label ({long.label.source}), and the model reads at most {longest}; shorten or remove the longer "
+            "of the two"
+        )
+    return {name: FactTask(part, tokenizer, candidates, lengths, subject) for name, part in split(facts).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A sentence that can become longer than a model reads: its tokens, with the masks of the longest label."""
+
+    fact: Fact
+    tokens: int
+    masks: int
+    label: Fact
+
+    @property
+    def named(self) -> str:
+        return f"{_key(self.fact)} in {self.fact.language!r}"
+
+
+def too_long(facts: Facts, tokenizer: Any, longest: int) -> Iterator[TooLong]:
+    """What would stop a run whose model reads at most `longest` tokens. Errors: as of `tasks`."""
+    labels = _labels(facts, tokenizer)
+    return _too_long(facts, tokenizer, labels, _lengths(labels), longest)
+
+
+def _labels(facts: Facts, tokenizer: Any) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
+    """The tokens of the label of each entity, by its URI, in each (language, relation)."""
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
     for (language, relation), template in facts.templates.items():
@@ -221,25 +259,24 @@ def tasks(
             raise DataError(f"{fact.source}: sub_label {fact.sub_label!r} contains the mask token; remove it")
         entities.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, fact)
     spelled: dict[str, tuple[int, ...]] = {}
-    labels = {key: _label_ids(tuple(pool.values()), tokenizer, spelled) for key, pool in entities.items()}
-    # A canonical order, so that a draw does not depend on how the files were read (clause D9).
-    candidates = {key: tuple(sorted(set(ids.values()))) for key, ids in labels.items()}
+    return {key: _label_ids(tuple(pool.values()), tokenizer, spelled) for key, pool in entities.items()}
+
+
+def _lengths(labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """The token counts of a language's entity names, ascending."""
     names: dict[str, dict[str, int]] = {}
     for (language, _), ids in labels.items():
         names.setdefault(language, {}).update({uri: len(label) for uri, label in ids.items()})
-    lengths = {language: tuple(sorted(by_uri.values())) for language, by_uri in names.items()}
-    if longest is not None:
-        _check_lengths(facts, tokenizer, labels, lengths, longest)
-    return {name: FactTask(part, tokenizer, candidates, lengths, subject) for name, part in split(facts).items()}
+    return {language: tuple(sorted(by_uri.values())) for language, by_uri in names.items()}
 
 
-def _check_lengths(
+def _too_long(
     facts: Facts,
     tokenizer: Any,
     labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]],
     lengths: Mapping[str, Sequence[int]],
     longest: int,
-) -> None:
+) -> Iterator[TooLong]:
     """An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
 
     Only sentences of very many letters are tokenised: a token has one of them at least.
@@ -254,10 +291,7 @@ def _check_lengths(
             told = len(tokenizer(text.replace("[Y]", tokenizer.mask_token))["input_ids"]) - 1 + masks
             if told > longest:
                 label = next(f for f in facts.facts if len(labels[f.language, f.relation][f.obj_uri]) == masks)
-                raise DataError(
-                    f"{fact.source}: the sentence comes to {told} tokens with the {masks} masks of the longest label "
-                    f"({label.source}), and the model reads at most {longest}; shorten or remove the longer of the two"
-                )
+                yield TooLong(fact, told, masks, label)
 
 
 def _label_ids(

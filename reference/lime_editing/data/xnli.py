@@ -11,7 +11,7 @@ have a blank text in it: it is then not said in that language, and I(x) is small
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from .pairs import CONFIG
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 PIVOT = "en"  # the one language in which the raw classifier has seen classes (§B.1)
+SPECIAL = 4  # tokens around and between the two texts, at most
 BATCH = 256  # rows that a classifier is asked about at a time, in all languages
 Predict = Callable[[Sequence[Input]], Sequence[int]]
 _PREDICTED = datasets.Features(predicted=datasets.List(datasets.Value("int8")))
@@ -218,6 +219,29 @@ def tasks(
         )
         for split, rows in pairs.rows.items()
     }
+
+
+def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterator[tuple[int, str, int]]:
+    """(row, language, tokens) of what is longer than a model reads, and so is cut.
+
+    Only pairs of very many letters are tokenised: a token has one of them at least.
+    """
+    start = 0
+    for table in pairs.rows[split].with_format("arrow").iter(1000):
+        found = [
+            (start + i, code, said[code])
+            for i, said in enumerate(_texts_of(table))
+            for code in pairs.languages
+            if code in said and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest
+        ]
+        start += len(table)
+        if found:
+            premises, hypotheses = zip(*(texts for _, _, texts in found), strict=True)
+            for (row, code, _), ids in zip(
+                found, tokenizer(list(premises), list(hypotheses), verbose=False)["input_ids"], strict=True
+            ):
+                if len(ids) > longest and (row, code) not in pairs.lacking[split]:
+                    yield row, code, len(ids)
 
 
 def predicted(task: PairTask, predict: Predict, key: str | None = None) -> NDArray[np.int8]:

@@ -1,0 +1,200 @@
+"""A raw classifier that is fine-tuned: made once, the same from the same seed, and whole or not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lime_editing import classifier, experiments, store
+from lime_editing.__main__ import main
+from lime_editing.backbone import load, load_tokenizer
+from lime_editing.config import FineTuning
+from lime_editing.data import xnli
+from lime_editing.errors import LanguageError, ModelError, UserError
+from reference.tests import hub, test_xnli
+from reference.tests.test_data import json_lines
+from reference.tests.test_reproduce import MINI, SETUP
+
+pairs, _cache = test_xnli.pairs, test_xnli._cache
+QUICK = FineTuning(epochs=2, batch=4, lr=1e-3, warmup=0.5, weight_decay=0.0)
+
+
+def wanted(pairs: Path, encoder: Path, results: Path, seed: int = 0, **changes: object) -> classifier.Wanted:
+    setup = replace(SETUP, classifier=replace(QUICK, **changes))
+    return classifier.find(str(encoder), str(pairs), setup, results, seed=seed)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    return hub.labse(tmp_path / "encoder")
+
+
+def test_it_learns_and_says_how_well(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    """English pairs that one word tells apart are learned; what is written is what transformers reads."""
+    rows = [row | {"hypothesis": test_xnli.WORDS[test_xnli.IDS[str(row["label"])]]} for row in test_xnli.own(pairs)]
+    pairs = json_lines(rows, tmp_path / "own.jsonl")
+    said: list[tuple[int, int, float]] = []
+    one = wanted(pairs, encoder, tmp_path / "results", epochs=40, lr=3e-3, warmup=0.1)
+    assert one.steps == 40 * 3
+    accuracy = classifier.make(one, lambda *told: said.append(told))
+    assert [accuracy[split].keys() for split in ("validation", "test")] == [set(test_xnli.CODES)] * 2
+    assert accuracy["test"]["en"] == 1
+    assert said[-1][:2] == (120, 120)
+    assert said[-1][2] < 0.6 < said[0][2]
+    names = {path.name for path in one.folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "cell.json", "curve.json", "metrics.json"} <= names
+    assert not [path for path in one.folder.parent.iterdir() if path != one.folder]
+    backbone = load(one.folder, 2, classifier=True)
+    read = xnli.read(str(pairs))
+    task = xnli.tasks(read, load_tokenizer(one.folder), backbone.model.config.label2id, {})["test"]
+    right = [
+        experiments.predict(backbone, [task.input(x)])[0] == task.gold(x)
+        for x in task.corpus.examples
+        if x.language == "fr"
+    ]
+    assert accuracy["test"]["fr"] == pytest.approx(sum(right) / len(right))
+
+
+def test_one_seed_is_one_classifier(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    def weights(results: str, seed: int) -> bytes:
+        one = wanted(pairs, encoder, tmp_path / results, seed)
+        classifier.make(one)
+        return (one.folder / "model.safetensors").read_bytes()
+
+    assert weights("a", 0) == weights("b", 0) != weights("a", 1)
+
+
+def test_a_finished_one_is_kept(pairs: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = wanted(pairs, encoder, tmp_path / "results")
+    accuracy = classifier.make(one)
+    monkeypatch.setattr(classifier, "_train", lambda *_: pytest.fail("it was trained again"))
+    again = wanted(pairs, encoder, tmp_path / "results")
+    assert (again.done, again.folder) == (True, one.folder)
+    assert classifier.make(again) == accuracy
+
+
+def test_what_it_depends_on_is_its_folder(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    folders = {wanted(pairs, encoder, tmp_path).folder, wanted(pairs, encoder, tmp_path, 1).folder}
+    folders |= {
+        wanted(pairs, encoder, tmp_path, lr=1e-4).folder,
+        wanted(pairs, hub.xlm_r(tmp_path / "x"), tmp_path).folder,
+    }
+    rows = test_xnli.own(pairs)
+    other = json_lines([row | {"premise": f"{row['premise']} aton"} for row in rows], tmp_path / "own.jsonl")
+    folders.add(wanted(other, encoder, tmp_path).folder)
+    assert len(folders) == 5
+
+
+@pytest.mark.parametrize("at", ["training", "writing", "measuring"])
+def test_an_interrupted_one_is_made_whole(
+    at: str, pairs: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    whole = wanted(pairs, encoder, tmp_path / "whole")
+    classifier.make(whole)
+    cut = wanted(pairs, encoder, tmp_path / "cut")
+    stand_in = {"training": (classifier.Trainer, "train"), "writing": (classifier.store, "write_json")}
+    with monkeypatch.context() as patched:
+        patched.setattr(*stand_in.get(at, (classifier, "_measure")), die)
+        with pytest.raises(Killed):
+            classifier.make(cut)
+    left = [path.name for path in cut.folder.parent.iterdir()]
+    assert left == ([cut.folder.name] if at == "measuring" else [])
+    # What a process that was killed had no time to take away goes, too.
+    (cut.folder.parent / f".{cut.folder.name}.1").mkdir()
+    classifier.make(wanted(pairs, encoder, tmp_path / "cut"))
+    assert [path.name for path in cut.folder.parent.iterdir()] == [cut.folder.name]
+    for path in whole.folder.iterdir():
+        assert (cut.folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_training_that_diverges_leaves_nothing(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    one = wanted(pairs, encoder, tmp_path / "results", lr=1e30)
+    with pytest.raises(ModelError, match=r"diverged.*--set classifier\.lr=\de\+29"):
+        classifier.make(one)
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_pairs_without_english_teach_nothing(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    rows = [row for row in test_xnli.own(pairs) if row["language"] != "en"]
+    with pytest.raises(LanguageError, match=r"'en'; known in .*own\.jsonl.*: de, fr"):
+        wanted(json_lines(rows, tmp_path / "own.jsonl"), encoder, tmp_path)
+
+
+def test_an_english_pair_that_is_not_said_is_not_learned_from(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    rows = [row for row in test_xnli.own(pairs) if (row["id"], row["language"]) != ("train-3", "en")]
+    assert len(wanted(pairs, encoder, tmp_path).examples) == 12
+    assert len(wanted(json_lines(rows, tmp_path / "own.jsonl"), encoder, tmp_path).examples) == 11
+
+
+def test_a_second_device_is_refused(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES"):
+        classifier.find(str(encoder), str(pairs), SETUP, tmp_path, "cuda:1")
+
+
+def test_batches_are_padded_alike() -> None:
+    """Ids with the padding's id, attention and types with zeros."""
+    examples = [(test_xnli.Input((5, 6, 7), (0,), (0, 1, 1)), 2), (test_xnli.Input((5,), (0,)), 0)]
+    made = {name: rows.tolist() for name, rows in classifier.collate(examples, pad=9).items()}
+    assert made == {
+        "input_ids": [[5, 6, 7], [5, 9, 9]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "token_type_ids": [[0, 1, 1], [0, 0, 0]],
+        "labels": [2, 0],
+    }
+    assert "token_type_ids" not in classifier.collate(examples[1:], pad=9)
+
+
+@pytest.mark.parametrize("make", [hub.mbert, hub.xlm_r, hub.labse], ids=lambda make: make.__name__)
+def test_what_is_made_of_any_encoder_is_a_raw_model_like_any_other(
+    make: Callable[[Path], Path], pairs: Path, tmp_path: Path
+) -> None:
+    one = wanted(pairs, make(tmp_path / "encoder"), tmp_path)
+    classifier.make(one)
+    cell = experiments.Cell("nli", "mend", "all", 0)
+    sources = experiments.Sources(str(pairs), str(one.folder), None)
+    experiment = experiments.prepare("nli", [cell], MINI, experiments.Rulings(), sources)
+    folder = experiments.run_cell(cell, experiment, tmp_path / "results", lambda _: None)
+    assert set(store.read_rows(folder / "rows.parquet")) == {"en → all", "all → all"}
+
+
+def test_the_command_fine_tunes_and_edits(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a plan, as a run, and as a plan of what then is there already."""
+    folder, results = hub.e5(tmp_path / "encoder"), tmp_path / "results"
+    argv = ["reproduce", "--task", "nli", "--approach", "finetuning", "--nli", str(pairs), "--model", str(folder)]
+    argv += ["--results", str(results), "--edited-layers", "2", "--jobs", "1"]
+    for setting in ("classifier.epochs=1", "settings.finetuning.steps=2", "test.edits=6"):
+        argv += ["--set", setting]
+
+    def plan() -> dict[str, Any]:
+        assert main([*argv, "--dry-run", "--json"]) == 0
+        said: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return said
+
+    planned = plan()
+    first, *cells = planned["cells"]
+    assert (first["cell"], first["state"], first["trained"], first["judged"]) == ("nli-classifier", "to do", 12, 72)
+    assert first["operations"] > 0
+    assert planned["seconds"] == pytest.approx(first["seconds"] + sum(cell["seconds"] for cell in cells))
+    assert not results.exists()
+    assert main(argv) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"The raw classifier, fine-tuned in {results}/tiny-changed/classifier-seed0-" in said.replace("- ", "-")
+    assert "% of the test pairs in English" in said
+    assert {Path(first["folder"]).name} == {path.name for path in results.glob("*/classifier-*")}
+    assert [cell["state"] for cell in plan()["cells"]] == ["done"] * 3
+    monkeypatch.setattr(classifier, "_train", lambda *_: pytest.fail("it was trained again"))
+    assert main(argv) == 0
+    assert "The raw classifier, kept" in " ".join(capsys.readouterr().out.split())
