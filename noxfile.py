@@ -86,7 +86,7 @@ def reproduce(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The suite's own tests, the fixtures' scripts', and what no clause covers: store, command line, bad input."""
     paths = session.posargs or ["spec_tests/meta", "fixtures/tests", "reference/tests"]
-    interpreter = python(session, "spec", "fixtures")
+    interpreter = python(session, "spec")
     session.run(interpreter, "-m", "pytest", *paths, env=OFFLINE, external=True)
 
 
@@ -130,7 +130,7 @@ def perf(session: nox.Session) -> None:
 @nox.session
 def fixtures(session: nox.Session) -> None:
     """Rebuild the facts (needs npm), the sentence pairs and the golden values, and compare them."""
-    interpreter = python(session, "fixtures")
+    interpreter = python(session)
     session.run(interpreter, "fixtures/build_facts.py", "--check", external=True)
     session.run(interpreter, "fixtures/build_nli.py", "--check", external=True)
     session.run(interpreter, "fixtures/build_golden.py", "--check", external=True)

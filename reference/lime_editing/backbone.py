@@ -408,7 +408,7 @@ def load(
     ModelError: no weights, no configuration, weights that lack a part (the head, say), an unsupported architecture.
     """
     kind = AutoModelForSequenceClassification if classifier else AutoModelForMaskedLM
-    model, missing = _pretrained(kind, source)
+    model, missing, _ = _pretrained(kind, source)
     if missing:
         # transformers fills them with random numbers, other ones in each process.
         named = ", ".join(missing[:5])
@@ -430,22 +430,31 @@ def load_encoder(
 
     ModelError: as of `load`, though weights may lack a head and the pooler below it.
     """
+    names = dict(enumerate(classes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        names = dict(enumerate(classes))
-        model, missing = _pretrained(
-            *(AutoModelForSequenceClassification, source),
+        model, missing, resized = _pretrained(
+            AutoModelForSequenceClassification,
+            source,
             id2label=names,
             label2id={name: i for i, name in names.items()},
+            ignore_mismatched_sizes=True,
         )
-    lacks = [name for name in missing if _of_encoder(model, name)]
+    lacks = [name for name in (*missing, *resized) if _of_encoder(model, name)]
     if lacks:
         raise ModelError(f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}")
+    if not missing and not resized:
+        raise ModelError(
+            f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as the raw model (--raw-model)"
+        )
     return wrap(model.to(device).eval().requires_grad_(False), edited)
 
 
-def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str]]:
-    """A model, and the names of the parameters that its weights lack. ModelError: it cannot be read."""
+def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str], list[str]]:
+    """A model, and the names of the parameters that its weights lack, and that are of another size in them.
+
+    ModelError: it cannot be read.
+    """
     try:
         model, loading = kind.from_pretrained(
             str(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
@@ -456,7 +465,7 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
             f"cannot load a model from {str(source)!r}: {reason} "
             "Expected a hub id, or a folder with config.json and model.safetensors."
         ) from error
-    return model, sorted(loading["missing_keys"])
+    return model, sorted(loading["missing_keys"]), sorted(name for name, *_ in loading["mismatched_keys"])
 
 
 def _of_encoder(model: Any, name: str) -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -104,7 +105,7 @@ def find(encoder: str, data: str, setup: Setup, results: Path, device: str = "cp
 def make(wanted: Wanted, progress: Progress = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
     """Fine-tune it and measure it, as far as that is not done yet: {split: {language: accuracy}}.
 
-    ModelError: the training diverged. UserError: the folder cannot be written.
+    ModelError: the training diverged. UserError: the folder cannot be written, or the disk has no room for it.
     """
     folder = wanted.folder
     if wanted.done:
@@ -115,13 +116,26 @@ def make(wanted: Wanted, progress: Progress = lambda step, steps, loss: None) ->
         for leftover in folder.parent.glob(f".{folder.name}.*"):
             shutil.rmtree(leftover)
         if not folder.is_dir():
+            _check_room(wanted)
             _keep(wanted, _train(wanted, progress))
         store.clean(folder)
         accuracy = _measure(wanted)
         store.write_json(folder / "metrics.json", accuracy)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); name another --results") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder}: cannot be written ({reason}); name another --results") from error
     return accuracy
+
+
+def _check_room(wanted: Wanted) -> None:
+    """UserError: what hours of training would end in does not fit on the disk."""
+    needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
+    free = shutil.disk_usage(wanted.folder.parent).free
+    if free < needed:
+        raise UserError(
+            f"{wanted.folder.parent}: has {free / 1e6:,.0f} MB free, and the classifier takes {needed / 1e6:,.0f}; "
+            "make room, or name another --results"
+        )
 
 
 def _train(wanted: Wanted, progress: Progress) -> list[dict[str, float]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +124,30 @@ def test_an_interrupted_one_is_made_whole(
 def test_a_training_that_diverges_leaves_nothing(pairs: Path, encoder: Path, tmp_path: Path) -> None:
     one = wanted(pairs, encoder, tmp_path / "results", lr=1e30)
     with pytest.raises(ModelError, match=r"diverged.*--set classifier\.lr=\de\+29"):
+        classifier.make(one)
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    pairs: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the training where it can be known, and after it; nothing half-written is left."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/classifier-\S+: cannot be written .*--results"):
+        classifier.make(wanted(pairs, encoder, tmp_path / "file"))
+    one = wanted(pairs, encoder, tmp_path / "results")
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(classifier, "_train", lambda *_: pytest.fail("it was trained"))
+        patched.setattr(classifier.shutil, "disk_usage", lambda _: usage._replace(free=0))
+        with pytest.raises(UserError, match=r"results: has 0 MB free, and the classifier takes \d+; make room"):
+            classifier.make(one)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(type(one.tokenizer), "save_pretrained", full)
+    with pytest.raises(UserError, match=r"cannot be written .No space left on device"):
         classifier.make(one)
     assert not list((tmp_path / "results").iterdir())
 

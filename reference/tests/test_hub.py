@@ -94,6 +94,24 @@ def test_an_encoder_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
         load(folder)
 
 
+def test_a_classifier_is_no_encoder_unless_of_other_classes(tmp_path: Path) -> None:
+    """A head of as many classes has been fine-tuned; another is put in its place."""
+    folder = hub.xlm_r(tmp_path / "model")
+    load_encoder(folder, CLASSES).model.save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"is a classifier of 3 classes already: .*--raw-model"):
+        load_encoder(folder, CLASSES)
+    assert load_encoder(folder, ["no", "yes"]).model.config.id2label == {0: "no", 1: "yes"}
+    assert load(folder, classifier=True).classifies
+
+
+def test_an_encoder_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = hub.labse(tmp_path / "model")
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"intermediate_size": 32', '"intermediate_size": 48'))
+    with pytest.raises(ModelError, match=r"lack a part of an encoder: bert\.encoder\.layer\.0\.intermediate\.dense"):
+        load_encoder(folder, CLASSES)
+
+
 @pytest.mark.parametrize("make", ENCODERS, ids=lambda make: make.__name__)
 def test_the_longest_input_is_known_without_weights(make: Make, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")
