@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import experiments as running
@@ -380,8 +381,8 @@ def _pair_edit(task: xnli.PairTask, edit: Example, retain: Sequence[Example], se
 
 def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
     task = _pairs(rows, tokenize)
-    predicted = [predictions[e.language][int(e.fact.rpartition("/")[2])] for e in task.corpus.examples]
-    task = replace(task, wrong=xnli.errors(task, lambda inputs: predicted))
+    table = np.array([predictions[code] for code in task.languages]).T
+    task = replace(task, wrong=xnli.errors(task, table))
     pairs = sample_pairs(
         task.corpus, task.languages, task.languages, 1, n_retain, seed, limit=None, editable=task.editable
     )

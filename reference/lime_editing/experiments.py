@@ -299,7 +299,8 @@ def _errors(
     tasks = xnli.tasks(pairs, tokenizer, backbone.model.config.label2id, {}, backbone.max_tokens)
     if key is None:
         return {split: frozenset(e.id for e in tasks[split].corpus.examples) for split in JUDGED}
-    return {split: xnli.errors(tasks[split], partial(predict, backbone), key(split)) for split in JUDGED}
+    ask = partial(predict, backbone)
+    return {split: xnli.errors(tasks[split], xnli.predicted(tasks[split], ask, key(split))) for split in JUDGED}
 
 
 def prediction_key(model: str, data: str, device: str, precision: Precision, split: str) -> str:

@@ -73,6 +73,7 @@ def test_a_fact_that_is_told_twice_is_named(facts: Path, capsys: pytest.CaptureF
     _, out, _ = said_of(capsys, str(facts))
     assert f"1 facts are told twice, which moves where the splits are cut: {path}:13 is {path}:3 again" in out
     assert "         1  told twice: the same subject and object of a relation in one language" in out
+    assert "another object" not in out
 
 
 def test_ids_of_rows_that_nothing_reads_may_be_there_twice(facts: Path, tmp_path: Path) -> None:

@@ -84,6 +84,15 @@ def test_mdeberta_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
             attempt()
 
 
+def test_a_pooler_that_is_not_there_is_new(tmp_path: Path) -> None:
+    folder = hub.labse(tmp_path / "model")
+    path = folder / "model.safetensors"
+    hub.save_file({k: v for k, v in hub.load_file(path).items() if "pooler" not in k}, path, {"format": "pt"})
+    first, again = (load_encoder(folder, CLASSES).model.bert.pooler.dense.weight for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.std() > 0
+
+
 def test_an_encoder_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     folder = hub.labse(tmp_path / "model")
     path = folder / "model.safetensors"

@@ -133,10 +133,8 @@ def test_training_wants_any_class_and_evaluation_the_gold_one_where_the_model_er
 def test_errors_are_the_inputs_whose_class_is_not_gold(pairs: Path, classifier: Path) -> None:
     task = xnli.tasks(xnli.read(str(pairs)), load_tokenizer(classifier), IDS, {})["test"]
 
-    def zero(inputs: Sequence[Input]) -> list[int]:
-        return [0] * len(inputs)
-
-    assert xnli.errors(task, zero) == {e.id for e in task.corpus.examples if task.gold(e) != 0}
+    table = xnli.predicted(task, lambda inputs: [0] * len(inputs))
+    assert xnli.errors(task, table) == {e.id for e in task.corpus.examples if task.gold(e) != 0}
 
 
 def test_what_the_raw_model_says_is_asked_once(pairs: Path, classifier: Path, tmp_path: Path) -> None:
@@ -157,12 +155,9 @@ def test_what_the_raw_model_says_is_asked_once(pairs: Path, classifier: Path, tm
     ]
     assert first.tolist() == expected
     assert asked == [35]
-    assert xnli.errors(task, by_length, "key") == {
-        x.id for x in task.corpus.examples if task.input(x).ids[1] % 3 != task.gold(x)
-    }
-    accuracy = xnli.accuracy(task, first)
-    wrong = xnli.errors(task, by_length, "key")
-    assert accuracy["fr"] == pytest.approx(1 - sum(i.endswith("/fr") for i in wrong) / 11)
+    wrong = xnli.errors(task, xnli.predicted(task, by_length, "key"))
+    assert wrong == {x.id for x in task.corpus.examples if task.input(x).ids[1] % 3 != task.gold(x)}
+    assert xnli.accuracy(task, first)["fr"] == pytest.approx(1 - sum(i.endswith("/fr") for i in wrong) / 11)
     assert asked == [35]
     (kept,) = (tmp_path / "cache" / "lime_editing").iterdir()
     kept.write_bytes(kept.read_bytes()[:300])
@@ -290,6 +285,28 @@ def test_tables_of_ones_own_are_the_same_pairs(pairs: Path, tmp_path: Path) -> N
         assert (got.languages, got.classes) == (expected.languages, expected.classes)
 
 
+UNUSUAL = ("مدينة \u200fالقدس\u200e", "Ame\u0301lie Z\u0310", "a\u2028b\x85c", '"a", b\tc', "𠮷 👩‍👩‍👧")
+
+
+def test_no_table_of_pairs_changes_a_character(pairs: Path, tmp_path: Path) -> None:
+    """Right-to-left and combining characters, separators and quotes, behind a mark and between mixed line endings."""
+    rows = own(pairs)
+    for row, text in zip(rows, UNUSUAL, strict=False):
+        row["premise"] = text
+    sources = [
+        table(rows, tmp_path / "own.csv"),
+        table(rows, tmp_path / "own.tsv"),
+        json_lines(rows, tmp_path / "own.jsonl"),
+    ]
+    for path in sources:
+        ends = [b"\r\n", b"\n\n"]
+        parts = path.read_bytes().replace(b"\r\n", b"\n").split(b"\n")
+        path.write_bytes(b"\xef\xbb\xbf" + b"".join(part + ends[i % 2] for i, part in enumerate(parts)))
+    expected = xnli.fingerprint(xnli.read(str(parquet(rows, tmp_path / "own.parquet"))))
+    assert {xnli.fingerprint(xnli.read(str(path))) for path in sources} == {expected}
+    assert xnli.read(str(sources[0])).rows["train"][0]["premise"]["de"] == UNUSUAL[0]
+
+
 def test_a_folder_of_parquet_without_a_card_is_read(pairs: Path) -> None:
     before = xnli.fingerprint(xnli.read(str(pairs)))
     (pairs / "README.md").unlink()
@@ -309,10 +326,11 @@ def test_what_a_pair_lacks_makes_its_parallels_fewer(pairs: Path, classifier: Pa
     assert xnli.read(str(tmp_path / "own.jsonl"), ["de", "en"]).lacking["test"] == frozenset()
 
 
-def test_a_blank_text_of_the_schema_is_no_text(pairs: Path) -> None:
+def test_a_blank_text_of_the_schema_is_no_text(pairs: Path, classifier: Path) -> None:
     path = pairs / "all_languages" / "test-00000-of-00001.parquet"
     rows = datasets.Dataset.from_parquet(str(path)).to_list()
     rows[1]["premise"]["de"] = "  "
+    rows[1]["hypothesis"]["translation"][0] = rows[3]["premise"]["en"] = "aton " * 40
     rows[2]["premise"]["fr"] = None
     rows[4]["hypothesis"]["translation"][1] = "\t"
     rows[5]["hypothesis"] = {"language": ["en", "fr"], "translation": ["a", "b"]}
@@ -320,6 +338,7 @@ def test_a_blank_text_of_the_schema_is_no_text(pairs: Path) -> None:
     read = xnli.read(str(pairs))
     assert read.lacking["test"] == {(1, "de"), (2, "fr"), (4, "en"), (5, "de")}
     assert len(xnli.fingerprint(read)) == 16
+    assert [place[:2] for place in xnli.too_long(read, load_tokenizer(classifier), 32, "test")] == [(3, "en")]
 
 
 def test_a_row_without_a_class_is_refused(pairs: Path) -> None:

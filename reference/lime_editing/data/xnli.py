@@ -285,21 +285,25 @@ def _table(task: PairTask, kept: Any) -> NDArray[np.int8]:
     return table
 
 
-def errors(task: PairTask, predict: Predict, key: str | None = None) -> frozenset[str]:
-    """The ids of the inputs on which `predict` misses the gold label; `key` as in `predicted`."""
-    table, column = predicted(task, predict, key), {code: i for i, code in enumerate(task.languages)}
-    gold = np.array(task.classes)[task.rows["label"][:]]
+def errors(task: PairTask, table: NDArray[np.int8]) -> frozenset[str]:
+    """The ids of the inputs whose class in `predicted` is not the gold label."""
+    gold, column = _gold(task), {code: i for i, code in enumerate(task.languages)}
     return frozenset(e.id for e in task.corpus.examples if table[_row(e), column[e.language]] != gold[_row(e)])
 
 
 def accuracy(task: PairTask, table: NDArray[np.int8]) -> dict[str, float]:
     """By language, the share of its inputs whose class in `predicted` is the gold label."""
-    gold = np.array(task.classes)[task.rows["label"][:]]
+    gold = _gold(task)
     return {
         code: float((column == gold)[column >= 0].mean())
         for code, column in zip(task.languages, table.T, strict=True)
         if (column >= 0).any()
     }
+
+
+def _gold(task: PairTask) -> NDArray[np.int64]:
+    """The gold label of every row, as the model numbers it."""
+    return np.array([task.classes[row["label"]] for row in task.rows])
 
 
 @dataclass(frozen=True)
