@@ -401,7 +401,7 @@ def _classifier(
     from .errors import UserError
 
     with console.status(f"reading {data} and {model}") as status:
-        wanted = classifier.find(model, data, setup, results, options.device)
+        wanted = classifier.find(model, data, setup, results, options.device, options.precision)
         if processes.count > 1 and not wanted.done:
             raise UserError(
                 "one process fine-tunes a raw classifier: start the command without torchrun first, until it has said "

@@ -424,7 +424,12 @@ def load(
 
 
 def load_encoder(
-    source: str | Path, classes: Sequence[str], edited: int | Sequence[str] = 3, device: str = "cpu", seed: int = 0
+    source: str | Path,
+    classes: Sequence[str],
+    edited: int | Sequence[str] = 3,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    seed: int = 0,
 ) -> Backbone:
     """An encoder, whatever its head, under a new one for these classes, whose first weights are drawn with `seed`.
 
@@ -447,7 +452,7 @@ def load_encoder(
         raise ModelError(
             f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as the raw model (--raw-model)"
         )
-    return wrap(model.to(device).eval().requires_grad_(False), edited)
+    return wrap(model.to(device).eval().requires_grad_(False), edited, precision)
 
 
 def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str], list[str]]:

@@ -33,8 +33,9 @@ from . import __version__, store
 from .backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from .config import Setup
 from .data import xnli
+from .devices import Precision
 from .errors import LanguageError, ModelError, UserError
-from .experiments import predict, prediction_key
+from .experiments import check_device, predict, prediction_key
 from .types import Input
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
@@ -52,6 +53,7 @@ class Wanted:
     pairs: xnli.Pairs
     setup: Setup
     device: str
+    precision: Precision
 
     @property
     def done(self) -> bool:
@@ -69,11 +71,20 @@ class Wanted:
         return -(-len(self.examples) // self.setup.classifier.batch) * self.setup.classifier.epochs
 
 
-def find(encoder: str, data: str, setup: Setup, results: Path, device: str = "cpu", seed: int = 0) -> Wanted:
+def find(
+    encoder: str,
+    data: str,
+    setup: Setup,
+    results: Path,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    seed: int = 0,
+) -> Wanted:
     """The classifier of an encoder, a folder or hub id, on these pairs. Nothing is written.
 
     UserError: pairs or an encoder that cannot be used, pairs without English, or a device that Trainer does not take.
     """
+    check_device(device, precision)
     if torch.device(device).index:
         raise UserError(
             f"a raw classifier is fine-tuned on the first device, and not on {device}; choose with CUDA_VISIBLE_DEVICES"
@@ -96,10 +107,11 @@ def find(encoder: str, data: str, setup: Setup, results: Path, device: str = "cp
             "transformers": transformers.__version__,
         },
         "device": torch.device(device).type,
+        "precision": precision,
     }
     folder = results / f"classifier-seed{seed}-{store.digest(record)[:8]}"
     machine = {"machine": f"{os.cpu_count()}-core {platform.machine()} CPU"}
-    return Wanted(folder, {**record, **machine}, start, tokenizer, pairs, setup, device)
+    return Wanted(folder, {**record, **machine}, start, tokenizer, pairs, setup, device, precision)
 
 
 def make(wanted: Wanted, progress: Progress = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
@@ -150,6 +162,7 @@ def _train(wanted: Wanted, progress: Progress) -> list[dict[str, float]]:
             lr_scheduler_type="linear",
             warmup_steps=round(settings.warmup * steps),
             weight_decay=settings.weight_decay,
+            bf16=wanted.precision == "bf16",
             save_strategy="no",
             logging_steps=max(1, steps // REPORTS),
             seed=wanted.record["cell"]["seed"],
@@ -236,7 +249,7 @@ def _keep(wanted: Wanted, losses: list[dict[str, float]]) -> None:
 
 def _measure(wanted: Wanted) -> dict[str, dict[str, float]]:
     """The accuracy of what was written, on the splits that it has not seen."""
-    backbone = load(wanted.folder, wanted.setup.edited_layers, wanted.device, classifier=True)
+    backbone = load(wanted.folder, wanted.setup.edited_layers, wanted.device, True, wanted.precision)
     tokenizer = load_tokenizer(wanted.folder)
     tasks = xnli.tasks(wanted.pairs, tokenizer, backbone.model.config.label2id, {}, backbone.max_tokens)
     model, data = fingerprint(backbone, tokenizer), wanted.record["data"]
@@ -244,7 +257,9 @@ def _measure(wanted: Wanted) -> dict[str, dict[str, float]]:
         split: xnli.accuracy(
             tasks[split],
             xnli.predicted(
-                tasks[split], partial(predict, backbone), prediction_key(model, data, wanted.device, "float32", split)
+                tasks[split],
+                partial(predict, backbone),
+                prediction_key(model, data, wanted.device, wanted.precision, split),
             ),
         )
         for split in ("validation", "test")

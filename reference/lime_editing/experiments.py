@@ -129,11 +129,7 @@ def prepare(
 
     UserError: an unusable device, data that cannot be read or lack a language in a split, a model that does not fit.
     """
-    try:
-        torch.empty(0, device=sources.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {sources.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    check_precision(sources.device, sources.precision)
+    check_device(sources.device, sources.precision)
     setup = preset.tasks[task]
     data: mlama.Facts | xnli.Pairs
     remarks: list[str] = []
@@ -167,6 +163,15 @@ def prepare(
         "model": model,
     }
     return replace(experiment, record={**_circumstances(preset, rulings, sources), **about})
+
+
+def check_device(device: str, precision: Precision) -> None:
+    """UserError: no such device here, or one that does not compute so."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    check_precision(device, precision)
 
 
 def under(experiment: Experiment, rulings: Rulings) -> Experiment:
@@ -275,7 +280,7 @@ def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Map
 
 def _load(task: str, setup: Setup, sources: Sources) -> Backbone:
     if sources.classes is not None:
-        return load_encoder(sources.model, sources.classes, setup.edited_layers, sources.device)
+        return load_encoder(sources.model, sources.classes, setup.edited_layers, sources.device, sources.precision)
     return load(sources.model, setup.edited_layers, sources.device, task == "nli", sources.precision)
 
 

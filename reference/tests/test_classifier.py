@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lime_editing import classifier, experiments, store
+from lime_editing import classifier, devices, experiments, store
 from lime_editing.__main__ import main
 from lime_editing.backbone import load, load_tokenizer
 from lime_editing.config import FineTuning
@@ -75,6 +75,7 @@ def test_one_seed_is_one_classifier(pairs: Path, encoder: Path, tmp_path: Path) 
     assert weights("a", of(0)) == weights("b", of(0))
     # From one start on, it is the order of batches and dropout that the seed decides.
     assert weights("c", replace(of(1), start=of(0).start)) != weights("b", of(0))
+    assert weights("d", replace(of(0), precision="bf16")) != weights("b", of(0))
 
 
 def test_a_finished_one_is_kept(pairs: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +170,12 @@ def test_an_english_pair_that_is_not_said_is_not_learned_from(pairs: Path, encod
     assert len(wanted(json_lines(rows, tmp_path / "own.jsonl"), encoder, tmp_path).examples) == 11
 
 
-def test_a_second_device_is_refused(pairs: Path, encoder: Path, tmp_path: Path) -> None:
+def test_a_device_that_trainer_does_not_take_is_refused(
+    pairs: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="device 'toaster' cannot be used"):
+        classifier.find(str(encoder), str(pairs), SETUP, tmp_path, "toaster")
+    monkeypatch.setattr(classifier, "check_device", lambda *_: None)  # as on a machine of several
     with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES"):
         classifier.find(str(encoder), str(pairs), SETUP, tmp_path, "cuda:1")
 
@@ -198,6 +204,16 @@ def test_what_is_made_of_any_encoder_is_a_raw_model_like_any_other(
     experiment = experiments.prepare("nli", [cell], MINI, experiments.Rulings(), sources)
     folder = experiments.run_cell(cell, experiment, tmp_path / "results", lambda _: None)
     assert set(store.read_rows(folder / "rows.parquet")) == {"en → all", "all → all"}
+
+
+def test_processes_of_one_cell_do_not_fine_tune(
+    pairs: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that torchrun starts; they take what one process has made."""
+    monkeypatch.setattr(devices, "join", lambda _: devices.Processes(0, 2))
+    argv = ["reproduce", "--task", "nli", "--nli", str(pairs), "--model", str(encoder), "--results", str(tmp_path)]
+    assert main([*argv, "--edited-layers", "2", "--jobs", "1"]) == 2
+    assert "without torchrun first" in capsys.readouterr().err
 
 
 def test_the_command_fine_tunes_and_edits(

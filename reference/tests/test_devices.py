@@ -199,7 +199,7 @@ def test_two_processes_train_what_one_does(facts: Path, model: Path, tmp_path: P
 
 def test_the_command_runs_under_torchrun(facts: Path, model: Path, tmp_path: Path) -> None:
     argv = ["-m", "lime_editing", "reproduce", "--task", "facts", "--approach", "finetuning", "--facts", facts]
-    argv += ["--facts-model", model, "--results", tmp_path / "results", "--set", "edited_layers=2"]
+    argv += ["--model", model, "--results", tmp_path / "results", "--set", "edited_layers=2"]
     done = torchrun(*argv, processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("by 2 processes") == 1  # one speaks for all
