@@ -209,8 +209,8 @@ def _add_sources(command: argparse.ArgumentParser) -> None:
     add(
         "--model",
         default=None,
-        help="BERT-, XLM-R- or RoBERTa-like encoder, folder or hub id: facts ask its masked-language head, and of its "
-        "layers a classifier of pairs is fine-tuned (default: the fixture)",
+        help="BERT-, XLM-R- or RoBERTa-like encoder, folder or hub id: facts ask its masked-language head, and for "
+        "pairs a classifier is fine-tuned from it (default: the fixture)",
     )
     add(
         "--raw-model",
