@@ -18,6 +18,7 @@ MARKS: Mapping[str, str] = {"holds": "holds", "does not hold": "fails", "not sho
 
 #: A run that chooses no languages has these many.
 FIXTURE_LANGUAGES = 15
+EDITED_LAYERS = 3  # of every scale
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2328; --soft: #59636b; --line: #d5dadd; --paper: #fff; --panel: #f5f7f8;
@@ -127,6 +128,9 @@ def commands(section: Section, root: Path) -> tuple[str, str]:
     options.append(f"--seeds {section.seeds}")
     if any(training == "shared" for _, training in section.runs):
         options.append("--control")
+    edited = scope["preset"].get("edited_layers")
+    if edited not in (None, EDITED_LAYERS):
+        options.append(f"--edited-layers {edited if isinstance(edited, int) else ','.join(edited)}")
     if len(scope["languages"]) < FIXTURE_LANGUAGES:
         options.append(f"--languages {','.join(scope['languages'])}")
     # A page may travel: it names no folder outside of the repository.

@@ -520,6 +520,13 @@ def test_commands_name_what_is_not_the_default(tmp_path: Path) -> None:
     assert command(languages=FEW).endswith("--seeds 1 --languages de,en,fr,sw")
     assert command() == "nox -s reproduce -- --task facts --seeds 1"
     assert command(preset={"name": "paper", "about": ""}).endswith("--task facts --scale paper --seeds 1")
+    for edited, named in (
+        (3, ""),
+        (2, " --edited-layers 2"),
+        (["a.weight", "b.weight"], " --edited-layers a.weight,b.weight"),
+    ):
+        said = command(preset={"name": "tiny", "about": "", "edited_layers": edited})
+        assert said == f"nox -s reproduce -- --task facts --seeds 1{named}"
     assert "--kl-direction released --penalty sum" in command(
         protocol="custom", rulings={"kl_direction": "released", "penalty": "sum"}
     )
