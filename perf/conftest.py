@@ -109,7 +109,8 @@ class Machine:
         """FLOP/s of some square matrix products, large enough for the device."""
         n = 8192 if self.device == "cuda" else 1024
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        a, b, out = (torch.ones(n, n, device=self.device, dtype=dtype) for _ in range(3))
+        # Random, since a GPU multiplies ones at a higher clock.
+        a, b, out = (torch.randn(n, n, device=self.device).to(dtype) for _ in range(3))
         return [2 * n**3 / self.seconds(lambda: torch.mm(a, b, out=out)) for _ in range(4)]
 
     def bandwidth(self) -> float:

@@ -328,22 +328,22 @@ class _InPieces(TorchFunctionMode):
         if func is F.linear and not kwargs:
             hidden, weight, bias = (*args, None)[:3]
             if len(weight) >= 8 * PIECE and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-                out: Tensor = _Wide.apply(hidden, weight)  # type: ignore[no-untyped-call]
-                return out if bias is None else out + bias
+                return _Wide.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
 class _Wide(torch.autograd.Function):
-    """h (…, n) ↦ h·Wᵀ for a frozen W (m, n)."""
+    """h (…, n) ↦ h·Wᵀ + b for a frozen W (m, n)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return torch.cat([F.linear(hidden, piece) for piece in weight.split(PIECE)], -1)
+        pieces = zip(weight.split(PIECE), *([] if bias is None else [bias.split(PIECE)]), strict=True)
+        return torch.cat([F.linear(hidden, *piece) for piece in pieces], -1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _WideBack.apply(gradients[0], *ctx.saved_tensors), None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _WideBack.apply(gradients[0], *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
 
 
 class _WideBack(torch.autograd.Function):
@@ -356,7 +356,7 @@ class _WideBack(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Wide.apply(gradients[0], *ctx.saved_tensors), None  # type: ignore[no-untyped-call]
+        return _Wide.apply(gradients[0], *ctx.saved_tensors, None), None  # type: ignore[no-untyped-call]
 
 
 def _rows(hidden: Tensor, rows: Sequence[int]) -> Tensor:
