@@ -68,10 +68,12 @@ class States:
         return cls(hidden, attention, tuple(lengths), tuple(positions), example)
 
     def take(self, chosen: Sequence[int]) -> States:
-        """The examples at these indices."""
+        """The examples at these indices, with no more padding than they need."""
         index = _on(self.hidden.device, chosen)
         lengths, positions = [self.lengths[i] for i in chosen], [self.positions[i] for i in chosen]
-        return States.of(self.hidden[index], self.attention[index], lengths, positions)
+        # Clause M7's "all" predicts padding as well.
+        width = max([*lengths, *(p + 1 for own in positions for p in own)])
+        return States.of(self.hidden[index, :width], self.attention[index, :width], lengths, positions)
 
     def rows(self, chosen: Sequence[int]) -> Tensor:
         """The rows of these examples' predicted positions, of all N."""
