@@ -67,8 +67,9 @@ def peak_of(machine: Machine, run: Callable[[], object]) -> int:
 
 
 def held(update: Update) -> int:
-    """The bytes of an update's factors; what all edits share is the editor's."""
-    return sum(part.untyped_storage().nbytes() for pair in update.factors.values() for part in pair)
+    """The bytes of an update's factors, which may share one storage; what all edits share is the editor's."""
+    storages = {_storage(part): part.untyped_storage().nbytes() for pair in update.factors.values() for part in pair}
+    return sum(storages.values())
 
 
 def test_live_counts_what_lives() -> None:
