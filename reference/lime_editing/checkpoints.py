@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from . import store
 from .backbone import Backbone, fingerprint, load_tokenizer
@@ -124,11 +121,7 @@ def _check_model(folder: Path, record: Mapping[str, Any], backbone: Backbone, to
 
 def _check_description(path: Path, expected: Mapping[str, Any]) -> None:
     """ModelError: the parameters say of themselves something else than the folder that they lie in."""
-    try:
-        with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {}).get("about", "{}"))
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: is not a readable checkpoint ({error}); remove it and train again") from error
+    said = store.read_about(path)
     differ = [name for name, value in expected.items() if said.get(name) != value]
     if differ:
         shown = "; ".join(f"{name}: {_short(said.get(name))}, not {_short(expected[name])}" for name in differ)

@@ -79,12 +79,15 @@ def find(
     device: str = "cpu",
     precision: Precision = "float32",
     seed: int = 0,
+    elsewhere: bool = False,
 ) -> Wanted:
     """The classifier of an encoder, a folder or hub id, on these pairs. Nothing is written.
 
+    It may be looked for where its device is not, with `elsewhere`.
     UserError: pairs or an encoder that cannot be used, pairs without English, or a device that Trainer does not take.
     """
-    check_device(device, precision)
+    if not elsewhere:
+        check_device(device, precision)
     if torch.device(device).index:
         raise UserError(
             f"a raw classifier is fine-tuned on the first device, and not on {device}; choose with CUDA_VISIBLE_DEVICES"

@@ -124,12 +124,15 @@ def prepare(
     rulings: Rulings,
     sources: Sources,
     split: Literal["test", "validation"] = "test",
+    elsewhere: bool = False,
 ) -> Experiment:
     """Find what would stop the run before it starts, and say what its numbers depend on.
 
+    Where cells are to run `elsewhere`, each of them looks at its device, and at what the raw model gets wrong, itself.
     UserError: an unusable device, data that cannot be read or lack a language in a split, a model that does not fit.
     """
-    check_device(sources.device, sources.precision)
+    here = replace(sources, device="cpu", precision="float32") if elsewhere else sources
+    check_device(here.device, here.precision)
     setup = preset.tasks[task]
     data: mlama.Facts | xnli.Pairs
     remarks: list[str] = []
@@ -140,7 +143,7 @@ def prepare(
     else:
         data = xnli.read(sources.data, sources.languages)
         print_of, items = xnli.fingerprint(data), len(data)
-    tokenizer, backbone = load_tokenizer(sources.model), _load(task, setup, sources)
+    tokenizer, backbone = load_tokenizer(sources.model), _load(task, setup, here)
     if not isinstance(setup.edited_layers, int):
         setup = replace(setup, edited_layers=backbone.edited)  # in the model's order, so that one choice is one cell
     if len(tokenizer) > backbone.model.config.vocab_size:
@@ -150,7 +153,7 @@ def prepare(
         )
     experiment = Experiment(task, setup, rulings, sources, split, data.languages, {}, {}, tuple(remarks))
     model = fingerprint(backbone, tokenizer)
-    if isinstance(data, xnli.Pairs):
+    if isinstance(data, xnli.Pairs) and not elsewhere:
         key = partial(prediction_key, model, print_of, sources.device, sources.precision)
         experiment = replace(experiment, errors=_errors(data, tokenizer, backbone, None if sources.classes else key))
     _check_languages(cells, experiment, _tasks(experiment, tokenizer, backbone))
@@ -162,7 +165,8 @@ def prepare(
         "data": print_of,
         "model": model,
     }
-    return replace(experiment, record={**_circumstances(preset, rulings, sources), **about})
+    there = {"device": sources.device, "precision": sources.precision}
+    return replace(experiment, record={**_circumstances(preset, rulings, here), **about, **there})
 
 
 def check_device(device: str, precision: Precision) -> None:
@@ -250,6 +254,8 @@ def run_cell(cell: Cell, experiment: Experiment, results: Path, listen: Listener
     Several processes do it together, and the first of them writes.
     """
     folder = cell_folder(cell, experiment, results)
+    if processes.first:
+        store.clean(folder)
     done = store.is_done(folder)
     processes.wait()  # none may look again when another has finished
     if done:
@@ -257,7 +263,6 @@ def run_cell(cell: Cell, experiment: Experiment, results: Path, listen: Listener
     if processes.first:
         record = cell_record(cell, experiment)
         together = f"{processes.count} × " if processes.count > 1 else ""
-        store.clean(folder)
         store.write_json(folder / "cell.json", {**record, "machine": together + record["machine"]})
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.variant is not None:
@@ -361,6 +366,7 @@ def _train(
     wanted, masks = VARIANTS[variant]
     trained_on = wanted or experiment.languages
     schedule = setup.all_languages if wanted is None else setup.english_only
+    record = cell_record(cell, experiment)
     weights = (setup.lambda_rel, setup.lambda_loc, setup.lambda_mask[rulings.penalty])
     validated: list[Scores] = []
 
@@ -376,10 +382,10 @@ def _train(
 
     def on_checkpoint(state: State) -> None:
         if processes.first:
-            store.save_state(folder / store.STATE, state)
+            store.save_state(folder / store.STATE, record, state)
 
     # Whoever reads the state later than the first process goes on could find its next one.
-    state = store.load_state(folder / store.STATE, editor.parameters)
+    state = store.load_state(folder / store.STATE, record, editor.parameters)
     processes.wait()
     train(
         editor,

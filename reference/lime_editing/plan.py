@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import shutil
 import time
 import warnings
@@ -15,7 +14,6 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Column, Table
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +25,7 @@ from .classifier import Wanted, collate
 from .config import Evaluation
 from .data import Task
 from .editing import Editor, Objective
+from .errors import ModelError
 from .evaluation import batches, judge
 from .experiments import EVALUATION_SEED, EVALUATIONS, JUDGED, VARIANTS, Cell, Experiment, assemble, cell_folder
 from .sampling import evaluation_pairs
@@ -96,8 +95,9 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """On the device, where the largest cells run side by side."""
-        beside = sum(sorted((cell.memory for cell in self.cells[self.first :]), reverse=True)[: self.jobs])
+        """On the device: on a CPU the largest cells run side by side, a GPU has one at a time."""
+        together = self.jobs if self.device == "cpu" else 1
+        beside = sum(sorted((cell.memory for cell in self.cells[self.first :]), reverse=True)[:together])
         return max(beside, *(cell.memory for cell in self.cells[: self.first]), 0)
 
     @property
@@ -238,9 +238,8 @@ def _held(cell: Cell, experiment: Experiment, cost: Measured, tasks: Mapping[Any
 def _step_reached(path: Path) -> int:
     """The step of an interrupted training's checkpoint, 0 where none is to be read."""
     try:
-        with safe_open(path, "pt") as file:
-            return int(json.loads(file.metadata()["about"])["step"])
-    except (OSError, SafetensorError):
+        return int(store.read_about(path).get("step", 0))
+    except ModelError:
         return 0
 
 

@@ -31,6 +31,8 @@ def write(root: Path, folders: Sequence[Path]) -> Path:
         raise UserError(f"{root}: no finished cells to report; run `nox -s reproduce` first")
     sections = read(folders)
     judgements = [judge(section) for section in sections]
+    for folder in (root, root / "figures"):
+        store.clean(folder)
     drawn = {section.slug: draw(section, root / "figures") for section in sections}
     store.write_json(root / "tables.json", as_json(sections, judgements))
     _write(root / "tables.md", markdown(sections, judgements))
@@ -63,4 +65,5 @@ def draw(section: Section, folder: Path) -> dict[str, Path]:
 
 
 def _write(path: Path, text: str) -> None:
-    store.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    data = text.encode()
+    store.write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))

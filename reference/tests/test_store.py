@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from lime_editing import store
-from lime_editing.errors import DataError, ModelError
+from lime_editing import figures, report, store
+from lime_editing.data import download
+from lime_editing.errors import DataError, ModelError, UserError
+from lime_editing.training import State
 from lime_editing.types import Outcome
 
 
@@ -28,7 +42,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         temporary.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"a\.json: cannot be written: disk full"):
         store.write_atomically(tmp_path / "a.json", fail)
     assert store.read_json(tmp_path / "a.json") == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -66,3 +80,286 @@ def test_comments_docstrings_and_layout_are_not_code() -> None:
     commented = '"""A module."""\n\n\ndef f(x):\n    """f."""\n    # why\n    return (x\n            + 1)\n'
     assert store._code(plain) == store._code(commented)
     assert store._code(plain) != store._code(plain.replace("+", "-"))
+
+
+# full disks, closed folders, and processes that die while they write
+
+ROWS = {"en → all": [Outcome("P1/Q1/en", "en", "update", "de", True)]}
+TENSORS = {"a": torch.zeros(2000)}
+
+
+def a_state() -> State:
+    now, best, first, second = ({name: t.clone() for name, t in TENSORS.items()} for _ in range(4))
+    return State(3, now, best, first, second, {"total": 1.0}, [])
+
+
+WRITES: dict[str, Callable[[Path], None]] = {
+    "cell.json": lambda path: store.write_json(path, {"text": "long" * 2000}),
+    "rows.parquet": lambda path: store.write_rows(path, {"en → all": ROWS["en → all"] * 5}),
+    "editor.safetensors": lambda path: store.save_parameters(path, TENSORS, {"approach": "mend"}),
+    "state.safetensors": lambda path: store.save_state(path, {"cell": "x"}, a_state()),
+    "report.html": lambda path: report._write(path, "<p>" * 2000),
+    "figure.svg": lambda path: figures.save(Figure(), path.with_suffix("")),
+}
+
+
+@contextmanager
+def no_room(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: the system itself refuses, as it does on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_disk_without_room_is_named_and_the_old_file_stays(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("old")
+    with no_room(100), pytest.raises(UserError) as caught:
+        WRITES[name](path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: cannot be written: ")
+    assert "File too large" in said
+    assert re.search(r"[\d,]+ bytes are free", said)
+    assert "the same command continues" in said
+    if name != "figure.svg":
+        assert re.search(r"up to [\d,]{3,} bytes to write", said)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", ["cell.json", "rows.parquet", "report.html", "figure.svg"])
+def test_a_full_device_is_named(name: str, tmp_path: Path) -> None:
+    """safetensors makes a file of its own beside the path, so the test above has to do for it."""
+    (tmp_path / f".{name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=f"{name}: cannot be written: .*No space left on device"):
+        WRITES[name](tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of the superuser, whom no permission stops."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may be looked into by nobody; what leads there is open."""
+    folder = Path(tempfile.mkdtemp()) / "results"
+    folder.mkdir()
+    folder.parent.chmod(0o755)
+    store.write_json(folder / "cell.json", {})
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o700)
+    shutil.rmtree(folder.parent)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are others there")
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda folder: store.write_json(folder / "cell.json", {}),
+        lambda folder: store.read_json(folder / "cell.json"),
+        store.is_done,
+        store.read_index,
+        lambda folder: store.held(folder).__enter__(),
+    ],
+    ids=["write", "read", "done", "index", "hold"],
+)
+def test_a_folder_without_permission_is_named(use: Callable[[Path], object], closed: Path) -> None:
+    with as_nobody(), pytest.raises(UserError, match=rf"{closed}.*Permission denied"):
+        use(closed)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are others there")
+def test_a_download_s_cache_without_permission_is_named(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIME_EDITING_CACHE", str(closed))
+    said = rf"{closed}: Permission denied; LIME_EDITING_CACHE names another folder"
+    with as_nobody(), pytest.raises(DataError, match=said):
+        download.fetch("http://localhost:9/facts.zip", offline=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_that_dies_at_any_line_of_a_write_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    seen = set()
+    for lines in range(1, 100):
+        store.write_json(path, "old")
+        pid = os.fork()
+        if pid == 0:
+            _die_after(lines, lambda: store.write_json(path, "new"))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        content = store.read_json(path)
+        left = [p.name for p in tmp_path.iterdir() if p != path]
+        seen.add((content, bool(left)))
+        store.clean(tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["cell.json"], left
+        if code == 0:
+            break
+        assert code == 9
+    assert (code, content) == (0, "new")
+    assert seen == {("old", False), ("old", True), ("new", False)}
+
+
+def _die_after(lines: int, work: Callable[[], None]) -> None:
+    """Run `work`, and after so many lines of store.py leave this process as a killed one does; with 0 at its end."""
+    left = lines
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal left
+        if frame.f_code.co_filename != store.__file__:
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                os._exit(9)
+        return trace
+
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        work()
+    finally:
+        os._exit(0)
+
+
+# damaged files, and whose they are
+
+RECORD = {"cell": {"task": "facts", "seed": 0}, "model": "m1", "languages": ["en", "de"], "protocol": "paper"}
+
+
+def state_at(path: Path, record: Mapping[str, object] = RECORD) -> Path:
+    store.save_state(path, record, a_state())
+    return path
+
+
+def test_a_training_s_state_comes_back(tmp_path: Path) -> None:
+    path = state_at(tmp_path / "state.safetensors", {**RECORD, "machine": "here"})
+    state = store.load_state(path, {**RECORD, "machine": "there"}, TENSORS)
+    assert state is not None
+    assert (state.step, state.sums, state.reports) == (3, {"total": 1.0}, [])
+    assert all(torch.equal(t, torch.zeros(2000)) for t in (state.parameters["a"], state.second["a"]))
+    assert store.load_state(tmp_path / "none.safetensors", RECORD, TENSORS) is None
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, 9000])
+def test_a_state_that_is_cut_short_is_refused_with_what_to_remove(keep: int, tmp_path: Path) -> None:
+    path = state_at(tmp_path / "state.safetensors")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match=rf"{path}: is not a readable checkpoint .*; remove {path}, and the same"):
+        store.load_state(path, RECORD, TENSORS)
+    assert path.exists()
+
+
+def test_a_state_that_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:
+    groups = ("now", "best", "first", "second")
+    store.save_parameters(tmp_path / "s", {f"{g}/a": TENSORS["a"].clone() for g in groups}, {"record": RECORD})
+    with pytest.raises(ModelError, match=r"not a readable checkpoint.*'reports'"):
+        store.load_state(tmp_path / "s", RECORD, TENSORS)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"model": "m2"}, "model: m1, not m2"),
+        ({"languages": ["en", "fr"]}, "languages: en,de, not en,fr"),
+        ({"protocol": "released"}, "protocol: paper, not released"),
+        ({"cell": {"task": "facts", "seed": 1}}, "cell.seed: 0, not 1"),
+    ],
+)
+def test_a_state_of_another_training_is_refused_with_the_difference(
+    other: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    path = state_at(tmp_path / "state.safetensors")
+    with pytest.raises(ModelError, match=rf"another training \({re.escape(said)}\); remove {path}"):
+        store.load_state(path, {**RECORD, **other}, TENSORS)
+
+
+DAMAGED: dict[str, tuple[str, bytes, Callable[[Path], object], str]] = {
+    "index-cut": ("index.json", b'["a', store.read_index, "is not JSON.*remove it: the cells stay"),
+    "index-of-objects": ("index.json", b'{"a": 1}', store.read_index, "not a list of cells' folders.*remove it"),
+    "index-outside": ("index.json", b'["../../elsewhere"]', store.read_index, "not a list of cells' folders"),
+    "metrics-cut": ("metrics.json", b'{"en', store.read_metrics, "is not JSON.*remove {folder}, and"),
+    "metrics-binary": ("metrics.json", b"\xff\xfe\x00", store.read_metrics, "is not UTF-8 text.*remove {folder}, and"),
+    "metrics-of-a-list": ("metrics.json", b"[]", store.read_metrics, "does not hold acc, con and succ"),
+    "metrics-of-others": ("metrics.json", b'{"en": {"f1": 1}}', store.read_metrics, "does not hold acc, con and succ"),
+    "metrics-of-text": (
+        "metrics.json",
+        b'{"en": {"acc": "high", "con": 1, "succ": 1}}',
+        store.read_metrics,
+        "does not hold acc, con and succ",
+    ),
+    "record-cut": ("cell.json", b"{", store.read_record, "is not JSON.*remove {folder}, and"),
+    "record-of-nothing": ("cell.json", b"{}", store.read_record, "is not the record of a cell.*'cell'"),
+    "record-of-a-list": ("cell.json", b"[]", store.read_record, "is not the record of a cell"),
+    "rows-cut": ("rows.parquet", b"PAR1", lambda f: store.read_rows(f / "rows.parquet"), "as a table of outcomes"),
+}
+
+
+@pytest.mark.parametrize(("name", "data", "read", "said"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_file_of_the_results_is_named(
+    name: str, data: bytes, read: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=rf"{tmp_path / name}: .*" + said.replace("{folder}", str(tmp_path))):
+        read(tmp_path)
+
+
+def test_rows_with_other_columns_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"edit": ["a"]}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="as a table of outcomes"):
+        store.read_rows(tmp_path / "rows.parquet")
+
+
+# two runs at once
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lime_editing import store
+with store.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_held_by_one_process_and_freed_when_that_is_killed(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        said = rf"{tmp_path}: another run is at work here \(process {other.pid} on .+\); wait for it or stop it"
+        with pytest.raises(UserError, match=said), store.held(tmp_path, 0.1):
+            pass
+        other.kill()
+    with store.held(tmp_path, 5):
+        assert (tmp_path / store.LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_cell_keeps_nothing_of_its_making(tmp_path: Path) -> None:
+    done = ["cell.json", "metrics.json", "rows.parquet"]
+    for name in (*done, store.STATE, store.LOCK, ".rows.parquet.1.tmp"):
+        (tmp_path / name).write_text("")
+    store.clean(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == done
+
+
+def test_an_unfinished_cell_keeps_its_checkpoint_and_its_lock(tmp_path: Path) -> None:
+    for name in (store.STATE, store.LOCK, ".rows.parquet.1.tmp", ".gitignore"):
+        (tmp_path / name).write_text("")
+    store.clean(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".gitignore", store.LOCK, store.STATE]

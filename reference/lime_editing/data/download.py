@@ -75,12 +75,12 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     key = hashlib.sha256(where.encode()).hexdigest()[:16]
     path = cache_folder() / f"{key}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
     about, part = path.with_name(path.name + ".json"), path.with_name(path.name + ".part")
-    if path.exists() and about.exists():
-        _verify(path, about, wanted)
-        return path
-    if offline:
-        raise DataError(f"{where}: is not in {cache_folder()}, and offline nothing is asked of the network")
     try:
+        if path.exists() and about.exists():
+            _verify(path, about, wanted)
+            return path
+        if offline:
+            raise DataError(f"{where}: is not in {cache_folder()}, and offline nothing is asked of the network")
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(where, part, progress)
         found = _sha256(part)
