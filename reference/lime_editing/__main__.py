@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +34,7 @@ EXAMPLES = r"""examples:
   python -m lime_editing reproduce --protocol released
   torchrun --nproc_per_node 8 -m lime_editing reproduce --scale paper --device cuda --precision bf16 …
   python -m lime_editing reproduce --dry-run --seeds 3
+  python -m lime_editing reproduce --scale paper --device cuda --executor slurm --partition gpu --hours 12
   python -m lime_editing reproduce --scale paper --device cuda --facts mlama1.1.zip --protocol both
   python -m lime_editing reproduce --scale paper --device cuda --task nli --model xlm-roberta-base
   python -m lime_editing reproduce --scale paper --device cuda --task nli --raw-model path/to/your/classifier
@@ -135,13 +139,30 @@ def parser() -> argparse.ArgumentParser:
     for name, (alternatives, about) in RULINGS.items():
         add(f"--{name}", choices=alternatives, default=None, help=f"{about} (default: the protocol's)")
     _add_sources(reproduce)
+    add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core or GPU)")
+    add(
+        "--executor",
+        choices=("processes", "local", "slurm"),
+        default="processes",
+        help="run cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
+    )
+    add("--partition", default=None, help="where Slurm runs the jobs (default: the cluster's)")
+    add("--hours", type=float, default=24.0, help="of a job; what takes longer is queued again (default: 24)")
+    add(
+        "--slurm",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another option of sbatch, such as account=nlp or mem=32G; may be given again",
+    )
+    add("--cell", default=None, metavar="NAME", help="run this cell alone, here: what a job does")
     add(
         "--precision",
         choices=("float32", "bf16"),
         default="float32",
         help="of matrix products; bf16 is faster where the device has it (default: float32)",
     )
-    add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core, one on a GPU)")
     add("--results", type=Path, default=Path("results"), help="where cells and the report are kept (default: results)")
     add("--split", choices=("test", "validation"), default="test", help="what to judge on; tune on validation")
     add(
@@ -254,8 +275,9 @@ def _add_edit(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 done, 1 data that cannot be read (check-data), 2 something that the user can mend, 130 interrupted."""
+    """0 done, 1 data that cannot be read (check-data), 2 something that the user can mend, 130 or 143 interrupted."""
     options = parser().parse_args(argv)
+    options.argv = list(sys.argv[1:] if argv is None else argv)
     if options.command is None:
         parser().print_help()
         return 0
@@ -264,14 +286,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     if getattr(options, "offline", False):
         os.environ["HF_HUB_OFFLINE"] = "1"  # read where the libraries are first imported, and by our processes
     try:
-        {"reproduce": _reproduce, "edit": _edit, "report": _report, "check-data": _check}[options.command](options)
+        with _terminable():
+            {"reproduce": _reproduce, "edit": _edit, "report": _report, "check-data": _check}[options.command](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if options.command == "check-data" else 2
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
         print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
-        return 130
+        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
     return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, which clusters and systems send, ends a run as Ctrl-C does; not in a job, where submitit minds it."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt(signum)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -282,8 +327,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     from . import devices, experiments, report, store
     from .config import PROTOCOLS
     from .errors import UserError
-    from .grid import quiet, run_grid, run_together
-    from .terminal import Watch
+    from .grid import quiet, run_one
+    from .terminal import lines
 
     if options.json and not options.dry_run:
         raise UserError("--json prints the plan of --dry-run; metrics.json in a cell's folder has its numbers")
@@ -299,12 +344,19 @@ def _reproduce(options: argparse.Namespace) -> None:
         variants = tuple(dict.fromkeys((*variants, "shared")))
     seeds = range(preset.seeds if options.seeds is None else options.seeds)
     cells = experiments.grid(options.task, options.approach, variants, seeds)
-    alone = options.device == "cpu" and devices.launched() == 1
-    jobs = options.jobs or ((os.cpu_count() or 1) if alone else 1)
+    if options.cell is not None:
+        known = ", ".join(cell.name for cell in cells)
+        cells = [cell for cell in cells if cell.name == options.cell]
+        if not cells:
+            raise UserError(f"--cell {options.cell}: not one of this run's cells, which are {known}")
+    found = _places(options, len(cells) * len(protocols))
+    jobs = len(found)
     results = options.results / (preset.name if options.split == "test" else f"{preset.name}-{options.split}")
     processes = devices.join(options.device)
-    if processes.count > 1 and (options.dry_run or jobs > 1):
-        raise UserError("under torchrun all processes work on one cell; --jobs and --dry-run are for a single one")
+    if processes.count > 1 and (options.dry_run or jobs > 1 or options.executor != "processes"):
+        raise UserError(
+            "under torchrun all processes work on one cell; --jobs, --executor and --dry-run are for a single one"
+        )
     console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json, quiet=not processes.first)
     quiet()
     prepared, fine_tuned = _prepared(options, preset, cells, rulings[protocols[0]], results, processes, console)
@@ -314,22 +366,72 @@ def _reproduce(options: argparse.Namespace) -> None:
     if options.dry_run:
         _plan(options, cells, by_protocol, fine_tuned, results, jobs, console)
         return
+    if options.cell is not None and processes.count == 1:
+        for ready in by_protocol.values():
+            # A cluster may start a job again before its last process has ended everywhere.
+            print(run_one(cells[0], ready[cells[0].task], results, lines(console), patience=180))
+        return
     count = len(cells) * len(protocols)
     together = f"by {processes.count} processes" if processes.count > 1 else f"{jobs} at a time"
     console.print(f"Editing {preset.about}: {count} cells, {together}, kept in {results}")
+    folders = _run(options, cells, by_protocol, results, processes, found, console)
+    processes.leave()
+    if options.cell is not None or not processes.first:
+        return
+    with store.held(results):
+        store.add_to_index(results, folders)
+        console.print(report.table(folders))
+        console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
+
+
+def _places(options: argparse.Namespace, cells: int) -> list[str | None]:
+    """For each of the cells side by side what it may see of this machine."""
+    from . import devices
+    from .grid import places
+
+    if devices.launched() > 1:
+        return [None] * (options.jobs or 1)
+    if options.executor == "slurm" and options.cell is None:  # the cluster has its own
+        return [None] * (options.jobs or cells)
+    return places(options.device, options.jobs)
+
+
+def _run(
+    options: argparse.Namespace,
+    cells: list[Cell],
+    by_protocol: dict[str, dict[str, Experiment]],
+    results: Path,
+    processes: Processes,
+    found: list[str | None],
+    console: Console,
+) -> list[Path]:
+    """All cells under all protocols, in processes or as jobs; their folders."""
+    from .experiments import cell_folder
+    from .grid import run_grid, run_together
+    from .terminal import Watch
+
+    if len(found) < (options.jobs or 1):
+        console.print(f"note: one cell per device, so {len(found)} at a time", highlight=False)
     folders: list[Path] = []
-    with Watch(console, count) as watch:
+    with Watch(console, len(cells) * len(by_protocol)) as watch:
+        if options.executor != "processes":
+            from . import cluster
+
+            jobs = [
+                cluster.Job(cell, cell_folder(cell, ready[cell.task], results), ("--protocol", name))
+                for name, ready in by_protocol.items()
+                for cell in cells
+            ]
+            wanted = cluster.Wanted(options.partition, options.hours, int(options.device != "cpu"), dict(options.slurm))
+            submits = cluster.executor(options.executor, results / "jobs", wanted)
+            cluster.run_jobs(jobs, options.argv, submits, found, watch)
+            return [job.folder for job in jobs]
         for ready in by_protocol.values():
             if processes.count > 1:
                 folders += run_together(cells, ready, results, processes, watch).values()
             else:
-                folders += run_grid(cells, ready, results, jobs, watch).values()
-    processes.leave()
-    if not processes.first:
-        return
-    store.add_to_index(results, folders)
-    console.print(report.table(folders))
-    console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
+                folders += run_grid(cells, ready, results, len(found), watch).values()
+    return folders
 
 
 def _preset(options: argparse.Namespace) -> Preset:
@@ -361,7 +463,8 @@ def _prepared(
     from . import experiments
 
     prepared, fine_tuned = {}, []
-    for task in options.task:
+    elsewhere = options.executor == "slurm" and options.cell is None
+    for task in dict.fromkeys(cell.task for cell in cells):
         data, model, finished = _given(options, preset, task)
         classes = None
         if not finished:
@@ -371,7 +474,7 @@ def _prepared(
             fine_tuned += [wanted] if options.dry_run else []
         sources = experiments.Sources(data, model, options.languages, options.device, options.precision, classes)
         with console.status(f"reading {data} and {model}"), processes.in_turn():
-            prepared[task] = experiments.prepare(task, cells, preset, rulings, sources, options.split)
+            prepared[task] = experiments.prepare(task, cells, preset, rulings, sources, options.split, elsewhere)
         for remark in prepared[task].remarks:
             console.print(f"note: {data}: {remark}", highlight=False, markup=False)
     return prepared, fine_tuned
@@ -397,11 +500,18 @@ def _classifier(
     console: Console,
 ) -> Wanted:
     """The raw classifier of a model, fine-tuned first where it is not there yet; in a dry run it is only looked for."""
-    from . import classifier
+    from . import classifier, store
     from .errors import UserError
 
+    elsewhere = options.executor == "slurm" and options.cell is None
     with console.status(f"reading {data} and {model}") as status:
-        wanted = classifier.find(model, data, setup, results, options.device, options.precision)
+        wanted = classifier.find(model, data, setup, results, options.device, options.precision, elsewhere=elsewhere)
+        if elsewhere and not wanted.done and not options.dry_run:
+            raise UserError(
+                "a raw classifier is fine-tuned before the jobs begin, and not where they are submitted: first run the "
+                "command in a job of its own, with --cell nli-unedited-seed0 and without --executor, or give a "
+                "finished one (--raw-model)"
+            )
         if processes.count > 1 and not wanted.done:
             raise UserError(
                 "one process fine-tunes a raw classifier: start the command without torchrun first, until it has said "
@@ -410,10 +520,13 @@ def _classifier(
         if not options.dry_run:
             done = wanted.done
             status.update(f"fine-tuning {model} on the English pairs, {wanted.steps:,} steps")
-            accuracy = classifier.make(
-                wanted,
-                lambda step, steps, loss: status.update(f"fine-tuning {model}: {step:,} of {steps:,}, loss {loss:.3f}"),
-            )["test"]
+            with nullcontext() if done else store.held(results, name=".classifier.lock"):
+                accuracy = classifier.make(
+                    wanted,
+                    lambda step, steps, loss: status.update(
+                        f"fine-tuning {model}: {step:,} of {steps:,}, loss {loss:.3f}"
+                    ),
+                )["test"]
             english, others = accuracy["en"], [value for code, value in accuracy.items() if code != "en"]
             rest = f", {100 * sum(others) / len(others):.1f}% in the others" if others else ""
             console.print(
@@ -505,7 +618,11 @@ def _edit(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from . import report, store
 
-    print(report.write(options.results, store.read_index(options.results)))
+    folders = store.read_index(options.results)
+    if not folders:
+        report.write(options.results, folders)  # says what is missing, and makes no folder
+    with store.held(options.results):
+        print(report.write(options.results, folders))
 
 
 def _check(options: argparse.Namespace) -> None:

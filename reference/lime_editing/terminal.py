@@ -9,8 +9,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from .experiments import Progress
+from .experiments import Listener, Progress
 from .metrics import Scores
+
+
+def lines(console: Console, every: float = 30.0) -> Listener:
+    """A listener for one cell that writes to a log: a line when it begins something, and every so many seconds."""
+    doing, last = "", 0.0
+
+    def listen(said: Progress) -> None:
+        nonlocal doing, last
+        now = time.monotonic()
+        if said.doing == doing and now - last < every and said.done < said.total:
+            return
+        doing, last = said.doing, now
+        line = f"{said.cell} {said.doing} {said.done}/{said.total} {_numbers(said)}".rstrip()
+        console.print(line, highlight=False, markup=False)
+
+    return listen
 
 
 class Watch:
@@ -54,16 +70,20 @@ class Watch:
         if said.cell not in self._tasks:
             self._tasks[said.cell] = self._bars.add_task(said.cell, numbers="")
             self._started[said.cell] = now
-        numbers = "" if said.loss is None else f"loss {said.loss:.3f}"
-        if said.scores is not None:
-            numbers += f"  acc {said.scores.acc:.2f} con {said.scores.con:.2f} succ {said.scores.succ:.2f}"
         self._bars.update(
             self._tasks[said.cell],
             description=f"{said.cell} {said.doing}",
             completed=said.done,
             total=said.total,
-            numbers=numbers,
+            numbers=_numbers(said),
         )
+
+
+def _numbers(said: Progress) -> str:
+    numbers = "" if said.loss is None else f"loss {said.loss:.3f}"
+    if said.scores is not None:
+        numbers += f"  acc {said.scores.acc:.2f} con {said.scores.con:.2f} succ {said.scores.succ:.2f}"
+    return numbers
 
 
 def _row(scores: Scores | None) -> str:

@@ -15,8 +15,16 @@ CITIES = ("Aton", "Bema", "Cola", "Dira", "Elno", "Fuka", "Gosa", "Hilu", "Iraz"
 
 @pytest.fixture
 def facts(tmp_path: Path) -> Path:
+    return write_facts(tmp_path / "mlama1.1")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model")
+
+
+def write_facts(root: Path) -> Path:
     """A folder in mLAMA's layout: two relations of twelve subjects in three languages."""
-    root = tmp_path / "mlama1.1"
     for language in LANGUAGES:
         folder = root / language
         folder.mkdir(parents=True)
@@ -38,11 +46,9 @@ def facts(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
+def write_model(folder: Path) -> Path:
     """A model folder: a random BERT of three layers and a tokenizer of whole words."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "P1", "P2", *LANGUAGES, *CITIES]
-    folder = tmp_path / "model"
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words),

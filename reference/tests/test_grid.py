@@ -1,0 +1,309 @@
+"""Cells side by side: on which device, in which process, as which job, and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lime_editing import cluster, config, experiments, grid, store
+from lime_editing.__main__ import main
+from lime_editing.errors import UserError
+from lime_editing.terminal import lines
+from reference.tests.kills import SMALL
+
+posix = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+CELLS = [experiments.Cell("facts", "mend", variant, 0) for variant in ("all", "lime")]
+
+
+def command(facts: Path, model: Path, results: Path, *more: str) -> list[str]:
+    settings = [word for path, value in SMALL.items() for word in ("--set", f"{path}={value}")]
+    sources = ("--facts", str(facts), "--model", str(model), "--results", str(results))
+    return ["reproduce", "--task", "facts", "--approach", "mend", "--variant", "all,lime", *sources, *settings, *more]
+
+
+def prepared(facts: Path, model: Path, device: str = "cpu", elsewhere: bool = False) -> experiments.Experiment:
+    """What `command` prepares."""
+    setup = config.TINY.tasks["facts"]
+    for path, value in SMALL.items():
+        setup = config.override(setup, path, str(value))
+    preset = replace(config.TINY, name="tiny-changed", tasks={"facts": setup})
+    sources = experiments.Sources(str(facts), str(model), None, device)
+    return experiments.prepare("facts", CELLS, preset, config.Rulings(), sources, elsewhere=elsewhere)
+
+
+def folders(facts: Path, model: Path, results: Path) -> dict[experiments.Cell, Path]:
+    experiment = prepared(facts, model)
+    return {cell: experiments.cell_folder(cell, experiment, results / "tiny-changed") for cell in CELLS}
+
+
+def children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def gone(pids: list[int], seconds: float = 20.0) -> bool:
+    until = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in status(pid) for pid in pids):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "\nState:\tZ"
+
+
+@pytest.mark.parametrize(
+    ("device", "jobs", "cores", "gpus", "visible", "expected"),
+    [
+        ("cpu", None, 4, 0, None, [None] * 4),
+        ("cpu", 9, 4, 8, "0,1", [None] * 9),
+        ("cuda", None, 16, 2, None, ["0", "1"]),
+        ("cuda", 1, 16, 2, None, ["0"]),
+        ("cuda", 8, 16, 2, None, ["0", "1"]),
+        ("cuda", None, 16, 2, "5,3", ["5", "3"]),
+        ("cuda", 8, 16, 2, "GPU-8f6e, MIG-12ab", ["GPU-8f6e", "MIG-12ab"]),
+        ("cuda", None, 16, 1, "2,-1,3", ["2"]),
+        ("cuda:1", 4, 16, 2, None, [None]),
+        ("mps", None, 8, 0, None, [None]),
+    ],
+)
+def test_each_cell_has_a_gpu_of_its_own(
+    device: str, jobs: int | None, cores: int, gpus: int, visible: str | None, expected: list[str | None]
+) -> None:
+    assert grid.assign(device, jobs, cores, gpus, visible) == expected
+
+
+def test_a_place_is_what_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(grid.torch.cuda, "device_count", lambda: 2)
+    assert grid.places("cuda", None) == ["4", "6"]
+    seen: list[str] = []
+    monkeypatch.setattr("lime_editing.__main__.main", lambda argv: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    cluster.Command(("reproduce",), "6")()
+    assert seen == ["6"]
+
+
+def test_a_login_node_without_the_device_names_the_same_cells(facts: Path, model: Path, tmp_path: Path) -> None:
+    there = prepared(facts, model, "cuda", elsewhere=True)
+    assert there.record["device"] == "cuda"
+    here = prepared(facts, model)
+    same = {**here.record, "device": "cuda"}
+    assert {k: v for k, v in there.record.items() if k != "machine"} == {
+        k: v for k, v in same.items() if k != "machine"
+    }
+
+
+@posix
+def test_a_killed_worker_ends_the_grid_and_the_same_call_continues(facts: Path, model: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def die(said: experiments.Progress) -> None:
+        steps.append(said.done)
+        if said.done >= 8:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
+
+    experiments_ = {"facts": prepared(facts, model)}
+    with pytest.raises(UserError, match=r"facts-mend-all-seed0 ended with exit code -9; run the same command"):
+        grid.run_grid(CELLS[:1], experiments_, tmp_path, 1, die)
+    steps.clear()
+    cut = grid.run_grid(CELLS[:1], experiments_, tmp_path, 1, lambda said: steps.append(said.done))
+    assert steps[0] >= 8
+    assert (cut[CELLS[0]] / "metrics.json").exists()
+
+
+@posix
+@pytest.mark.parametrize(("sent", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["SIGTERM", "Ctrl-C"])
+def test_an_interrupted_command_leaves_what_the_same_command_goes_on_from(
+    sent: signal.Signals, group: bool, facts: Path, model: Path, tmp_path: Path
+) -> None:
+    argv = command(facts, model, tmp_path, "--jobs", "1", "--set", "all_languages.edits=60000")
+    with subprocess.Popen(
+        [sys.executable, "-m", "lime_editing", *argv], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        try:
+            until = time.monotonic() + 200
+            while not list(tmp_path.rglob(store.STATE)):
+                assert run.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            family = children(run.pid)
+            os.killpg(run.pid, sent) if group else run.send_signal(sent)
+            _, said = run.communicate(timeout=60)
+        except BaseException:
+            os.killpg(run.pid, signal.SIGKILL)
+            raise
+    assert run.returncode == 128 + sent
+    assert said.strip().splitlines()[-1] == "interrupted; what is done is kept, and the same command continues"
+    assert "Traceback" not in said
+    assert gone(family)
+    begun = next(path.parent for path in tmp_path.rglob(store.STATE))
+    assert {path.name for path in begun.iterdir()} <= {"cell.json", "curve.json", store.STATE}
+
+
+@posix
+def test_jobs_are_queued_again_after_preemption_and_a_killed_one_is_reported_with_its_log(
+    facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv, cells = command(facts, model, tmp_path), folders(facts, model, tmp_path)
+    jobs = [cluster.Job(cell, folder) for cell, folder in cells.items()]
+    logs, said = tmp_path / "tiny-changed" / "jobs", list[experiments.Progress]()
+    sent: list[signal.Signals] = []
+
+    def interfere(seconds: float) -> None:
+        """Preempt the first cell's job and kill that of the second, each within its training."""
+        time_sleep(0.02)
+        tasks = [task for controller in children(os.getpid()) for task in children(controller)]
+        wanted = {0: signal.SIGUSR2, 1: signal.SIGKILL}.get(len(sent))
+        if wanted and tasks and (cells[CELLS[len(sent)]] / store.STATE).exists():
+            os.kill(tasks[0], wanted)
+            sent.append(wanted)
+
+    time_sleep = time.sleep
+    monkeypatch.setattr(cluster.time, "sleep", interfere)
+    submits = cluster.executor("local", logs, cluster.Wanted())
+    with pytest.raises(UserError) as caught:
+        cluster.run_jobs(jobs, argv, submits, [None], said.append, grace=0.1)
+    assert sent == [signal.SIGUSR2, signal.SIGKILL]
+    assert "Requeued job" in "".join(path.read_text() for path in logs.glob("*_log.out"))
+    log = next(part for part in str(caught.value).split() if part.endswith("_log.err;"))[:-1]
+    assert Path(log).parent == logs
+    assert str(caught.value).startswith("cell facts-mend-lime-seed0: its job ")
+    assert "the same command continues" in str(caught.value)
+    assert [one.doing for one in said if one.cell == CELLS[0].name][-1] == "done"
+    monkeypatch.undo()
+    said.clear()
+    cluster.run_jobs(jobs, argv, submits, [None], said.append)
+    assert [one.doing for one in said if one.total == 1 and one.scores] == ["kept", "done"]
+    assert {path.suffix for path in logs.iterdir()} <= {".out", ".err"}
+
+
+SBATCH = """#!{python}
+import os, re, subprocess, sys
+from pathlib import Path
+here = Path(__file__).parent
+if Path(sys.argv[0]).name == "sbatch":
+    script = Path(sys.argv[1]).resolve()
+    if "--partition=nowhere" in script.read_text():
+        sys.exit("sbatch: error: invalid partition specified: nowhere")
+    job = str(100 + len(list(here.glob("*.pid"))))
+    (here / f"{{job}}.sh").write_text(script.read_text())
+    print("Submitted batch job", job)
+else:  # scontrol requeue JOB
+    job = sys.argv[2]
+    (here / f"{{job}}.again").touch()
+env = os.environ | {{"SLURM_JOB_ID": job, "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}}
+run = subprocess.Popen(["bash", here / f"{{job}}.sh"], env=env, start_new_session=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+(here / f"{{job}}.pid").write_text(str(run.pid))
+"""
+SRUN = """#!{python}
+import os, sys
+args, streams = sys.argv[1:], {{}}
+while args[0].startswith("--"):
+    name = args.pop(0)
+    if name != "--unbuffered":
+        streams[name] = args.pop(0).replace("%j", os.environ["SLURM_JOB_ID"]).replace("%t", "0")
+for name, number in (("--output", 1), ("--error", 2)):
+    os.dup2(os.open(streams[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+os.execvp(args[0], args)
+"""
+SACCT = """#!{python}
+from pathlib import Path
+print("JobID|State|NodeList")
+for path in Path(__file__).parent.glob("*.pid"):
+    status = Path("/proc", path.read_text(), "status")
+    alive = status.exists() and "State:\\tZ" not in status.read_text()
+    print(path.stem + "|" + ("RUNNING" if alive else "COMPLETED") + "|here")
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster of one machine, as far as submitit knows Slurm."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    for name, text in {"sbatch": SBATCH, "scontrol": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
+        path = folder / name
+        path.write_text(text.format(python=sys.executable))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+@posix
+def test_slurm_runs_the_cells_and_queues_a_preempted_one_again(
+    slurm: Path, facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv, cells = command(facts, model, tmp_path), folders(facts, model, tmp_path)
+    sent: list[int] = []
+
+    def preempt(seconds: float) -> None:
+        time_sleep(0.02)
+        if not sent and (cells[CELLS[0]] / store.STATE).exists():
+            sent.append(int((slurm / "100.pid").read_text()))
+            os.killpg(sent[0], signal.SIGUSR2)
+
+    time_sleep = time.sleep
+    monkeypatch.setattr(cluster.time, "sleep", preempt)
+    wanted = cluster.Wanted("gpu", 1.5, 1, {"account": "nlp"})
+    said: list[experiments.Progress] = []
+    submits = cluster.executor("slurm", tmp_path / "jobs", wanted)
+    job = cluster.Job(CELLS[0], cells[CELLS[0]], ("--protocol", "paper"))
+    cluster.run_jobs([job], argv, submits, [None], said.append)
+    assert (slurm / "100.again").exists()
+    assert [one.doing for one in said] == ["is job 100", "done"]
+    script = (slurm / "100.sh").read_text()
+    for flag in ("partition=gpu", "time=90", "gpus-per-node=1", "account=nlp", "job-name=facts-mend-all-seed0"):
+        assert f"#SBATCH --{flag}\n" in script
+
+
+@posix
+def test_what_slurm_refuses_is_said(slurm: Path, facts: Path, model: Path, tmp_path: Path) -> None:
+    submits = cluster.executor("slurm", tmp_path / "jobs", cluster.Wanted("nowhere"))
+    with pytest.raises(UserError, match=r"facts-mend-all-seed0: Slurm takes no such job: .*invalid partition"):
+        cluster.run_jobs([cluster.Job(CELLS[0], tmp_path / "cell")], (), submits, [None], lambda _: None)
+
+
+def test_without_slurm_the_way_out_is_named(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(command(facts, model, tmp_path / "results", "--executor", "slurm")) == 2
+    assert "error: no Slurm here" in capsys.readouterr().err
+
+
+def test_a_cell_that_is_not_of_the_run_lists_those_that_are(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(facts, model, tmp_path, "--cell", "facts-mend-en-seed0")) == 2
+    said = capsys.readouterr().err
+    assert "--cell facts-mend-en-seed0: not one of this run's cells" in said
+    assert "facts-mend-all-seed0, facts-mend-lime-seed0" in said
+
+
+def test_a_log_has_a_line_as_something_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, now = io.StringIO(), 0.0
+    monkeypatch.setattr("lime_editing.terminal.time.monotonic", lambda: now)
+    listen: Callable[[experiments.Progress], None] = lines(Console(file=out, width=150), every=30)
+    for done in range(1, 11):
+        listen(experiments.Progress("facts-mend-all-seed0", "train", done, 10, 0.5))
+        now += 10
+    assert [line.split()[2] for line in out.getvalue().splitlines()] == ["1/10", "4/10", "7/10", "10/10"]
