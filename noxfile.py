@@ -116,6 +116,14 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """kill -9 at random moments of a training and a grid: nothing is lost [-- --kills 50 --seed 0]."""
+    if os.name == "nt":
+        session.skip("it forks its processes, and Windows cannot")
+    session.run(python(session, "spec"), "-m", "reference.tests.kills", *session.posargs, env=OFFLINE, external=True)
+
+
+@nox.session
 def perf(session: nox.Session) -> None:
     """The benchmarks, with a table in perf/results: nox -s perf [-- --whole] [--device cuda] [-k training]."""
     interpreter, raw = python(session, "perf"), Path(session.create_tmp()) / "raw.json"
