@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
         help="run cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
     )
     add("--partition", default=None, help="where Slurm runs the jobs (default: the cluster's)")
-    add("--hours", type=float, default=24.0, help="of a job; what takes longer is queued again (default: 24)")
+    add("--hours", type=_hours, default=24.0, help="of a job; what takes longer is queued again (default: 24)")
     add(
         "--slurm",
         type=_setting,
@@ -387,8 +387,13 @@ def _reproduce(options: argparse.Namespace) -> None:
 def _places(options: argparse.Namespace, cells: int) -> list[str | None]:
     """For each of the cells side by side what it may see of this machine."""
     from . import devices
+    from .errors import UserError
     from .grid import places
 
+    if (options.partition or options.slurm) and options.executor != "slurm":
+        raise UserError("--partition and --slurm are for jobs on a cluster; give --executor slurm")
+    if options.executor == "local" and options.device.startswith("cuda:"):
+        raise UserError(f"--device {options.device}: each job has a GPU of its own; give --device cuda")
     if devices.launched() > 1:
         return [None] * (options.jobs or 1)
     if options.executor == "slurm" and options.cell is None:  # the cluster has its own
@@ -665,6 +670,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of hours above 0, got {text!r}")
+    return hours
 
 
 def _count(text: str) -> int:

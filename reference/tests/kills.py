@@ -114,10 +114,9 @@ def workers(pid: int) -> list[int]:
     return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
-def kill(plan: Plan, pid: int, rng: random.Random, results: Path) -> str | None:
-    """Kill at a random moment; how it was done, None where the run ended before."""
-    now = time.monotonic()
-    moment = now + rng.uniform(plan.earliest, plan.latest)
+def kill(plan: Plan, pid: int, latest: float, rng: random.Random, results: Path) -> str | None:
+    """Kill at a random moment of so many seconds; how it was done, None where the run ended before."""
+    moment = time.monotonic() + rng.uniform(min(plan.earliest, latest), latest)
     at_a_write, whom = rng.random() < 0.5, rng.random()
     if (code := ended(pid, moment)) is not None:
         assert code == 0, f"{plan.name}: exit code {code}"
@@ -166,12 +165,15 @@ def disturb(plan: Plan, folder: Path, rng: random.Random) -> Counter[str]:
         code = ended(plan.start([*plan.argv, "--results", str(whole)], log), time.monotonic() + PATIENCE)
         assert code == 0, f"{plan.name}: exit code {code}\n{log.read_text()}"
     done, runs = Counter[str](), 0
-    argv = [*plan.argv, "--results", str(cut)]
+    argv, latest = [*plan.argv, "--results", str(cut)], plan.latest
     while done.total() < plan.kills:
-        how = kill(plan, plan.start(argv, log), rng, cut)
+        began, fresh = time.monotonic(), not cut.exists()
+        how = kill(plan, plan.start(argv, log), latest, rng, cut)
         if how is not None:
             done[how] += 1
         else:
+            if fresh:
+                latest = time.monotonic() - began  # the machine is less busy than it was
             compare(plan.name, whole, cut)
             shutil.rmtree(cut)
             runs += 1

@@ -249,6 +249,14 @@ OPTIONS = {
     "setting-of-another-kind": (["--set", "mask_lr=fast"], ["mask_lr", "fast"]),
     "no-seeds": (["--seeds", "0"], ["--seeds"]),
     "no-jobs": (["--jobs", "0"], ["--jobs"]),
+    "unknown-executor": (["--executor", "sge"], ["'sge'", "slurm"]),
+    "no-hours": (["--executor", "slurm", "--hours", "0"], ["hours above 0", "'0'"]),
+    "hours-in-words": (["--hours", "two"], ["hours above 0", "'two'"]),
+    "partition-without-a-cluster": (["--partition", "gpu"], ["--partition", "--executor slurm"]),
+    "option-of-no-cluster": (["--slurm", "mem=32G"], ["--slurm", "--executor slurm"]),
+    "slurm-option-without-value": (["--executor", "slurm", "--slurm", "mem"], ["NAME=VALUE"]),
+    "one-gpu-for-many-jobs": (["--executor", "local", "--device", "cuda:1"], ["cuda:1", "--device cuda"]),
+    "unknown-cell": (["--cell", "facts-mend-de-seed0"], ["facts-mend-de-seed0", "facts-mend-en-seed0"]),
     "no-such-device": (["--device", "toaster"], ["toaster"]),
 }
 

@@ -290,15 +290,6 @@ def test_without_slurm_the_way_out_is_named(
     assert "error: no Slurm here" in capsys.readouterr().err
 
 
-def test_a_cell_that_is_not_of_the_run_lists_those_that_are(
-    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command(facts, model, tmp_path, "--cell", "facts-mend-en-seed0")) == 2
-    said = capsys.readouterr().err
-    assert "--cell facts-mend-en-seed0: not one of this run's cells" in said
-    assert "facts-mend-all-seed0, facts-mend-lime-seed0" in said
-
-
 def test_a_log_has_a_line_as_something_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     out, now = io.StringIO(), 0.0
     monkeypatch.setattr("lime_editing.terminal.time.monotonic", lambda: now)
