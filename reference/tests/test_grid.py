@@ -21,6 +21,7 @@ from lime_editing import cluster, config, experiments, grid, store
 from lime_editing.__main__ import main
 from lime_editing.errors import UserError
 from lime_editing.terminal import lines
+from reference.tests.cells import write_cell
 from reference.tests.kills import SMALL
 
 posix = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
@@ -108,6 +109,17 @@ def test_a_login_node_without_the_device_names_the_same_cells(facts: Path, model
     assert {k: v for k, v in there.record.items() if k != "machine"} == {
         k: v for k, v in same.items() if k != "machine"
     }
+
+
+def test_a_cell_that_was_killed_after_its_last_file_is_kept_without_its_leftovers(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, checkpoint=False)
+    done = {path.name for path in folder.iterdir()}
+    for name in (store.STATE, store.LOCK, ".metrics.json.1.tmp", ".tmpAb3xY9"):
+        (folder / name).write_text("")
+    said: list[experiments.Progress] = []
+    assert grid.kept(CELLS[0], folder, said.append)
+    assert [one.doing for one in said] == ["kept"]
+    assert {path.name for path in folder.iterdir()} == done
 
 
 @posix
