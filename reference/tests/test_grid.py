@@ -261,7 +261,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @posix
-def test_slurm_runs_the_cells_and_queues_a_preempted_one_again(
+def test_slurm_runs_the_cells_and_queues_one_again_whose_time_is_over(
     slurm: Path, facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argv, cells = command(facts, model, tmp_path), folders(facts, model, tmp_path)
@@ -275,7 +275,8 @@ def test_slurm_runs_the_cells_and_queues_a_preempted_one_again(
 
     time_sleep = time.sleep
     monkeypatch.setattr(cluster.time, "sleep", preempt)
-    wanted = cluster.Wanted("gpu", 1.5, 1, {"account": "nlp"})
+    # Of so short a job submitit takes every end for the end of its time.
+    wanted = cluster.Wanted("gpu", 0.1, 1, {"account": "nlp"})
     said: list[experiments.Progress] = []
     submits = cluster.executor("slurm", tmp_path / "jobs", wanted)
     job = cluster.Job(CELLS[0], cells[CELLS[0]], ("--protocol", "paper"))
@@ -283,7 +284,7 @@ def test_slurm_runs_the_cells_and_queues_a_preempted_one_again(
     assert (slurm / "100.again").exists()
     assert [one.doing for one in said] == ["is job 100", "done"]
     script = (slurm / "100.sh").read_text()
-    for flag in ("partition=gpu", "time=90", "gpus-per-node=1", "account=nlp", "job-name=facts-mend-all-seed0"):
+    for flag in ("partition=gpu", "time=6", "gpus-per-node=1", "account=nlp", "job-name=facts-mend-all-seed0"):
         assert f"#SBATCH --{flag}\n" in script
 
 
