@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,9 +127,7 @@ def run_jobs(
             if running:
                 time.sleep(pause)
     finally:
-        for submitted, _ in running.values():
-            with suppress(Exception):  # whatever a cluster says, the others are to be cancelled too
-                submitted.cancel(check=False)
+        _cancel([submitted for submitted, _ in running.values()])
     if failed:
         raise UserError("; ".join(failed) + "; the same command continues with what is left")
 
@@ -137,11 +135,38 @@ def run_jobs(
 def _submit(submits: Any, job: Job, command: Command) -> Any:
     if isinstance(submits, submitit.SlurmExecutor):
         submits.update_parameters(job_name=job.cell.name)
+    local = isinstance(submits, submitit.LocalExecutor)
     try:
-        return submits.submit(command)
+        # submitit's local controller ends with a traceback where it is stopped.
+        with _stderr_to(submits.folder / "controllers.err") if local else nullcontext():
+            return submits.submit(command)
     except (FailedJobError, FailedSubmissionError) as error:
         said = (str(error).strip() or str(error.__cause__)).splitlines()
         raise UserError(f"cell {job.cell.name}: Slurm takes no such job: {said[-1]}") from error
+
+
+def _cancel(jobs: Sequence[Any]) -> None:
+    """End all of them, and on this machine wait until they have ended."""
+    for submitted in jobs:
+        with suppress(Exception):  # whatever a cluster says, the others are to be cancelled too
+            submitted.cancel(check=False)
+    for submitted in jobs:
+        if isinstance(submitted, submitit.LocalJob) and submitted._process is not None:
+            submitted._process.wait()  # its controller kills what does not end within a second
+            _forget(submitted)
+
+
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """What processes that are started within say on their standard error goes to a file."""
+    before = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _appears(folder: Path, grace: float) -> bool:

@@ -142,11 +142,16 @@ def test_a_killed_worker_ends_the_grid_and_the_same_call_continues(facts: Path, 
 
 
 @posix
-@pytest.mark.parametrize(("sent", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("sent", "group", "executor"),
+    [(signal.SIGTERM, False, "processes"), (signal.SIGINT, True, "processes"), (signal.SIGINT, True, "local")],
+    ids=["SIGTERM", "Ctrl-C", "Ctrl-C-with-jobs"],
+)
 def test_an_interrupted_command_leaves_what_the_same_command_goes_on_from(
-    sent: signal.Signals, group: bool, facts: Path, model: Path, tmp_path: Path
+    sent: signal.Signals, group: bool, executor: str, facts: Path, model: Path, tmp_path: Path
 ) -> None:
-    argv = command(facts, model, tmp_path, "--jobs", "1", "--set", "all_languages.edits=60000")
+    more = ("--executor", executor, "--jobs", "1", "--approach", "mend", "--set", "all_languages.edits=60000")
+    argv = command(facts, model, tmp_path, *more)
     with subprocess.Popen(
         [sys.executable, "-m", "lime_editing", *argv], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:
@@ -156,7 +161,7 @@ def test_an_interrupted_command_leaves_what_the_same_command_goes_on_from(
                 assert run.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.05)
-            family = children(run.pid)
+            family = [task for child in children(run.pid) for task in (child, *children(child))]
             os.killpg(run.pid, sent) if group else run.send_signal(sent)
             _, said = run.communicate(timeout=60)
         except BaseException:
