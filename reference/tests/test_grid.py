@@ -152,9 +152,12 @@ def test_an_interrupted_command_leaves_what_the_same_command_goes_on_from(
 ) -> None:
     more = ("--executor", executor, "--jobs", "1", "--approach", "mend", "--set", "all_languages.edits=60000")
     argv = command(facts, model, tmp_path, *more)
+    # A shell starts what is to run in the background with Ctrl-C ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [sys.executable, "-m", "lime_editing", *argv], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:
+        signal.signal(signal.SIGINT, before)
         try:
             until = time.monotonic() + 200
             while not list(tmp_path.rglob(store.STATE)):
