@@ -95,86 +95,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=_Help,
     )
     commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="lime_editing")
-    reproduce = commands.add_parser(
-        "reproduce",
-        help="train and judge editors, and write tables, figures and a page",
-        description="Train every editor of the paper in each of its ways, judge them, and write the report.",
-        epilog=EXAMPLES,
-        formatter_class=_Help,
+    _add_reproduce(
+        commands.add_parser(
+            "reproduce",
+            help="train and judge editors, and write tables, figures and a page",
+            description="Train every editor of the paper in each of its ways, judge them, and write the report.",
+            epilog=EXAMPLES,
+            formatter_class=_Help,
+        )
     )
-    add = reproduce.add_argument
-    add(
-        "--scale",
-        choices=("tiny", "paper"),
-        default="tiny",
-        help="preset of hyper-parameters and sizes (default: tiny)",
-    )
-    add(
-        "--task",
-        type=_choices("facts", "nli"),
-        default=("facts", "nli"),
-        help="facts, nli or both (default: facts,nli)",
-    )
-    add(
-        "--approach",
-        type=_choices(*APPROACHES),
-        default=APPROACHES,
-        help=f"comma-separated, of {', '.join(APPROACHES)} (default: all)",
-    )
-    add(
-        "--variant",
-        type=_choices(*VARIANTS),
-        default=None,
-        help=f"trainings of the learned editors, of {', '.join(VARIANTS)} (default: en,all,lime)",
-    )
-    add("--control", action="store_true", help="also train with one mask shared by all languages (variant shared)")
-    add("--seeds", type=_positive, default=None, help="number of runs per cell (default: the scale's)")
-    add("--languages", type=_names, default=None, help="comma-separated languages (default: all of the data)")
-    add(
-        "--protocol",
-        choices=("paper", "released", "both"),
-        default="paper",
-        help="rulings as printed, as the released code has them, or one after the other (default: paper)",
-    )
-    for name, (alternatives, about) in RULINGS.items():
-        add(f"--{name}", choices=alternatives, default=None, help=f"{about} (default: the protocol's)")
-    _add_sources(reproduce)
-    add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core or GPU)")
-    add(
-        "--executor",
-        choices=("processes", "local", "slurm"),
-        default="processes",
-        help="run cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
-    )
-    add("--partition", default=None, help="where Slurm runs the jobs (default: the cluster's)")
-    add("--hours", type=_hours, default=24.0, help="of a job; what takes longer is queued again (default: 24)")
-    add(
-        "--slurm",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another option of sbatch, such as account=nlp or mem=32G; may be given again",
-    )
-    add("--cell", default=None, metavar="NAME", help="run this cell alone, here: what a job does")
-    add(
-        "--precision",
-        choices=("float32", "bf16"),
-        default="float32",
-        help="of matrix products; bf16 is faster where the device has it (default: float32)",
-    )
-    add("--results", type=Path, default=Path("results"), help="where cells and the report are kept (default: results)")
-    add("--split", choices=("test", "validation"), default="test", help="what to judge on; tune on validation")
-    add(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a value of the scale, such as settings.mend.lr=1e-3 or mask_lr=0.01; may be given again",
-    )
-    add("--dry-run", action="store_true", help="say what would run, measure one step of each approach, and run nothing")
-    add("--json", action="store_true", help="print the plan of --dry-run for a program")
     _add_edit(
         commands.add_parser(
             "edit",
@@ -210,6 +139,87 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print for a program")
     check.add_argument("--offline", action="store_true", help="ask nothing of the network")
     return result
+
+
+def _add_reproduce(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--scale",
+        choices=("tiny", "paper"),
+        default="tiny",
+        help="preset of hyper-parameters and sizes (default: tiny)",
+    )
+    add(
+        "--task",
+        type=_choices("facts", "nli"),
+        default=("facts", "nli"),
+        help="facts, nli or both (default: facts,nli)",
+    )
+    add(
+        "--approach",
+        type=_choices(*APPROACHES),
+        default=APPROACHES,
+        help=f"comma-separated, of {', '.join(APPROACHES)} (default: all)",
+    )
+    add(
+        "--variant",
+        type=_choices(*VARIANTS),
+        default=None,
+        help=f"trainings of the learned editors, of {', '.join(VARIANTS)} (default: en,all,lime)",
+    )
+    add("--control", action="store_true", help="also train with one mask shared by all languages (variant shared)")
+    add("--seeds", type=_positive, default=None, help="number of runs per cell (default: the scale's)")
+    add("--languages", type=_names, default=None, help="comma-separated languages (default: all of the data)")
+    add(
+        "--protocol",
+        choices=("paper", "released", "both"),
+        default="paper",
+        help="rulings as printed, as the released code has them, or one after the other (default: paper)",
+    )
+    for name, (alternatives, about) in RULINGS.items():
+        add(f"--{name}", choices=alternatives, default=None, help=f"{about} (default: the protocol's)")
+    _add_sources(command)
+    _add_jobs(command)
+    add(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="of matrix products; bf16 is faster where the device has it (default: float32)",
+    )
+    add("--results", type=Path, default=Path("results"), help="where cells and the report are kept (default: results)")
+    add("--split", choices=("test", "validation"), default="test", help="what to judge on; tune on validation")
+    add(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a value of the scale, such as settings.mend.lr=1e-3 or mask_lr=0.01; may be given again",
+    )
+    add("--dry-run", action="store_true", help="say what would run, measure one step of each approach, and run nothing")
+    add("--json", action="store_true", help="print the plan of --dry-run for a program")
+
+
+def _add_jobs(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--jobs", type=_positive, default=None, help="cells side by side (default: one per CPU core or GPU)")
+    add(
+        "--executor",
+        choices=("processes", "local", "slurm"),
+        default="processes",
+        help="run cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
+    )
+    add("--partition", default=None, help="where Slurm runs the jobs (default: the cluster's)")
+    add("--hours", type=_hours, default=None, help="of a job; what takes longer is queued again (default: 24)")
+    add(
+        "--slurm",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another option of sbatch, such as account=nlp or mem=32G; may be given again",
+    )
+    add("--cell", default=None, metavar="NAME", help="run this cell alone, here: what a job does")
 
 
 def _add_sources(command: argparse.ArgumentParser) -> None:
@@ -330,25 +340,13 @@ def _reproduce(options: argparse.Namespace) -> None:
     from .grid import quiet, run_one
     from .terminal import lines
 
-    if options.json and not options.dry_run:
-        raise UserError("--json prints the plan of --dry-run; metrics.json in a cell's folder has its numbers")
-    if options.raw_model and "nli" not in options.task:
-        raise UserError("--raw-model is a classifier of sentence pairs, and --task facts has none; give --model")
+    _refuse_unused(options)
     preset = _preset(options)
     names = [name.replace("-", "_") for name in RULINGS]
     chosen = {name: value for name in names if (value := getattr(options, name))}
     protocols = ("paper", "released") if options.protocol == "both" else (options.protocol,)
     rulings = {name: replace(PROTOCOLS[name], **chosen) for name in protocols}
-    variants: tuple[experiments.Variant, ...] = options.variant or ("en", "all", "lime")
-    if options.control:
-        variants = tuple(dict.fromkeys((*variants, "shared")))
-    seeds = range(preset.seeds if options.seeds is None else options.seeds)
-    cells = experiments.grid(options.task, options.approach, variants, seeds)
-    if options.cell is not None:
-        known = ", ".join(cell.name for cell in cells)
-        cells = [cell for cell in cells if cell.name == options.cell]
-        if not cells:
-            raise UserError(f"--cell {options.cell}: not one of this run's cells, which are {known}")
+    cells = _cells(options, preset)
     found = _places(options, len(cells) * len(protocols))
     jobs = len(found)
     results = options.results / (preset.name if options.split == "test" else f"{preset.name}-{options.split}")
@@ -384,19 +382,68 @@ def _reproduce(options: argparse.Namespace) -> None:
         console.print(f"The page, with figures and intervals: {report.write(results, store.read_index(results))}")
 
 
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """UserError: an option of `reproduce` that nothing would come of."""
+    from .errors import UserError
+
+    _refuse_unused_sources(options, options.task)
+    if options.json and not options.dry_run:
+        raise UserError("--json prints the plan of --dry-run; metrics.json in a cell's folder has its numbers")
+    if (options.partition or options.slurm) and options.executor != "slurm":
+        raise UserError("--partition and --slurm are for jobs on a cluster; give --executor slurm")
+    if options.hours and options.executor == "processes":
+        raise UserError("--hours is for jobs; give --executor slurm or local")
+    if options.executor == "local" and options.device.startswith("cuda:"):
+        raise UserError(f"--device {options.device}: each job has a GPU of its own; give --device cuda")
+
+
+def _refuse_unused_sources(options: argparse.Namespace, tasks: Sequence[str]) -> None:
+    """UserError: data or a model that none of these tasks uses."""
+    from .errors import UserError
+
+    unused = {
+        "--facts": options.facts and "facts" not in tasks,
+        "--nli": options.nli and "nli" not in tasks,
+        "--raw-model": options.raw_model and "nli" not in tasks,
+        "--model": options.model and options.raw_model and "facts" not in tasks,
+    }
+    for name in (name for name, is_so in unused.items() if is_so):
+        other = " beside --raw-model" if name == "--model" else ""
+        raise UserError(f"{name} has no part in the task {', '.join(tasks)}{other}; leave it out")
+
+
+def _cells(options: argparse.Namespace, preset: Preset) -> list[Cell]:
+    """What is to be run. UserError: a --cell that is not one of them."""
+    from . import experiments
+    from .errors import UserError
+
+    variants: tuple[experiments.Variant, ...] = options.variant or ("en", "all", "lime")
+    if options.control:
+        variants = tuple(dict.fromkeys((*variants, "shared")))
+    seeds = range(preset.seeds if options.seeds is None else options.seeds)
+    cells = experiments.grid(options.task, options.approach, variants, seeds)
+    if options.cell is None:
+        return cells
+    chosen = [cell for cell in cells if cell.name == options.cell]
+    if not chosen:
+        known = ", ".join(cell.name for cell in cells)
+        raise UserError(f"--cell {options.cell}: not one of this run's cells, which are {known}")
+    return chosen
+
+
+def _elsewhere(options: argparse.Namespace) -> bool:
+    """Whether the cells run on other machines than this one."""
+    return options.executor == "slurm" and options.cell is None
+
+
 def _places(options: argparse.Namespace, cells: int) -> list[str | None]:
     """For each of the cells side by side what it may see of this machine."""
     from . import devices
-    from .errors import UserError
     from .grid import places
 
-    if (options.partition or options.slurm) and options.executor != "slurm":
-        raise UserError("--partition and --slurm are for jobs on a cluster; give --executor slurm")
-    if options.executor == "local" and options.device.startswith("cuda:"):
-        raise UserError(f"--device {options.device}: each job has a GPU of its own; give --device cuda")
     if devices.launched() > 1:
         return [None] * (options.jobs or 1)
-    if options.executor == "slurm" and options.cell is None:  # the cluster has its own
+    if _elsewhere(options):  # the cluster has its own
         return [None] * (options.jobs or cells)
     return places(options.device, options.jobs)
 
@@ -427,7 +474,8 @@ def _run(
                 for name, ready in by_protocol.items()
                 for cell in cells
             ]
-            wanted = cluster.Wanted(options.partition, options.hours, int(options.device != "cpu"), dict(options.slurm))
+            gpus = int(options.device != "cpu")
+            wanted = cluster.Wanted(options.partition, options.hours or 24.0, gpus, dict(options.slurm))
             submits = cluster.executor(options.executor, results / "jobs", wanted)
             cluster.run_jobs(jobs, options.argv, submits, found, watch)
             return [job.folder for job in jobs]
@@ -468,7 +516,7 @@ def _prepared(
     from . import experiments
 
     prepared, fine_tuned = {}, []
-    elsewhere = options.executor == "slurm" and options.cell is None
+    elsewhere = _elsewhere(options)
     for task in dict.fromkeys(cell.task for cell in cells):
         data, model, finished = _given(options, preset, task)
         classes = None
@@ -508,7 +556,7 @@ def _classifier(
     from . import classifier, store
     from .errors import UserError
 
-    elsewhere = options.executor == "slurm" and options.cell is None
+    elsewhere = _elsewhere(options)
     with console.status(f"reading {data} and {model}") as status:
         wanted = classifier.find(model, data, setup, results, options.device, options.precision, elsewhere=elsewhere)
         if elsewhere and not wanted.done and not options.dry_run:

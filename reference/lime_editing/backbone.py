@@ -155,11 +155,11 @@ class Backbone:
         # Inputs of like length go together: of a shuffled batch of facts a third and more would be padding.
         for chosen in _alike(lengths):
             width = max(lengths[i] for i in chosen)
-            ids = _padded([inputs[i].ids for i in chosen], self.pad_id).to(device, non_blocking=True)
+            ids = padded([inputs[i].ids for i in chosen], self.pad_id).to(device, non_blocking=True)
             types = {}
             if any(i.types for i in inputs):
                 rows = [inputs[i].types or (0,) * len(inputs[i].ids) for i in chosen]
-                types["token_type_ids"] = _padded(rows, 0).to(device, non_blocking=True)
+                types["token_type_ids"] = padded(rows, 0).to(device, non_blocking=True)
             index = _on(device, chosen)
             entrance = self.model.base_model.embeddings(input_ids=ids, **types)
             seen = None if all(lengths[i] == width for i in chosen) else attention[index, :width]
@@ -202,7 +202,7 @@ class Backbone:
         read = [(*r.input.ids, *((0,) * len(y) if self.classifies else y)) for r, y in zip(requests, said, strict=True)]
         words = self.model.get_input_embeddings().weight
         device, lengths = words.device, torch.tensor([len(row) for row in read])
-        embedded: Tensor = words[_padded(read, 0).to(device, non_blocking=True)]
+        embedded: Tensor = words[padded(read, 0).to(device, non_blocking=True)]
         if self.classifies and labels:
             edit = _on(device, [e for e, y in enumerate(said) for _ in y])
             place = _on(device, [len(r.input.ids) + i for r in requests for i in range(len(r.labels))])
@@ -566,7 +566,7 @@ def _check(backbone: Backbone) -> None:
         with torch.no_grad():
             states = backbone.trunk(rows)
             ours = backbone.upper(states)
-            ids = _padded([row.ids for row in rows], backbone.pad_id).to(states.hidden.device)
+            ids = padded([row.ids for row in rows], backbone.pad_id).to(states.hidden.device)
             theirs = model(input_ids=ids, attention_mask=states.attention.long()).logits
     except (RuntimeError, TypeError, AttributeError) as error:
         raise _unsupported(model) from error
@@ -584,7 +584,8 @@ def _unsupported(model: Any) -> ModelError:
     )
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of any lengths as one tensor (B, S), filled up with a value."""
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 

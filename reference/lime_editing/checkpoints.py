@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +122,7 @@ def _check_model(folder: Path, record: Mapping[str, Any], backbone: Backbone, to
 def _check_description(path: Path, expected: Mapping[str, Any]) -> None:
     """ModelError: the parameters say of themselves something else than the folder that they lie in."""
     said = store.read_about(path)
-    differ = [name for name, value in expected.items() if said.get(name) != value]
+    differ = store.differences({name: said.get(name) for name in expected}, dict(expected))
     if differ:
-        shown = "; ".join(f"{name}: {_short(said.get(name))}, not {_short(expected[name])}" for name in differ)
+        shown = "; ".join(differ)
         raise ModelError(f"{path}: belongs to another cell than cell.json beside it ({shown}); restore the right one")
-
-
-def _short(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)

@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from . import __version__, store
-from .backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
+from .backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
 from .config import Setup
 from .data import xnli
 from .devices import Precision
@@ -225,14 +225,12 @@ class _Heard(TrainerCallback):  # type: ignore[misc]  # transformers' classes ar
 def collate(examples: Sequence[tuple[Input, int]], pad: int) -> dict[str, Tensor]:
     """A padded batch with its classes."""
     inputs = [example for example, _ in examples]
-    longest = max(len(i.ids) for i in inputs)
-    padded = {
-        "input_ids": [(*i.ids, *(pad,) * (longest - len(i.ids))) for i in inputs],
-        "attention_mask": [(1,) * len(i.ids) + (0,) * (longest - len(i.ids)) for i in inputs],
+    rows = {
+        "input_ids": padded([i.ids for i in inputs], pad),
+        "attention_mask": padded([(1,) * len(i.ids) for i in inputs], 0),
     }
     if any(i.types for i in inputs):
-        padded["token_type_ids"] = [(*i.types, *(0,) * (longest - len(i.types))) for i in inputs]
-    rows = {name: torch.tensor(values) for name, values in padded.items()}
+        rows["token_type_ids"] = padded([i.types or (0,) * len(i.ids) for i in inputs], 0)
     return {**rows, "labels": torch.tensor([label for _, label in examples])}
 
 

@@ -121,6 +121,10 @@ def commands(section: Section, root: Path) -> tuple[str, str]:
     options = [f"--task {section.task}"]
     if scope["preset"]["name"] != "tiny":
         options.append(f"--scale {scope['preset']['name']}")
+    if scope["split"] != "test":
+        options.append(f"--split {scope['split']}")
+    if scope["precision"] != "float32":
+        options.append(f"--precision {scope['precision']}")
     if section.protocol == "custom":
         options += [f"--{name.replace('_', '-')} {value}" for name, value in scope["rulings"].items()]
     elif section.protocol != "paper":
@@ -236,6 +240,7 @@ def _what_was_run(sections: Sequence[Section]) -> str:
             for name in dict.fromkeys(name for s in sections for name in s.scope["rulings"])
         ),
         ["Machine", *(distinct(f"{x['machine']} ({x['device']})" for x in r) for r in records)],
+        ["Precision", *(str(s.scope["precision"]) for s in sections)],
         ["Code", *(distinct(f"{x['code'].get('lime_editing')} {x['code'].get('digest')}" for x in r) for r in records)],
         ["torch", *(distinct(x["code"].get("torch", "") for x in r) for r in records)],
     ]

@@ -26,7 +26,7 @@ from .config import Evaluation
 from .data import Task
 from .editing import Editor, Objective
 from .errors import ModelError
-from .evaluation import batches, judge
+from .evaluation import BATCH, batches, judge
 from .experiments import EVALUATION_SEED, EVALUATIONS, JUDGED, VARIANTS, Cell, Experiment, assemble, cell_folder
 from .sampling import evaluation_pairs
 from .training import Schedule, adam, batch_of_triples, train_step
@@ -34,7 +34,6 @@ from .types import Role
 
 Progress = Callable[[str], None]
 
-BATCH = 32  # edits that `evaluate` judges at a time
 SAMPLE = 8  # edits that are judged to measure: on a CPU a batch of more is hardly cheaper per edit
 SLOW = 10.0  # seconds after which a step is not taken again
 ROW = 2  # bytes of an outcome in rows.parquet: 1.7 in the cells of the tiny scale

@@ -43,6 +43,8 @@ TASKS: Mapping[str, str] = {"facts": "Facts", "nli": "NLI"}
 
 #: Cells that differ in any of these, in the preset's name or in how they were judged, are never put into one table.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items")
+#: What all cells had in common before it was recorded.
+_ONCE: Mapping[str, str] = {"precision": "float32", "split": "test"}
 _REQUIRED = {*_SCOPE, "cell", "preset", "code", "device", "machine"}
 #: The part of a preset that all cells have; the rest depends on the approach and its training.
 _PRESET = ("name", "about", "edited_layers", "test")
@@ -219,7 +221,8 @@ def _read_run(folder: Path) -> Run:
 
 def _scope(record: Mapping[str, Any]) -> dict[str, Any]:
     preset = {name: record["preset"].get(name) for name in _PRESET}
-    return {"task": record["cell"]["task"], "preset": preset, **{name: record[name] for name in _SCOPE}}
+    same = {name: record[name] for name in _SCOPE} | {name: record.get(name, value) for name, value in _ONCE.items()}
+    return {"task": record["cell"]["task"], "preset": preset, **same}
 
 
 def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:

@@ -39,8 +39,8 @@ from .types import Outcome
 STATE = "state.safetensors"
 LOCK = ".lock"
 SOURCES = (
-    *("backbone.py", "corpus.py", "editing.py", "evaluation.py", "experiments.py", "losses.py", "masks.py"),
-    *("metrics.py", "sampling.py", "training.py", "types.py", "data/*.py", "editors/*.py"),
+    *("backbone.py", "corpus.py", "devices.py", "editing.py", "evaluation.py", "experiments.py", "losses.py"),
+    *("masks.py", "metrics.py", "sampling.py", "training.py", "types.py", "data/*.py", "editors/*.py"),
 )
 
 
@@ -178,7 +178,7 @@ def load_state(path: Path, record: Mapping[str, Any], expected: Mapping[str, Ten
     if not path.exists():
         return None
     about = read_about(path)
-    differ = _differences(about.get("record"), dict(record))
+    differ = differences(about.get("record"), dict(record))
     if differ:
         raise ModelError(f"{path}: is the checkpoint of another training ({'; '.join(differ[:5])}); {_mend(path)}")
     wanted = {f"{group}/{name}": p for group in ("now", "best", "first", "second") for name, p in expected.items()}
@@ -194,11 +194,11 @@ def load_state(path: Path, record: Mapping[str, Any], expected: Mapping[str, Ten
         raise ModelError(f"{path}: is not a readable checkpoint (no {error}); {_mend(path)}") from error
 
 
-def _differences(there: Any, here: Any, name: str = "") -> list[str]:
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
     """Where two records differ, as "model: 1a2b, not 3c4d"; the machine makes no difference."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**here, **there} if key != "machine"]
-        found = (_differences(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys)
+        found = (differences(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys)
         return [difference for differences in found for difference in differences]
     there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
     return [] if there == here else [f"{name or 'record'}: {_shown(there)}, not {_shown(here)}"]

@@ -146,11 +146,8 @@ def train(
                 best = _copies(editor.parameters)
             on_report(reports)
         if step % (schedule.checkpoint_every // schedule.batch) == 0:
-            moments = [
-                {name: optimiser.state[p][key] for name, p in editor.parameters.items() if p in optimiser.state}
-                for key in ("exp_avg", "exp_avg_sq")
-            ]
-            on_checkpoint(State(step, editor.parameters, best, moments[0], moments[1], sums, reports))
+            first, second = _moments(optimiser, editor.parameters)
+            on_checkpoint(State(step, editor.parameters, best, first, second, sums, reports))
     assign(editor.parameters, best)
     return reports
 
@@ -240,6 +237,13 @@ def _validations(reports: Sequence[Report], batch: int) -> list[tuple[int, float
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().clone() for name, t in tensors.items()}
+
+
+def _moments(optimiser: torch.optim.Adam, parameters: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Adam's, of the parameters that have taken a step."""
+    taken = {name: optimiser.state[p] for name, p in parameters.items() if p in optimiser.state}
+    first, second = ({name: of[key] for name, of in taken.items()} for key in ("exp_avg", "exp_avg_sq"))
+    return first, second
 
 
 def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: State) -> None:

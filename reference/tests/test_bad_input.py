@@ -231,7 +231,7 @@ OPTIONS = {
     "unknown-approach": (["--approach", "mand"], ["'mand'", "mend"]),
     "unknown-variant": (["--variant", "lame"], ["'lame'", "lime"]),
     "no-such-model": (["--model", "no-such-folder"], ["no-such-folder"]),
-    "a-classifier-for-facts": (["--raw-model", "somewhere"], ["--raw-model", "--model"]),
+    "a-classifier-for-facts": (["--raw-model", "somewhere"], ["--raw-model", "facts"]),
     "no-layers": (["--edited-layers", "0"], ["--edited-layers", "above 0"]),
     "more-layers-than-there-are": (["--edited-layers", "4"], ["cannot edit the last 4 layers", "has 3"]),
     "no-such-matrix": (

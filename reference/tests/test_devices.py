@@ -21,7 +21,7 @@ from lime_editing.editing import METHODS, Editor, Objective, make_editor
 from lime_editing.errors import UserError
 from lime_editing.sampling import evaluation_pairs
 from lime_editing.training import batch_of_triples, gradients
-from reference.tests.test_reproduce import CELL, MINI, SETUP, prepared, run
+from reference.tests.test_reproduce import SETUP, prepared, run
 
 LEARNED = [name for name in METHODS if name != "finetuning"]
 BATCH = 7  # no multiple of the parts
@@ -193,8 +193,6 @@ def test_two_processes_train_what_one_does(facts: Path, model: Path, tmp_path: P
     assert machines[1] == f"2 × {machines[0]}"
     names = {path.name for path in two.iterdir()}
     assert names == {"cell.json", "curve.json", "editor.safetensors", "metrics.json", "rows.parquet"}
-    assert CELL.name in two.name
-    assert MINI.name == "tiny"
 
 
 def test_the_command_runs_under_torchrun(facts: Path, model: Path, tmp_path: Path) -> None:
@@ -203,7 +201,7 @@ def test_the_command_runs_under_torchrun(facts: Path, model: Path, tmp_path: Pat
     done = torchrun(*argv, processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("by 2 processes") == 1  # one speaks for all
-    assert (tmp_path / "results/tiny-changed/index.html").is_file() or list((tmp_path / "results").rglob("*.html"))
+    assert (tmp_path / "results/tiny-changed/report.html").is_file()
     refused = torchrun(*argv, "--jobs", "2", processes=2)
     assert refused.returncode != 0
     assert "under torchrun all processes work on one cell" in refused.stderr

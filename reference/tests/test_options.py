@@ -111,6 +111,25 @@ def test_what_is_not_named_is_the_scales_own(task: str, argv: str, monkeypatch: 
     assert command._given(options, command._preset(options), task) == GIVEN[task, argv]
 
 
+UNUSED = {
+    "reproduce --task facts --nli n": "--nli has no part in the task facts",
+    "reproduce --task facts --raw-model r": "--raw-model has no part in the task facts",
+    "reproduce --task nli --facts f": "--facts has no part in the task nli",
+    "reproduce --task nli --model m --raw-model r": "--model has no part in the task nli beside --raw-model",
+    "reproduce --json": "--json prints the plan of --dry-run",
+    "reproduce --hours 2": "--hours is for jobs",
+    "reproduce --partition p": "--partition and --slurm are for jobs on a cluster",
+    "reproduce --executor local --slurm mem=1G": "--partition and --slurm are for jobs on a cluster",
+    "reproduce --executor local --device cuda:1": "give --device cuda",
+}
+
+
+@pytest.mark.parametrize("argv", UNUSED)
+def test_an_option_that_nothing_would_come_of_is_refused(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(argv.split()) == 2
+    assert UNUSED[argv] in capsys.readouterr().err
+
+
 def test_an_edit_of_a_pair_wants_a_classifier(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["edit", "--model", "fixtures/raw_model", "--pair", "test/1", "--to", "neutral"]) == 2
     assert "give --raw-model" in capsys.readouterr().err

@@ -527,9 +527,18 @@ def test_commands_name_what_is_not_the_default(tmp_path: Path) -> None:
     ):
         said = command(preset={"name": "tiny", "about": "", "edited_layers": edited})
         assert said == f"nox -s reproduce -- --task facts --seeds 1{named}"
+    assert command(precision="bf16").endswith("--task facts --precision bf16 --seeds 1")
+    assert command(split="validation").endswith("--task facts --split validation --seeds 1")
     assert "--kl-direction released --penalty sum" in command(
         protocol="custom", rulings={"kl_direction": "released", "penalty": "sum"}
     )
+
+
+def test_cells_of_another_precision_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    folders = [write_cell(tmp_path, "mend", "all", precision=p) for p in ("float32", "bf16")]
+    folders.append(write_cell(tmp_path, "mend", "en"))  # from before it was recorded
+    sections = read(folders)
+    assert [(section.scope["precision"], len(section.runs)) for section in sections] == [("float32", 2), ("bf16", 1)]
 
 
 def test_inlined_figures_do_not_share_ids() -> None:
