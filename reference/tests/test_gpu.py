@@ -107,7 +107,7 @@ def test_a_difference_beyond_the_tolerance_fails() -> None:
 
 
 def test_a_trace_is_read() -> None:
-    """Of two calls in 100 µs each: two kernels that overlap, a copy, a launch, a wait, and what is no event of these."""
+    """Of two calls of 100 µs: two kernels that overlap, a copy, a launch, a wait, and what is no event of these."""
     from perf.gpu_parts import traced_events
 
     def event(name: str, kind: str, start: float, end: float) -> SimpleNamespace:
