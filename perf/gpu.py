@@ -73,6 +73,7 @@ def main() -> int:
     options = options_of()
     # Looking whether there is a GPU must not touch it: a server that has touched it is of no use.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # A server that has imported everything once: each part starts from there in a moment. It never touches the GPU.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
@@ -81,7 +82,7 @@ def main() -> int:
 
         context.set_forkserver_preload(["perf.gpu_parts"])
         forkserver.ensure_running()
-    from perf import gpu_page, gpu_parts  # noqa: PLC0415 (seconds, while the server imports the same)
+    from perf import gpu_page, gpu_parts, steps  # noqa: PLC0415 (seconds, while the server imports the same)
 
     machine = machine_of(options.device)
     if machine is None:
@@ -101,7 +102,7 @@ def main() -> int:
             context = multiprocessing.get_context("spawn")
             record = run(context, number, options, share, min(share + GRACE, left))
             record.pop("exit_code")
-        record |= {"command": f"python -m perf.gpu {shlex.join(sys.argv[1:])}".strip(), "code": gpu_parts.code()}
+        record |= {"command": f"python -m perf.gpu {shlex.join(sys.argv[1:])}".strip(), "code": steps.code()}
         content["parts"][str(number)] = record
         content.setdefault("ran", []).append(number)
         kept = {key: value for key, value in content.items() if key != "ran"}

@@ -54,7 +54,7 @@ def _against_cpu(rows: list[Row]) -> list[str]:
         for row in rows
     ]
     lines = ["Largest relative error against the CPU in float32; gradients and ΔW tensor by tensor.", ""]
-    return lines + _table(("editor", "task", "masks", "precision", *quantities, ""), body)
+    return lines + table(("editor", "task", "masks", "precision", *quantities, ""), body)
 
 
 def _peaks(rows: list[Row]) -> list[str]:
@@ -66,7 +66,7 @@ def _peaks(rows: list[Row]) -> list[str]:
             body.append(["copy, read and written", f"{row['bytes_per_second'] / 1e9:.4g} GB/s"])
         else:
             body.append(["one small operation", f"{row['seconds'] * 1e6:.2f} µs"])
-    return _table(("what", "median"), body)
+    return table(("what", "median"), body)
 
 
 def _speed(rows: list[Row], flops: dict[str, float]) -> list[str]:
@@ -85,7 +85,7 @@ def _speed(rows: list[Row], flops: dict[str, float]) -> list[str]:
         )
     head = ("what", "editor", "task", "batch", "precision", "masks", "way", "a call", "edits/s", "of the peak")
     lines = ["Inputs are random and tokenised beforehand. Hours are those of 500,000 edits, validation left out.", ""]
-    return lines + _table((*head, "hours", "peak GiB"), body)
+    return lines + table((*head, "hours", "peak GiB"), body)
 
 
 def _profiles(rows: list[Row], flops: dict[str, float]) -> list[str]:
@@ -112,11 +112,11 @@ def _profiles(rows: list[Row], flops: dict[str, float]) -> list[str]:
         "Busy is the time in which the GPU works, of a step without the profiler; waiting is the host's, under the",
         "profiler, which slows the host down.",
         "",
-        *_table((*head, "a step", "busy", "of a step", "waiting", "kernels", "copies", "syncs", "operations"), body),
+        *table((*head, "a step", "busy", "of a step", "waiting", "kernels", "copies", "syncs", "operations"), body),
         "",
         "Host time and dispatched operations by phase:",
         "",
-        *_table((*head, *PHASES), phases),
+        *table((*head, *PHASES), phases),
         "",
     ]
     for row in rows:
@@ -151,10 +151,10 @@ def _grid(rows: list[Row]) -> list[str]:
             cells = [f"{one[m]['here']:.3f} / {one[m]['published']:.3f}" for m in ("acc", "con", "succ")]
             body.append([row["approach"], row["variant"], one["evaluation"], *cells, f"{row['seconds']:.0f} s"])
     lines = ["Seed 0 here / the mean of the published seeds, which were computed on a CPU.", ""]
-    return lines + _table(("approach", "training", "evaluation", "acc", "con", "succ", "took"), body) if body else []
+    return lines + table(("approach", "training", "evaluation", "acc", "con", "succ", "took"), body) if body else []
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> list[str]:
+def table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> list[str]:
     rows = ["| " + " | ".join(str(cell) for cell in line) + " |" for line in (head, *body)]
     return [rows[0], "|" + "---|" * len(head), *rows[1:], ""]
 

@@ -91,15 +91,6 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def code() -> str | None:
-    """The fingerprint of the reference that was measured; None where the packages for that are missing."""
-    try:
-        from lime_editing.store import code_digest  # noqa: PLC0415 (it needs more packages than the rest)
-    except ImportError:
-        return None
-    return code_digest()
-
-
 @contextmanager
 def computing(precision: str) -> Iterator[None]:
     """While open, products of float32 are exact, or in TF32 ("tf32"); cuDNN's LSTM is exact ("fp32") or in TF32.
@@ -563,8 +554,8 @@ def _profile(log: Log, bench: Workbench, setup: Setup) -> Row:
         warnings.filterwarnings("ignore", "RNN module weights")
         seconds = statistics.median(repeated(run, log.device, 0.05 if log.quick else 0.5))
         row: Row = {"seconds": seconds}
-        row["host_by_phase"] = steps.phases_of(editor, run, count=False, repeats=3).ordered()
-        counted = steps.phases_of(editor, run, count=True)
+        row["host_by_phase"] = steps.phases_of(editor, run, dispatched=False, repeats=3).ordered()
+        counted = steps.phases_of(editor, run, dispatched=True)
         row |= {"operations": sum(counted.taken.values()), "operations_by_phase": counted.ordered()}
         row["most_dispatched"] = dict(counted.names.most_common(12))
         if log.device != "cpu":

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lime_editing import editing, training
-from lime_editing.backbone import Backbone, wrap
+from lime_editing.backbone import Backbone, load_tokenizer, wrap
 from lime_editing.editing import Editor, Objective, edit, objective
 from lime_editing.evaluation import evaluate
 from lime_editing.sampling import evaluation_pairs
@@ -34,6 +36,7 @@ __all__ = [
     "Phases",
     "Triple",
     "adam",
+    "code",
     "descend",
     "edit",
     "evaluate",
@@ -41,6 +44,8 @@ __all__ = [
     "moved",
     "objective",
     "phases_of",
+    "real_data",
+    "real_step",
     "step_of",
     "train_step",
     "ways",
@@ -74,6 +79,29 @@ def step_of(editor: Editor, triples: Sequence[Triple], way: str = "eager") -> Ca
     """One step of the real loop; the learning rates are the paper's, so that it may be repeated."""
     options = {"capture": way == "captured"} if "captured" in ways() else {}
     return partial(train_step, editor, adam(editor), triples, 0, Objective(), 1.0, **options)
+
+
+def real_step(editor: Editor, task: Any, batch: int) -> Callable[[], object]:
+    """A step of the real loop on other examples of the task at each call, from drawing and tokenising them on."""
+    optimiser, numbers = adam(editor), count(1)
+
+    def run() -> object:
+        step = next(numbers)
+        return train_step(editor, optimiser, training.batch_of_triples(task, batch, 0, step), step, Objective(), 1.0)
+
+    return run
+
+
+def real_data(task: str, fixtures: Path) -> Any:
+    """The training split of the fixtures' facts or sentence pairs, tokenised on demand."""
+    # The readers of data need more packages than the rest.
+    from lime_editing.data import mlama, xnli  # noqa: PLC0415
+
+    tokenizer = load_tokenizer(fixtures / ("raw_model" if task == "facts" else "raw_classifier"))
+    if task == "facts":
+        return mlama.tasks(mlama.read(fixtures / "facts" / "mlama1.1"), tokenizer)["train"]
+    pairs = xnli.read(str(fixtures / "nli"))
+    return xnli.tasks(pairs, tokenizer, {name: i for i, name in enumerate(pairs.classes)}, {})["train"]
 
 
 def with_precision(backbone: Backbone, precision: str) -> Backbone:
@@ -113,8 +141,8 @@ class _Dispatched(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def phases_of(editor: Editor, run: Callable[[], object], count: bool, repeats: int = 1) -> Phases:
-    """Operations (`count`) or seconds of host time per call of `run`, phase by phase.
+def phases_of(editor: Editor, run: Callable[[], object], dispatched: bool, repeats: int = 1) -> Phases:
+    """Operations (`dispatched`) or seconds of host time per call of `run`, phase by phase.
 
     Seconds are those of the host alone: on a GPU what it has asked for may still be running, except where it waits.
     """
@@ -124,7 +152,7 @@ def phases_of(editor: Editor, run: Callable[[], object], count: bool, repeats: i
     def switch() -> None:
         nonlocal moment
         now = time.perf_counter()
-        if not count:
+        if not dispatched:
             phases.taken[phases.open[-1]] += now - moment
         moment = now
 
@@ -143,7 +171,7 @@ def phases_of(editor: Editor, run: Callable[[], object], count: bool, repeats: i
         return wrapper
 
     with _patched([*PHASES, (UPDATE, editor.method, "update")], marked):
-        if count:
+        if dispatched:
             with _Dispatched(phases):
                 run()
             return phases
@@ -184,3 +212,12 @@ def gradients_of(editor: Editor, triples: Sequence[Triple]) -> tuple[dict[str, f
     found = torch.autograd.grad(losses["total"], list(live.values()), allow_unused=True)
     gradients = {name: g for name, g in zip(live, found, strict=True) if g is not None}
     return {name: loss.item() for name, loss in losses.items()}, gradients
+
+
+def code() -> str | None:
+    """The fingerprint of the reference that was measured; None where the packages for that are missing."""
+    try:
+        from lime_editing.store import code_digest  # noqa: PLC0415 (it needs more packages than the rest)
+    except ImportError:
+        return None
+    return code_digest()
