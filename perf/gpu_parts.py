@@ -475,8 +475,8 @@ def grid(log: Log) -> None:
         log.note(f"left out: {', '.join(lacking())} cannot be imported, which the grid needs")
         return
     cells = [("mend", "lime"), ("knowledge_editor", "all"), ("editable_training", "all")]
-    for approach, variant in cells[:1] if log.quick else cells:
-        if not log.attempt({"approach": approach, "variant": variant}, partial(_cell, log, approach, variant)):
+    for approach, training in cells[:1] if log.quick else cells:
+        if not log.attempt({"approach": approach, "training": training}, partial(_cell, log, approach, training)):
             return
 
 
@@ -485,10 +485,10 @@ def lacking() -> list[str]:
     return [name for name in NEEDED if find_spec(name) is None]
 
 
-def _cell(log: Log, approach: str, variant: str) -> Row:
+def _cell(log: Log, approach: str, training: str) -> Row:
     """One cell with seed 0, and how far its rows are from those of results/tiny, in their standard deviations."""
     command = [sys.executable, "-m", "lime_editing", "reproduce", "--task", "facts", "--offline", "--jobs", "1"]
-    command += ["--approach", approach, "--variant", variant, "--seeds", "1", "--device", log.device]
+    command += ["--approach", approach, "--training", training, "--seeds", "1", "--device", log.device]
     if log.quick:
         few = {"edits": 16, "validate_every": 16, "patience": 16, "checkpoint_every": 16}
         for name, value in few.items():
@@ -513,7 +513,7 @@ def _cell(log: Log, approach: str, variant: str) -> Row:
     published = _table(HERE / "results" / "tiny" / "tables.json")
     rows = []
     for evaluation in ("en → all", "all → all"):
-        here, there = found[evaluation, approach, variant], published[evaluation, approach, variant]
+        here, there = found[evaluation, approach, training], published[evaluation, approach, training]
         rows.append(
             {
                 "evaluation": evaluation,
@@ -529,7 +529,7 @@ METRICS = ("acc", "con", "succ")
 def _table(path: Path) -> dict[tuple[str, str, str | None], Row]:
     """The rows of the facts table under the paper's protocol."""
     rows = json.loads(path.read_text(encoding="utf-8"))["facts"]["rows"]
-    return {(row["evaluation"], row["approach"], row["variant"]): row for row in rows}
+    return {(row["evaluation"], row["approach"], row.get("training", row.get("variant"))): row for row in rows}
 
 
 # 6. Where the time of a step goes

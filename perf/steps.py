@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lime_editing import editing, training
-from lime_editing.backbone import Backbone, load_tokenizer, wrap
-from lime_editing.editing import Editor, Objective, edit, objective
-from lime_editing.evaluation import evaluate
-from lime_editing.sampling import evaluation_pairs
-from lime_editing.training import adam, descend, train_step
-from lime_editing.types import Triple
+from lime_editing.core import editing, training
+from lime_editing.core.backbone import Backbone, load_tokenizer, wrap
+from lime_editing.core.editing import Editor, Objective, edit, training_losses
+from lime_editing.core.evaluation import evaluate
+from lime_editing.core.records import Triple
+from lime_editing.core.sampling import evaluation_pairs
+from lime_editing.core.training import adam, descend, train_step
+from lime_editing.names import Rulings
 
 __all__ = [
     "PHASES",
@@ -42,12 +43,12 @@ __all__ = [
     "evaluate",
     "evaluation_pairs",
     "moved",
-    "objective",
     "phases_of",
     "real_data",
     "real_step",
     "step_of",
     "train_step",
+    "training_losses",
     "ways",
     "with_precision",
     "wrap",
@@ -56,7 +57,7 @@ __all__ = [
 #: Phase, and the function that it is. What a phase calls belongs to the innermost phase, except in `WHOLE` ones.
 PHASES: tuple[tuple[str, Any, str], ...] = (
     ("prepare inputs", training, "batch_of_triples"),
-    ("losses", training, "objective"),
+    ("losses", training, "training_losses"),
     ("trunk", Backbone, "trunk"),
     ("edit gradient", editing, "desired_gradient"),
     ("masks", editing, "mask_edit_factors"),
@@ -95,13 +96,13 @@ def real_step(editor: Editor, task: Any, batch: int) -> Callable[[], object]:
 def real_data(task: str, fixtures: Path) -> Any:
     """The training split of the fixtures' facts or sentence pairs, tokenised on demand."""
     # The readers of data need more packages than the rest.
-    from lime_editing.data import mlama, xnli  # noqa: PLC0415
+    from lime_editing import data  # noqa: PLC0415
 
+    dataset = data.find(task)
     tokenizer = load_tokenizer(fixtures / ("raw_model" if task == "facts" else "raw_classifier"))
-    if task == "facts":
-        return mlama.tasks(mlama.read(fixtures / "facts" / "mlama1.1"), tokenizer)["train"]
-    pairs = xnli.read(str(fixtures / "nli"))
-    return xnli.tasks(pairs, tokenizer, {name: i for i, name in enumerate(pairs.classes)}, {})["train"]
+    content = dataset.read(str(fixtures / ("facts/mlama1.1" if task == "facts" else "nli")), None)
+    classes = {name: i for i, name in enumerate(content.classes)} if dataset.classifies else None
+    return dataset.tasks(content, data.Reader(tokenizer, None, classes), Rulings(), {})["train"]
 
 
 def with_precision(backbone: Backbone, precision: str) -> Backbone:
@@ -207,7 +208,7 @@ def relative(actual: Tensor, expected: Tensor, least: float = 0.0) -> float:
 def gradients_of(editor: Editor, triples: Sequence[Triple]) -> tuple[dict[str, float], Mapping[str, Tensor]]:
     """The losses of a batch, and the gradient of the total for every parameter that has one."""
     with editor.backbone.autocast():
-        losses = objective(editor, triples, 0, Objective(lambda_mask=1e-5))
+        losses = training_losses(editor, triples, 0, Objective(lambda_mask=1e-5))
     live = editor.parameters
     found = torch.autograd.grad(losses["total"], list(live.values()), allow_unused=True)
     gradients = {name: g for name, g in zip(live, found, strict=True) if g is not None}
@@ -217,7 +218,7 @@ def gradients_of(editor: Editor, triples: Sequence[Triple]) -> tuple[dict[str, f
 def code() -> str | None:
     """The fingerprint of the reference that was measured; None where the packages for that are missing."""
     try:
-        from lime_editing.store import code_digest  # noqa: PLC0415 (it needs more packages than the rest)
+        from lime_editing.results import code_digest  # noqa: PLC0415 (it needs more packages than the rest)
     except ImportError:
         return None
     return code_digest()

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lime_editing.core.editing import Editor, Objective, edit, objective
+from lime_editing.core.editing import Editor, Objective, edit, training_losses
 from lime_editing.core.records import Triple
 from lime_editing.core.training import adam, descend
 from perf import counting, setting
@@ -69,7 +69,7 @@ class Waits(TorchDispatchMode):
 
 def step(made: Editor, triples: list[Triple]) -> None:
     """Both losses and the gradient of the editor."""
-    objective(made, triples, 0, Objective())["total"].backward()
+    training_losses(made, triples, 0, Objective())["total"].backward()
 
 
 def training(editor: str, size: counting.Size, lengths: counting.Lengths) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lime_editing.core.editing import Objective, edit, objective
+from lime_editing.core.editing import Objective, edit, training_losses
 from lime_editing.core.updates import Update
 from perf import counting, setting
 from perf.conftest import Machine
@@ -115,7 +115,7 @@ def test_training(measure: Callable[..., None], machine: Machine, size_name: str
     triples, live = setting.random_triples(size, FACTS, 10), list(made.parameters.values())
 
     def run() -> None:
-        torch.autograd.grad(objective(made, triples, 0, Objective())["total"], live, allow_unused=True)
+        torch.autograd.grad(training_losses(made, triples, 0, Objective())["total"], live, allow_unused=True)
 
     peak, own = peak_of(machine, run), sum(4 * parameter.numel() for parameter in live)
     about = f"peak {peak / 1e6:.1f} MB, of which the gradients have {own / 1e6:.1f} MB; ten dense ΔW would have"

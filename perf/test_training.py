@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from lime_editing.core.editing import Editor, Objective, edit, objective
+from lime_editing.core.editing import Editor, Objective, edit, training_losses
 from lime_editing.core.records import Triple
 from lime_editing.core.training import adam, train_step
 from perf import counting, setting
@@ -30,7 +30,7 @@ def check_step(machine: Machine, editor: Editor, triples: list[Triple]) -> None:
     """Loss and gradient of every parameter are those of the whole model with W + ΔW, one input at a time."""
     settings, live = Objective(lambda_mask=0.0), list(editor.parameters.values())
     with machine.computing():
-        total = objective(editor, triples, 0, settings)["total"]
+        total = training_losses(editor, triples, 0, settings)["total"]
         gradients = torch.autograd.grad(total, live, allow_unused=True)
     update = edit(editor, [triple.edit for triple in triples], 0)
     dense = setting.dense_objective(editor.backbone, triples, update)

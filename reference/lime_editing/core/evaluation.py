@@ -70,10 +70,15 @@ def judged(
 
 
 def evaluate(
-    subject: Editor | Backbone, task: Task, pairs: Sequence[Pair], seed: int, con_positions: Positions = "mask"
+    subject: Editor | Backbone,
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    batch: int = BATCH,
+    con_positions: Positions = "mask",
 ) -> list[Outcome]:
     """All outcomes of `judged`, by this process alone."""
-    return [o for found in judged(subject, task, pairs, seed, con_positions=con_positions) for o in found]
+    return [outcome for found in judged(subject, task, pairs, seed, batch, con_positions) for outcome in found]
 
 
 def validator(task: Task, pairs: Sequence[Pair], seed: int, processes: Processes = ALONE) -> Callable[[Editor], Scores]:
