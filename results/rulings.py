@@ -28,14 +28,13 @@ from torch import Tensor
 from lime_editing import results as store
 from lime_editing.core import editing, masks, metrics
 from lime_editing.core.backbone import Backbone, load, load_tokenizer
-from lime_editing.core.editors import finetuning, mend
+from lime_editing.core.editors import Edits, Gradient, finetuning, mend
 from lime_editing.core.evaluation import Positions, evaluate
 from lime_editing.core.losses import rel_loss
 from lime_editing.core.records import EditRequest
-from lime_editing.core.updates import Update
-from lime_editing.core.editors import Edits, Gradient
 from lime_editing.core.sampling import derived_rng, evaluation_pairs
 from lime_editing.core.training import assign
+from lime_editing.core.updates import Update
 from lime_editing.data.facts import task as mlama
 from lime_editing.report import bootstrap, published
 from lime_editing.report import counts as runs

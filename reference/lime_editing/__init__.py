@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from .errors import DataError, LanguageError, ModelError, UserError
     from .names import Rulings
 
+# fmt: off
+__all__ = [
+    "Backbone", "Counts", "DataError", "Dataset", "EditRequest", "Editor", "Edits", "Gradient", "Input",
+    "LanguageError", "Method", "ModelError", "Objective", "Outcome", "Reader", "Rulings", "Schedule", "Scores", "Task",
+    "Triple", "Update", "UserError", "__version__", "aggregate", "answers", "breakdown", "count", "derived_rng", "edit",
+    "evaluate", "evaluation_pairs", "load", "load_encoder", "load_tokenizer", "make_editor", "pair", "predict",
+    "register", "request", "scores", "sentence", "succ", "train", "train_step", "training_triples", "validator", "wrap",
+]
+# fmt: on
 _HOMES = {
     "core.backbone": ("Backbone", "load", "load_encoder", "load_tokenizer", "wrap"),
     "core.editing": ("Editor", "Objective", "edit", "make_editor"),

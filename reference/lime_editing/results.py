@@ -201,7 +201,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def _scope(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    return cell["preset"]["name"], cell["data"], cell["model"], tuple(cell["languages"])
+    return cell["scale"]["name"], cell["data"], cell["model"], tuple(cell["languages"])
 
 
 @contextmanager

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from reference.tests.test_data import json_lines, lines, own, upload, zipped
 
 from lime_editing.__main__ import main
 from lime_editing.cli import checks
 from lime_editing.data.facts import task as mlama
 from reference.tests.conftest import write_lines
-from reference.tests.test_data import json_lines, lines, own, upload, zipped
 
 
 def said_of(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:

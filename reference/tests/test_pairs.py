@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from reference.tests.test_data import json_lines, parquet, table
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from lime_editing.__main__ import main
@@ -18,7 +19,6 @@ from lime_editing.core.sampling import derived_rng, evaluation_pairs
 from lime_editing.data.pairs import task as xnli
 from lime_editing.errors import DataError, LanguageError, ModelError
 from lime_editing.reproduce import run as experiments
-from reference.tests.test_data import json_lines, parquet, table
 from reference.tests.test_reproduce import MINI
 
 CODES = ("de", "en", "fr")
