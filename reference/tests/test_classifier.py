@@ -43,7 +43,7 @@ def encoder(tmp_path: Path) -> Path:
 def test_it_learns_and_says_how_well(pairs: Path, encoder: Path, tmp_path: Path) -> None:
     """English pairs that one word tells apart are learned; what is written is what transformers reads."""
     rows = [row | {"hypothesis": test_xnli.WORDS[test_xnli.IDS[str(row["label"])]]} for row in test_xnli.own(pairs)]
-    pairs = json_lines(rows, tmp_path / "own.jsonl")
+    pairs = write_lines(tmp_path / "own.jsonl", rows)
     said: list[tuple[int, int, float]] = []
     one = wanted(pairs, encoder, tmp_path / "results", epochs=40, lr=3e-3, warmup=0.1)
     assert one.steps == 40 * 3
@@ -97,7 +97,7 @@ def test_what_it_depends_on_is_its_folder(pairs: Path, encoder: Path, tmp_path: 
         wanted(pairs, hub.xlm_r(tmp_path / "x"), tmp_path).folder,
     }
     rows = test_xnli.own(pairs)
-    other = json_lines([row | {"premise": f"{row['premise']} aton"} for row in rows], tmp_path / "own.jsonl")
+    other = write_lines(tmp_path / "own.jsonl", [row | {"premise": f"{row['premise']} aton"} for row in rows])
     folders.add(wanted(other, encoder, tmp_path).folder)
     assert len(folders) == 5
 
@@ -164,13 +164,13 @@ def test_a_folder_that_cannot_be_written_is_named(
 def test_pairs_without_english_teach_nothing(pairs: Path, encoder: Path, tmp_path: Path) -> None:
     rows = [row for row in test_xnli.own(pairs) if row["language"] != "en"]
     with pytest.raises(LanguageError, match=r"'en'; known in .*own\.jsonl.*: de, fr"):
-        wanted(json_lines(rows, tmp_path / "own.jsonl"), encoder, tmp_path)
+        wanted(write_lines(tmp_path / "own.jsonl", rows), encoder, tmp_path)
 
 
 def test_an_english_pair_that_is_not_said_is_not_learned_from(pairs: Path, encoder: Path, tmp_path: Path) -> None:
     rows = [row for row in test_xnli.own(pairs) if (row["id"], row["language"]) != ("train-3", "en")]
     assert len(wanted(pairs, encoder, tmp_path).examples) == 12
-    assert len(wanted(json_lines(rows, tmp_path / "own.jsonl"), encoder, tmp_path).examples) == 11
+    assert len(wanted(write_lines(tmp_path / "own.jsonl", rows), encoder, tmp_path).examples) == 11
 
 
 def test_a_device_that_trainer_does_not_take_is_refused(

@@ -8,8 +8,8 @@ from pathlib import Path
 from .. import data
 from ..data import Reader, files
 from ..data.examination import Examination
+from .fetch import here
 from .options import CheckData
-from .sources import here
 
 
 def check_data(options: CheckData) -> None:

@@ -9,9 +9,10 @@ from rich.console import Console
 from .. import data
 from ..reproduce import classifier, processes
 from ..reproduce.cells import Sources
+from .fetch import here
 from .options import MakeClassifier
 from .reproduce import make_classifier as make
-from .sources import here, scale_of
+from .sources import scale_of
 
 
 def make_classifier(options: MakeClassifier) -> None:

@@ -1,28 +1,16 @@
-"""What every command does before it loads anything: data on this machine, the model that is meant, options that fit."""
+"""What a command works on: the data and the model that are meant, the scale, and options that fit them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
 from .. import data
-from ..data import Dataset, download
+from ..data import Dataset
 from ..errors import UserError
 from ..reproduce.scales import SCALES, Scale, TaskScale, override
+from .fetch import here
 from .options import Sources
-
-
-def here(source: str, offline: bool, hub: bool) -> str:
-    """The data at `source` on this machine, fetched first where it is an address, or (`hub`) facts of the hub."""
-    if not download.is_address(source):
-        return download.locate(source, offline) if hub else source
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("fetching", total=None)
-        return download.locate(source, offline, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, bool]:
