@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lime_editing.core.editors import knowledge_editor
 from lime_editing.core.training import Schedule
-from lime_editing.names import Rulings
+from lime_editing.names import APPROACHES, Rulings
 from lime_editing.reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from lime_editing.reproduce.run import prepare, run_cell
 from lime_editing.reproduce.scales import TINY, Evaluation, Scale, TaskScale
@@ -27,6 +27,7 @@ TASK = replace(
     test=Evaluation(n_update=2, n_retain=2, edits=9),
 )
 CELL = Cell("facts", "mend", "lime", 0)
+EDITORS = tuple(name for name in APPROACHES if name != "unedited")
 
 
 def scale(**values: object) -> Scale:
