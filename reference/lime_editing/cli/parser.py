@@ -123,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
             help=command.help,
             description=command.description,
             epilog=command.examples,
+            usage=f"python -m lime_editing {name} [options]",
             formatter_class=_Help,
         )
         add(made, command.options)
