@@ -47,7 +47,7 @@ NO_SOURCES = ("data/download.py",)
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
     """Call `write` with a temporary path beside `path`, then move the result into place.
 
-    UserError: the disk or the folder refuses; the old file stays, and no temporary one. `size` (bytes) is told.
+    UserError: the disk or the folder refuses; the old file stays, and no temporary one. The message has the `size`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -72,7 +72,7 @@ def _refusal(path: Path, error: OSError | SafetensorError, size: int | None) -> 
     if size is not None:
         room.insert(0, f"up to {size:,} bytes to write")
     shown = f" ({', '.join(room)})" if room else ""
-    return f"{reason}{shown}; what was written before is kept, and the same command continues once this is mended"
+    return f"{reason}{shown}; earlier results are kept; fix this, and the same command resumes"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -93,7 +93,7 @@ def read_json(path: Path) -> Any:
 
 
 def remedy(path: Path) -> str:
-    """What to do about a damaged file: of a cell nothing can be mended alone but a training's checkpoint."""
+    """What to do about a damaged file. Of a cell only a training's checkpoint can be replaced alone."""
     if path.name == "index.json":
         return "remove it: the cells stay, and a run lists its own again"
     return f"remove {path if path.name == STATE else path.parent}, and the same command makes it again"
@@ -285,4 +285,4 @@ def _there(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        raise DataError(f"{path.parent}: cannot be looked into: {error.strerror}; mend its permissions") from error
+        raise DataError(f"{path.parent}: cannot be looked into: {error.strerror}; change its permissions") from error

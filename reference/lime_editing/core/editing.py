@@ -90,9 +90,16 @@ def make_editor(
     mask_lr: float = 1e-3,
     mask_scale: Scaling = "none",
 ) -> Editor:
-    """An untrained editor. UserError: an unknown method, named with the known ones; masks without any parameters."""
+    """An untrained editor. `settings` are the method's own record, or a mapping of some of its values.
+
+    UserError: an unknown method or setting, named with the known ones; masks without any parameters.
+    """
     found = find(method)
-    settings = found.Settings() if settings is None else settings
+    if settings is None or isinstance(settings, Mapping):
+        try:
+            settings = found.Settings(**(settings or {}))
+        except TypeError as error:
+            raise UserError(f"unknown settings of {method}: {error}; it has {found.Settings()}") from error
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
         if not parameters:
