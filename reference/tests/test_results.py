@@ -141,7 +141,7 @@ def test_a_disk_without_room_is_named_and_the_old_file_stays(name: str, tmp_path
     assert said.startswith(f"{path}: cannot be written: ")
     assert "File too large" in said
     assert re.search(r"[\d,]+ bytes are free", said)
-    assert "the same command continues" in said
+    assert "the same command resumes" in said
     if name != "figure.svg":
         assert re.search(r"up to [\d,]{3,} bytes to write", said)
     assert path.read_text() == "old"

@@ -14,6 +14,7 @@ COMMANDS = """examples:
   python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
   python -m lime_editing report --results runs/tiny                   write the page again
   python -m lime_editing check-data mlama1.1.zip                      what data hold, lack, and what is skipped
+  python -m lime_editing make-classifier --model xlm-roberta-base     a raw classifier of sentence pairs from an encoder
 Every command says more: python -m lime_editing COMMAND --help
 """
 EXAMPLES = r"""examples:
@@ -108,7 +109,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
-        self._action_max_length = 14  # argparse forgets that commands are indented, and breaks the line of the longest
+        self._action_max_length = 4 + max(map(len, LIST))  # argparse does not count the indent of a command
 
 
 def parser() -> argparse.ArgumentParser:
