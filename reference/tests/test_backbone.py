@@ -19,8 +19,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from lime_editing.core.backbone import load, load_tokenizer, wrap
-from lime_editing.core.backbone import wide
+from lime_editing.core.backbone import load, load_tokenizer, wide, wrap
 from lime_editing.core.editing import edit, make_editor
 from lime_editing.core.editors import methods
 from lime_editing.core.records import EditRequest, Input
