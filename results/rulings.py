@@ -25,34 +25,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lime_editing import results as store
 from lime_editing.core import editing, masks, metrics
 from lime_editing.core.backbone import Backbone, load, load_tokenizer
 from lime_editing.core.editors import Edits, Gradient, finetuning, mend
-from lime_editing.core.evaluation import Positions, evaluate
+from lime_editing.core.evaluation import evaluate
 from lime_editing.core.losses import rel_loss
+from lime_editing.core.metrics import Counts
 from lime_editing.core.records import EditRequest
 from lime_editing.core.sampling import derived_rng, evaluation_pairs
 from lime_editing.core.training import assign
 from lime_editing.core.updates import Update
-from lime_editing.data.facts import task as mlama
+from lime_editing.data import Reader
+from lime_editing.data.facts.read import Facts, read
+from lime_editing.data.facts.task import FactTask, tasks
+from lime_editing.names import ALL, EN, EVALUATIONS, TRAININGS, Positions, Rulings, Split
 from lime_editing.report import bootstrap, published
-from lime_editing.report import counts as runs
-from lime_editing.reproduce import run as experiments
+from lime_editing.report.counts import own_and_other
+from lime_editing.reproduce.cells import Cell, Experiment, Sources, cell_folder
 from lime_editing.reproduce.processes import quiet
-from lime_editing.reproduce.scales import TINY, Evaluation, Rulings, override
+from lime_editing.reproduce.run import prepare, run_cell
+from lime_editing.reproduce.scales import TINY, override
+from lime_editing.reproduce.store import load_parameters
+from lime_editing.results import read_json, read_rows, write_json, write_rows
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SEEDS = 3
-SOURCES = experiments.Sources(str(ROOT / "fixtures/facts/mlama1.1"), str(ROOT / "fixtures/raw_model"), None)
-#: Editing languages by evaluation, as the paper's tables have them.
-EVALUATIONS = (runs.EN, runs.ALL)
-
+SOURCES = Sources(str(ROOT / "fixtures/facts/mlama1.1"), str(ROOT / "fixtures/raw_model"), None)
 PAPER = Rulings()
 
 Numbers = Mapping[str, Any]
-Judged = Mapping[str, Sequence[runs.Judged]]  # evaluation → a run for each seed
+Judged = Mapping[str, Sequence[Counts]]  # evaluation → a run for each seed
 Patch = Callable[[], Any]
 
 
@@ -61,7 +64,7 @@ class Way:
     """One way to train an editor: the rulings, values of the scale, and what no ruling can say, as a patch."""
 
     approach: str = "mend"
-    variant: experiments.Variant | None = "all"
+    training: str | None = "all"
     rulings: Rulings = PAPER
     values: tuple[tuple[str, str], ...] = ()
     patch: Patch | None = None
@@ -77,18 +80,20 @@ class Bench:
         """The cells of all seeds; an approach that is not trained has one."""
         experiment, folders = _experiment(way), []
         root = self.cells / way.patch.__name__ if way.patch else self.cells
-        for seed in range(SEEDS if way.variant else 1):
+        for seed in range(SEEDS if way.training else 1):
             with way.patch() if way.patch else nullcontext():
-                folders.append(experiments.run_cell(_cell(way, seed), experiment, root, lambda said: None))
+                for _ in run_cell(_cell(way, seed), experiment, root):
+                    pass
+            folders.append(cell_folder(_cell(way, seed), experiment, root))
             print(f"  {folders[-1].relative_to(self.cells)}", flush=True)
         return folders
 
     def outcomes(self, way: Way) -> Judged:
         """The stored outcomes of all seeds."""
-        counted = [runs.count(folder / "rows.parquet") for folder in self.train(way)]
+        counted = [read_rows(folder / "rows.parquet") for folder in self.train(way)]
         return {name: [run[name] for run in counted] for name in EVALUATIONS}
 
-    def again(self, way: Way, name: str, task: mlama.FactTask, con_positions: Positions = "mask") -> Judged:
+    def again(self, way: Way, name: str, task: FactTask, con_positions: Positions = "mask") -> Judged:
         """The same editors, judged on another task or at other positions."""
         counted = []
         for folder in self.train(way):
@@ -98,20 +103,19 @@ class Bench:
                 judged = {
                     e: evaluate(subject, task, pairs, 0, con_positions=con_positions) for e, pairs in _pairs(task)
                 }
-                store.write_rows(path, judged)
-            counted.append(runs.count(path))
+                write_rows(path, judged)
+            counted.append(read_rows(path))
         return {evaluation: [run[evaluation] for run in counted] for evaluation in EVALUATIONS}
 
     def editor(self, way: Way, folder: Path | None = None) -> editing.Editor:
         """An editor, untrained or as a cell left it."""
-        setup = _experiment(way).setup
-        kind = experiments.VARIANTS[way.variant][1] if way.variant else "none"
-        settings, scale = setup.settings[way.approach], way.rulings.mask_scale
+        kind = TRAININGS[way.training].masks if way.training else "none"
+        settings, scale = _experiment(way).scale.settings[way.approach], way.rulings.mask_scale
         editor = editing.make_editor(
             way.approach, self.backbone, self.languages, kind, settings=settings, mask_scale=scale
         )
         if folder is not None and editor.parameters:
-            assign(editor.parameters, store.load_parameters(folder / "editor.safetensors", editor.parameters))
+            assign(editor.parameters, load_parameters(folder / "editor.safetensors", editor.parameters))
         return editor
 
     @cached_property
@@ -119,16 +123,16 @@ class Bench:
         return load(SOURCES.model, TINY.tasks["facts"].edited_layers)
 
     @cached_property
-    def facts(self) -> mlama.Facts:
-        return mlama.read(SOURCES.data)
+    def facts(self) -> Facts:
+        return read(SOURCES.data)
 
     @property
     def languages(self) -> tuple[str, ...]:
         return self.facts.languages
 
     @cached_property
-    def tasks(self) -> Mapping[mlama.Split, mlama.FactTask]:
-        return mlama.tasks(self.facts, load_tokenizer(SOURCES.model))
+    def tasks(self) -> Mapping[Split, FactTask]:
+        return tasks(self.facts, Reader(load_tokenizer(SOURCES.model)), PAPER, {})
 
     @cached_property
     def requests(self) -> list[EditRequest]:
@@ -137,23 +141,23 @@ class Bench:
         return [self.tasks["test"].request(pair.edit, derived_rng(0, pair.edit.id)) for pair in pairs]
 
 
-def _cell(way: Way, seed: int) -> experiments.Cell:
-    return experiments.Cell("facts", way.approach, way.variant, seed)
+def _cell(way: Way, seed: int) -> Cell:
+    return Cell("facts", way.approach, way.training, seed)
 
 
 @cache
-def _experiment(way: Way) -> experiments.Experiment:
-    preset = TINY
+def _experiment(way: Way) -> Experiment:
+    scale = TINY
     for path, value in way.values:
-        setup = override(preset.tasks["facts"], path, value)
-        preset = replace(preset, name="tiny-changed", tasks={**preset.tasks, "facts": setup})
-    return experiments.prepare("facts", [_cell(way, 0)], preset, way.rulings, SOURCES)
+        task = override(scale.tasks["facts"], path, value)
+        scale = replace(scale, name="tiny-changed", tasks={**scale.tasks, "facts": task})
+    return prepare("facts", [_cell(way, 0)], scale, way.rulings, SOURCES)
 
 
-def _pairs(task: mlama.FactTask) -> Iterator[tuple[str, Any]]:
-    plan: Evaluation = TINY.tasks["facts"].test
+def _pairs(task: FactTask) -> Iterator[tuple[str, Any]]:
+    plan = TINY.tasks["facts"].test
     languages = task.corpus.languages
-    for name, edited in experiments.EVALUATIONS.items():
+    for name, edited in EVALUATIONS.items():
         yield (
             name,
             evaluation_pairs(task.corpus, edited or languages, languages, plan.n_update, plan.n_retain, 0, plan.edits),
@@ -173,9 +177,9 @@ def compared(required: Judged, alternative: Judged) -> Numbers:
     return result
 
 
-def _mean(judged: Sequence[runs.Judged]) -> Numbers:
+def _mean(judged: Sequence[Counts]) -> Numbers:
     """Means of the seeds, and succ of each."""
-    each = [runs.scores(run) for run in judged]
+    each = [metrics.scores(run) for run in judged]
     mean = metrics.aggregate(each).as_dict()
     return {**{name: _percent(value) for name, value in mean.items()}, "seeds": [_percent(s.succ) for s in each]}
 
@@ -184,7 +188,7 @@ def _percent(value: float) -> float:
     return round(100 * value, 2)
 
 
-BASE, LIME = Way(), Way(variant="lime")
+BASE, LIME = Way(), Way(training="lime")
 SUM_OF_1 = (("lambda_mask.sum", "1.0"),)
 NO_GRADIENT = (("lambda_mask.sum", "0.0"),)
 
@@ -222,13 +226,13 @@ def penalty(bench: Bench) -> Numbers:
 
 def _open(folders: Sequence[Path]) -> float:
     """The share of gates that are not zero in the judged editors, in percent."""
-    best = [[r for r in store.read_json(folder / "curve.json") if r["best"]][-1] for folder in folders]
+    best = [[r for r in read_json(folder / "curve.json") if r["best"]][-1] for folder in folders]
     return _percent(fmean(report["open_gates"] for report in best))
 
 
 def mask_scale(bench: Bench) -> Numbers:
     """A2: the mask is the gate, or the gate times a learned scale."""
-    way = Way(variant="lime", rulings=Rulings(mask_scale="learned"))
+    way = Way(training="lime", rulings=Rulings(mask_scale="learned"))
     base, learned = bench.outcomes(BASE), bench.outcomes(way)
     largest = []
     for folder in bench.train(way):
@@ -433,7 +437,7 @@ def last_step(bench: Bench) -> Numbers:
     steps = steps_taken({}, editor.settings, batch, len(bench.requests)).numpy()
     own = {}
     for name, judged in (("required", required), ("alternative", alternative)):
-        _, of, rate = runs.rates(judged[runs.ALL][0], runs.own_and_other)
+        _, of, rate = metrics.rates(judged[ALL][0], own_and_other)
         own[name] = _percent(float(np.mean([np.nanmean(rate[of == i, 0]) for i in range(len(set(of.tolist())))])))
     return {
         "judged": compared(required, alternative),
@@ -451,8 +455,8 @@ def averages(bench: Bench) -> Numbers:
     gaps = []
     for label, way in (("base", BASE), ("lime", LIME)):
         rows: dict[str, list[float]] = {}
-        for run in bench.outcomes(way)[runs.ALL]:
-            _, of, rate = runs.rates(run, runs.in_all)
+        for run in bench.outcomes(way)[ALL]:
+            _, of, rate = metrics.rates(run, metrics.in_all)
             hits, asked = run.hits.sum((0, 2)), run.asked.sum((0, 2))
             by_language = [np.nanmean(rate[of == i], axis=0) for i in range(of.max() + 1)]
             macro, micro = np.mean(by_language, axis=0), np.nanmean(rate, axis=0)
@@ -467,7 +471,7 @@ def averages(bench: Bench) -> Numbers:
                 rows.setdefault(name, []).append(value)
         result[label] = {name: _percent(fmean(values)) for name, values in rows.items()}
         for name in EVALUATIONS:
-            each = [runs.scores(run) for run in bench.outcomes(way)[name]]
+            each = [metrics.scores(run) for run in bench.outcomes(way)[name]]
             gaps.append(abs(fmean(s.succ for s in each) - metrics.aggregate(each).succ))
     result["M9: mean of succ against succ of means"] = [round(100 * gap, 4) for gap in (min(gaps), max(gaps))]
     printed = [row for table in published.TABLES.values() for rows in table.values() for row in rows.values()]
@@ -503,7 +507,7 @@ def judged_by_facts(bench: Bench) -> Numbers:
     }
 
 
-def _by_facts(bench: Bench) -> mlama.FactTask:
+def _by_facts(bench: Bench) -> FactTask:
     """The test split, with labels and lengths as often as they are in facts."""
     tokenizer, test = load_tokenizer(SOURCES.model), bench.tasks["test"]
     labels: dict[tuple[str, str], list[tuple[int, ...]]] = {}
@@ -592,7 +596,7 @@ def table(measured: Mapping[str, Numbers]) -> str:
             pairs = [f"{found['required'][k]:.1f} → {found['alternative'][k]:.1f}" for k in ("acc", "con", "succ")]
             d = found["difference"]
             points = f"{d['value']:+.1f} [{d['low']:.1f}, {d['high']:.1f}]".replace("-", "−")
-            named = (clause, what) if evaluation == runs.EN else ("", "")
+            named = (clause, what) if evaluation == EN else ("", "")
             lines.append(f"| {' | '.join((*named, evaluation, *pairs, points))} |")
     return "\n".join(lines)
 
@@ -605,27 +609,27 @@ def main() -> None:
     options = parser.parse_args()
     path = HERE / "rulings.json"
     if options.table:
-        print(table(store.read_json(path)["measurements"]))
+        print(table(read_json(path)["measurements"]))
         return
     torch.set_num_threads(1)
     quiet()
     bench = Bench(options.cells)
     record = _experiment(BASE).record
     about = {
-        "scale": record["preset"]["about"],
+        "scale": record["scale"]["about"],
         "task": "facts",
         "seeds": SEEDS,
         "command": "python results/rulings.py",
         **{name: record[name] for name in ("machine", "code", "data", "model")},
     }
-    stored = store.read_json(path) if path.exists() else {}
+    stored = read_json(path) if path.exists() else {}
     # What other code has measured does not stand beside what this has.
     measured = dict(stored["measurements"]) if stored.get("about") == about else {}
     for name in options.only.split(","):
         print(name, flush=True)
         measured[name] = MEASUREMENTS[name](bench)
         ordered = {known: measured[known] for known in MEASUREMENTS if known in measured}
-        store.write_json(path, {"about": about, "measurements": ordered})
+        write_json(path, {"about": about, "measurements": ordered})
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def write_cell(
         "cell": {"task": task, "approach": approach, "variant": variant, "seed": seed},
         "protocol": protocol,
         "rulings": {"kl_direction": protocol, "penalty": "sum" if protocol == "paper" else "mean"},
-        "scale": {"name": "tiny", "about": "at TINY scale (not comparable with the paper's numbers)"},
+        "preset": {"name": "tiny", "about": "at TINY scale (not comparable with the paper's numbers)"},
         "languages": list(languages),
         "data": "d4ta",
         "model": "m0del",
