@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .cli.options import Common, plug_in, read
-from .cli.parser import LIST, parser
+from .cli.parser import LIST, parser, plugins_of
 from .errors import UserError
 
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 done, 1 data that cannot be read (check-data), 2 what the user can fix, 130 or 143 interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        plug_in([given[i + 1] for i, word in enumerate(given[:-1]) if word == "--plugin"])
+        plug_in(plugins_of(given))  # before the options are known: what plug-ins register has options of its own
         parsed = parser().parse_args(given)
         if parsed.command is None:
             parser().print_help()

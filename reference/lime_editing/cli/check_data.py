@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import data
 from ..data import Reader, files
 from ..data.examination import Examination
+from ..errors import UserError
 from .fetch import here
 from .options import CheckData
 
@@ -16,7 +17,8 @@ def check_data(options: CheckData) -> None:
     """The command. DataError, LanguageError, ModelError: as a run would."""
     path = here(options.path, options.offline, hub=options.task == "facts")
     dataset = data.find(options.task or task_of(path))
-    assert dataset.examine is not None
+    if dataset.examine is None:
+        raise UserError(f"check-data cannot look at data of the task {dataset.name}: its data set has no `examine`")
     found = dataset.examine(path, options.languages, _reader(options.model) if options.model else None)
     print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if options.json else text(found))
 

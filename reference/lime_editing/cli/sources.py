@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .. import data
+from ..core.editors import methods
 from ..data import Dataset
 from ..errors import UserError
 from ..reproduce.scales import SCALES, Scale, TaskScale, override
 from .fetch import here
-from .options import Sources
+from .options import Sources, flag
 
 
 def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, bool]:
@@ -20,7 +21,7 @@ def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, b
     """
     source = options.data.get(dataset.name, scale.data.get(dataset.name))
     if source is None:
-        raise UserError(f"the scale has no data for the task {dataset.name}; give --{dataset.name} SOURCE")
+        raise UserError(f"the scale has no data for the task {dataset.name}; give {flag(dataset.name)} SOURCE")
     found = here(source, options.offline, hub=not dataset.classifies)
     if not dataset.classifies:
         return found, options.model or scale.model, True
@@ -31,7 +32,7 @@ def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, b
 def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
     """UserError: data or a model that none of these tasks uses."""
     kinds = {data.find(task).classifies for task in tasks}
-    unused = [f"--{name}" for name in options.data if name not in tasks]
+    unused = [flag(name) for name in options.data if name not in tasks]
     unused += ["--raw-model"] if options.raw_model and True not in kinds else []
     if unused:
         raise UserError(f"{unused[0]} has no effect on the task {', '.join(tasks)}; leave it out")
@@ -42,10 +43,14 @@ def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
 def scale_of(
     name: str, changes: Sequence[tuple[str, str]] = (), edited_layers: int | tuple[str, ...] | None = None
 ) -> Scale:
-    """A scale with what was changed of it. UserError: no such value."""
-    scale = SCALES[name]
+    """A scale with what was changed of it; an editor that it does not know has its own defaults.
+
+    UserError: no such value.
+    """
+    scale, defaults = SCALES[name], {approach: method.Settings() for approach, method in methods().items()}
     for path, value in changes:
-        tasks: dict[str, TaskScale] = {task: override(one, path, value) for task, one in scale.tasks.items()}
+        known = {task: replace(one, settings={**defaults, **one.settings}) for task, one in scale.tasks.items()}
+        tasks: dict[str, TaskScale] = {task: override(one, path, value) for task, one in known.items()}
         scale = replace(scale, name=f"{name}-changed", tasks=tasks)
     if edited_layers:
         tasks = {task: replace(one, edited_layers=edited_layers) for task, one in scale.tasks.items()}

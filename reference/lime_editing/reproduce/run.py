@@ -14,7 +14,7 @@ import datasets
 import torch
 import transformers
 
-from .. import __version__, data, results
+from .. import __version__, data, plugins, results
 from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from ..core.editing import Editor, Objective, make_editor
 from ..core.evaluation import gathered, judged, predict, validator
@@ -75,7 +75,7 @@ def prepare(
     model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
     reader = reader_of(tokenizer, backbone)
     if not elsewhere:
-        key = prediction_key(model, print_of, sources)
+        key = prediction_key(dataset, model, print_of, sources)
         ask = None if sources.classes else partial(classes_of, backbone)
         experiment = replace(experiment, errors=dataset.errors(content, reader, ask, key))
     _check_languages(cells, experiment, dataset.tasks(content, reader, rulings, experiment.errors))
@@ -110,9 +110,9 @@ def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
     return [label for (label,) in predict(backbone, inputs)]
 
 
-def prediction_key(model: str, content: str, sources: Sources) -> str:
+def prediction_key(dataset: Dataset, model: str, content: str, sources: Sources) -> str:
     """The name under which the raw model's classes are kept: a digest of what they depend on."""
-    code = (results.code_digest(), torch.__version__)
+    code = (results.code_digest(plugins.files(dataset)), torch.__version__)
     return results.digest([model, content, sources.device, sources.precision, *code])
 
 
