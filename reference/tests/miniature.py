@@ -40,8 +40,8 @@ MINI = scale()
 #: The same on the command line: with this `--results R` keeps cells in R/tiny-changed.
 SETTINGS = {
     "edited_layers": 2,
+    "all_languages.batch": 2,  # before edits and intervals, which must not be less
     "all_languages.edits": 12,
-    "all_languages.batch": 2,
     "all_languages.validate_every": 4,
     "all_languages.patience": 12,
     "all_languages.checkpoint_every": 2,
