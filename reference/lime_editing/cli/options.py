@@ -229,9 +229,7 @@ class Reproduce(Sources):
         group=WHERE,
         values=("float32", "bf16"),
     )
-    results: Path = option(
-        "where cells and the report are kept (default: results)", Path("results"), group=KEPT, parse=Path
-    )
+    results: Path = option("where cells and the report are kept (default: runs)", Path("runs"), group=KEPT, parse=Path)
     dry_run: bool = option("print what would run, time one step of each approach, and run nothing", False, group=KEPT)
     json: bool = option("print the plan of --dry-run for a program", False, group=KEPT)
 
@@ -269,7 +267,13 @@ class Edit(Sources):
 class Report:
     """`report`: write the report of stored cells again."""
 
-    results: Path = option("folder of one scale's cells (default: results/tiny)", Path("results/tiny"), parse=Path)
+    results: Path = option("folder of one scale's cells (default: runs/tiny)", Path("runs/tiny"), parse=Path)
+    to: Path | None = option(
+        "write into this folder instead, such as that of published results (default: beside the cells)",
+        None,
+        parse=Path,
+        metavar="FOLDER",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +305,7 @@ class MakeClassifier(Common):
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
     precision: Precision = option("of matrix products (default: float32)", "float32", values=("float32", "bf16"))
-    results: Path = option("where it is kept (default: results)", Path("results"), parse=Path)
+    results: Path = option("where it is kept (default: runs)", Path("runs"), parse=Path)
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:

@@ -12,7 +12,7 @@ COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
   python -m lime_editing reproduce                                    the paper's tables and figures in small
   python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
-  python -m lime_editing report --results results/tiny                write the page again
+  python -m lime_editing report --results runs/tiny                   write the page again
   python -m lime_editing check-data mlama1.1.zip                      what data hold, lack, and what is skipped
 Every command says more: python -m lime_editing COMMAND --help
 """
@@ -36,13 +36,14 @@ EDIT_EXAMPLES = r"""examples:
       --look "Frankreichs Hauptstadt ist [MASK] ."
   python -m lime_editing edit --pair test/114 --to entailment
   python -m lime_editing edit --premise "Paris is in France ." --hypothesis "Paris is in Spain ." --to entailment
-  python -m lime_editing edit --checkpoint results/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
+  python -m lime_editing edit --checkpoint runs/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
 Finetuning edits without any training. The other editors need a checkpoint, which is the folder of a finished cell:
   python -m lime_editing reproduce --task facts --approach mend --variant all
 """
 REPORT_EXAMPLES = """examples:
   python -m lime_editing report
-  python -m lime_editing report --results results/paper
+  python -m lime_editing report --results runs/paper
+  python -m lime_editing report --results runs/tiny --to results/tiny     renew what is published
 """
 CHECK_EXAMPLES = """examples:
   python -m lime_editing check-data fixtures/facts/mlama1.1
