@@ -111,20 +111,21 @@ def test_figure_5_is_drawn_again_without_its_checkpoint(tmp_path: Path) -> None:
 #: The languages of mLAMA.
 MLAMA = re.findall(
     r"\w+",
-    "af ar az be bg bn ca ceb cs cy da de el en es et eu fa fi fr ga gl he hi hr hu hy id it ja ka ko la lt lv ms nl pl pt "
-    "ro ru sk sl sq sr sv ta th tr uk ur vi zh",
+    """af ar az be bg bn ca ceb cs cy da de el en es et eu fa fi fr ga gl he hi hr hu hy id it ja ka ko la lt lv ms nl
+    pl pt ro ru sk sl sq sr sv ta th tr uk ur vi zh""",
 )
 
 
 def test_every_language_of_mlama_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """In its own script and as a label begins; codes that nobody knows stay as they are."""
     monkeypatch.setattr(figures.font_manager, "get_font", lambda path: Anything())
-    names = {language: figures.label(language, ("A font with all characters",)) for language in (*MLAMA, *LANGUAGES)}
+    fonts = ("A font with all characters",)
+    names = {language: figures.label(language, fonts)[0] for language in (*MLAMA, *LANGUAGES)}
     assert len(set(names.values())) == len(names) == 54
     assert not set(names) & set(names.values())
     assert (names["fr"], names["ka"], names["zh"], names["ar"]) == ("Français", "ქართული", "中文", "العربية")
     for code in ("xx", "klingon", "../x", "", "zh-Hans-CN-x"):
-        assert figures.label(code, ("A font with all characters",)) == code
+        assert figures.label(code, fonts) == (code, *fonts)
 
 
 class Anything:
@@ -164,7 +165,7 @@ def test_labels_fall_back_to_codes_without_a_glyph_missing(
     monkeypatch.setattr(figures, "FAMILIES", ("DejaVu Sans",))
     only = figures.installed(("DejaVu Sans",))
     assert only == ("DejaVu Sans",)
-    labels = {language: figures.label(language, only) for language in LANGUAGES}
+    labels = {language: figures.label(language, only)[0] for language in LANGUAGES}
     assert (labels["hi"], labels["th"], labels["zh"]) == ("hi", "th", "zh")
     assert (labels["ru"], labels["vi"]) == ("Русский", "Tiếng Việt")
     with warnings.catch_warnings():

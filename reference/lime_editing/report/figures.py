@@ -215,13 +215,15 @@ def draw_similarity(data: Data, title: str) -> Figure:
         lowest = min(0.0, float(matrix.min()))
         colours = mpl.colormaps["cividis"].resampled(40)
         mesh = ax.pcolormesh(matrix, cmap=colours, vmin=lowest, vmax=1, edgecolors="white", lw=0.3)
-        place: Data = {"ha": "center", "va": "center", "size": 6, "in_layout": False}
+        place: Data = {"ha": "center", "va": "center", "size": 6, "in_layout": False, "family": "sans-serif"}
         for (i, j), value in np.ndenumerate(matrix):
             ink = "black" if value > lowest * 0.45 + 0.55 else "white"
             ax.text(j + 0.5, i + 0.5, _cosine(value), color=ink, **place)
-        names = [label(language, installed(FAMILIES)) for language in languages]
-        ax.set_xticks(np.arange(len(names)) + 0.5, names, rotation=60, ha="right", rotation_mode="anchor")
-        ax.set_yticks(np.arange(len(names)) + 0.5, names)
+        at, names = np.arange(len(languages)) + 0.5, [_name(language) for language in languages]
+        ax.set_xticks(at, [name["text"] for name in names], rotation=60, ha="right", rotation_mode="anchor")
+        ax.set_yticks(at, [name["text"] for name in names])
+        for text, name in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), names * 2, strict=True):
+            text.set_family(name["family"])
         ax.invert_yaxis()
         ax.tick_params(length=0)
         ax.set_xlabel("compared with")
@@ -254,15 +256,27 @@ def installed(families: Sequence[str]) -> tuple[str, ...]:
 
 
 @cache
-def label(language: str, families: tuple[str, ...]) -> str:
-    """The language's own name, or its code where nobody knows it or the fonts lack one of its characters."""
+def label(language: str, families: tuple[str, ...]) -> tuple[str, str]:
+    """The language's own name, and the first of these fonts that has all of its characters.
+
+    Where babel does not know the language, or no font has its characters, the code stands in.
+    """
     try:
         name = Locale.parse(language, sep="-").get_display_name() or language
     except (UnknownLocaleError, ValueError):
-        return language
+        return language, families[0]
     name = name[0].title() + name[1:]  # not upper(), which would give Georgian capitals
-    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in families]
-    return name if all(any(font.get_char_index(ord(c)) for font in fonts) for c in name) else language
+    for family in families:
+        font = font_manager.get_font(font_manager.findfont(family))
+        if all(font.get_char_index(ord(c)) for c in name):
+            return name, family
+    return language, families[0]
+
+
+def _name(language: str) -> dict[str, Any]:
+    """A language's label for matplotlib; to look for two fonts, and not for all, saves seconds."""
+    name, family = label(language, installed(FAMILIES))
+    return {"text": name, "family": [family, "sans-serif"]}
 
 
 def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
@@ -285,7 +299,7 @@ def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float]
     ax.add_collection(LineCollection(lines, colors="#999999", linewidths=0.5), autolim=False)
     ax.scatter([x + 0.2] * len(points), points, s=9, color=colour, edgecolors="white", linewidths=0.3, zorder=3)
     for language, at in names.items():
-        ax.text(x + 0.325, at, label(language, installed(FAMILIES)), size=6.5, va="center", in_layout=False)
+        ax.text(x + 0.325, at, "", size=6.5, va="center", in_layout=False).update(_name(language))
 
 
 def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
