@@ -459,13 +459,11 @@ def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]
     by_key: dict[Key, dict[int, Run]] = {}
     for one in runs:
         seeds = by_key.setdefault((one["editor"], one["training"]), {})
-        seeds[one["seed"]] = Run(
-            Path(one["name"]), {"titles": {"approach": one["editor"]}}, {evaluation: _counts(one["outcomes"])}
-        )
+        seeds[one["seed"]] = Run(Path(one["name"]), {}, {evaluation: _counts(one["outcomes"])})
     rows = []
     for row in tables.rows(Section("facts", "", {"task": "facts"}, by_key), evaluation):
-        shown = (float(cell.partition(" ")[0]) for cell in row.cells())
-        described = {"editor": row.key[0], "training": row.key[1], "runs": list(row.runs.values())}
+        shown = (float(text.partition(" ")[0]) for text in row.texts())
+        described = {"editor": row.approach, "training": row.training, "runs": list(row.cells.values())}
         rows.append({**described, **dict(zip(tables.METRICS, shown, strict=True))})
     return rows
 

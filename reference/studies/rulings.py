@@ -474,7 +474,9 @@ def averages(bench: Bench) -> Numbers:
     result["M9: mean of succ against succ of means"] = [round(100 * gap, 4) for gap in (min(gaps), max(gaps))]
     printed = list(published.PRINTED.values())
     result["printed rows"] = len(printed)
-    result["largest gap of a printed row"] = round(max(abs(r.succ - metrics.succ(r.acc, r.con)) for r in printed), 3)
+    result["largest gap of a printed row"] = round(
+        100 * max(abs(r.succ - metrics.succ(r.acc, r.con)) for r in printed), 3
+    )
     return result
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from lime_editing import __main__ as command
 from lime_editing import results as store
 from lime_editing.core import metrics
-from lime_editing.core.metrics import Counts, scores
+from lime_editing.core.metrics import Counts, Scores, scores
 from lime_editing.core.records import Outcome
 from lime_editing.errors import DataError, UserError
 from lime_editing.names import ALL, EN
@@ -34,11 +34,11 @@ from lime_editing.report.bootstrap import (
     succ_difference,
     succ_of,
 )
-from lime_editing.report.counts import own_and_other, read
+from lime_editing.report.counts import Section, own_and_other, read
 from lime_editing.report.findings import judge, verdict
 from lime_editing.report.page import inline
 from lime_editing.report.published import DATA_SETS, PRINTED
-from lime_editing.report.tables import TABLES, latex, markdown, rows, tex
+from lime_editing.report.tables import TABLES, Table, latex, markdown, rows, scores_of, tex
 from reference.tests.cells import GRID, RATES, outcomes, write_cell, write_grid
 
 FEW = ("de", "en", "fr", "sw")
@@ -70,8 +70,8 @@ def counted(path: Path, evaluation: str = ALL) -> Counts:
 
 def test_every_printed_row_obeys_the_harmonic_mean() -> None:
     assert len(PRINTED) == 28
-    for acc, con, succ in PRINTED.values():
-        assert succ == pytest.approx(metrics.succ(acc, con), abs=0.01)
+    for row in PRINTED.values():
+        assert row.succ == pytest.approx(metrics.succ(row.acc, row.con), abs=1e-4)
 
 
 def test_the_printed_tables_have_the_rows_of_the_paper() -> None:
@@ -83,11 +83,14 @@ def test_the_printed_tables_have_the_rows_of_the_paper() -> None:
 
 
 def test_printed_rows_are_those_of_the_paper() -> None:
-    """One row of each table and data set, as printed."""
-    assert PRINTED["facts", EN, "mend", "all"] == (99.58, 75.76, 86.05)
-    assert PRINTED["nli", EN, "knowledge_editor", "en"] == (69.96, 96.79, 81.22)
-    assert PRINTED["facts", ALL, "editable_training", "lime"] == (97.87, 24.41, 39.08)
-    assert PRINTED["nli", ALL, "finetuning", None] == (56.48, 98.54, 71.81)
+    """One row of each table and data set, in percent as printed."""
+    for key, expected in {
+        ("facts", EN, "mend", "all"): (99.58, 75.76, 86.05),
+        ("nli", EN, "knowledge_editor", "en"): (69.96, 96.79, 81.22),
+        ("facts", ALL, "editable_training", "lime"): (97.87, 24.41, 39.08),
+        ("nli", ALL, "finetuning", None): (56.48, 98.54, 71.81),
+    }.items():
+        assert tuple(100 * value for value in PRINTED[key].as_dict().values()) == pytest.approx(expected)
 
 
 # Counts
@@ -124,12 +127,12 @@ def test_a_row_is_the_mean_over_seeds_of_acc_and_con(grid: list[Path]) -> None:
     section = read(grid)[0]
     for evaluation in (EN, ALL):
         for row in rows(section, evaluation):
-            runs = [scores(counted(grid[0].parent / name, evaluation)) for name in row.runs.values()]
-            assert len(runs) == (2 if row.key[1] else 1)
-            assert row.scores == metrics.aggregate(runs)
-            assert row.scores.succ == pytest.approx(metrics.succ(row.scores.acc, row.scores.con))
+            runs = [scores(counted(grid[0].parent / name, evaluation)) for name in row.cells.values()]
+            assert len(runs) == (2 if row.training else 1)
+            assert Scores(row.acc, row.con, row.succ) == metrics.aggregate(runs)
+            assert row.succ == pytest.approx(metrics.succ(row.acc, row.con))
             if row.deviation is None:
-                assert row.key[1] is None
+                assert row.training is None
             else:
                 assert row.deviation.acc == pytest.approx(abs(runs[0].acc - runs[1].acc) / 2**0.5)
 
@@ -333,7 +336,7 @@ def test_differences_use_the_seeds_that_both_have(tmp_path: Path) -> None:
 
 def test_a_difference_is_that_of_the_tables_rows(grid: list[Path]) -> None:
     section = read(grid)[0]
-    succ = {(row.key, name): row.scores.succ for name in (EN, ALL) for row in rows(section, name)}
+    succ = {((row.approach, row.training), name): row.succ for name in (EN, ALL) for row in rows(section, name)}
     found = judge(section).differences
     assert len(found) == 3 * 3 * 2
     for d in found:
@@ -505,13 +508,17 @@ def test_every_number_in_the_json_can_be_traced_to_its_cells(written: Path) -> N
 def test_the_tables_have_the_papers_order_with_ours_marked(grid: list[Path]) -> None:
     section = read(grid[::-1])[0]
     editors = ("Editable Training", "KnowledgeEditor", "MEND")
-    first = [row.labels for row in rows(section, EN, FIRST)]
+    first = labels(section, FIRST)
     assert first[:2] == [("no edit (ours)", ""), ("Finetuning", "")]
     assert first[2:] == [(e, t) for e in editors for t in ("English only", "all languages")]
-    second = [row.labels for row in rows(section, ALL, SECOND)]
+    second = labels(section, SECOND)
     trainings = ("all languages", "all languages + LiME", "all languages + one shared mask (ours)")
     assert second[2:] == [(e, t) for e in editors for t in trainings]
-    assert {row.labels[0] for row in rows(section, ALL) if row.printed is None and row.key[1] == "all"} == set()
+    assert [row.approach for row in rows(section, ALL) if row.printed is None and row.training == "all"] == []
+
+
+def labels(section: Section, table: Table) -> list[tuple[str, ...]]:
+    return [tuple(line[:2]) for line in scores_of(section, table).body]
 
 
 def test_latex_is_balanced_and_escaped(grid: list[Path]) -> None:
@@ -633,8 +640,7 @@ def test_plug_ins_stand_in_tables_and_figures_under_their_own_titles(tmp_path: P
     folders.append(write_cell(tmp_path, "mend", "all", languages=FEW))
     sections = read(folders)
     assert [section.title for section in sections] == ["Facts, protocol “paper”", "Quotations, protocol “paper”"]
-    labels = [row.labels for row in rows(sections[1], EN, FIRST)]
-    assert labels == [
+    assert labels(sections[1], FIRST) == [
         ("MEND", "all languages"),
         ("MEND", "mine (ours)"),
         ("<Halves> (ours)", ""),
@@ -743,5 +749,5 @@ def percentages(lines: Sequence[str]) -> list[float]:
 def test_what_is_printed_obeys_the_harmonic_mean_too(grid: list[Path]) -> None:
     section = read(grid)[0]
     for row in rows(section, EN):
-        acc, con, succ = percentages([cell.split(" ±")[0] for cell in row.cells()])
+        acc, con, succ = percentages([cell.split(" ±")[0] for cell in row.texts()])
         assert succ == pytest.approx(metrics.succ(acc, con), abs=0.01)

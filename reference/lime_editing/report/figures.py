@@ -76,12 +76,13 @@ def distribution(
     for (approach, training), runs in section.runs.items():
         if approach == "unedited" or training in omits:
             continue
-        each = [breakdown(run.judged[evaluation], by, "skip") for run in runs.values() if evaluation in run.judged]
+        there = [run for run in runs.values() if evaluation in run.judged]
+        each = [breakdown(run.judged[evaluation], by, "skip") for run in there]
         shared = sorted(set.intersection(*map(set, each))) if each else []
         values = {language: aggregate([run[language] for run in each]).as_dict() for language in shared}
         if values:
             about = {"approach": approach, "training": training, "title": section.approaches[approach]}
-            groups.append({**about, "cells": [run.folder.name for run in runs.values()], "languages": values})
+            groups.append({**about, "cells": [run.folder.name for run in there], "languages": values})
     return {"evaluation": evaluation, "by": by, "groups": groups} if groups else None
 
 
@@ -219,11 +220,11 @@ def draw_similarity(data: Data, title: str) -> Figure:
         for (i, j), value in np.ndenumerate(matrix):
             ink = "black" if value > lowest * 0.45 + 0.55 else "white"
             ax.text(j + 0.5, i + 0.5, _cosine(value), color=ink, **place)
-        at, names = np.arange(len(languages)) + 0.5, [_name(language) for language in languages]
-        ax.set_xticks(at, [name["text"] for name in names], rotation=60, ha="right", rotation_mode="anchor")
-        ax.set_yticks(at, [name["text"] for name in names])
-        for text, name in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), names * 2, strict=True):
-            text.set_family(name["family"])
+        at, names = np.arange(len(languages)) + 0.5, [label(language, installed(FAMILIES)) for language in languages]
+        ax.set_xticks(at, [name for name, _ in names], rotation=60, ha="right", rotation_mode="anchor")
+        ax.set_yticks(at, [name for name, _ in names])
+        for text, (_, fonts) in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), names * 2, strict=True):
+            text.set_fontfamily(fonts)
         ax.invert_yaxis()
         ax.tick_params(length=0)
         ax.set_xlabel("compared with")
@@ -256,27 +257,21 @@ def installed(families: Sequence[str]) -> tuple[str, ...]:
 
 
 @cache
-def label(language: str, families: tuple[str, ...]) -> tuple[str, str]:
-    """The language's own name, and the first of these fonts that has all of its characters.
+def label(language: str, families: tuple[str, ...]) -> tuple[str, list[str]]:
+    """The language's own name, and its fonts: the first of these that has all of its characters, and the default.
 
     Where babel does not know the language, or no font has its characters, the code stands in.
     """
     try:
         name = Locale.parse(language, sep="-").get_display_name() or language
     except (UnknownLocaleError, ValueError):
-        return language, families[0]
+        return language, ["sans-serif"]
     name = name[0].title() + name[1:]  # not upper(), which would give Georgian capitals
     for family in families:
         font = font_manager.get_font(font_manager.findfont(family))
         if all(font.get_char_index(ord(c)) for c in name):
-            return name, family
-    return language, families[0]
-
-
-def _name(language: str) -> dict[str, Any]:
-    """A language's label for matplotlib; to look for two fonts, and not for all, saves seconds."""
-    name, family = label(language, installed(FAMILIES))
-    return {"text": name, "family": [family, "sans-serif"]}
+            return name, [family, "sans-serif"]
+    return language, ["sans-serif"]
 
 
 def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
@@ -299,7 +294,8 @@ def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float]
     ax.add_collection(LineCollection(lines, colors="#999999", linewidths=0.5), autolim=False)
     ax.scatter([x + 0.2] * len(points), points, s=9, color=colour, edgecolors="white", linewidths=0.3, zorder=3)
     for language, at in names.items():
-        ax.text(x + 0.325, at, "", size=6.5, va="center", in_layout=False).update(_name(language))
+        name, fonts = label(language, installed(FAMILIES))
+        ax.text(x + 0.325, at, name, size=6.5, va="center", in_layout=False, family=fonts)
 
 
 def _colours(groups: Sequence[Data]) -> dict[str | None, str]:

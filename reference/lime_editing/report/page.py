@@ -12,11 +12,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..names import APPROACHES, EN
+from . import tables
 from .bootstrap import RESAMPLES
 from .counts import Section, rank
 from .figures import FIGURES, Data
 from .findings import CLAIMS, PIPELINE_CHECK, Finding, Judgement
-from .tables import METRICS, NOT_COMPARABLE, TABLES, caption, caveat_mark, differences, reference, scores_of
 
 #: Verdict → its class in the style.
 MARKS = {"holds": "holds", "does not hold": "fails", "not shown here: interval includes 0": "open"}
@@ -32,8 +32,7 @@ def page(
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     scopes = [section.scope for section in sections]
     environment = Environment(loader=folder, autoescape=True, **options)
-    environment.globals.update(marks=MARKS, checks=PIPELINE_CHECK, metrics=METRICS, tables=TABLES, en=EN)
-    environment.globals.update(not_comparable=NOT_COMPARABLE, resamples=RESAMPLES)
+    environment.globals.update(marks=MARKS, checks=PIPELINE_CHECK, resamples=RESAMPLES, tables=tables, en=EN)
     return environment.get_template("page.html.jinja").render(
         names=sorted({scope["scale"]["name"] for scope in scopes}),
         abouts=sorted({scope["scale"]["about"] for scope in scopes}),
@@ -58,7 +57,7 @@ def inline(svg: str, prefix: str, alternative: str) -> str:
 
 
 def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any]:
-    """What the template shows of a section."""
+    """What the template shows of a section, beside the tables."""
     figures = []
     for figure in FIGURES:
         told = svg = ""
@@ -71,12 +70,8 @@ def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any
     claims = {claim.title: [f for f in judgement.findings if f.claim == claim.title] for claim in CLAIMS}
     return {
         "section": section,
-        "weak": judgement.pipeline_check,
+        "judgement": judgement,
         "findings": {title: found for title, found in claims.items() if found},
-        "tables": [(table, scores_of(section, table)) for table in TABLES],
-        "caption": f"{caption(section)} {reference(section)}",
-        "mark": caveat_mark(section),
-        "differences": differences(section, judgement),
         "figures": figures,
         "commands": list(dict.fromkeys(typed(argv) for argv in commands if argv)),
         "without": sum(not argv for argv in commands),

@@ -1,20 +1,12 @@
-"""The numbers that the paper prints, as data: Tables 1 and 2, in percent, mBERT, means of three runs."""
+"""The numbers that the paper prints, as data: Tables 1 and 2, mBERT, means of three runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from ..core.metrics import Scores
 from ..names import ALL, EN
-
-
-class Printed(NamedTuple):
-    """One printed row of one data set."""
-
-    acc: float
-    con: float
-    succ: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +29,7 @@ DATA_SETS: Mapping[str, DataSet] = {
     ),
 }
 
-#: Evaluation, approach, training: acc, con and succ of facts, then of NLI. Table 1 is `EN`, Table 2 is `ALL`.
+#: Evaluation, approach, training: acc, con, succ of facts, then of NLI, in percent. Table 1 is `EN`, Table 2 is `ALL`.
 _ROWS: Mapping[tuple[str, str, str | None], tuple[float, ...]] = {
     (EN, "finetuning", None): (21.94, 55.69, 31.48, 47.53, 98.24, 64.06),
     (EN, "editable_training", "en"): (51.13, 17.33, 25.88, 71.02, 95.24, 81.36),
@@ -54,9 +46,11 @@ _ROWS: Mapping[tuple[str, str, str | None], tuple[float, ...]] = {
     (ALL, "mend", "all"): (94.83, 67.59, 78.92, 98.16, 97.44, 97.80),
     (ALL, "mend", "lime"): (96.12, 69.20, 80.47, 98.42, 98.02, 98.22),
 }
-#: Task, evaluation, approach and training of each printed row.
-PRINTED: Mapping[tuple[str, str, str, str | None], Printed] = {
-    (task, *key): Printed(*row[at : at + 3]) for key, row in _ROWS.items() for task, at in (("facts", 0), ("nli", 3))
+#: Task, evaluation, approach, training: the printed scores as fractions, like all scores here.
+PRINTED: Mapping[tuple[str, str, str, str | None], Scores] = {
+    (task, *key): Scores(*(percent / 100 for percent in row[at : at + 3]))
+    for key, row in _ROWS.items()
+    for task, at in (("facts", 0), ("nli", 3))
 }
 #: What the paper has; everything else is ours.
 APPROACHES = {approach for _, approach, _ in _ROWS}

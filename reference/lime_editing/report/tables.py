@@ -6,7 +6,7 @@ A new table is one more record in TABLES.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import stdev
 from typing import Any
@@ -18,9 +18,9 @@ from rich.text import Text
 from ..core.metrics import Scores, aggregate, scores
 from ..names import ALL, EN
 from . import published
-from .counts import Key, Section, trained
+from .counts import Section, trained
 from .findings import COMPARISONS, Judgement
-from .published import DATA_SETS, PRINTED, Printed
+from .published import DATA_SETS, PRINTED
 
 METRICS = ("acc", "con", "succ")
 NOT_COMPARABLE = "another model, other data or another scale, so not comparable"
@@ -61,22 +61,23 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One approach and training: its scores over seeds, beside what the paper prints."""
+    """One approach and training: its scores over seeds (clause M9), beside what the paper prints. All are fractions."""
 
-    key: Key
-    labels: tuple[str, str]  # of approach and training; what the paper lacks is marked as ours
     evaluation: str
-    scores: Scores  # clause M9
+    approach: str
+    training: str | None
+    seeds: int
+    acc: float
+    con: float
+    succ: float
     deviation: Scores | None  # of the seeds; None where there is one
-    runs: dict[int, str]  # seed → the cell's folder (clause R3)
-    printed: Printed | None
+    printed: Scores | None
+    cells: Mapping[int, str]  # seed → the cell's folder (clause R3)
 
-    def cells(self) -> list[str]:
+    def texts(self) -> list[str]:
         """acc, con and succ in percent, with the deviation of the seeds where there are several."""
-        values = [f"{100 * getattr(self.scores, name):.2f}" for name in METRICS]
-        if self.deviation is None:
-            return values
-        return [f"{v} ± {100 * getattr(self.deviation, n):.2f}" for v, n in zip(values, METRICS, strict=True)]
+        values, deviation = _percent(self), _percent(self.deviation) if self.deviation else None
+        return [f"{v} ± {d}" for v, d in zip(values, deviation, strict=True)] if deviation else values
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +94,28 @@ def rows(section: Section, evaluation: str, table: Table | None = None) -> list[
     result = []
     for key, runs in section.runs.items():
         judged = {seed: scores(run.judged[evaluation]) for seed, run in runs.items() if evaluation in run.judged}
-        if not judged or not (table is None or table.shows(key[1])):
-            continue
-        each, (approach, training) = list(judged.values()), key
-        spread = Scores(*(stdev(getattr(s, name) for s in each) for name in METRICS)) if len(each) > 1 else None
-        title = section.approaches[approach] + " (ours)" * (approach not in published.APPROACHES)
-        labels = title, trained(training) + " (ours)" * (training not in published.TRAININGS)
-        folders = {seed: runs[seed].folder.name for seed in judged}
-        printed = PRINTED.get((section.task, evaluation, *key))
-        result.append(Row(key, labels, evaluation, aggregate(each), spread, folders, printed))
+        if judged and (table is None or table.shows(key[1])):
+            each, mean = list(judged.values()), aggregate(list(judged.values()))
+            spread = Scores(*(stdev(getattr(s, name) for s in each) for name in METRICS)) if len(each) > 1 else None
+            cells = {seed: runs[seed].folder.name for seed in judged}
+            printed = PRINTED.get((section.task, evaluation, *key))
+            result.append(Row(evaluation, *key, len(each), mean.acc, mean.con, mean.succ, spread, printed, cells))
     return result
 
 
 def scores_of(section: Section, table: Table) -> Grid:
-    """One of the paper's tables; empty where no cell was judged so."""
-    mark = caveat_mark(section)
-    body = [
-        [*row.labels, *row.cells(), *([f"{v:.2f}" for v in row.printed] if row.printed else ["", "", ""])]
-        for row in rows(section, table.evaluation, table)
-    ]
-    return Grid(table.title, ["Approach", "Trained on", *METRICS, *(f"paper: {name}{mark}" for name in METRICS)], body)
+    """One of the paper's tables; empty where no cell was judged so. What the paper lacks is marked as ours."""
+    body = []
+    for row in rows(section, table.evaluation, table):
+        title = section.approaches[row.approach] + " (ours)" * (row.approach not in published.APPROACHES)
+        training = trained(row.training) + " (ours)" * (row.training not in published.TRAININGS)
+        body.append([title, training, *row.texts(), *(_percent(row.printed) if row.printed else ["", "", ""])])
+    paper = [f"paper: {name}{caveat_mark(section)}" for name in METRICS]
+    return Grid(table.title, ["Approach", "Trained on", *METRICS, *paper], body)
+
+
+def _percent(scores: Scores | Row) -> list[str]:
+    return [f"{100 * getattr(scores, name):.2f}" for name in METRICS]
 
 
 def differences(section: Section, judgement: Judgement) -> Grid:
@@ -225,22 +228,9 @@ def as_json(sections: Sequence[Section], judgements: Sequence[Judgement]) -> dic
     return {
         section.slug: {
             **section.scope,
-            "rows": [_row(row) for name in (EN, ALL) for row in rows(section, name)],
+            "rows": [asdict(row) for name in (EN, ALL) for row in rows(section, name)],
             **asdict(judgement),
-            "printed": reference(section),
+            "reference": reference(section),
         }
         for section, judgement in zip(sections, judgements, strict=True)
-    }
-
-
-def _row(row: Row) -> dict[str, Any]:
-    return {
-        "evaluation": row.evaluation,
-        "approach": row.key[0],
-        "training": row.key[1],
-        "seeds": len(row.runs),
-        **row.scores.as_dict(),
-        "deviation": row.deviation.as_dict() if row.deviation else None,
-        "printed_percent": row.printed._asdict() if row.printed else None,
-        "cells": row.runs,
     }
