@@ -292,6 +292,8 @@ def said(judgement: Any, claim: str) -> str:
 def test_findings_hold_where_the_rates_make_them_hold(tmp_path: Path) -> None:
     found = judged(tmp_path)
     assert {said(found, claim) for claim in (UNDERFITS, PARTIAL, PARALLEL)} == {"holds"}
+    # What is not trained has one run, which stands beside every seed of what is.
+    assert "3 seeds" in next(f.sentence for f in found.findings if f.claim == PARTIAL)
 
 
 def test_findings_do_not_hold_where_the_rates_are_turned_round(tmp_path: Path) -> None:
