@@ -57,7 +57,8 @@ class Section:
     @property
     def approaches(self) -> dict[str, str]:
         """Each approach with the title that its cells give it, in the order of the tables."""
-        return {key[0]: next(iter(runs.values())).record["titles"]["approach"] for key, runs in self.runs.items()}
+        first = {name: next(iter(runs.values())).record for (name, _), runs in self.runs.items()}
+        return {name: str(record["titles"]["approach"]) for name, record in first.items()}
 
 
 def read(folders: Iterable[Path]) -> list[Section]:

@@ -20,6 +20,8 @@ from .findings import CLAIMS, PIPELINE_CHECK, Finding, Judgement
 
 #: Verdict → its class in the style.
 MARKS = {"holds": "holds", "does not hold": "fails", "not shown here: interval includes 0": "open"}
+#: Claim → titles of approaches, each with its finding in each section.
+Overview = dict[str, list[tuple[str, list[Finding | None]]]]
 #: Figure → what is drawn, and its SVG.
 Drawn = Mapping[str, tuple[Data, Path]]
 
@@ -78,18 +80,15 @@ def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any
     }
 
 
-def _overview(
-    sections: Sequence[Section], judgements: Sequence[Judgement]
-) -> dict[str, dict[str, list[Finding | None]]]:
-    """Claim → approach → its finding in each section."""
+def _overview(sections: Sequence[Section], judgements: Sequence[Judgement]) -> Overview:
     titles = {name: title for section in sections for name, title in section.approaches.items()}
     found = [{(f.claim, f.approach): f for f in judgement.findings} for judgement in judgements]
-    result: dict[str, dict[str, list[Finding | None]]] = {}
+    result: Overview = {}
     for claim in CLAIMS:
         for approach in sorted(titles, key=lambda name: rank(APPROACHES, name)):
             line = [by.get((claim.title, approach)) for by in found]
             if any(line):
-                result.setdefault(claim.title, {})[titles[approach]] = line
+                result.setdefault(claim.title, []).append((titles[approach], line))
     return result
 
 
