@@ -613,12 +613,12 @@ def test_printed_numbers_of_xnli_carry_their_caveat(tmp_path: Path) -> None:
     markdown_text = (tmp_path / "tables.md").read_text(encoding="utf-8")
     facts, nli = markdown_text.split("## NLI")
     assert "†" not in facts
-    assert nli.count("paper: acc †") == 2
+    assert len(re.findall(r"\| \d+\.\d\d † (?=\|)", nli)) == 12
     assert "may follow another protocol" in nli
     for name in ("table1", "table2"):
         facts, nli = (tmp_path / f"{name}.tex").read_text(encoding="utf-8").split("\\begin{table}")[1:]
         assert r"\dag{}" not in facts
-        assert nli.count(r"succ \dag{}") == 1
+        assert len(re.findall(r"\d\.\d\d \\dag\{\} ", nli)) == 6
         assert "may follow another protocol" in nli
 
 

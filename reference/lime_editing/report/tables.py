@@ -109,9 +109,9 @@ def scores_of(section: Section, table: Table) -> Grid:
     for row in rows(section, table.evaluation, table):
         title = section.approaches[row.approach] + " (ours)" * (row.approach not in published.APPROACHES)
         training = trained(row.training) + " (ours)" * (row.training not in published.TRAININGS)
-        body.append([title, training, *row.texts(), *(_percent(row.printed) if row.printed else ["", "", ""])])
-    paper = [f"paper: {name}{caveat_mark(section)}" for name in METRICS]
-    return Grid(table.title, ["Approach", "Trained on", *METRICS, *paper], body)
+        printed = [value + _mark(section) for value in _percent(row.printed)] if row.printed else ["", "", ""]
+        body.append([title, training, *row.texts(), *printed])
+    return Grid(table.title, ["Approach", "Trained on", *METRICS, *(f"paper: {name}" for name in METRICS)], body)
 
 
 def _percent(scores: Scores | Row) -> list[str]:
@@ -149,11 +149,11 @@ def reference(section: Section) -> str:
     under = ", whose rulings these are" if section.protocol == "released" else ", not under this protocol"
     return (
         f"The paper's numbers are of mBERT on {data.name} in {data.languages} languages: {NOT_COMPARABLE}. They were "
-        f"made with the released code{under}.{caveat_mark(section)} {data.caveat}".strip()
+        f"made with the released code{under}.{_mark(section)} {data.caveat}".strip()
     )
 
 
-def caveat_mark(section: Section) -> str:
+def _mark(section: Section) -> str:
     """The sign beside printed numbers that have a caveat."""
     data = DATA_SETS.get(section.task)
     return " †" if data and data.caveat else ""
