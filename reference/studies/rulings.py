@@ -1,11 +1,12 @@
-"""What each ruling changes, measured at tiny scale on facts; the numbers of spec_tests/RULINGS.md.
+"""What each ruling changes, measured at tiny scale on facts: the numbers of spec_tests/RULINGS.md.
 
-    python results/rulings.py                    # trains what is missing, writes results/rulings.json
-    python results/rulings.py --only ascent      # this measurement alone, beside those that the same code has made
-    python results/rulings.py --table            # the table of spec_tests/RULINGS.md, from the file
+    python -m reference.studies.rulings                  # trains what is missing, writes runs/rulings/rulings.json
+    python -m reference.studies.rulings --only ascent    # this measurement alone, beside those of the same code
+    python -m reference.studies.rulings --publish        # writes results/rulings.json, from which RULINGS.md is written
+    python -m reference.studies.rulings --table          # the table of RULINGS.md, from results/rulings.json
 
-It stands here, beside the numbers that it makes, because it is part neither of the reference nor of what judges it.
-Trained editors are kept in results/rulings; a second run trains none. Percent and percentage points throughout.
+It is part neither of the reference nor of what judges it. Trained editors are kept in runs/rulings; a second run trains
+none. Percent and percentage points throughout.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lime_editing import results
 from lime_editing.core import editing, masks, metrics
 from lime_editing.core.backbone import Backbone, load, load_tokenizer
 from lime_editing.core.editors import Edits, Gradient, finetuning, mend
@@ -38,18 +40,17 @@ from lime_editing.core.updates import Update
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import Facts, read
 from lime_editing.data.facts.task import FactTask, tasks
-from lime_editing.names import ALL, EN, EVALUATIONS, TRAININGS, Positions, Rulings, Split
+from lime_editing.names import ALL, EN, EVALUATIONS, Positions, Rulings, Split
 from lime_editing.report import bootstrap, published
 from lime_editing.report.counts import own_and_other
-from lime_editing.reproduce.cells import Cell, Experiment, Sources, cell_folder
+from lime_editing.reproduce import store
+from lime_editing.reproduce.cells import Cell, Experiment, Sources, cell_folder, settings_of
 from lime_editing.reproduce.processes import quiet
 from lime_editing.reproduce.run import prepare, run_cell
 from lime_editing.reproduce.scales import TINY, override
-from lime_editing.reproduce.store import load_parameters
-from lime_editing.results import read_json, read_rows, write_json, write_rows
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT / "results/rulings.json"
 SEEDS = 3
 SOURCES = Sources(str(ROOT / "fixtures/facts/mlama1.1"), str(ROOT / "fixtures/raw_model"), None)
 PAPER = Rulings()
@@ -90,7 +91,7 @@ class Bench:
 
     def outcomes(self, way: Way) -> Judged:
         """The stored outcomes of all seeds."""
-        counted = [read_rows(folder / "rows.parquet") for folder in self.train(way)]
+        counted = [results.read_rows(folder / "rows.parquet") for folder in self.train(way)]
         return {name: [run[name] for run in counted] for name in EVALUATIONS}
 
     def again(self, way: Way, name: str, task: FactTask, con_positions: Positions = "mask") -> Judged:
@@ -103,19 +104,19 @@ class Bench:
                 judged = {
                     e: evaluate(subject, task, pairs, 0, con_positions=con_positions) for e, pairs in _pairs(task)
                 }
-                write_rows(path, judged)
-            counted.append(read_rows(path))
+                results.write_rows(path, judged)
+            counted.append(results.read_rows(path))
         return {evaluation: [run[evaluation] for run in counted] for evaluation in EVALUATIONS}
 
     def editor(self, way: Way, folder: Path | None = None) -> editing.Editor:
         """An editor, untrained or as a cell left it."""
-        kind = TRAININGS[way.training].masks if way.training else "none"
-        settings, scale = _experiment(way).scale.settings[way.approach], way.rulings.mask_scale
+        cell, experiment = _cell(way, 0), _experiment(way)
+        settings, scale = settings_of(cell, experiment), way.rulings.mask_scale
         editor = editing.make_editor(
-            way.approach, self.backbone, self.languages, kind, settings=settings, mask_scale=scale
+            way.approach, self.backbone, self.languages, cell.masks, settings=settings, mask_scale=scale
         )
         if folder is not None and editor.parameters:
-            assign(editor.parameters, load_parameters(folder / "editor.safetensors", editor.parameters))
+            assign(editor.parameters, store.load_parameters(folder / "editor.safetensors", editor.parameters))
         return editor
 
     @cached_property
@@ -149,19 +150,16 @@ def _cell(way: Way, seed: int) -> Cell:
 def _experiment(way: Way) -> Experiment:
     scale = TINY
     for path, value in way.values:
-        task = override(scale.tasks["facts"], path, value)
-        scale = replace(scale, name="tiny-changed", tasks={**scale.tasks, "facts": task})
+        changed = override(scale.tasks["facts"], path, value)
+        scale = replace(scale, name="tiny-changed", tasks={**scale.tasks, "facts": changed})
     return prepare("facts", [_cell(way, 0)], scale, way.rulings, SOURCES)
 
 
 def _pairs(task: FactTask) -> Iterator[tuple[str, Any]]:
-    plan = TINY.tasks["facts"].test
-    languages = task.corpus.languages
+    plan, languages = TINY.tasks["facts"].test, task.corpus.languages
     for name, edited in EVALUATIONS.items():
-        yield (
-            name,
-            evaluation_pairs(task.corpus, edited or languages, languages, plan.n_update, plan.n_retain, 0, plan.edits),
-        )
+        drawn = (edited or languages, languages, plan.n_update, plan.n_retain, 0, plan.edits)
+        yield name, evaluation_pairs(task.corpus, *drawn)
 
 
 def compared(required: Judged, alternative: Judged) -> Numbers:
@@ -226,7 +224,7 @@ def penalty(bench: Bench) -> Numbers:
 
 def _open(folders: Sequence[Path]) -> float:
     """The share of gates that are not zero in the judged editors, in percent."""
-    best = [[r for r in read_json(folder / "curve.json") if r["best"]][-1] for folder in folders]
+    best = [[r for r in results.read_json(folder / "curve.json") if r["best"]][-1] for folder in folders]
     return _percent(fmean(report["open_gates"] for report in best))
 
 
@@ -474,9 +472,11 @@ def averages(bench: Bench) -> Numbers:
             each = [metrics.scores(run) for run in bench.outcomes(way)[name]]
             gaps.append(abs(fmean(s.succ for s in each) - metrics.aggregate(each).succ))
     result["M9: mean of succ against succ of means"] = [round(100 * gap, 4) for gap in (min(gaps), max(gaps))]
-    printed = [row for table in published.TABLES.values() for rows in table.values() for row in rows.values()]
+    printed = list(published.PRINTED.values())
     result["printed rows"] = len(printed)
-    result["largest gap of a printed row"] = round(max(abs(r.succ - metrics.succ(r.acc, r.con)) for r in printed), 3)
+    result["largest gap of a printed row"] = round(
+        100 * max(abs(r.succ - metrics.succ(r.acc, r.con)) for r in printed), 3
+    )
     return result
 
 
@@ -604,13 +604,14 @@ def table(measured: Mapping[str, Numbers]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each ruling changes, at tiny scale.")
     parser.add_argument("--only", default=",".join(MEASUREMENTS), help=f"of {', '.join(MEASUREMENTS)} (default: all)")
-    parser.add_argument("--cells", type=Path, default=HERE / "rulings", help="where trained editors are kept")
+    parser.add_argument("--cells", type=Path, default=ROOT / "runs/rulings", help="where trained editors are kept")
+    parser.add_argument("--publish", action="store_true", help="write results/rulings.json (default: beside the cells)")
     parser.add_argument("--table", action="store_true", help="print the table of the stored numbers")
     options = parser.parse_args()
-    path = HERE / "rulings.json"
     if options.table:
-        print(table(read_json(path)["measurements"]))
+        print(table(results.read_json(PUBLISHED)["measurements"]))
         return
+    path = PUBLISHED if options.publish else options.cells / "rulings.json"
     torch.set_num_threads(1)
     quiet()
     bench = Bench(options.cells)
@@ -619,17 +620,17 @@ def main() -> None:
         "scale": record["scale"]["about"],
         "task": "facts",
         "seeds": SEEDS,
-        "command": "python results/rulings.py",
+        "command": "python -m reference.studies.rulings",
         **{name: record[name] for name in ("machine", "code", "data", "model")},
     }
-    stored = read_json(path) if path.exists() else {}
+    stored = results.read_json(path) if path.exists() else {}
     # What other code has measured does not stand beside what this has.
     measured = dict(stored["measurements"]) if stored.get("about") == about else {}
     for name in options.only.split(","):
         print(name, flush=True)
         measured[name] = MEASUREMENTS[name](bench)
         ordered = {known: measured[known] for known in MEASUREMENTS if known in measured}
-        write_json(path, {"about": about, "measurements": ordered})
+        results.write_json(path, {"about": about, "measurements": ordered})
 
 
 if __name__ == "__main__":
