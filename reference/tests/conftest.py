@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 import pytest
 
+from lime_editing import data
+from lime_editing.cli import options
+from lime_editing.core import editors
 from reference.tests.corpora import write_classifier, write_facts, write_model, write_pairs
 
 
@@ -35,3 +39,14 @@ def pairs(tmp_path: Path, cache: Path) -> Path:
 @pytest.fixture
 def classifier(tmp_path: Path, cache: Path) -> Path:
     return write_classifier(tmp_path / "classifier")
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What plug-ins register is forgotten after a test."""
+    before = dict(editors._METHODS), dict(data._REGISTERED), list(options.PLUGGED_IN)
+    yield
+    for registry, kept in ((editors._METHODS, before[0]), (data._REGISTERED, before[1])):
+        registry.clear()
+        registry.update(kept)
+    options.PLUGGED_IN[:] = before[2]

@@ -126,7 +126,7 @@ LIGHT = (
 PROGRAM = """
 import sys
 {imports}
-print("\nloaded", *sorted({{"torch", "transformers", "datasets", "submitit", "accelerate"}} & set(sys.modules)))
+print("loaded", *sorted({{"torch", "transformers", "datasets", "submitit", "accelerate"}} & set(sys.modules)))
 """
 
 
