@@ -230,6 +230,13 @@ def test_the_released_divergence_is_that_of_the_raw_model() -> None:
     torch.testing.assert_close(losses.loc_loss(raw, edited, example, "released"), forward)
 
 
+def test_with_the_size_of_the_batch_no_value_is_read() -> None:
+    """On the meta device there are no values: a loss that looks for the largest example fails there."""
+    logits, labels = torch.empty(4, 5, device="meta"), torch.zeros(4, dtype=torch.long, device="meta")
+    assert losses.rel_loss(logits, labels, labels, 3).shape == (3,)
+    assert losses.loc_loss(logits, logits, labels, examples=3).shape == (3,)
+
+
 def test_labels_go_to_the_device_of_the_states() -> None:
     states = SimpleNamespace(example=torch.empty(1, device="meta"))
     request = EditRequest(Input((2, 5, 3), (1,)), (7,), "en")
