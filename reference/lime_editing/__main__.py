@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from .cli.options import Common, plug_in, read
@@ -84,4 +85,5 @@ def _terminable() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By the module's own name, so that a job on a cluster imports the entry point and unpickles no code.
+    sys.exit(import_module(f"{__package__}.__main__").main())
