@@ -18,6 +18,7 @@ from lime_editing.core import editors
 from lime_editing.reproduce.cells import Cell, cell_record
 from reference.tests.miniature import prepared, set_options
 from reference.tests.page import example, write_example
+from reference.tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("registries")
 
@@ -184,11 +185,7 @@ def test_a_broken_plug_in_ends_with_one_sentence(
     if source is not None:
         written = eval(source, {"CAPITALS": example("capitals.py")}) if source.startswith("CAPITALS") else source
         path.write_text(written, encoding="utf-8")
-    assert main(["reproduce", "--plugin", str(path)]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert said in err
+    refused(capsys, ["reproduce", "--plugin", str(path)], [said])
 
 
 def no_data(argv: list[str], path: Path) -> str:
@@ -218,11 +215,7 @@ def test_what_a_data_set_lacks_is_said(
     path = write_example(tmp_path, "capitals.py")
     argv = ["reproduce", "--plugin", str(path), "--task", "capitals", "--results", str(tmp_path)]
     said = case(argv, path)
-    assert main(argv) == (1 if argv[0] == "check-data" else 2)
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert said in err
+    refused(capsys, argv, [said], code=1 if argv[0] == "check-data" else 2)
 
 
 def test_an_unknown_approach_names_those_of_plug_ins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
