@@ -13,6 +13,7 @@ import torch
 from lime_editing import Backbone, Editor, EditRequest, Input, Method, Update, UserError, edit, load, make_editor
 from lime_editing.core import editors
 from lime_editing.core.editors import methods, register
+from lime_editing.core.training import adam
 
 METHODS = list(methods().values())
 FUNCTIONS = ("init", "learning_rates", "update")
@@ -87,6 +88,17 @@ def test_every_parameter_has_one_learning_rate(method: Method, backbone: Backbon
         assert rates
         assert rates.keys() == editor.own_parameters().keys()
         assert all(isinstance(rate, float) and rate > 0 for rate in rates.values())
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m.TRAINED], ids=lambda method: method.NAME)
+def test_every_parameter_is_owned_once(method: Method, backbone: Backbone) -> None:
+    """Its own and those of its masks: each is in one group of the one optimiser, and is a tensor of its own."""
+    editor = make_editor(method.NAME, backbone, ("de", "en"), "language", settings=settings_of(method))
+    owned = [id(p) for group in adam(editor).param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(id(p) for p in editor.parameters.values())
+    assert len(set(owned)) == len(owned)
+    assert editor.own_parameters().keys() | editor.mask_parameters().keys() == editor.parameters.keys()
+    assert len({p.untyped_storage().data_ptr() for p in editor.parameters.values()}) == len(editor.parameters)
 
 
 @each

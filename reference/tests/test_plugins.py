@@ -16,7 +16,7 @@ from lime_editing import data, plugins, results
 from lime_editing.__main__ import main
 from lime_editing.core import editors
 from lime_editing.reproduce.cells import Cell, cell_record
-from reference.tests.miniature import prepared, set_options
+from reference.tests.miniature import prepared, run, set_options
 from reference.tests.page import example, write_example
 from reference.tests.refusals import refused
 
@@ -111,6 +111,27 @@ def test_two_plug_ins_of_one_file_name_are_two(tmp_path: Path) -> None:
         path.write_text(PLAIN.replace('"plain"', f'"plain_{name}"'))
     plugins.load_all([str(tmp_path / name / "editor.py") for name in ("a", "b")])
     assert {"plain_a", "plain_b"} <= editors.methods().keys()
+
+
+def test_a_module_may_be_an_editor(tmp_path: Path) -> None:
+    """As our own are: functions in the place of methods."""
+    lines = [line.removeprefix("    ") for line in PLAIN.replace("register(Plain())", "").splitlines()]
+    source = "\n".join(line.replace("(self, ", "(") for line in lines if line != "class Plain:")
+    path = tmp_path / "plain.py"
+    path.write_text(f"{source}\nimport sys\nregister(sys.modules[__name__])\n")
+    plugins.load_all([str(path)])
+    assert editors.find("plain").TITLE == "Plain gradient"
+    assert plugins.files(editors.find("plain")) == {path}
+
+
+def test_the_cell_of_a_plug_in_that_is_not_named_is_refused_with_what_to_do(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugins.load_all([str(write_example(tmp_path, "mine.py"))])
+    folder = run(facts, model, tmp_path / "results", MINE)
+    forget()
+    argv = ["edit", "--facts", str(facts), "--model", str(model), "--fact", "P1/Q0", "--to", "Bema"]
+    refused(capsys, [*argv, "--checkpoint", str(folder)], ["unknown editor 'mine'", "(--plugin)"])
 
 
 def command(facts: Path, model: Path, root: Path, *more: str) -> list[str]:

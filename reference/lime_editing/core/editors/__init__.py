@@ -116,5 +116,5 @@ def methods() -> Mapping[str, Method]:
 def find(name: str) -> Method:
     """The editor of this name. UserError: an unknown one, with the known ones."""
     if name not in _METHODS:
-        raise UserError(f"unknown editor {name!r}; known: {', '.join(_METHODS)}")
+        raise UserError(f"unknown editor {name!r}; known: {', '.join(_METHODS)}; register your own first (--plugin)")
     return _METHODS[name]
