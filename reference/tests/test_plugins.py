@@ -66,7 +66,7 @@ def record_with(source: str, facts: Path, model: Path, at: Path, cell: Cell = MI
 
 def test_a_changed_plug_in_changes_its_cells_and_no_others(facts: Path, model: Path, tmp_path: Path) -> None:
     source = example("mine.py")
-    changed = source.replace("-rate * delta", "-2 * rate * delta")
+    changed = source.replace("-next(rates)", "-2 * next(rates)")
     assert changed != source
     first = record_with(source, facts, model, tmp_path / "a" / "mine.py")
     elsewhere = record_with(f"# a comment\n{source}", facts, model, tmp_path / "b" / "renamed.py")
