@@ -206,7 +206,8 @@ def test_a_broken_plug_in_ends_with_one_sentence(
     if source is not None:
         written = eval(source, {"CAPITALS": example("capitals.py")}) if source.startswith("CAPITALS") else source
         path.write_text(written, encoding="utf-8")
-    refused(capsys, ["reproduce", "--plugin", str(path)], [said])
+    for _ in range(2):  # in the same process
+        refused(capsys, ["reproduce", "--plugin", str(path)], [said])
 
 
 def no_data(argv: list[str], path: Path) -> str:
