@@ -26,7 +26,7 @@ from lime_editing.data import Reader
 from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import tasks
 from lime_editing.errors import UserError
-from lime_editing.names import PROTOCOLS, TASKS, Rulings
+from lime_editing.names import PROTOCOLS, RULINGS, TASKS, Rulings
 from lime_editing.reproduce.cells import Cell, Status, cell_folder, grid
 from lime_editing.reproduce.processes import run_grid
 from lime_editing.reproduce.scales import Scale, TaskScale, override
@@ -93,14 +93,7 @@ def test_no_temporary_file_is_left(facts: Path, model: Path, tmp_path: Path) -> 
 def test_the_record_says_what_the_number_depends_on(facts: Path, model: Path, tmp_path: Path) -> None:
     about = json.loads((run(facts, model, tmp_path / "results") / "cell.json").read_text())
     assert about["cell"]["seed"] == 0
-    assert about["rulings"] == {
-        "kl_direction": "paper",
-        "penalty": "sum",
-        "mask_scale": "none",
-        "subject": "parallel",
-        "con_positions": "mask",
-        "knowledge_editor_condition": "input+label",
-    }
+    assert about["rulings"] == {name: values[0] for name, (values, _) in RULINGS.items()}
     assert about["protocol"] == "paper"
     assert {"data", "model", "code", "scale", "languages", "titles"} <= about.keys()
 
@@ -164,7 +157,7 @@ def statuses(cells: list[Cell], facts: Path, model: Path, results_: Path, jobs: 
 
 
 def test_a_failing_cell_ends_the_grid_with_its_reason(facts: Path, model: Path, tmp_path: Path) -> None:
-    bad = replace(prepared(facts, model), scale=scale(edited_layers=9).tasks["facts"])
+    bad = replace(prepared(facts, model), base=scale(edited_layers=9).tasks["facts"])
     with pytest.raises(UserError, match="facts-mend-lime-seed0: cannot edit the last 9 layers"):
         list(run_grid([CELL], {"facts": bad}, tmp_path, [None]))
 
