@@ -106,6 +106,9 @@ class Implementation:
         self.claims = _claims(target)
         self.rulings = _rulings(target)
         self.editors = _editors(target)
+        #: The interpreter that it runs in, where that is not this process, and the versions there.
+        self.python: str | None = getattr(target, "python", None)
+        self.environment: Mapping[str, Any] | None = getattr(target, "environment", None) if self.python else None
 
     def __repr__(self) -> str:
         return self.label
@@ -186,8 +189,15 @@ def _editors(target: Any) -> tuple[str, ...]:
     return declared
 
 
-def load(spelling: str) -> Implementation:
-    """The implementation named `package.module` or `package.module:object`."""
+def load(spelling: str, python: str | None = None) -> Implementation:
+    """The implementation named `package.module` or `package.module:object`.
+
+    With `python` it runs in that interpreter, in a process of its own.
+    """
+    if python is not None:
+        from .remote.client import Remote  # noqa: PLC0415  # it imports this module
+
+        return Implementation(Remote(spelling, python), spelling, spelling)
     module_name, _, path = spelling.partition(":")
     try:
         target: Any = importlib.import_module(module_name)

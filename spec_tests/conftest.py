@@ -50,6 +50,11 @@ hypothesis.settings.register_profile("mutants", max_examples=15, phases=_ONCE, *
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--implementation", metavar="MODULE[:OBJECT]", help="the implementation to judge")
+    group.addoption(
+        "--python",
+        metavar="PATH",
+        help="an interpreter, or an environment's folder: the implementation runs there, in a process of its own",
+    )
     group.addoption("--chapters", metavar="M,S", help="judge these chapters of SPEC.md only (default: all)")
     group.addoption("--mlama", metavar="FOLDER", help="the real mLAMA, unpacked, for what D2 says of it")
     group.addoption(
@@ -101,7 +106,13 @@ def _implementation(config: pytest.Config) -> Implementation | None:
     injected = _injected(config)
     if injected is not None:
         return Implementation(injected.target, injected.name, injected.spelling)
-    return load(spelling) if spelling else None
+    return load(spelling, config.getoption("python")) if spelling else None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    found = config.stash.get(IMPLEMENTATION, None)
+    if found is not None and found.python is not None:
+        found.target.close()
 
 
 def _injected(config: pytest.Config) -> Injected | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import math
-import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from . import probes, tiny
 from . import strategies as given_
-from . import tiny
 from .assertions import equal, holds
 from .conformance import Implementation, clause, every_learned, needs
 from .contract import Array, Masks
@@ -132,12 +131,11 @@ def test_an_edit_never_relates_every_weight_to_every_weight(
     world = tiny.setting("wide", torch.float32)
     editor = tiny.make(implementation, name, world, masks)
     n, m = world.shapes[world.edited[0]]
-    with LargestTensor() as seen:
+    with watching_tensors(implementation) as seen:
         implementation.edit(editor, [tiny.make_request("wide", np.random.default_rng(1), words=3)])
-    largest = max(value.numel() for value in implementation.parameters(editor).values())
-    seen.elements = max(seen.elements, largest)
-    below = seen.elements < (n * m) ** 2
-    holds("B2", below, "largest tensor", expected=f"below (n · m)² = {(n * m) ** 2}", got=seen.elements, masks=masks)
+    largest = max(seen.largest, *(value.numel() for value in implementation.parameters(editor).values()))
+    expected = f"below (n · m)² = {(n * m) ** 2}"
+    holds("B2", largest < (n * m) ** 2, "largest tensor", expected=expected, got=largest, masks=masks)
 
 
 @clause("B2")
@@ -152,9 +150,9 @@ def test_an_edit_makes_no_matrix_per_language(implementation: Implementation, na
     largest = []
     for languages in (2, 40):
         editor = tiny.make(implementation, name, world, masks, languages=spoken(languages))
-        with LargestTensor() as seen:
+        with watching_tensors(implementation) as seen:
             implementation.edit(editor, [request])
-        largest.append(seen.elements)
+        largest.append(seen.largest)
     limit = max(largest[0], 40 * (n + m))
     holds("B2", largest[1] <= limit, "largest tensor", expected=f"at most {limit}", got=largest[1], masks=masks)
 
@@ -166,17 +164,13 @@ def _largest(implementation: Implementation, shapes: Shapes, languages: int, mas
 # B3
 
 
-class LargestTensor(TorchDispatchMode):
-    """The element count of the largest tensor that any torch operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for part in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(part, torch.Tensor):
-                self.elements = max(self.elements, part.numel())
-        return result
+@contextmanager
+def watching_tensors(implementation: Any, least: int = 0) -> Iterator[probes.Seen]:
+    """Records the largest tensor that an operation returns, and those of `least` elements that one makes."""
+    with probes.watching(implementation, least) as seen:
+        yield seen
+    if not seen.counted:
+        pytest.skip("not claimed: the torch of this implementation cannot count what operations make")
 
 
 def masking(implementation: Implementation, side: int, tokens: int, backward: bool, seed: int | None) -> None:
@@ -197,47 +191,15 @@ def test_masking_makes_nothing_of_n_times_m(implementation: Implementation, back
     side, tokens = 4096, 2
     masking(implementation, 8, tokens, backward, seed)
     gc.collect()
-    tracemalloc.start()
-    try:
-        with LargestTensor() as seen:
-            masking(implementation, side, tokens, backward, seed)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    with probes.watching(implementation) as seen:
+        masking(implementation, side, tokens, backward, seed)
     limit = side * side
-    bound = f"below n · m = {limit}"
-    holds("B3", peak < limit, "peak bytes of NumPy", expected=bound, got=peak, n=side, T=tokens, backward=backward)
-    largest = seen.elements
-    holds("B3", largest < limit // 8, "largest tensor", expected=f"far {bound}", got=largest, n=side, T=tokens)
+    bound, about = f"below n · m = {limit}", {"n": side, "T": tokens, "backward": backward}
+    holds("B3", seen.peak < limit, "peak bytes of NumPy", expected=bound, got=seen.peak, **about)
+    holds("B3", seen.largest < limit // 8, "largest tensor", expected=f"far {bound}", got=seen.largest, **about)
 
 
 # Of editors
-
-
-class Allocations(TorchDispatchMode):
-    """Records every tensor of at least `least` elements that an operation makes.
-
-    Views of older tensors are none, nor are tensors that have a shape and no memory.
-    """
-
-    def __init__(self, least: int) -> None:
-        super().__init__()
-        self.least = least
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        old = {_storage(v) for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)}
-        for value in tree_leaves(result):
-            if not isinstance(value, torch.Tensor) or value.is_meta or value.numel() < self.least:
-                continue
-            if _storage(value) not in old:
-                self.found.append(f"{func} made {tuple(value.shape)}")
-        return result
-
-
-def _storage(value: torch.Tensor) -> int:
-    return value.untyped_storage().data_ptr()
 
 
 @clause("B4")
@@ -274,6 +236,6 @@ def test_an_edit_makes_nothing_of_the_size_of_a_matrix(implementation: Any, name
     requests = [make_request("wide", np.random.default_rng(seed), words=3, positions=1) for seed in (35, 36)]
     implementation.edit(editor, requests)
     n, m = world.shapes[world.edited[0]]
-    with Allocations(n * m) as made:
+    with watching_tensors(implementation, n * m) as made:
         implementation.edit(editor, requests)
     assert not made.found, f"with n·m = {n * m}: {'; '.join(made.found[:4])}"

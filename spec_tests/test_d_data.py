@@ -7,7 +7,6 @@ The statistical tests draw 6,000 edits of facts and 30,000 of pairs at a false-a
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import zlib
@@ -21,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from . import golden, oracles
+from . import golden, oracles, probes
 from . import strategies as given_
 from .assertions import distributed, equal, holds, rejects
 from .conformance import Implementation, clause
@@ -478,37 +477,11 @@ def test_the_same_content_is_the_same_corpus(implementation: Implementation, var
     equal("D9", read_and_drawn(implementation, VARIANTS[variant]()), expected, variant)
 
 
-class Reversed:
-    """What os.scandir gives, from the last to the first."""
-
-    def __init__(self, found: Any) -> None:
-        with found:
-            self.found = iter(sorted(found, key=lambda entry: entry.name, reverse=True))
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.found
-
-    def __next__(self) -> Any:
-        return next(self.found)
-
-    def __enter__(self) -> Reversed:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 @clause("D9")
-def test_the_order_of_a_listing_means_nothing(implementation: Implementation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_a_listing_means_nothing(implementation: Implementation) -> None:
     """A file system that lists names from the last to the first."""
     expected = read_and_drawn(implementation, written(WORLD))
-    listed, scanned = os.listdir, os.scandir
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "listdir", lambda path=".": sorted(listed(path), reverse=True))
-        patch.setattr(os, "scandir", lambda path=".": Reversed(scanned(path)))
+    with probes.backward_listings(implementation):
         got = read_and_drawn(implementation, written(WORLD))
     equal("D9", got, expected, "from a reversed listing")
 

@@ -7,21 +7,16 @@ exact expectation by chi-square at a false-alarm rate of 1e-6 each. `meta/test_p
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from . import golden, oracles
+from . import golden, oracles, probes
 from . import strategies as given_
 from .assertions import distributed, equal, holds
 from .conformance import Implementation, clause
@@ -318,45 +313,22 @@ def test_validation_does_not_touch_the_training(implementation: Implementation, 
 def test_global_random_state_means_nothing(implementation: Implementation, state: int) -> None:
     """What other code drew from the global generators has no influence."""
     expected = evaluate(implementation, CORPUS, 7), train(implementation, CORPUS, 7)
-    kept = random.getstate(), np.random.get_state()
-    try:
-        random.seed(state)
-        np.random.seed(state)
+    with probes.global_state(implementation, state):
         got = evaluate(implementation, CORPUS, 7), train(implementation, CORPUS, 7)
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
     equal("S7", got, expected, "under another global state")
 
 
-OTHER_PROCESS = """
-import json, sys
-from {package} import test_s_sampling as s
-from {package}.conformance import load
-found = load(sys.argv[1])
-print(json.dumps([s.evaluate(found, s.CORPUS, 7), s.evaluate(found, s.CORPUS, 7, 40), s.train(found, s.CORPUS, 7)]))
-"""
-
-
 @clause("S7")
-def test_hash_seeds_mean_nothing(implementation: Implementation) -> None:
-    """Other processes under other values of PYTHONHASHSEED draw the same samples."""
+@pytest.mark.parametrize("hash_seed", ["1", "4242"])
+def test_hash_seeds_mean_nothing(implementation: Implementation, hash_seed: str) -> None:
+    """Another process under another value of PYTHONHASHSEED draws the same samples."""
     if implementation.spelling is None:
         pytest.skip("not claimed: an injected object exists in this process only")
+    with probes.elsewhere(implementation, PYTHONHASHSEED=hash_seed) as other:
+        got = [evaluate(other, CORPUS, 7), evaluate(other, CORPUS, 7, 40), train(other, CORPUS, 7)]
     expected = [evaluate(implementation, CORPUS, 7), evaluate(implementation, CORPUS, 7, 40)]
     expected.append(train(implementation, CORPUS, 7))
-    command = [sys.executable, "-c", OTHER_PROCESS.format(package=__package__), implementation.spelling]
-    running = {hash_seed: _start(command, hash_seed) for hash_seed in ("1", "4242")}
-    said = {hash_seed: process.communicate(timeout=120) for hash_seed, process in running.items()}
-    for hash_seed, (printed, complaints) in said.items():
-        holds("S7", not running[hash_seed].returncode, "another process failed", expected=0, got=complaints[-2000:])
-        got = json.loads(printed.splitlines()[-1])
-        equal("S7", got, expected, f"samples under PYTHONHASHSEED={hash_seed}")
-
-
-def _start(command: list[str], hash_seed: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    equal("S7", got, expected, f"samples under PYTHONHASHSEED={hash_seed}")
 
 
 # S9: evaluations of limited size

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from . import golden, oracles
+from . import golden, oracles, probes
 from . import strategies as given_
 from .assertions import equal, holds, rejects
 from .conformance import Implementation, clause, every_editor, every_learned, needs
@@ -350,8 +350,7 @@ def test_an_edit_leaves_the_editor_as_it_was(implementation: Any, name: str, kin
         before = {own: value.detach().clone() for own, value in implementation.parameters(editor).items()}
         first = updates(implementation, editor, requests)
         implementation.edited_logits(editor, implementation.edit(editor, requests), 0, inputs)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(4)
+        with probes.global_state(implementation, 4):
             again = updates(implementation, editor, requests)
         changed = [own for own, v in implementation.parameters(editor).items() if not torch.equal(v, before[own])]
         assert not changed, f"masks {masks}: editing changed {', '.join(changed)}"
