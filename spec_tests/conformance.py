@@ -154,6 +154,8 @@ def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         try:
             with np.errstate(all="ignore"):
                 return function(*args, **kwargs)
+        except SuiteError:
+            raise
         except Exception as error:
             error.add_note(f"raised by the implementation's `{name}`")
             error.raised_by_implementation = name  # type: ignore[attr-defined]

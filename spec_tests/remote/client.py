@@ -170,13 +170,27 @@ class Folders:
             self.root = Path(tempfile.mkdtemp(prefix="lime-spec-models-"))
         folder = self.root / content.hexdigest()
         if not folder.is_dir():
-            model.save_pretrained(folder)
+            with _without_progress():
+                model.save_pretrained(folder)
         return folder
 
     def close(self) -> None:
         if self.root is not None:
             shutil.rmtree(self.root, ignore_errors=True)
         self.root = None
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    from transformers.utils import logging  # noqa: PLC0415
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class RawModel:
@@ -447,6 +461,8 @@ class Process:
         if seen is not None:
             message["watch"] = {"least": seen.least}
         answer, arrays = self._ask(message, coder.arrays)
+        if seen is not None and "seen" in answer:
+            seen.add(**answer["seen"])
         return self._result(name, answer, arrays, {part.number: part for part in held}, live)
 
     def _result(

@@ -195,6 +195,11 @@ class Seen:
     def __init__(self, least=0):
         self.least, self.largest, self.found, self.peak, self.counted = least, 0, [], 0, False
 
+    def add(self, largest, found, peak, counted):
+        """What another call made."""
+        self.largest, self.peak = max(self.largest, largest), max(self.peak, peak)
+        self.found, self.counted = [*self.found, *found], counted
+
     def as_dict(self):
         return {"largest": self.largest, "found": self.found[:20], "peak": self.peak, "counted": self.counted}
 
@@ -339,10 +344,10 @@ def load_model(folder):
     model = model.to(getattr(torch, next(iter(arrays.values())).dtype.name)).eval()
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=False)
     model.tie_weights()
-    named = dict(model.named_parameters())
-    aliases = {id(named[name]) for name in arrays if name in named}
-    missing = [name for name, value in named.items() if name not in arrays and id(value) not in aliases]
-    unknown = [name for name in arrays if name not in model.state_dict()]
+    named = model.state_dict(keep_vars=True)
+    given = {id(named[name]) for name in arrays if name in named}
+    missing = [name for name, value in model.named_parameters() if name not in arrays and id(value) not in given]
+    unknown = [name for name in arrays if name not in named]
     if missing or unknown:
         kind = f"transformers {transformers.__version__} has {config.architectures[0]} in another layout"
         raise ValueError(f"{kind}: it lacks {unknown}, and has {missing} beside them")
