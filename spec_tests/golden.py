@@ -6,16 +6,17 @@ import functools
 import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import pytest
 
 from .assertions import close, equal, holds, rejects
+from .border import Handed
 from .conformance import Implementation, clause
+from .fixtures import FIXTURES
 
-FOLDER = Path(__file__).parent.parent / "fixtures" / "golden"
+FOLDER = FIXTURES / "golden"
 ARRAYS = {"w", "m", "log_alpha", "uniforms", "x", "delta", "grad_x", "grad_delta"}
 
 
@@ -83,7 +84,7 @@ def _arguments(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _arrays(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _arrays(part) for key, part in value.items()}
-    return None if value is None else np.array(value, dtype=np.float64)
+    return None if value is None else Handed.out(np.array(value, dtype=np.float64))
 
 
 def _named(function: str, result: Any) -> Any:
@@ -104,7 +105,8 @@ def _compare(case: Case, got: Any, expected: Any, where: str, context: dict[str,
     elif isinstance(expected, list) and expected and isinstance(expected[0], str):
         equal(clause_id, sorted(got), sorted(expected), where, case=context)
     else:
-        close(clause_id, got, expected, where, case.get("tolerance", 1e-9), case=context)
+        kind = "gates" if case["function"].startswith("gate") else "arrays"
+        close(clause_id, got, expected, where, case.get("tolerance", kind), case=context)
 
 
 def _compare_pairs(clause_id: str, got: Any, expected: Any, context: dict[str, Any]) -> None:
