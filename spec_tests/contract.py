@@ -259,6 +259,9 @@ class SelfDescription(Protocol):
     RULINGS: Mapping[str, str]
     #: The editors that it has, of `EDITORS` (all, where missing); tests that make another are not claimed.
     EDITORS: Sequence[str]
+    #: Where it accumulates gradients: how many calls of `train_step` make an optimiser step (one, where missing). The
+    #: suite then calls it as often with the same triples, and the last of these calls takes the step.
+    ACCUMULATES: int
 
 
 class Task(Protocol):

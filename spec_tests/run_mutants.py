@@ -25,9 +25,10 @@ from typing import Any
 
 import pytest
 
-from .conformance import WRONG, Implementation, Injected, Result, SuiteError, clauses, load
+from .conformance import Implementation, Injected, SuiteError, clauses, load
 from .contract import NAMES, OF_EDITOR
 from .mutants import BY_ID, MUTANTS, Mutant, Mutation
+from .verdicts import WRONG, Result
 
 HERE = Path(__file__).parent
 ALL_KILLED, SURVIVED, NOT_JUDGED = 0, 1, 2

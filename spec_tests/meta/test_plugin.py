@@ -16,7 +16,8 @@ import jsonschema
 import pytest
 
 from .. import report
-from ..conformance import Implementation, Result, Violation, clauses
+from ..conformance import Implementation, Violation, clauses
+from ..verdicts import Result
 from .miniatures import right
 
 ROOT = Path(__file__).parents[2]

@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from ..conformance import OPTIONAL, SuiteError
+from ..border import SuiteError, TimedOut
+from ..conformance import OPTIONAL
 from ..contract import NAMES, OF_EDITOR
 from . import server
 
@@ -47,10 +48,6 @@ LIMIT = 120.0
 
 class Died(Exception):
     """The process of the implementation ended during a call."""
-
-
-class TimedOut(Exception):
-    """A call took longer than it may, and its process was ended."""
 
 
 class Printed(UserWarning):
@@ -131,14 +128,16 @@ class Remote:
 
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         held = [part for part in (*args, *kwargs.values()) if isinstance(part, Handle)]
-        dead = next((handle.process.death for handle in held if handle.process.death is not None), None)
-        if dead is not None:
-            raise type(dead)(str(dead))
-        process = self._running()
-        if any(handle.process is not process for handle in held):
-            raise SuiteError(f"`{name}` was called with an object of another process")
-        with process.limiting(f"`{name}`", self.limit):
-            return process.call(name, args, kwargs, self._options)
+        process = next((handle.process for handle in held if handle.process.death is not None), None)
+        if process is None:
+            process = self._running()
+            try:
+                with process.limiting(f"`{name}`", self.limit):
+                    return process.call(name, args, kwargs, self._options)
+            except Died as error:
+                process.death = error
+        # Later calls with an object of that process end in the same way: for Hypothesis they are one failure.
+        raise Died(str(process.death))
 
 
 def _interpreter(python: str | Path) -> str:
@@ -425,7 +424,7 @@ class Process:
             raise self._ended(message, error) from None
         except BaseException:
             # The answer to this message is still to come: nothing can be asked any more.
-            self._die(Died("its process was ended, as the call before did not return"))
+            self._die(Died("the implementation's process was ended, since a call did not return"))
             raise
 
     def _answer_callback(self, asked: Mapping[str, Any], arrays: Sequence[Any]) -> None:
@@ -567,14 +566,14 @@ class Process:
                 return
             time.sleep(0.05)
 
-    def _ended(self, message: Mapping[str, Any], error: Exception) -> Exception:
+    def _ended(self, message: Mapping[str, Any], error: Exception) -> BaseException:
         """What to raise once the process is gone."""
         name = f"`{message['name']}`" if "name" in message else "its start" if message["do"] == "hello" else "a message"
         self._kill()
         code = self.popen.wait()
         said = self._last_words()
         if self._late:
-            found: Exception = TimedOut(
+            found: BaseException = TimedOut(
                 f"{self._what} did not return within {self._seconds:g} s (--call-timeout), and its process was ended"
             )
         elif message["do"] == "hello":
@@ -583,7 +582,7 @@ class Process:
             found = SuiteError(f"the answer to {name} was no message: {error}")
         else:
             found = Died(f"the implementation's process {_how(code)} in {name}{said and ': ' + said}")
-        self._die(found)
+        self._die(found if isinstance(found, Died) else Died(str(found)))
         return found
 
     def _last_words(self) -> str:

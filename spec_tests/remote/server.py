@@ -186,22 +186,25 @@ def same(one, other):
 
 
 class Seen:
-    """What a watched call made: the elements of its largest tensor, tensors of `least` elements at least, and bytes.
+    """What a watched call made.
 
-    Tensors are counted where this torch can do it (`counted`). Views of older tensors are none, nor are tensors that
-    have a shape and no memory. `peak` is the memory of all of Python's and NumPy's objects together.
+    `largest` is the element count of the largest tensor that an operation returned. `found` are the tensors of `least`
+    elements at least that an operation made, and `made` their elements together; views of older tensors are none, nor
+    are tensors that have a shape and no memory. `peak` is the memory of all of Python's and NumPy's objects, in bytes.
+    Without torch, or with one that cannot tell, `counted` is False.
     """
 
     def __init__(self, least=0):
-        self.least, self.largest, self.found, self.peak, self.counted = least, 0, [], 0, False
+        self.least, self.largest, self.made, self.found, self.peak, self.counted = least, 0, 0, [], 0, False
 
-    def add(self, largest, found, peak, counted):
+    def add(self, largest, made, found, peak, counted):
         """What another call made."""
-        self.largest, self.peak = max(self.largest, largest), max(self.peak, peak)
+        self.largest, self.made, self.peak = max(self.largest, largest), self.made + made, max(self.peak, peak)
         self.found, self.counted = [*self.found, *found], counted
 
     def as_dict(self):
-        return {"largest": self.largest, "found": self.found[:20], "peak": self.peak, "counted": self.counted}
+        told = {"largest": self.largest, "made": self.made, "peak": self.peak, "counted": self.counted}
+        return dict(told, found=self.found[:20])
 
 
 @contextlib.contextmanager
@@ -244,6 +247,7 @@ def _dispatch_mode(seen):
                 given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
                 old = {memory(value)[0] for value in given}
                 new = [value for value in large if memory(value)[0] not in old]
+                seen.made += sum(value.numel() for value in new)
                 seen.found += [f"{func} made {tuple(value.shape)}" for value in new]
             return result
 
