@@ -361,7 +361,7 @@ class Process:
         self.callables: dict[int, Callable[..., Any]] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="lime-spec-"))
         self._deadline: float | None = None
-        self._late = False
+        self._late = self._importing = False
         self._start()
         with self.limiting("its start", START):
             self.greeting = self._greet()
@@ -417,9 +417,12 @@ class Process:
             self.wire.send({**message, "drop": dropped, "drop_models": gone}, arrays)
             while True:
                 answer, got = self.wire.receive()
-                if "callback" not in answer:
+                if "ready" in answer:
+                    self._importing = True
+                elif "callback" in answer:
+                    self._answer_callback(answer, got)
+                else:
                     return answer, got
-                self._answer_callback(answer, got)
         except (EOFError, OSError, ValueError) as error:
             raise self._ended(message, error) from None
         except BaseException:
@@ -562,19 +565,25 @@ class Process:
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
                 self._late = True
-                self._kill()
-                return
+                break
             time.sleep(0.05)
+        # Children that it left hold its pipes: without them the suite reads the end.
+        self._kill()
 
     def _ended(self, message: Mapping[str, Any], error: Exception) -> BaseException:
         """What to raise once the process is gone."""
-        name = f"`{message['name']}`" if "name" in message else "its start" if message["do"] == "hello" else "a message"
+        name = f"`{message['name']}`" if "name" in message else "the handing over of a raw model"
         self._kill()
         code = self.popen.wait()
         said = self._last_words()
         if self._late:
             found: BaseException = TimedOut(
                 f"{self._what} did not return within {self._seconds:g} s (--call-timeout), and its process was ended"
+            )
+        elif message["do"] == "hello" and self._importing:
+            found = SuiteError(
+                f"cannot import the implementation {self.remote.spelling!r} in {self.remote.python}: "
+                f"its process {_how(code)}{said and ': ' + said}"
             )
         elif message["do"] == "hello":
             found = SuiteError(f"the interpreter {self.remote.python} does not start: {_why_not(self.remote, said)}")
@@ -596,6 +605,12 @@ class Process:
         if self.death is None:
             self.death = why
         self._kill()
+        with _ignoring(subprocess.TimeoutExpired):
+            self.popen.wait(timeout=10)
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            with _ignoring(OSError):
+                if pipe is not None:
+                    pipe.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _kill(self) -> None:
@@ -614,12 +629,6 @@ class Process:
             with _ignoring(subprocess.TimeoutExpired):
                 self.popen.wait(timeout=2)
         self._die(Died("its process was ended"))
-        with _ignoring(subprocess.TimeoutExpired):
-            self.popen.wait(timeout=5)
-        for pipe in (self.popen.stdin, self.popen.stdout):
-            with _ignoring(OSError):
-                if pipe is not None:
-                    pipe.close()
 
 
 @contextmanager

@@ -544,6 +544,7 @@ class Server:
 
     def do_hello(self, message, arrays):
         """Import the implementation, and say what it claims."""
+        self.wire.send({"ready": PROTOCOL})
         caught = []
         try:
             with warnings.catch_warnings(record=True) as caught:
