@@ -13,27 +13,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Example,
-    Experiment,
-    FactRow,
-    IdTriple,
-    Input,
-    Labelled,
-    Outcome,
-    Pair,
-    PairEdit,
-    PairRow,
-    Place,
-    StoredRun,
-    TableRow,
-    Triple,
-)
+if TYPE_CHECKING:  # at run time it needs NumPy alone, of any version
+    from ..contract import (
+        Array,
+        Example,
+        Experiment,
+        FactRow,
+        IdTriple,
+        Input,
+        Labelled,
+        Outcome,
+        Pair,
+        PairEdit,
+        PairRow,
+        Place,
+        StoredRun,
+        TableRow,
+        Triple,
+    )
 
 CLAIMS = frozenset("TMSABDR")
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
@@ -329,7 +330,7 @@ def _shapes_with_scale(
 
 # D
 
-Told = dict[tuple[str, str], list[FactRow]]  # (language, relation) → facts in file order
+Told = dict[tuple[str, str], "list[FactRow]"]  # (language, relation) → facts in file order
 
 
 def _lines(path: Path, fields: Sequence[str]) -> Iterable[dict[str, str]]:

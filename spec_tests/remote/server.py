@@ -256,8 +256,11 @@ def _dispatch_mode(seen):
 
 def memory(tensor):
     """The address of the memory that a tensor lies in, and how many numbers fit in it."""
-    found = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
-    return found.data_ptr(), found.nbytes() // tensor.element_size()
+    if hasattr(tensor, "untyped_storage"):
+        found = tensor.untyped_storage()
+        return found.data_ptr(), found.nbytes() // tensor.element_size()
+    found = tensor.storage()  # before torch 2
+    return found.data_ptr(), found.size()
 
 
 class _Backwards:
