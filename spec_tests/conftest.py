@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from . import known_failures, report
+from . import known_failures, report, skeleton
 from .assertions import NotShown
 from .border import CALL_TIMEOUT, WIDTHS, Clock, Handed, Journal, Lacking, TimedOut
 from .conformance import Implementation, Injected, SuiteError, Violation, clauses, load
@@ -78,6 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--leave-out", metavar="E10,TEST", help="leave out these clauses or tests, and say so in the verdict"
     )
+    group.addoption("--clauses", metavar="M3,E10", help="judge these clauses only")
     group.addoption("--xfails", metavar="FILE", type=Path, help="known failures, each with its reason (TOML)")
     group.addoption(
         "--repeat",
@@ -187,6 +188,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             "no implementation to judge: name one with --implementation package.module[:object] or path/to/file.py",
             returncode=NOT_JUDGED,
         )
+    _deselect(config, items, _not_chosen(config, items))
     left_out = _left_out(config, items)
     for item in left_out:
         config.stash[RESULTS][item.nodeid] = Result(item.nodeid, _clauses_of(item), "not run", "left out")
@@ -206,6 +208,15 @@ def _deselect(config: pytest.Config, items: list[pytest.Item], dropped: Sequence
         gone = set(dropped)
         items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=dropped)
+
+
+def _not_chosen(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The tests of other clauses than those that --clauses names."""
+    names = [name.strip().upper() for name in (config.getoption("clauses") or "").split(",") if name.strip()]
+    unknown = [name for name in names if name not in clauses()]
+    if unknown:
+        pytest.exit(f"--clauses names {', '.join(unknown)}; SPEC.md has no such clause", returncode=NOT_JUDGED)
+    return [item for item in items if names and _clauses_of(item) and not set(names) & set(_clauses_of(item))]
 
 
 def _left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
@@ -523,7 +534,8 @@ def _is_whole(config: pytest.Config) -> bool:
     """Whether the run is of all tests of its chapters."""
     named = {Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args}
     plain = not any("::" in argument for argument in config.args)
-    return plain and HERE in named and not config.getoption("keyword") and not config.getoption("markexpr")
+    chosen = [config.getoption(name) for name in ("keyword", "markexpr", "clauses")]
+    return plain and HERE in named and not any(chosen)
 
 
 def _part(config: pytest.Config, ended: bool) -> str:
@@ -557,6 +569,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section(f"conformance of {found.label}")
     for line in table(found, results, chapters, terminalreporter._tw.fullwidth):
         terminalreporter.line(line)
+    for name, unwritten in found.unwritten.items():
+        if unwritten:
+            terminalreporter.line(f"not claimed yet: {name}: {' '.join(skeleton.what_is_asked(name).split())}")
     for line in config.stash[STALE]:
         terminalreporter.line(f"--xfails {config.getoption('xfails')}: {line}", red=True)
     for path in config.getoption("report"):

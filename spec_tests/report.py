@@ -15,7 +15,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .conformance import Implementation, SuiteError, clauses, version
+from .comparison import short
+from .conformance import HERE, Implementation, SuiteError, clauses, version
 from .contract import RULINGS
 from .fixtures import digest
 from .verdicts import (
@@ -42,11 +43,15 @@ CHAPTERS = {
     "R": "Reproduction",
 }
 Judgement = dict[str, Any]
+IN_REPOSITORY = (HERE.parent / "noxfile.py").is_file()
 
 
 def command(result: Result, implementation: Implementation) -> str:
-    """The command, in the repository's root, that runs this test again."""
-    parts = ["nox", "-s", "spec", "--", result.nodeid, "--implementation", implementation.spelling or "..."]
+    """The command that runs this test again: in the repository's root, or anywhere where the suite is installed."""
+    parts = ["nox", "-s", "spec", "--", result.nodeid] if IN_REPOSITORY else ["lime-spec", short(result.nodeid)]
+    parts += ["--implementation", implementation.spelling or "..."]
+    if implementation.python is not None:
+        parts += ["--python", implementation.python]
     if result.seed is not None:
         parts += ["--hypothesis-seed", str(result.seed)]
     if result.dtype:
@@ -80,6 +85,7 @@ def judgement(
                 {"ruling": name, "declared": value, "required": RULINGS[name][0]} for name, value in deviations.items()
             ],
             "lacking": lacking(results),
+            "environment": implementation.environment,
         },
         "run": {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -99,6 +105,7 @@ def judgement(
         },
         "exit_code": exit_code,
         "verdict": verdict(results, chapters, code=exit_code, part=part, stale=stale),
+        "tests": {short(result.nodeid): result.outcome for result in results},
         "causes": [
             {
                 "clause": cause.clause,
@@ -272,6 +279,9 @@ def facts(made: Judgement) -> list[tuple[str, str]]:
         lines.append(("Hypothesis seeds", f"{run['seeds'][0]} to {run['seeds'][-1]}"))
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items() if version)
     lines.append(("run with", f"Python {run['python']} on {run['machine']}, {packages}; handed out in {run['dtype']}"))
+    if who["environment"]:
+        there = ", ".join(f"{name} {version}" for name, version in who["environment"]["packages"].items())
+        lines.append(("judged in", f"Python {who['environment']['python']}, {there}, in a process of its own"))
     for one in made["warnings"]:
         lines.append((f"warnings in {one['function']}", f"{one['count']} × {one['category']}: {one['message']}"))
     lines += [("known failures", line) for line in made["stale_known_failures"]]

@@ -87,7 +87,7 @@ class Remote:
         self._process: Process | None = None
         self._folders = Folders()
         atexit.register(self.close)
-        self._declared, self._functions, self.environment = self._running().greeting
+        self._declared, self._functions, self.unwritten, self.environment = self._running().greeting
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -391,7 +391,7 @@ class Process:
         self.wire = server.Wire(self.popen.stdout, self.popen.stdin)
         threading.Thread(target=self._watch, name="call limits", daemon=True).start()
 
-    def _greet(self) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    def _greet(self) -> tuple[dict[str, Any], list[str], list[str], dict[str, Any]]:
         paths = [os.getcwd()]
         asked = {"do": "hello", "implementation": self.remote.spelling, "paths": paths}
         answer, arrays = self._ask({**asked, "attributes": ATTRIBUTES, "functions": FUNCTIONS}, ())
@@ -405,7 +405,7 @@ class Process:
                 f"{error['message']}\n{error['trace']}".rstrip()
             )
         declared = Question(self).decode(answer["declared"], arrays)
-        return declared, answer["functions"], answer["environment"]
+        return declared, answer["functions"], answer["unwritten"], answer["environment"]
 
     # Messages
 

@@ -7,6 +7,7 @@ message is one line of JSON, and then the bytes of its arrays. Nothing is unpick
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import faulthandler
 import importlib
@@ -18,6 +19,7 @@ import platform
 import random
 import struct
 import sys
+import textwrap
 import traceback
 import tracemalloc
 import warnings
@@ -560,7 +562,8 @@ class Server:
         named = {name: getattr(self.target, name) for name in message["attributes"] if hasattr(self.target, name)}
         declared = {name: coder.encode(value) for name, value in named.items()}
         functions = [name for name in message["functions"] if callable(getattr(self.target, name, None))]
-        said = {"protocol": PROTOCOL, "declared": declared, "functions": functions, "environment": environment()}
+        unwritten = [name for name in functions if empty(getattr(self.target, name))]
+        said = {"declared": declared, "functions": functions, "unwritten": unwritten, "environment": environment()}
         self.answer(dict(said, warnings=counted(caught)), coder)
         torch = sys.modules.get("torch")
         if torch is not None:
@@ -714,6 +717,24 @@ def around(message, seen):
     if seen is not None:
         stack.enter_context(watching(seen))
     return stack
+
+
+def empty(function):
+    """Whether a function has nothing but its docstring: it has to be written yet."""
+    try:
+        node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return False
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    return all(isinstance(part, ast.Pass) or _says_nothing(part) for part in node.body)
+
+
+def _says_nothing(statement):
+    value = getattr(statement, "value", None)
+    if not isinstance(statement, ast.Expr) or not isinstance(value, ast.Constant):
+        return False
+    return value.value is ... or isinstance(value.value, str)
 
 
 def binding(function, args, kwargs):

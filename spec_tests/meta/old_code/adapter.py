@@ -14,7 +14,7 @@ def parallel(corpus, example, languages=None):
     for e in corpus:
         said = table.setdefault(e["fact"], {})
         if said.setdefault(e["language"], e["id"]) != e["id"]:
-            raise ValueError("%s is said twice in %s" % (e["fact"], e["language"]))
+            raise ValueError("{} is said twice in {}".format(e["fact"], e["language"]))
     facts = {e["id"]: e["fact"] for e in corpus}
     return [name for said, name in table[facts[example]].items() if languages is None or said in languages]
 
@@ -34,11 +34,11 @@ def with_settings(function):
 
 def make_editor(name, model, edited, languages, masks="none", seed=0, inner_lr=None, lr=None):
     if name != "mend":
-        raise ValueError("no editor %s" % name)
+        raise ValueError(f"no editor {name}")
     known = dict(model.named_parameters())
     missing = [matrix for matrix in edited if matrix not in known]
     if missing:
-        raise KeyError("no parameter %s" % missing)
+        raise KeyError(f"no parameter {missing}")
     given = {"layers": list(edited), "langs": list(languages), "masks": masks, "edit_lr": inner_lr, "lr": lr}
     settings = {key: value for key, value in given.items() if value is not None}
     args.use(settings)
@@ -87,7 +87,7 @@ def transform(editor, matrix, x, delta, language):
 def edit(editor, requests):
     for request in requests:
         if request["language"] not in args.ARGS.langs:
-            raise KeyError("no language %s; there are %s" % (request["language"], args.ARGS.langs))
+            raise KeyError("no language {}; there are {}".format(request["language"], args.ARGS.langs))
     edits = [editor.edit(batch(request, request["labels"])) for request in requests]
     return [{name: dw.detach() for name, dw in one.items()} for one in edits]
 
@@ -175,7 +175,7 @@ def parts_of(made):
 
 def mask_penalty(log_alpha, weight):
     rows = next(iter(log_alpha.values()))["x"].shape[0]
-    made = table_of(log_alpha, ["l%d" % row for row in range(rows)])
+    made = table_of(log_alpha, [f"l{row}" for row in range(rows)])
     value = weight * made.penalty()
     value.backward()
     return value.item(), parts_of(made)
@@ -183,7 +183,7 @@ def mask_penalty(log_alpha, weight):
 
 def _masked(log_alpha, languages, language, x, delta, seed):
     if language not in languages:
-        raise KeyError("no language %s; there are %s" % (language, list(languages)))
+        raise KeyError(f"no language {language}; there are {list(languages)}")
     made = table_of({"w": log_alpha}, languages)
     torch.manual_seed(0 if seed is None else seed)
     return made, made("w", torch.as_tensor(x), torch.as_tensor(delta), language, draw=seed is not None)
@@ -205,7 +205,8 @@ def mask_factors_gradient(log_alpha, languages, language, x, delta, grad_x, grad
 def initial_masks(shapes, languages):
     args.use({"langs": list(languages), "masks": "language"})
     made = masks.MaskTable({name: (m, n) for name, (n, m) in shapes.items()})
-    return {name: {p: made.log_alpha[:, at].detach().numpy() for p, at in c.items()} for name, c in made.columns.items()}
+    found = made.log_alpha.detach()
+    return {name: {part: found[:, at].numpy() for part, at in c.items()} for name, c in made.columns.items()}
 
 
 def editor_shapes(shapes, languages, masks):

@@ -1,0 +1,33 @@
+"""The plugin that pytest loads where this package is installed: it sums up what `lime_spec.clauses` found.
+
+It does nothing in a run that has no such tests.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lime-spec")
+    group.addoption("--conformance-report", metavar="FILE", help="write the conformance report of `clauses` as JSON")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    made = sys.modules.get(f"{__package__}.own_suite")
+    for judgement in getattr(made, "MADE", ()):
+        if judgement.report is None:
+            continue
+        version = judgement.report["specification"]["version"]
+        terminalreporter.section(f"specification {version}: {judgement.implementation}")
+        terminalreporter.line(judgement.report["verdict"])
+        path = config.getoption("conformance_report")
+        if path:
+            Path(path).write_text(json.dumps(judgement.report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            terminalreporter.line(f"report: {path}")
