@@ -222,6 +222,8 @@ def _fail_numbers(
 ) -> NoReturn:
     """Of a large array, where the two are farthest apart."""
     result, wanted = pair
+    if not result.shape:
+        fail(clause_id, what, inputs, float(wanted), float(result), tolerance)
     if result.size <= 30:
         fail(clause_id, what, inputs, wanted, result, tolerance)
     off = np.where(np.isnan(result - wanted), np.inf, np.abs(result - wanted))

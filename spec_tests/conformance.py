@@ -161,6 +161,10 @@ class Implementation:
         """The rulings of which it declares an alternative, each with what it declares."""
         return {name: value for name, value in sorted(self.rulings.items()) if value != RULINGS[name][0]}
 
+    def has(self, name: str) -> bool:
+        """Whether a function is there, claimed or not."""
+        return callable(getattr(self.target, name, None))
+
     def lacks(self, needed: Iterable[str]) -> list[str]:
         """What it does not claim of some chapters, capabilities and editors.
 

@@ -321,7 +321,6 @@ def table(
     for name, value in deviations.items():
         yield f"declared deviation: {name} = {value} (required: {RULINGS[name][0]})"
     yield from warned(implementation)
-    yield counted({name: one.outcome for name, one in found.items()})
 
 
 def warned(implementation: Implementation) -> list[str]:
