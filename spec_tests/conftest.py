@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -115,6 +117,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[KNOWN] = known_failures.concerning(
             known_failures.read(xfails) if xfails else [], _chapters(config)
         )
+        if _without_torch(config) == _chapters(config):
+            raise SuiteError(f'chapters {", ".join(_chapters(config))} need torch: pip install "lime-spec[torch]"')
         found = _implementation(config)
     except SuiteError as error:
         pytest.exit(str(error), returncode=NOT_JUDGED)
@@ -162,6 +166,26 @@ def _chapters(config: pytest.Config) -> list[str]:
     if unknown or not asked:
         raise SuiteError(f"--chapters names {', '.join(unknown) or 'nothing'}; SPEC.md has {', '.join(known)}")
     return list(dict.fromkeys(asked))
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Without torch, the tests that need it cannot even be read."""
+    return collection_path.name in _need_torch() or None if collection_path.parent == HERE else None
+
+
+@functools.cache
+def _need_torch() -> dict[str, str]:
+    """The files of tests that need torch where there is none, each with the chapter that it is about."""
+    if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+        return {}
+    imports = re.compile(r"^(import torch|from \.(tiny|editing|facts) )", flags=re.MULTILINE)
+    files = [path for path in HERE.glob("test_*.py") if imports.search(path.read_text(encoding="utf-8"))]
+    return {path.name: path.name.split("_")[1].upper() for path in files}
+
+
+def _without_torch(config: pytest.Config) -> list[str]:
+    """The chapters that cannot be judged here, for want of torch."""
+    return [chapter for chapter in _chapters(config) if chapter in _need_torch().values()]
 
 
 def _is_meta(item: pytest.Item) -> bool:
@@ -532,6 +556,11 @@ def _abort(config: pytest.Config, function: str) -> None:
 
 def _is_whole(config: pytest.Config) -> bool:
     """Whether the run is of all tests of its chapters."""
+    return _is_unchosen(config) and not _without_torch(config)
+
+
+def _is_unchosen(config: pytest.Config) -> bool:
+    """Whether nobody chose among the tests of the chapters."""
     named = {Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args}
     plain = not any("::" in argument for argument in config.args)
     chosen = [config.getoption(name) for name in ("keyword", "markexpr", "clauses")]
@@ -543,13 +572,15 @@ def _part(config: pytest.Config, ended: bool) -> str:
     said = []
     if not ended:
         said.append("the run was interrupted")
-    if not _is_whole(config):
+    if not _is_unchosen(config):
         results = config.stash[RESULTS].values()
         seen = {name[0] for result in results for name in result.clauses if result.outcome != "not run"}
         chapters = [chapter for chapter in _chapters(config) if chapter in seen]
         said.append(f"a part of chapter{'s' if len(chapters) > 1 else ''} {', '.join(chapters)} only")
     if config.getoption("leave_out"):
         said.append(f"left out: {config.getoption('leave_out')}")
+    if _without_torch(config):
+        said.append(f'without chapters {", ".join(_without_torch(config))}: pip install "lime-spec[torch]" for these')
     return "; ".join(said)
 
 

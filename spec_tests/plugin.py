@@ -19,6 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--conformance-report", metavar="FILE", help="write the conformance report of `clauses` as JSON")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for name in ("clause(*ids)", "needs(*names)"):
+        config.addinivalue_line("markers", f"{name}: of the tests of lime-spec")
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     made = sys.modules.get(f"{__package__}.own_suite")
     for judgement in getattr(made, "MADE", ()):

@@ -91,8 +91,9 @@ judges it, in this interpreter or in another one (Python 3.8 or later, NumPy, an
 words mean: SPEC.md, which lies where `lime-spec --where` says, with RULINGS.md and WALKTHROUGH.md.
 """
 
-# CLAIMS = {{{", ".join(map(repr, chapters))}}}  # without it a chapter is claimed as soon as one of its functions is written
-# RULINGS = {{"kl_direction": "released"}}  # alternatives that this code follows: `RULINGS` in contract.py has all
+# Without CLAIMS a chapter is claimed as soon as one of its functions is there. RULINGS in contract.py has all rulings.
+# CLAIMS = {{{", ".join(map(repr, chapters))}}}
+# RULINGS = {{"kl_direction": "released"}}
 {own}'''
 
 

@@ -18,9 +18,10 @@ from .assertions import close, equal, holds
 from .border import Handed
 from .conformance import Implementation, clause
 from .contract import LEARNED, RULINGS, Array, FactRow, StoredRun, TableRow
-from .facts import MODEL
+from .fixtures import FIXTURES
 from .test_d_data import folder_of, written
 
+MODEL = FIXTURES / "raw_model"
 PAPER: dict[str, float] = {
     "finetuning_lr": 5e-6,
     "finetuning_steps": 100,

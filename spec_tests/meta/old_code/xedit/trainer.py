@@ -39,10 +39,9 @@ class Nets(nn.Module):
         groups = {}
         for name, shape in shapes.items():
             groups.setdefault(tuple(shape), []).append(name)
-        self.place = {
-            name: ("{}x{}".format(*shape), i) for shape, names in groups.items() for i, name in enumerate(names)
-        }
-        self.nets = nn.ModuleDict({"{}x{}".format(*shape): Net(*shape, len(names)) for shape, names in groups.items()})
+        named = {"{}x{}".format(*shape): (shape, names) for shape, names in groups.items()}
+        self.place = {name: (key, i) for key, (_, names) in named.items() for i, name in enumerate(names)}
+        self.nets = nn.ModuleDict({key: Net(*shape, len(names)) for key, (shape, names) in named.items()})
         self.edit_lrs = nn.Parameter(torch.full((len(shapes),), ARGS.edit_lr))
         if ARGS.masks != "none":
             self.masks = MaskTable(shapes)
