@@ -48,18 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _judge(given: list[str]) -> int:
     import pytest  # noqa: PLC0415
 
-    chosen = [_test(argument) for argument in given]
-    if not any(argument.startswith(str(HERE)) for argument in chosen):
-        chosen = [str(HERE), f"--ignore={HERE / 'meta'}", *chosen]
-    return int(pytest.main([*_configuration(), *chosen]))
+    named = {argument: test for argument in given if (test := _test(argument))}
+    everything = [] if named else [str(HERE), f"--ignore={HERE / 'meta'}"]
+    return int(pytest.main([*_configuration(), *everything, *(named.get(argument, argument) for argument in given)]))
 
 
 def _test(argument: str) -> str:
-    """A test's id, wherever the suite lies: `test_m_metrics.py::test_x`, with a folder or without."""
+    """The path of a test's id, wherever the suite lies: `test_m_metrics.py::test_x`, with a folder or without."""
     named = re.match(r"(?:.*[/\\])?(test_\w+\.py)((?:::.*)?)$", argument, flags=re.DOTALL)
-    if named and (HERE / named.group(1)).is_file():
-        return str(HERE / named.group(1)) + named.group(2)
-    return argument
+    return str(HERE / named.group(1)) + named.group(2) if named and (HERE / named.group(1)).is_file() else ""
 
 
 def _configuration() -> list[str]:
