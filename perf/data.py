@@ -25,10 +25,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lime_editing.backbone import load_tokenizer
-from lime_editing.data import mlama, xnli
-from lime_editing.data.facts import LANGUAGES
-from lime_editing.training import batch_of_triples
+from lime_editing.core.backbone import load_tokenizer
+from lime_editing.core.training import batch_of_triples
+from lime_editing.data.facts import task as mlama
+from lime_editing.data.facts.read import LANGUAGES
+from lime_editing.data.pairs import task as xnli
 
 ROWS, SUBJECTS, RELATIONS = 843_143, 32_961, 43
 PAIRS = {"train": 392_702, "validation": 2_490, "test": 5_010}

@@ -17,9 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lime_editing.editing import Editor, Objective, edit, objective
-from lime_editing.training import adam, descend
-from lime_editing.types import Triple
+from lime_editing.core.editing import Editor, Objective, edit, objective
+from lime_editing.core.records import Triple
+from lime_editing.core.training import adam, descend
 from perf import counting, setting
 
 #: What turning oneDNN off says on a machine without an Intel GPU.

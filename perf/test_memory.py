@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lime_editing.editing import Objective, edit, objective
-from lime_editing.types import Update
+from lime_editing.core.editing import Objective, edit, objective
+from lime_editing.core.updates import Update
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lime_editing import masks as lime
+from lime_editing.core import masks as lime
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS, Lengths, Seen, Size

@@ -19,18 +19,19 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lime_editing import backbone as backbones
-from lime_editing import editing, evaluation, masks, training
-from lime_editing.backbone import load, load_tokenizer
-from lime_editing.config import TINY
-from lime_editing.data import Task, mlama
-from lime_editing.devices import Precision
-from lime_editing.editing import Editor, Objective, make_editor
-from lime_editing.editors import mend
-from lime_editing.metrics import Scores, scores
-from lime_editing.sampling import evaluation_pairs
-from lime_editing.training import Schedule
-from lime_editing.types import Update
+from lime_editing.core import backbone as backbones
+from lime_editing.core import editing, evaluation, masks, training
+from lime_editing.core.backbone import load, load_tokenizer
+from lime_editing.core.editing import Editor, Objective, make_editor
+from lime_editing.core.editors import mend
+from lime_editing.core.hardware import Precision
+from lime_editing.core.metrics import Scores, scores
+from lime_editing.core.updates import Update
+from lime_editing.core.sampling import evaluation_pairs
+from lime_editing.core.task import Task
+from lime_editing.core.training import Schedule
+from lime_editing.data.facts import task as mlama
+from lime_editing.reproduce.scales import TINY
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS, Seen, Size

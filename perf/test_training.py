@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 import torch
 
-from lime_editing.editing import Editor, Objective, edit, objective
-from lime_editing.training import adam, train_step
-from lime_editing.types import Triple
+from lime_editing.core.editing import Editor, Objective, edit, objective
+from lime_editing.core.records import Triple
+from lime_editing.core.training import adam, train_step
 from perf import counting, setting
 from perf.conftest import Machine
 from spec_tests.adapters import textbook

@@ -25,17 +25,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lime_editing import bootstrap, editing, experiments, masks, metrics, published, runs, store
-from lime_editing.backbone import Backbone, load, load_tokenizer
-from lime_editing.config import TINY, Evaluation, Rulings, override
-from lime_editing.data import mlama
-from lime_editing.editors import finetuning, mend
-from lime_editing.evaluation import Positions, evaluate
-from lime_editing.grid import quiet
-from lime_editing.losses import rel_loss
-from lime_editing.sampling import derived_rng, evaluation_pairs
-from lime_editing.training import assign
-from lime_editing.types import EditRequest, Edits, Gradient, Update
+from lime_editing import results as store
+from lime_editing.core import editing, masks, metrics
+from lime_editing.core.backbone import Backbone, load, load_tokenizer
+from lime_editing.core.editors import finetuning, mend
+from lime_editing.core.evaluation import Positions, evaluate
+from lime_editing.core.losses import rel_loss
+from lime_editing.core.records import EditRequest
+from lime_editing.core.updates import Update
+from lime_editing.core.editors import Edits, Gradient
+from lime_editing.core.sampling import derived_rng, evaluation_pairs
+from lime_editing.core.training import assign
+from lime_editing.data.facts import task as mlama
+from lime_editing.report import bootstrap, published
+from lime_editing.report import counts as runs
+from lime_editing.reproduce import run as experiments
+from lime_editing.reproduce.processes import quiet
+from lime_editing.reproduce.scales import TINY, Evaluation, Rulings, override
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -5,35 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
-from . import experiments as running
-from . import figures, store, tables
-from . import losses as objectives
-from . import masks as lime
-from . import metrics as scoring
-from . import runs as reading
-from .backbone import wrap
-from .config import PAPER, TINY, Rulings
-from .corpus import Example, ParallelCorpus
-from .data import mlama, xnli
-from .editing import METHODS, Editor, Objective, edit_factors, mask_edit_factors, objective
-from .editing import edit as run_edit
-from .editing import make_editor as build
-from .editors import editable_training, knowledge_editor, mend
-from .sampling import derived_rng
-from .sampling import evaluation_pairs as sample_pairs
-from .sampling import training_triples as sample_triples
-from .training import adam, early_stopping
-from .training import train_step as run_step
-from .types import EditRequest, Input, Outcome, Triple, Update
+from .core import losses as objectives
+from .core import masks as lime
+from .core import metrics as scoring
+from .core.backbone import wrap
+from .core.corpus import Example, ParallelCorpus
+from .core.editing import Editor, Objective, edit_factors, mask_edit_factors, training_losses
+from .core.editing import edit as run_edit
+from .core.editing import make_editor as build
+from .core.editors import editable_training, knowledge_editor, mend, methods
+from .core.records import EditRequest, Input, Outcome, Triple
+from .core.sampling import derived_rng
+from .core.sampling import evaluation_pairs as sample_pairs
+from .core.sampling import training_triples as sample_triples
+from .core.training import adam, early_stopping
+from .core.training import train_step as run_step
+from .core.updates import Update
+from .data import Reader
+from .data.facts import task as facts_task
+from .data.facts.read import read as read_facts
+from .data.pairs import task as pairs_task
+from .data.pairs.read import Pairs
+from .data.pairs.task import PairTask
+from .names import ALL, APPROACHES, EN, TRAININGS, Rulings
+from .report import figures, tables
+from .report.counts import Key, Run, Section
+from .reproduce import cells, run
+from .reproduce.scales import PAPER, TINY
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored"})
-EDITORS = tuple(METHODS)
+EDITORS = tuple(name for name in APPROACHES if name in methods())
 
 
 # T, M, S ----------------------------------------------------------------------------------------------------------
@@ -55,16 +61,16 @@ def hit(predicted: Any, expected: Any, is_mask: Any, role: str) -> bool:
     return scoring.hit([predicted[i] for i in masked], [expected[i] for i in masked])
 
 
-def _outcomes(rows: Any) -> list[Outcome]:
-    return [Outcome(**row) for row in rows]
+def _counts(rows: Any) -> scoring.Counts:
+    return scoring.count(Outcome(**row) for row in rows)
 
 
 def metrics(outcomes: Any, languages: Any = None) -> dict[str, float]:
-    return scoring.scores(_outcomes(outcomes), languages).as_dict()
+    return scoring.scores(_counts(outcomes), languages).as_dict()
 
 
 def breakdown(outcomes: Any, by: Any) -> dict[str, dict[str, float]]:
-    return {language: s.as_dict() for language, s in scoring.breakdown(_outcomes(outcomes), by).items()}
+    return {language: s.as_dict() for language, s in scoring.breakdown(_counts(outcomes), by).items()}
 
 
 def aggregate(runs: Any) -> dict[str, float]:
@@ -210,7 +216,7 @@ def make_editor(
     lr: float | None = None,
 ) -> Session:
     given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr)) if value is not None}
-    settings = METHODS[name].Settings(**given) if name in METHODS else None
+    settings = methods()[name].Settings(**given) if name in methods() else None
     editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings)
     return Session(editor, adam(editor) if editor.parameters else None)
 
@@ -291,7 +297,7 @@ def edited_logits(session: Session, edits: Update, index: int, inputs: Any) -> l
 
 
 def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float], dict[str, torch.Tensor | None]]:
-    parts = objective(session.editor, _triples(triples), seed, Objective())
+    parts = training_losses(session.editor, _triples(triples), seed, Objective())
     live = session.editor.parameters
     gradients = torch.autograd.grad(parts["total"], list(live.values()), allow_unused=True)
     return {name: value.item() for name, value in parts.items()}, dict(zip(live, gradients, strict=True))
@@ -334,7 +340,7 @@ class _Tokenizer:
 
 def split(folder: Any) -> dict[str, list[dict[str, str]]]:
     names = ("language", "relation", "sub_uri", "obj_uri", "sub_label", "obj_label")
-    parts = mlama.split(mlama.read(folder))
+    parts = facts_task.split(read_facts(folder))
     return {part: [{name: getattr(fact, name) for name in names} for fact in f.facts] for part, f in parts.items()}
 
 
@@ -345,9 +351,9 @@ def _row_of(x: Input) -> dict[str, list[int]]:
 def fact_inputs(
     folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    facts = mlama.read(folder)
+    facts = read_facts(folder)
     # Candidates and lengths are those of all splits anyway; here the inputs are, too.
-    task = replace(mlama.tasks(facts, _Tokenizer(tokenize, mask))["train"], facts=facts)
+    task = replace(facts_task.tasks(facts, Reader(_Tokenizer(tokenize, mask)), Rulings(), {})["train"], facts=facts)
 
     def example(place: Any, language: str) -> Example:
         fact = f"{place['relation']}/{place['subject']}"
@@ -364,12 +370,14 @@ def fact_inputs(
     return triples
 
 
-def _pairs(rows: Sequence[Any], tokenize: Any) -> xnli.PairTask:
+def _pairs(rows: Sequence[Any], tokenize: Any) -> PairTask:
     languages = tuple(sorted(rows[0]["premise"]))
-    return xnli.PairTask("test", rows, languages, _Tokenizer(tokenize), (0, 1, 2))
+    return PairTask("test", rows, languages, _Tokenizer(tokenize), (0, 1, 2))
 
 
-def _pair_edit(task: xnli.PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int) -> dict[str, Any]:
+def _pair_edit(
+    task: pairs_task.PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int
+) -> dict[str, Any]:
     def at(example: Example) -> tuple[int, str]:
         return int(example.fact.rpartition("/")[2]), example.language
 
@@ -382,7 +390,7 @@ def _pair_edit(task: xnli.PairTask, edit: Example, retain: Sequence[Example], se
 def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
     task = _pairs(rows, tokenize)
     table = np.array([predictions[code] for code in task.languages]).T
-    task = replace(task, wrong=xnli.errors(task, table))
+    task = replace(task, wrong=pairs_task.wrong(task, table))
     pairs = sample_pairs(
         task.corpus, task.languages, task.languages, 1, n_retain, seed, limit=None, editable=task.editable
     )
@@ -396,8 +404,10 @@ def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str,
 
 
 def classifier_examples(splits: Any, tokenize: Any) -> list[dict[str, Any]]:
-    examples = xnli.classifier_examples(splits, _Tokenizer(tokenize))
-    return [{**_row_of(x), "label": label} for x, label in examples]
+    rows = {name: list(part) for name, part in splits.items()}
+    languages = tuple(sorted({code for part in rows.values() for row in part for code in row["premise"]}))
+    pairs = Pairs(rows, languages, ("0", "1", "2"))
+    return [{**_row_of(x), "label": label} for x, label in pairs_task.labelled(pairs, Reader(_Tokenizer(tokenize)))]
 
 
 # R ----------------------------------------------------------------------------------------------------------------
@@ -424,41 +434,34 @@ def paper_preset() -> dict[str, float]:
 
 
 def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
-    cells = running.grid(["facts"], running.APPROACHES, ["en", "all", "lime", "shared"], [0])
     rows = []
     for i, (_, evaluation, trainings) in enumerate(tables.LAYOUT):
-        for cell in cells:
-            if cell.variant is not None and cell.variant not in trainings:
+        for cell in cells.grid(["facts"], EDITORS, list(TRAININGS), [0]):
+            if cell.training is not None and cell.training not in trainings:
                 continue
-            trained_on, masks = running.VARIANTS[cell.variant] if cell.variant else ((), "none")
-            row = {"table": i + 1, "editor": cell.approach, "masks": masks, "input_languages": list(languages)}
-            row["training_languages"] = list(languages if trained_on is None else trained_on)
-            row["edit_languages"] = list(running.EVALUATIONS[evaluation] or languages)
-            row["run"] = cell.name
-            rows.append(row)
+            trained_on = (cell.trained.languages or languages) if cell.trained else ()
+            row = {"table": i + 1, "editor": cell.approach, "masks": cell.masks, "input_languages": list(languages)}
+            row |= {"training_languages": list(trained_on), "run": cell.name}
+            rows.append({**row, "edit_languages": list(cells.evaluations(languages)[evaluation])})
     return rows
 
 
 def record(facts: Any, model: Any, seed: int, rulings: Mapping[str, Any]) -> dict[str, Any]:
-    cell = running.Cell("facts", "mend", "lime", seed)
-    sources = running.Sources(str(facts), str(model), None)
-    found = running.cell_record(cell, running.prepare("facts", [cell], TINY, Rulings(**rulings), sources))
+    cell = cells.Cell("facts", "mend", "lime", seed)
+    sources = cells.Sources(str(facts), str(model), None)
+    found = cells.cell_record(cell, run.prepare("facts", [cell], TINY, Rulings(**rulings), sources))
     taken = {"seed": found["cell"]["seed"], **{name: found[name] for name in ("code", "data", "rulings")}}
-    return {**taken, "configuration": found["preset"]}
+    return {**taken, "configuration": found["scale"]}
 
 
 def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]]:
-    evaluation = reading.ALL if edit_language is None else reading.EN
-    by_key: dict[reading.Key, dict[int, reading.Run]] = {}
-    with TemporaryDirectory() as folder:
-        for run in runs:
-            path = Path(folder) / run["name"] / "rows.parquet"
-            store.write_rows(path, {evaluation: _outcomes(run["outcomes"])})
-            seeds = by_key.setdefault((run["editor"], run["training"]), {})
-            seeds[run["seed"]] = reading.Run(path.parent, {}, reading.count(path))
-    section = reading.Section("facts", "", {"task": "facts"}, by_key)
+    evaluation = ALL if edit_language is None else EN
+    by_key: dict[Key, dict[int, Run]] = {}
+    for one in runs:
+        seeds = by_key.setdefault((one["editor"], one["training"]), {})
+        seeds[one["seed"]] = Run(Path(one["name"]), {}, {evaluation: _counts(one["outcomes"])})
     rows = []
-    for row in tables.rows(section, evaluation):
+    for row in tables.rows(Section("facts", "", {"task": "facts"}, by_key), evaluation):
         shown = (float(cell.partition(" ")[0]) for cell in row.cells())
         described = {"editor": row.key[0], "training": row.key[1], "runs": list(row.runs.values())}
         rows.append({**described, **dict(zip(tables.METRICS, shown, strict=True))})

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from lime_editing import store
-from lime_editing.types import Outcome
+from lime_editing import results as store
+from lime_editing.core.records import Outcome
 
 LANGUAGES = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 EDITORS = ("editable_training", "knowledge_editor", "mend")

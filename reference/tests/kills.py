@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from lime_editing import __main__, grid
+from lime_editing import __main__
+from lime_editing.reproduce import processes as grid
 from reference.tests.conftest import write_facts, write_model
 
 Start = Callable[[Sequence[str], Path], int]

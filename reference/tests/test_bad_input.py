@@ -16,9 +16,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
-from lime_editing import grid
 from lime_editing.__main__ import main
-from lime_editing.backbone import load_tokenizer
+from lime_editing.core.backbone import load_tokenizer
+from lime_editing.reproduce import processes as grid
 
 Break = Callable[[Path, Path], list[str]]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lime_editing import checks
 from lime_editing.__main__ import main
-from lime_editing.data import mlama
+from lime_editing.cli import checks
+from lime_editing.data.facts import task as mlama
 from reference.tests.conftest import write_lines
 from reference.tests.test_data import json_lines, lines, own, upload, zipped
 

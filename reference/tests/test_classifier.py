@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from lime_editing import classifier, devices, experiments, store
+from lime_editing import results as store
 from lime_editing.__main__ import main
-from lime_editing.backbone import load, load_tokenizer
-from lime_editing.config import FineTuning
-from lime_editing.data import xnli
+from lime_editing.core import hardware as devices
+from lime_editing.core.backbone import load, load_tokenizer
+from lime_editing.data.pairs import task as xnli
 from lime_editing.errors import LanguageError, ModelError, UserError
+from lime_editing.reproduce import classifier
+from lime_editing.reproduce import run as experiments
+from lime_editing.reproduce.scales import FineTuning
 from reference.tests import hub, test_xnli
 from reference.tests.test_data import json_lines
 from reference.tests.test_reproduce import MINI, SETUP

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lime_editing.data import facts as forms
-from lime_editing.data import mlama
+from lime_editing.data.facts import read as forms
+from lime_editing.data.facts import task as mlama
 from lime_editing.errors import DataError, LanguageError
 from reference.tests.conftest import write_lines
 

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from lime_editing import evaluation, experiments, training
-from lime_editing.backbone import Backbone, load, load_tokenizer, wrap
-from lime_editing.data import Task, mlama
-from lime_editing.devices import Processes, halving
-from lime_editing.editing import METHODS, Editor, Objective, make_editor
+from lime_editing.core import evaluation, training
+from lime_editing.core.backbone import Backbone, load, load_tokenizer, wrap
+from lime_editing.core.editing import METHODS, Editor, Objective, make_editor
+from lime_editing.core.hardware import Processes, halving
+from lime_editing.core.sampling import evaluation_pairs
+from lime_editing.core.task import Task
+from lime_editing.core.training import batch_of_triples, gradients
+from lime_editing.data.facts import task as mlama
 from lime_editing.errors import UserError
-from lime_editing.sampling import evaluation_pairs
-from lime_editing.training import batch_of_triples, gradients
+from lime_editing.reproduce import run as experiments
 from reference.tests.test_reproduce import SETUP, prepared, run
 
 LEARNED = [name for name in METHODS if name != "finetuning"]
@@ -159,7 +161,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_reproduce import CELL, prepared
-from lime_editing import devices, experiments
+from lime_editing.core import hardware as devices
+from lime_editing.reproduce import run as experiments
 together = devices.join("cpu")
 with together.in_turn():
     experiment = prepared(Path(sys.argv[2]), Path(sys.argv[3]))

@@ -11,7 +11,8 @@ from threading import Thread
 
 import pytest
 
-from lime_editing.data import download, mlama
+from lime_editing.data import download
+from lime_editing.data.facts import task as mlama
 from lime_editing.errors import DataError
 from reference.tests.test_data import zipped
 

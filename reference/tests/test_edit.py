@@ -14,14 +14,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM
 
-from lime_editing import checkpoints, experiments, prompts, show, store
+from lime_editing import results as store
 from lime_editing.__main__ import main
-from lime_editing.backbone import load, load_tokenizer
-from lime_editing.data import mlama
-from lime_editing.editing import Editor, edit, make_editor
-from lime_editing.editors import finetuning
+from lime_editing.cli import show
+from lime_editing.core import prompts
+from lime_editing.core.backbone import load, load_tokenizer
+from lime_editing.core.editing import Editor, edit, make_editor
+from lime_editing.core.editors import finetuning
+from lime_editing.core.prompts import MASK
+from lime_editing.data.facts import task as mlama
 from lime_editing.errors import UserError
-from lime_editing.prompts import MASK
+from lime_editing.reproduce import checkpoints
+from lime_editing.reproduce import run as experiments
 from reference.tests import test_xnli
 from reference.tests.test_reproduce import CELL, MINI, prepared, run
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lime_editing import figures, metrics, report, store
+from lime_editing import results as store
+from lime_editing.core import metrics
 from lime_editing.errors import DataError
-from lime_editing.runs import ALL, EN, read
+from lime_editing.report import figures
+from lime_editing.report import write as report
+from lime_editing.report.counts import ALL, EN, read
 from reference.tests.cells import LANGUAGES, write_cell, write_grid, write_masks
 
 FEW = ("ar", "en", "hi", "sw", "zh")

@@ -17,10 +17,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lime_editing import cluster, config, experiments, grid, store
+from lime_editing import results as store
 from lime_editing.__main__ import main
+from lime_editing.cli.progress import lines
 from lime_editing.errors import UserError
-from lime_editing.terminal import lines
+from lime_editing.reproduce import jobs as cluster
+from lime_editing.reproduce import processes as grid
+from lime_editing.reproduce import run as experiments
+from lime_editing.reproduce import scales as config
 from reference.tests.cells import write_cell
 from reference.tests.kills import SMALL
 

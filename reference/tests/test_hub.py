@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from lime_editing.__main__ import main
-from lime_editing.backbone import fingerprint, load, load_encoder, load_tokenizer, max_tokens
-from lime_editing.data import mlama
+from lime_editing.core.backbone import fingerprint, load, load_encoder, load_tokenizer, max_tokens
+from lime_editing.core.records import Input
+from lime_editing.core.sampling import derived_rng
+from lime_editing.data.facts import task as mlama
 from lime_editing.errors import ModelError
-from lime_editing.sampling import derived_rng
-from lime_editing.types import Input
 from reference.tests import hub
 
 Make = Callable[[Path], Path]

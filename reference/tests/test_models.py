@@ -19,12 +19,12 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from lime_editing import backbone
-from lime_editing.backbone import load, load_tokenizer, wrap
-from lime_editing.data import mlama
-from lime_editing.editing import METHODS, edit, make_editor
+from lime_editing.core import backbone
+from lime_editing.core.backbone import load, load_tokenizer, wrap
+from lime_editing.core.editing import METHODS, edit, make_editor
+from lime_editing.core.records import EditRequest, Input
+from lime_editing.data.facts import task as mlama
 from lime_editing.errors import LanguageError, ModelError
-from lime_editing.types import EditRequest, Input
 
 SMALL = {
     "vocab_size": 40,

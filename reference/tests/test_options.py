@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from lime_editing import __main__ as command
-from lime_editing import checkpoints, config, experiments, grid, runs, store
-from lime_editing.backbone import load
+from lime_editing import results as store
+from lime_editing.core.backbone import load
 from lime_editing.data import download
+from lime_editing.report import counts as runs
+from lime_editing.reproduce import checkpoints
+from lime_editing.reproduce import processes as grid
+from lime_editing.reproduce import run as experiments
+from lime_editing.reproduce import scales as config
 
 MATRICES = ("bert.encoder.layer.0.output.dense.weight", "bert.encoder.layer.2.intermediate.dense.weight")
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from lime_editing import experiments, plan
 from lime_editing.__main__ import main
-from lime_editing.editing import Editor
-from lime_editing.editors import finetuning
+from lime_editing.core.editing import Editor
+from lime_editing.core.editors import finetuning
+from lime_editing.reproduce import plan
+from lime_editing.reproduce import run as experiments
 from reference.tests.test_reproduce import CELL, MINI, SCHEDULE, prepared, run
 from reference.tests.test_reproduce import changed as preset
 

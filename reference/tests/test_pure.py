@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lime_editing import losses, masks, metrics, sampling
-from lime_editing.corpus import Example, FullCorpus, ParallelCorpus
-from lime_editing.editing import labels_of
+from lime_editing.core import losses, masks, metrics, sampling
+from lime_editing.core.corpus import Example, FullCorpus, ParallelCorpus
+from lime_editing.core.editing import labels_of
+from lime_editing.core.records import EditRequest, Input, Outcome
+from lime_editing.core.updates import Update
 from lime_editing.errors import DataError, LanguageError
-from lime_editing.types import EditRequest, Input, Outcome, Update
 
 # Four facts in three languages; French lacks the last.
 SAID = [(i, language) for i in range(4) for language in ("de", "en", "fr")][:-1]

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lime_editing import metrics, report, store
-from lime_editing.bootstrap import (
+from lime_editing import results as store
+from lime_editing.core import metrics
+from lime_editing.errors import DataError, UserError
+from lime_editing.report import write as report
+from lime_editing.report.bootstrap import (
     Interval,
     centred,
     harmonic,
@@ -23,12 +26,11 @@ from lime_editing.bootstrap import (
     resample_seeds,
     succ_difference,
 )
-from lime_editing.errors import DataError, UserError
-from lime_editing.findings import LIME, PARALLEL, PARTIAL, UNDERFITS, judge, verdict
-from lime_editing.page import commands, inline
-from lime_editing.published import TABLES
-from lime_editing.runs import ALL, EN, Judged, breakdown, count, own_and_other, read, scores
-from lime_editing.tables import latex, markdown, rows, tex
+from lime_editing.report.counts import ALL, EN, Judged, breakdown, count, own_and_other, read, scores
+from lime_editing.report.findings import LIME, PARALLEL, PARTIAL, UNDERFITS, judge, verdict
+from lime_editing.report.page import commands, inline
+from lime_editing.report.published import TABLES
+from lime_editing.report.tables import latex, markdown, rows, tex
 from reference.tests.cells import GRID, RATES, write_cell, write_grid
 
 FEW = ("de", "en", "fr", "sw")
@@ -85,7 +87,7 @@ def test_counts_give_the_numbers_of_the_metrics(tmp_path: Path) -> None:
 
 
 def test_edits_weigh_the_same_however_many_inputs_they_got(tmp_path: Path) -> None:
-    from lime_editing.types import Outcome
+    from lime_editing.core.records import Outcome
 
     outcomes = [Outcome("a", "en", "update", "en", True), *[Outcome("b", "en", "update", "en", False)] * 3]
     outcomes += [Outcome(e, "en", "retain", "en", True) for e in "ab"]

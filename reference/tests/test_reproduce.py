@@ -13,16 +13,19 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from lime_editing import config, experiments, grid, store
-from lime_editing.backbone import load, load_tokenizer
-from lime_editing.data import mlama
-from lime_editing.editing import Objective, make_editor
-from lime_editing.editors import finetuning, knowledge_editor
+from lime_editing import results as store
+from lime_editing.core.backbone import load, load_tokenizer
+from lime_editing.core.editing import Objective, make_editor
+from lime_editing.core.editors import finetuning, knowledge_editor
+from lime_editing.core.evaluation import evaluate
+from lime_editing.core.metrics import Scores
+from lime_editing.core.sampling import evaluation_pairs
+from lime_editing.core.training import Schedule, train
+from lime_editing.data.facts import task as mlama
 from lime_editing.errors import UserError
-from lime_editing.evaluation import evaluate
-from lime_editing.metrics import Scores
-from lime_editing.sampling import evaluation_pairs
-from lime_editing.training import Schedule, train
+from lime_editing.reproduce import processes as grid
+from lime_editing.reproduce import run as experiments
+from lime_editing.reproduce import scales as config
 
 SCHEDULE = Schedule(edits=12, batch=2, validate_every=4, patience=12, checkpoint_every=2, decay=True)
 TINY = config.TINY.tasks["facts"]

@@ -19,11 +19,13 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lime_editing import figures, report, store
+from lime_editing import results as store
+from lime_editing.core.records import Outcome
+from lime_editing.core.training import State
 from lime_editing.data import download
 from lime_editing.errors import DataError, ModelError, UserError
-from lime_editing.training import State
-from lime_editing.types import Outcome
+from lime_editing.report import figures
+from lime_editing.report import write as report
 
 
 def test_rows_come_back_as_they_went(tmp_path: Path) -> None:
@@ -327,7 +329,7 @@ def test_rows_with_other_columns_are_named(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from lime_editing import store
+from lime_editing import results as store
 with store.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

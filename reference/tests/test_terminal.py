@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from lime_editing import __main__
-from lime_editing.experiments import Progress
-from lime_editing.metrics import Scores
-from lime_editing.terminal import Watch
+from lime_editing.cli.progress import Watch
+from lime_editing.core.metrics import Scores
+from lime_editing.reproduce.run import Progress
 
 DONE = Progress("facts-mend-all-seed0", "done", 1, 1, None, Scores(0.5, 0.75, 0.6), Scores(0.25, 1.0, 0.4))
 ROW = ["facts-mend-all-seed0", "50.00", "75.00", "60.00", "25.00", "100.00", "40.00", "0", "s"]

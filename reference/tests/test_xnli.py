@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from lime_editing import experiments
 from lime_editing.__main__ import main
-from lime_editing.backbone import load_tokenizer
-from lime_editing.corpus import FullCorpus, ParallelCorpus
-from lime_editing.data import xnli
+from lime_editing.core.backbone import load_tokenizer
+from lime_editing.core.corpus import FullCorpus, ParallelCorpus
+from lime_editing.core.records import Input
+from lime_editing.core.sampling import derived_rng, evaluation_pairs
+from lime_editing.data.pairs import task as xnli
 from lime_editing.errors import DataError, LanguageError, ModelError
-from lime_editing.sampling import derived_rng, evaluation_pairs
-from lime_editing.types import Input
+from lime_editing.reproduce import run as experiments
 from reference.tests.test_data import json_lines, parquet, table
 from reference.tests.test_reproduce import MINI
 

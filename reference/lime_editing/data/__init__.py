@@ -1,48 +1,101 @@
-"""What a task provides, whatever its data: a parallel corpus, and the model inputs that its examples become."""
+"""The data sets: a record for each, in one registry.
+
+A new data set is a module with a `Dataset` named DATASET; `register` makes it known to `--task`, `--<name>` and the
+scales. Most of what a record holds has a default: a data set needs `read`, `fingerprint` and `tasks`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from ..errors import UserError
+from ..names import TASKS, Rulings, Split
 
-from ..corpus import Corpus, Example
-from ..types import EditRequest, Input
+if TYPE_CHECKING:
+    from ..core.task import Task
+    from .examination import Examination
+    from .question import Asked, Question
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-#: Tokenised inputs that a task remembers: all of a test set, and of a training set no more than memory allows.
-REMEMBERED = 100_000
-
-
-class Task(Protocol):
-    """One split of a dataset, tokenised."""
-
-    @property
-    def corpus(self) -> Corpus: ...
-
-    @property
-    def editable(self) -> frozenset[str] | None:
-        """D_edit: the ids of the examples that may be edited; None for all."""
-
-    def within(self, languages: Sequence[str]) -> Task:
-        """The part of the split in these languages."""
-
-    def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
-        """x_e with a desired prediction y_e."""
-
-    def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
-        """x_u, with as many predicted positions as y_e has labels."""
-
-    def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
-        """x_r."""
+Errors = Mapping[Split, frozenset[str]]
+#: The class of each input, by the raw model.
+Predict = Callable[[Sequence[Any]], Sequence[int]]
 
 
-def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
-    """The value of a key, made once and kept while there is room: the oldest go first."""
-    if key not in known:
-        if len(known) >= REMEMBERED:
-            del known[next(iter(known))]
-        known[key] = make()
-    return known[key]
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What a model reads with: its tokenizer, its longest input in tokens, and a classifier's {class: number}."""
+
+    tokenizer: Any
+    longest: int | None = None
+    classes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One data set. `content` is what `read` returns: it has `languages`, a length, and if it `classifies` `classes`.
+
+    about        the help of its option
+    classifies   whether the raw model is a classifier; else a masked language model
+    read         (source, languages or None) → content. DataError, LanguageError
+    fingerprint  a digest of the content, wherever it was read from (clause R3)
+    tasks        (content, reader, rulings, errors) → the splits, tokenised
+    remarks      (source, content) → sentences that a run prints: where the data are not what they are known to be
+    errors       (content, reader, predict, key) → per judged split the ids of the inputs that the raw model gets wrong,
+                 where these alone are edited (clause D7). Without `predict`: of all inputs. `key` names the model
+    labelled     (content, reader) → (input, class) of each training pair of the raw classifier (clause D8)
+    accuracy     (content, reader, split, predict, key) → the raw classifier's accuracy in each language
+    question     what the `edit` command shows of one edit
+    examine      (source, languages, reader or None) → what `check-data` says
+    """
+
+    name: str
+    title: str
+    classifies: bool
+    read: Callable[[str, Sequence[str] | None], Any]
+    fingerprint: Callable[[Any], str]
+    tasks: Callable[[Any, Reader, Rulings, Errors], Mapping[Split, Task]]
+    about: str = "where its data are"
+    remarks: Callable[[str, Any], list[str]] = lambda source, content: []
+    errors: Callable[[Any, Reader, Predict | None, str], Errors] = lambda content, reader, predict, key: {}
+    labelled: Callable[[Any, Reader], Sequence[tuple[Any, int]]] | None = None
+    accuracy: Callable[[Any, Reader, Split, Predict, str], dict[str, float]] | None = None
+    question: Callable[[Any, Reader, Asked], Question] | None = None
+    examine: Callable[[str, Sequence[str] | None, Reader | None], Examination] | None = None
+
+
+#: The module of each data set of the paper, and the help of its option.
+_BUILT_IN: Mapping[str, tuple[str, str]] = {
+    "facts": ("facts", "folder, archive, table, address or hub id of facts (default: the scale's)"),
+    "nli": ("pairs", "folder or hub id in XNLI's schema, or table of sentence pairs (default: the scale's)"),
+}
+_REGISTERED: dict[str, Dataset] = {}
+
+
+def register(dataset: Dataset) -> None:
+    """Make a data set known by its name. UserError: another one has it."""
+    if dataset.name in TASKS or _REGISTERED.get(dataset.name, dataset) is not dataset:
+        raise UserError(f"there is another data set named {dataset.name!r} already; give yours another name")
+    _REGISTERED[dataset.name] = dataset
+
+
+def titles() -> dict[str, str]:
+    """The known data sets with their titles; none is loaded for it."""
+    return {**TASKS, **{name: dataset.title for name, dataset in _REGISTERED.items()}}
+
+
+def about(name: str) -> str:
+    """The help of a data set's option."""
+    return _REGISTERED[name].about if name in _REGISTERED else _BUILT_IN[name][1]
+
+
+def find(name: str) -> Dataset:
+    """The data set of this name, loaded when it is first asked for. UserError: an unknown one, with the known ones."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if name not in _BUILT_IN:
+        raise UserError(f"unknown task {name!r}; known: {', '.join(titles())}")
+    found: Dataset = import_module(f".{_BUILT_IN[name][0]}", __name__).DATASET
+    return found

@@ -1,0 +1,396 @@
+"""Options as frozen typed records. Parsing, help and the command line of a record follow from its fields."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import data
+from ..errors import UserError
+from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Precision, Split
+
+Record = TypeVar("Record")
+#: The options of a field that holds a mapping: one for each key, as (key, values or None, help).
+Keys = Callable[[], Sequence[tuple[str, Sequence[str] | None, str]]]
+
+
+def option(
+    about: str,
+    default: Any = MISSING,
+    *,
+    group: str = "options",
+    parse: Callable[[str], Any] = str,
+    metavar: str | None = None,
+    values: Sequence[str] | None = None,
+    many: bool = False,
+    keys: Keys | None = None,
+    positional: bool = False,
+) -> Any:
+    """A field that is an option: its help, how its text is read, and its group in the help.
+
+    False as default makes a flag. `many` options may be given again; their values are collected. `keys` makes an option
+    of each key of a mapping. Ten parameters: all that argparse is told of an option.
+    """
+    told = {"about": about, "group": group, "parse": parse, "metavar": metavar, "values": values}
+    told |= {"many": many, "keys": keys, "positional": positional}
+    if keys is not None:
+        return field(default_factory=dict, metadata=told)
+    return field(metadata=told) if default is MISSING else field(default=default, metadata=told)
+
+
+def layers(text: str) -> int | tuple[str, ...]:
+    return positive(text) if text.isdecimal() else names(text)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def hours(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of hours above 0, got {text!r}")
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    found = tuple(name.strip() for name in text.split(","))
+    if "" in found or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"expected distinct names between commas, got {text!r}")
+    return found
+
+
+def setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
+
+
+def of(known: Callable[[], Sequence[str]]) -> Callable[[str], tuple[str, ...]]:
+    """Names between commas, of those that are known when the option is read."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        for name in names(text):
+            if name not in known():
+                raise argparse.ArgumentTypeError(f"unknown {name!r}; known: {', '.join(known())}")
+        return names(text)
+
+    return parse
+
+
+def tasks() -> list[str]:
+    return list(data.titles())
+
+
+def approaches() -> list[str]:
+    """All but the unedited model, which every run has."""
+    return [name for name in APPROACHES if name != "unedited"] + [n for n in PLUGGED_IN if n not in APPROACHES]
+
+
+#: Approaches that plug-ins have registered, in this process.
+PLUGGED_IN: list[str] = []
+
+WHAT, DATA, WHERE, KEPT = "what is run", "data and models", "where it runs", "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command that loads a model or data."""
+
+    offline: bool = option("ask nothing of the network; data and models are here already", False, group=DATA)
+    plugin: tuple[str, ...] = option(
+        "import this module or .py file first: it registers an editor or a data set of your own; may be given again",
+        (),
+        group=DATA,
+        metavar="MODULE",
+        many=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources(Common):
+    """Data and model of a task: what is named, or else the scale's own."""
+
+    data: Mapping[str, str] = option(
+        "data", group=DATA, metavar="SOURCE", keys=lambda: [(name, None, data.about(name)) for name in tasks()]
+    )
+    model: str | None = option(
+        "encoder, folder or hub id: facts ask its masked-language head, and for pairs a classifier is fine-tuned from "
+        "it (default: the scale's)",
+        None,
+        group=DATA,
+    )
+    raw_model: str | None = option(
+        "a finished classifier of pairs instead, folder or hub id (default: without --model the scale's)",
+        None,
+        group=DATA,
+        metavar="MODEL",
+    )
+    edited_layers: int | tuple[str, ...] | None = option(
+        "edit the MLPs of so many layers from the top, or the matrices of these names (default: 3)",
+        None,
+        group=DATA,
+        parse=layers,
+        metavar="N|NAMES",
+    )
+    device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", group=WHERE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Sources):
+    """`reproduce`: train and judge editors, and write the report."""
+
+    scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", group=WHAT, values=("tiny", "paper"))
+    task: tuple[str, ...] = option(
+        "facts, nli or both (default: both)", ("facts", "nli"), group=WHAT, parse=of(tasks), metavar="TASKS"
+    )
+    approach: tuple[str, ...] | None = option(
+        f"of {', '.join(name for name in APPROACHES if name != 'unedited')}, or of plug-ins (default: the paper's)",
+        None,
+        group=WHAT,
+        parse=of(approaches),
+        metavar="APPROACHES",
+    )
+    training: tuple[str, ...] | None = option(
+        f"how learned editors are trained, of {', '.join(TRAININGS)} (default: en,all,lime)",
+        None,
+        group=WHAT,
+        parse=of(lambda: list(TRAININGS)),
+        metavar="TRAININGS",
+    )
+    control: bool = option("also train with one mask shared by all languages (training shared)", False, group=WHAT)
+    seeds: int | None = option("runs per cell (default: the scale's)", None, group=WHAT, parse=positive, metavar="N")
+    languages: tuple[str, ...] | None = option(
+        "comma-separated languages (default: all of the data)", None, group=WHAT, parse=names
+    )
+    protocol: str = option(
+        "rulings as printed, as the released code has them, or one after the other (default: paper)",
+        "paper",
+        group=WHAT,
+        values=(*PROTOCOLS, "both"),
+    )
+    ruling: Mapping[str, str] = option(
+        "rulings",
+        group=WHAT,
+        keys=lambda: [
+            (name, values, f"{about} (default: the protocol's)") for name, (values, about) in RULINGS.items()
+        ],
+    )
+    split: Split = option("what to judge on; tune on validation (default: test)", "test", group=WHAT, values=JUDGED)
+    set: tuple[tuple[str, str], ...] = option(
+        "change a value of the scale, such as settings.mend.lr=1e-3 or mask_lr=0.01; may be given again",
+        (),
+        group=WHAT,
+        parse=setting,
+        metavar="NAME=VALUE",
+        many=True,
+    )
+    jobs: int | None = option(
+        "cells side by side (default: one per CPU core or GPU)", None, group=WHERE, parse=positive, metavar="N"
+    )
+    executor: str = option(
+        "run cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
+        "processes",
+        group=WHERE,
+        values=("processes", "local", "slurm"),
+    )
+    partition: str | None = option("where Slurm runs the jobs (default: the cluster's)", None, group=WHERE)
+    hours: float | None = option(
+        "time limit of a job; a longer one is queued again (default: 24)", None, group=WHERE, parse=hours
+    )
+    slurm: tuple[tuple[str, str], ...] = option(
+        "another option of sbatch, such as account=nlp or mem=32G; may be given again",
+        (),
+        group=WHERE,
+        parse=setting,
+        metavar="NAME=VALUE",
+        many=True,
+    )
+    cell: str | None = option("run this cell alone, here: what a job does", None, group=WHERE, metavar="NAME")
+    precision: Precision = option(
+        "of matrix products; bf16 is faster where the device has it (default: float32)",
+        "float32",
+        group=WHERE,
+        values=("float32", "bf16"),
+    )
+    results: Path = option(
+        "where cells and the report are kept (default: results)", Path("results"), group=KEPT, parse=Path
+    )
+    dry_run: bool = option("print what would run, time one step of each approach, and run nothing", False, group=KEPT)
+    json: bool = option("print the plan of --dry-run for a program", False, group=KEPT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Sources):
+    """`edit`: change one answer, and show it before and after."""
+
+    sentence: str | None = option(
+        "what to edit: a sentence with [MASK] in the place of the answer", None, positional=True
+    )
+    fact: str | None = option(
+        "a fact of the corpus instead, its subject by id or by name", None, metavar="RELATION/SUBJECT"
+    )
+    pair: str | None = option("a sentence pair of the corpus instead", None, metavar="SPLIT/ROW")
+    premise: str | None = option("a sentence pair of your own instead, with --hypothesis", None)
+    hypothesis: str | None = option("its second sentence", None)
+    to: str = option("the desired answer: words, or a class such as entailment", metavar="ANSWER")
+    language: str = option("the editing language (default: en)", PIVOT)
+    checkpoint: Path | None = option("folder of a finished cell, whose editor edits", None, parse=Path, metavar="CELL")
+    approach: str | None = option("the editor (default: the checkpoint's, or finetuning)", None)
+    scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=("tiny", "paper"))
+    look: tuple[str, ...] = option(
+        "ask this too, before and after; a pair as 'PREMISE | HYPOTHESIS'; may be given again",
+        (),
+        metavar="INPUT",
+        many=True,
+    )
+    unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count, metavar="N")
+    languages: tuple[str, ...] | None = option("comma-separated languages to look in (default: all)", None, parse=names)
+    json: bool = option("print for a program", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """`report`: write the report of stored cells again."""
+
+    results: Path = option("folder of one scale's cells (default: results/tiny)", Path("results/tiny"), parse=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckData(Common):
+    """`check-data`: say what data hold."""
+
+    path: str = option("folder, zip archive, table, or the address of one", positional=True)
+    task: str | None = option("what they are for (default: by their names)", None, values=("facts", "nli"))
+    languages: tuple[str, ...] | None = option("comma-separated languages (default: all)", None, parse=names)
+    model: str | None = option("folder or hub id; also say what is longer than this model reads", None)
+    json: bool = option("print for a program", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeClassifier(Common):
+    """`make-classifier`: fine-tune a raw classifier of sentence pairs."""
+
+    model: str = option("encoder, folder or hub id")
+    nli: str | None = option(
+        "folder or hub id in XNLI's schema, or table (default: the scale's)", None, metavar="SOURCE"
+    )
+    scale: str = option("whose settings it is made with (default: tiny)", "tiny", values=("tiny", "paper"))
+    set: tuple[tuple[str, str], ...] = option(
+        "change a value, such as classifier.lr=1e-5; may be given again",
+        (),
+        parse=setting,
+        metavar="NAME=VALUE",
+        many=True,
+    )
+    device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
+    precision: Precision = option("of matrix products (default: float32)", "float32", values=("float32", "bf16"))
+    results: Path = option("where it is kept (default: results)", Path("results"), parse=Path)
+
+
+def add(parser: argparse.ArgumentParser, record: type) -> None:
+    """An option of a parser for each field of a record, in groups."""
+    groups: dict[str, Any] = {"options": parser}
+    for one in fields(record):
+        told = one.metadata
+        place = groups.setdefault(told["group"], None) or parser.add_argument_group(told["group"])
+        groups[told["group"]] = place
+        if told["keys"] is not None:
+            for key, values, about in told["keys"]():
+                more = {"choices": values} if values else {"metavar": told["metavar"]}
+                place.add_argument(_flag(key), dest=f"{one.name}.{key}", default=None, help=about, **more)
+        elif told["positional"]:
+            required = one.default is MISSING
+            place.add_argument(one.name, nargs=None if required else "?", default=None, help=told["about"])
+        elif one.default is False:
+            place.add_argument(_flag(one.name), action="store_true", help=told["about"])
+        else:
+            shape: dict[str, Any] = {"action": "append"} if told["many"] else {}
+            if told["values"]:
+                shape["choices"] = told["values"]
+            elif told["metavar"]:
+                shape["metavar"] = told["metavar"]
+            required = one.default is MISSING
+            place.add_argument(
+                _flag(one.name), type=told["parse"], default=None, help=told["about"], required=required, **shape
+            )
+
+
+def read(record: type[Record], parsed: argparse.Namespace) -> Record:
+    """The record of what was parsed; what was not given has the field's default."""
+    given = vars(parsed)
+    values: dict[str, Any] = {}
+    for one in fields(record):  # type: ignore[arg-type]  # a dataclass
+        if one.metadata["keys"] is not None:
+            found = {key: given[f"{one.name}.{key}"] for key, _, _ in one.metadata["keys"]()}
+            values[one.name] = {key: value for key, value in found.items() if value is not None}
+        elif given.get(one.name) is not None:
+            values[one.name] = tuple(given[one.name]) if one.metadata["many"] else given[one.name]
+    return record(**values)
+
+
+def command_line(command: str, record: Any) -> tuple[str, ...]:
+    """The arguments that give this record again: those that differ from the defaults."""
+    argv, last = [command], list[str]()
+    for one in fields(record):
+        value = getattr(record, one.name)
+        if one.metadata["keys"] is not None:
+            argv += [part for key, text in value.items() for part in (_flag(key), text)]
+        elif value == one.default:
+            continue
+        elif one.metadata["positional"]:
+            last.append(str(value))
+        elif value is True:
+            argv.append(_flag(one.name))
+        else:
+            argv += [part for said in _texts(one, value) for part in (_flag(one.name), said)]
+    return (*argv, *last)
+
+
+def _texts(one: Field[Any], value: Any) -> list[str]:
+    if one.metadata["many"]:
+        return ["=".join(item) if isinstance(item, tuple) else str(item) for item in value]
+    return [",".join(value) if isinstance(value, tuple) else str(value)]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def shown(argv: Sequence[str]) -> str:
+    """A command line as one types it."""
+    return f"python -m lime_editing {shlex.join(argv)}"
+
+
+def plug_in(modules: Sequence[str]) -> None:
+    """Import plug-ins. UserError: one that cannot be imported, or that registers nothing."""
+    if not modules:
+        return
+    from ..core.editors import methods  # noqa: PLC0415  torch takes seconds to import
+    from ..plugins import load  # noqa: PLC0415
+
+    before = (set(methods()), set(data.titles()))
+    for module in modules:
+        load(module)
+    new = [name for name in methods() if name not in before[0]]
+    if not new and set(data.titles()) == before[1] and not PLUGGED_IN:
+        raise UserError(
+            f"--plugin {' '.join(modules)}: registers no editor and no data set; call lime_editing.register"
+        )
+    PLUGGED_IN.extend(new)

@@ -1,0 +1,17 @@
+"""The raw model: trunk and upper part, x and δ, and where models come from."""
+
+from .loading import fingerprint, load, load_encoder, load_tokenizer, max_tokens
+from .model import Backbone, States, capture, padded, wrap
+
+__all__ = [
+    "Backbone",
+    "States",
+    "capture",
+    "fingerprint",
+    "load",
+    "load_encoder",
+    "load_tokenizer",
+    "max_tokens",
+    "padded",
+    "wrap",
+]

@@ -1,0 +1,54 @@
+"""A linear map to very many outputs, computed piece by piece on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+#: Outputs of one piece.
+PIECE = 1024
+
+
+class InPieces(TorchFunctionMode):
+    """A context in which wide linear maps are computed in pieces on a CPU.
+
+    As one product a vocabulary of 120,000 runs at 23 to 46 GFLOP/s for 10 to 128 rows, in pieces at 31 to 64.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and not kwargs:
+            hidden, weight, bias = (*args, None)[:3]
+            if len(weight) >= 8 * PIECE and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+                return _Wide.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _Wide(torch.autograd.Function):
+    """h (…, n) ↦ h·Wᵀ + b for a frozen W (m, n)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        pieces = zip(weight.split(PIECE), *([] if bias is None else [bias.split(PIECE)]), strict=True)
+        return torch.cat([F.linear(hidden, *piece) for piece in pieces], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _WideBack.apply(gradients[0], *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+
+
+class _WideBack(torch.autograd.Function):
+    """g (…, m) ↦ g·W, whose gradient is a wide product again."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return gradient @ weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Wide.apply(gradients[0], *ctx.saved_tensors, None), None  # type: ignore[no-untyped-call]

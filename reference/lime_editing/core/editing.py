@@ -1,0 +1,195 @@
+"""An edit is a value: an editor and edit requests in, an update out; and the objective that trains an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..names import Direction, Masks, Penalty, Scaling
+from . import masks as lime
+from .backbone import Backbone, States, capture
+from .editors import Gradient, Method, find
+from .losses import loc_loss, rel_loss, total_loss
+from .records import EditRequest, Triple
+from .updates import Factors, Update
+
+
+@dataclass(frozen=True)
+class Editor:
+    """A method with its settings and trainable parameters, bound to a raw model and the languages it may edit in."""
+
+    backbone: Backbone
+    method: Method
+    settings: Any
+    languages: tuple[str, ...]
+    masks: Masks
+    mask_lr: float
+    parameters: dict[str, Tensor]
+
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rate of each parameter, masks included."""
+        rates = self.method.learning_rates(self.own_parameters(), self.settings)
+        return rates | dict.fromkeys(self.mask_parameters(), self.mask_lr)
+
+    def own_parameters(self) -> dict[str, Tensor]:
+        """The parameters of the method itself."""
+        return {name: p for name, p in self.parameters.items() if not name.startswith(lime.PREFIX)}
+
+    def mask_parameters(self) -> dict[str, Tensor]:
+        """The parameters of the masks; empty without masks."""
+        return {name: p for name, p in self.parameters.items() if name.startswith(lime.PREFIX)}
+
+
+@dataclass(frozen=True, slots=True)
+class EditBatch:
+    """editors.Edits: E requests, their trunk states, and the draws of their gates (None: the gates of test time)."""
+
+    editor: Editor
+    requests: tuple[EditRequest, ...]
+    states: States
+    draws: Mapping[str, Tensor] | None = None
+
+    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
+        plain = desired_gradient(self.editor.backbone, self.requests, self.states, at, differentiable)
+        languages = [request.language for request in self.requests]
+        return Gradient(mask_edit_factors(self.editor, plain.factors, languages, self.draws), plain.correct)
+
+    def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
+        return self.editor.backbone.condition(self.requests, labels)
+
+    def take(self, chosen: Tensor) -> EditBatch:
+        kept = chosen.tolist()
+        requests = tuple(self.requests[i] for i in kept)
+        draws = None if self.draws is None else {name: u[chosen] for name, u in self.draws.items()}
+        return EditBatch(self.editor, requests, self.states.take(kept), draws)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The weights of the training objective and its rulings; the defaults are the paper's (§B.2, clauses L1-L3)."""
+
+    lambda_rel: float = 0.1
+    lambda_loc: float = 1.0
+    lambda_mask: float = 1.0
+    kl_direction: Direction = "paper"
+    penalty: Penalty = "sum"
+
+
+def make_editor(
+    method: str,
+    backbone: Backbone,
+    languages: Sequence[str],
+    masks: Masks = "none",
+    seed: int = 0,
+    settings: Any = None,
+    mask_lr: float = 1e-3,
+    mask_scale: Scaling = "none",
+) -> Editor:
+    """An untrained editor. UserError: an unknown method, named with the known ones; masks without any parameters."""
+    found = find(method)
+    settings = found.Settings() if settings is None else settings
+    parameters = found.init(backbone.raw, backbone.width, settings, seed)
+    if masks != "none":
+        if not parameters:
+            raise UserError(f"{method} trains nothing, so it has no masks either (§4.2)")
+        rows = 1 if masks == "shared" else len(languages)
+        parameters |= lime.init_masks(backbone.shapes, rows, mask_scale, backbone.like)
+    for parameter in parameters.values():
+        parameter.requires_grad_()
+    return Editor(backbone, found, settings, tuple(languages), masks, mask_lr, parameters)
+
+
+def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None) -> Update:
+    """One independent edit for each request, computed in one batch (§3.3, clause E8); the raw model is only read.
+
+    With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
+    LanguageError: an editing language that the editor was not made for.
+    """
+    draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(requests), seed)
+    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), draws)
+
+
+def edit_from(
+    editor: Editor, requests: Sequence[EditRequest], states: States, draws: Mapping[str, Tensor] | None = None
+) -> Update:
+    """`edit`, given the trunk states of the edit inputs and the draws of their gates."""
+    lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
+    return editor.method.update(editor.parameters, editor.settings, EditBatch(editor, tuple(requests), states, draws))
+
+
+def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
+    """x and δ of the edited matrices at the raw parameters, without masks (clause E1)."""
+    states = editor.backbone.trunk([request.input for request in requests])
+    return desired_gradient(editor.backbone, requests, states).factors
+
+
+def desired_gradient(
+    backbone: Backbone,
+    requests: Sequence[EditRequest],
+    states: States,
+    at: Update | None = None,
+    differentiable: bool = False,
+) -> Gradient:
+    """editors.Edits.gradient without masks, given the trunk states of the edit inputs."""
+    labels, example, count = labels_of(requests, states), states.example, len(requests)
+    factors, logits = capture(backbone, states, lambda out: rel_loss(out, labels, example, count), at, differentiable)
+    misses = (logits.argmax(-1) != labels).long()
+    return Gradient(factors, misses.new_zeros(count).index_add(0, example, misses) == 0)
+
+
+def mask_edit_factors(
+    editor: Editor, factors: Factors, languages: Sequence[str], draws: Mapping[str, Tensor] | None = None
+) -> Factors:
+    """The factors under the masks of each edit's language; the same factors for an editor without masks (clause A7)."""
+    if editor.masks == "none":
+        return factors
+    rows = lime.mask_rows(languages, editor.languages, editor.masks)
+    return {
+        name: (
+            lime.masked(editor.parameters, f"{lime.PREFIX}{name}.x", rows, x, draws),
+            lime.masked(editor.parameters, f"{lime.PREFIX}{name}.delta", rows, delta, draws),
+        )
+        for name, (x, delta) in factors.items()
+    }
+
+
+def training_losses(
+    editor: Editor, triples: Sequence[Triple], seed: int, objective: Objective, first: int = 0, of: int | None = None
+) -> dict[str, Tensor]:
+    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates.
+
+    Of a batch of `of` edits that is computed in parts, these are those from number `first` on: each keeps its gates.
+    """
+    backbone = editor.backbone
+    requests = [triple.edit for triple in triples]
+    inputs = [r.input for r in requests] + [i for triple in triples for i in (triple.update, triple.retain)]
+    # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
+    everything = backbone.trunk(inputs)
+    draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
+    draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
+    update = edit_from(editor, requests, everything.take(range(len(requests))), draws)
+    # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
+    states = everything.take(range(len(requests), len(inputs)))
+    retains = states.take(range(1, 2 * len(triples), 2))
+    with torch.no_grad():
+        raw = backbone.upper(retains)
+    edited = backbone.upper(states, update)
+    # A classifier has one row per example and no positions; both count examples in the same order.
+    of_update, of_retain = states.rows(range(0, 2 * len(triples), 2)), states.rows(range(1, 2 * len(triples), 2))
+    updated = states.example[of_update] // 2
+    rel = rel_loss(edited[of_update], labels_of(requests, states), updated, len(triples))
+    loc = loc_loss(edited[of_retain], raw, retains.example, objective.kl_direction, len(triples))
+    masks = editor.mask_parameters()
+    mask = lime.penalty(masks, objective.penalty) if masks else rel.new_zeros(())
+    return total_loss(rel, loc, mask, objective.lambda_rel, objective.lambda_loc, objective.lambda_mask)
+
+
+def labels_of(requests: Sequence[EditRequest], states: States) -> Tensor:
+    """The desired labels of all requests in a row (N,), in the order of the predicted positions."""
+    labels = torch.tensor([label for request in requests for label in request.labels])
+    return labels.to(states.example.device, non_blocking=True)

@@ -1,0 +1,101 @@
+"""The editors: one file for each, all of one shape (`Method`), in one registry.
+
+A new editor is a module, or an object, with the members of `Method`. `register` makes it known under its NAME: to
+`make_editor`, and to the command line (`--plugin`). Masks, losses and the training loop know no editor by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ...errors import UserError
+from ..updates import Factors, Update
+from . import editable_training, finetuning, knowledge_editor, mend
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Per edited matrix the factors x (E, T, n) and δ (E, T, m) of ∇L, and whether x_e is predicted as desired (E,)."""
+
+    factors: Factors
+    correct: Tensor
+
+
+class Edits(Protocol):
+    """What an editor sees of E edits (clause T5)."""
+
+    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
+        """∇ of the desired predictions' cross entropy at x_e, under an update or at the raw parameters.
+
+        The masks of the editing languages are on the factors already (clause A7). `differentiable` keeps the graph.
+        """
+
+    def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
+        """Frozen embeddings (E, S, h) of x_e, followed by those of y_e with `labels`, and the lengths (E,)."""
+
+    def take(self, chosen: Tensor) -> Edits:
+        """The edits at these indices, ascending."""
+
+
+class Method(Protocol):
+    """An editor as a module. All functions are pure; parameters are a flat {name: tensor}.
+
+    NAME      the approach in options, files and cells
+    TITLE     the approach in tables and figures
+    TRAINED   whether it is trained before it edits: then it exists in each of names.TRAININGS, masks included
+    Settings  a frozen dataclass of hyper-parameters with defaults, which serve where a scale has none of its own.
+              A field whose metadata has "ruling" takes the value of that ruling.
+    """
+
+    NAME: str
+    TITLE: str
+    TRAINED: bool
+
+    @property
+    def Settings(self) -> Callable[..., Any]: ...
+
+    def init(self, raw: Mapping[str, Tensor], width: int, settings: Any, seed: int) -> dict[str, Tensor]:
+        """Trainable parameters for the raw matrices {name: (m, n)}, of their dtype and device; {}: nothing is trained.
+
+        `width` is that of the model's embeddings.
+        """
+
+    def learning_rates(self, parameters: Mapping[str, Tensor], settings: Any) -> dict[str, float]:
+        """{parameter name: learning rate}, every parameter once (clause E9)."""
+
+    def update(self, parameters: Mapping[str, Tensor], settings: Any, edits: Edits) -> Update:
+        """One independent edit for each of `edits`, in one batch (clause E8)."""
+
+
+_BUILT_IN: tuple[Method, ...] = (finetuning, editable_training, knowledge_editor, mend)
+_METHODS = {method.NAME: method for method in _BUILT_IN}
+
+
+def register(method: Method) -> None:
+    """Make an editor known by its NAME. UserError: a member is missing, or another editor has the name."""
+    lacks = [
+        name
+        for name in ("NAME", "TITLE", "TRAINED", "Settings", "init", "learning_rates", "update")
+        if not hasattr(method, name)
+    ]
+    if lacks:
+        raise UserError(f"{method!r} is no editor: it lacks {', '.join(lacks)}; see lime_editing.core.editors.Method")
+    if _METHODS.get(method.NAME, method) is not method:
+        raise UserError(f"there is another editor named {method.NAME!r} already; give yours another NAME")
+    _METHODS[method.NAME] = method
+
+
+def methods() -> Mapping[str, Method]:
+    """All known editors by name."""
+    return dict(_METHODS)
+
+
+def find(name: str) -> Method:
+    """The editor of this name. UserError: an unknown one, with the known ones."""
+    if name not in _METHODS:
+        raise UserError(f"unknown editor {name!r}; known: {', '.join(_METHODS)}")
+    return _METHODS[name]

@@ -1,0 +1,84 @@
+"""Finetuning (§4.2, clause E3): Adam on the edited matrices until x_e is predicted as desired. Nothing is trained.
+
+Edits are independent, so each has its own ΔW and its own moments; one that is done leaves the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..updates import Update
+
+if TYPE_CHECKING:
+    from . import Edits
+
+NAME = "finetuning"
+TITLE = "Finetuning"
+TRAINED = False
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's usual ones
+PIECE = 1 << 16  # numbers that Adam works on at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hyper-parameters; the defaults are the paper's (§B.2)."""
+
+    lr: float = 5e-6
+    steps: int = 100  # at most; 1 at least
+
+
+def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
+    """No parameters: there is no editor to train."""
+    return {}
+
+
+def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
+    """Of no parameters."""
+    return {}
+
+
+@torch.no_grad()
+def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
+    """The dense ΔW of each edit after its last step (clause E12)."""
+    result: dict[str, Tensor] = {}
+    # The edits that are not yet done: their numbers, and per matrix ΔW and the two moments, (K, m, n) each.
+    running, state = torch.empty(0), dict[str, tuple[Tensor, Tensor, Tensor]]()
+    for step in range(settings.steps):
+        at = Update(deltas={name: delta for name, (delta, _, _) in state.items()}) if state else None
+        gradient = edits.gradient(at)
+        if not state:
+            running = torch.arange(len(gradient.correct), device=gradient.correct.device)
+            for name, (x, delta) in gradient.factors.items():
+                # What Adam sums up is never in bf16, whatever the products are in.
+                exact = torch.promote_types(delta.dtype, torch.float32)
+                zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1], dtype=exact)
+                result[name], state[name] = zeros, (zeros.clone(), zeros.clone(), zeros.clone())
+        done = gradient.correct
+        for name, (delta, _, _) in state.items():
+            result[name][running[done]] = delta[done]
+        if done.all():
+            return Update(deltas=result)
+        left = (~done).nonzero()[:, 0]
+        if done.any():
+            running, edits = running[left], edits.take(left)
+            state = {name: (d[left], first[left], second[left]) for name, (d, first, second) in state.items()}
+        for name, (x, delta) in gradient.factors.items():
+            _adam(*state[name], (delta[left].mT @ x[left]).to(state[name][0]), step + 1, settings.lr)
+    for name, (delta, _, _) in state.items():
+        result[name][running] = delta
+    return Update(deltas=result)
+
+
+def _adam(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: int, lr: float) -> None:
+    """One step of Adam, in place, piece by piece: what a piece needs stays in the processor's cache."""
+    pieces = zip(*(t.flatten().split(PIECE) for t in (delta, first, second, gradient)), strict=True)
+    for d, m, v, g in pieces:
+        m.lerp_(g, 1 - BETA1)
+        v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+        root = v.sqrt().div_((1 - BETA2**step) ** 0.5).add_(EPS)
+        d.addcdiv_(m, root, value=-lr / (1 - BETA1**step))

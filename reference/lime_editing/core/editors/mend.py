@@ -1,0 +1,123 @@
+"""MEND (Mitchell et al. 2022; §B.1): a learned transform of each gradient's rank-1 factors.
+
+One transform per matrix shape, shared by the layers, with a scale and a shift of its own for each matrix. It reads the
+concatenated, normalised (x, δ) and is a residual MLP of two rank-limited blocks; the second factor of each block starts
+at zero, so that the transform starts as the identity. ΔW = -lr_W · Σ_t outer(δ̃_t, x̃_t) with one learned lr_W.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..updates import Update
+
+if TYPE_CHECKING:
+    from . import Edits
+
+NAME = "mend"
+TITLE = "MEND"
+TRAINED = True
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hyper-parameters; the defaults are the paper's (§B.2), the ranks MEND's."""
+
+    rank: int = 1920  # of each residual block
+    lr: float = 1e-6  # of the transform
+    inner_lr: float = 1e-4  # where the learned inner learning rates start
+    inner_lr_lr: float = 1e-4  # their own learning rate, of log lr_W
+
+
+def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
+    """Parameters for the raw matrices {name: (m, n)}, with their dtype and device.
+
+    "mend.<n>x<m>.*" holds, per shape, the norms (n,) and (m,), per block the factors (d, r) and (r, d) and a bias (d,),
+    and for each matrix of the shape a scale and a shift (matrices, d); d = n + m and r = min(rank, d).
+    "mend.log_inner_lr" (matrices,) follows the order of `raw`.
+    """
+    generator, like = torch.Generator().manual_seed(seed), next(iter(raw.values()))
+    parameters: dict[str, Tensor] = {}
+    for (n, m), names in _by_shape({name: (w.shape[1], w.shape[0]) for name, w in raw.items()}).items():
+        d, r = n + m, min(settings.rank, n + m)
+        prefix = f"mend.{n}x{m}"
+        parameters[f"{prefix}.norm_x.weight"], parameters[f"{prefix}.norm_x.bias"] = like.new_ones(n), like.new_zeros(n)
+        parameters[f"{prefix}.norm_delta.weight"] = like.new_ones(m)
+        parameters[f"{prefix}.norm_delta.bias"] = like.new_zeros(m)
+        for block in ("block1", "block2"):
+            down = torch.randn(d, r, generator=generator, dtype=torch.float64) / math.sqrt(d)
+            parameters[f"{prefix}.{block}.down"] = down.to(like)
+            parameters[f"{prefix}.{block}.up"] = like.new_zeros(r, d)
+            parameters[f"{prefix}.{block}.bias"] = like.new_zeros(d)
+            parameters[f"{prefix}.{block}.scale"] = like.new_ones(len(names), d)
+            parameters[f"{prefix}.{block}.shift"] = like.new_zeros(len(names), d)
+    parameters["mend.log_inner_lr"] = like.new_full((len(raw),), math.log(settings.inner_lr))
+    return parameters
+
+
+def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
+    """The learning rate of each parameter; every one is owned once (clause E9)."""
+    return {name: settings.inner_lr_lr if name == "mend.log_inner_lr" else settings.lr for name in parameters}
+
+
+def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
+    """The transformed factors of each edit's gradient at the raw parameters."""
+    factors = edits.gradient().factors
+    rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp(), strict=True))
+    result = {}
+    for names in _by_shape({name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}).values():
+        # The rows of all matrices of a shape go through their transform together: its weights are large, the rows few.
+        x, delta = (torch.cat([factors[name][side].flatten(0, 1) for name in names]) for side in (0, 1))
+        sizes = [factors[name][0].shape[:2].numel() for name in names]
+        of = torch.arange(len(names)).repeat_interleave(torch.tensor(sizes)).to(x.device, non_blocking=True)
+        # A row without gradient must not act, and its normalised form would be the norm's bias, not zero.
+        live = (delta != 0).any(-1).nonzero()[:, 0]
+        x_tilde, delta_tilde = transform(parameters, of[live], x[live], delta[live])
+        delta_tilde = -torch.stack([rates[name] for name in names])[of[live], None] * delta_tilde
+        parts = [part.new_zeros(len(of), part.shape[1]).index_copy(0, live, part) for part in (x_tilde, delta_tilde)]
+        for name, u, v in zip(names, *(part.split(sizes) for part in parts), strict=True):
+            result[name] = (u.view_as(factors[name][0]), v.view_as(factors[name][1]))
+    return Update({name: result[name] for name in factors})
+
+
+def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """(x̃, δ̃) = g(x, δ) for rows x (…, n) and δ (…, m) of the `index`-th matrix of this shape (clause E6).
+
+    For rows of several matrices `index` (R,) says which each is of.
+    """
+    n, m = x.shape[-1], delta.shape[-1]
+    own = {
+        name.removeprefix(f"mend.{n}x{m}."): p for name, p in parameters.items() if name.startswith(f"mend.{n}x{m}.")
+    }
+    z = torch.cat([normalise(x, own, "norm_x"), normalise(delta, own, "norm_delta")], -1)
+    for block in ("block1", "block2"):
+        inner = z @ own[f"{block}.down"] @ own[f"{block}.up"] + own[f"{block}.bias"]
+        inner = inner * own[f"{block}.scale"][index] + own[f"{block}.shift"][index]
+        # clamp, unlike relu, passes a gradient at 0, where the first block's output starts.
+        z = z + (inner.clamp(min=0) if block == "block1" else inner)
+    return z[..., :n], z[..., n:]
+
+
+def index_in_shape(shapes: Mapping[str, tuple[int, int]], name: str) -> int:
+    """The place of a matrix among those of its shape: the row of its scale and shift."""
+    return _by_shape(shapes)[shapes[name]].index(name)
+
+
+def normalise(rows: Tensor, parameters: Mapping[str, Tensor], name: str) -> Tensor:
+    """LayerNorm of each row, effective at any scale: rows are brought to magnitude 1 before its eps can matter."""
+    largest = rows.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    return F.layer_norm(rows / largest, rows.shape[-1:], parameters[f"{name}.weight"], parameters[f"{name}.bias"])
+
+
+def _by_shape(shapes: Mapping[str, tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, shape in shapes.items():
+        groups.setdefault(shape, []).append(name)
+    return groups

@@ -1,0 +1,225 @@
+"""Judging an editor (§4.1): pairs of an edit and its sampled inputs → outcomes, one per edited prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+from ..names import Positions, Role
+from .backbone import Backbone, States
+from .corpus import Example
+from .editing import Editor, edit_from
+from .hardware import ALONE, Processes, halving
+from .metrics import Scores, count, hit, scores
+from .records import EditRequest, Input, Outcome
+from .sampling import Pair, derived_rng
+from .task import Task
+from .updates import Update
+
+BATCH = 32  # edits that are judged at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch of edits with everything in their judging that no editor has a part in.
+
+    edits     the trunk states of the edit inputs
+    states    those of all inputs to be judged, rows e·width … (e+1)·width - 1 of edit e
+    raw       per row the raw model's prediction, where it is wanted
+    """
+
+    pairs: tuple[Pair, ...]
+    requests: tuple[EditRequest, ...]
+    edits: States
+    states: States
+    width: int
+    raw: tuple[tuple[int, ...], ...]
+
+
+def judged(
+    subject: Editor | Backbone,
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    batch: int = BATCH,
+    con_positions: Positions = "mask",
+    processes: Processes = ALONE,
+) -> Iterator[list[Outcome]]:
+    """The outcomes of this process's share of the pairs, batch by batch: one per edit and input.
+
+    `subject` is an editor, or the raw model without any edit. "all" asks a retained masked sentence for the raw
+    prediction at every position of its padded row (clause M7). The seed draws desired predictions and retain lengths,
+    edit by edit, so that every editor is asked the same. Where memory does not hold `batch` edits they are fewer.
+    """
+    backbone = subject.backbone if isinstance(subject, Editor) else subject
+    roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
+    mine, size = processes.share(len(pairs)), batch
+    for start in range(mine.start, mine.stop, batch):
+        chosen = pairs[start : min(start + batch, mine.stop)]
+
+        def attempt(at_a_time: int, chosen: Sequence[Pair] = chosen) -> list[Outcome]:
+            prepared = batches(backbone, task, chosen, seed, at_a_time, con_positions, roles)
+            return [outcome for one in prepared for outcome in judge(subject, one)]
+
+        found, size = halving(attempt, size)
+        yield found
+
+
+def evaluate(
+    subject: Editor | Backbone, task: Task, pairs: Sequence[Pair], seed: int, con_positions: Positions = "mask"
+) -> list[Outcome]:
+    """All outcomes of `judged`, by this process alone."""
+    return [o for found in judged(subject, task, pairs, seed, con_positions=con_positions) for o in found]
+
+
+def validator(task: Task, pairs: Sequence[Pair], seed: int, processes: Processes = ALONE) -> Callable[[Editor], Scores]:
+    """The scores of an editor on these pairs, again and again: what no editor has a part in is computed once."""
+    mine = processes.share(len(pairs))
+    size, held = BATCH, list[Prepared]()
+
+    def validate(editor: Editor) -> Scores:
+        nonlocal size
+
+        def attempt(at_a_time: int) -> list[Outcome]:
+            if not held or at_a_time != size:
+                held[:] = batches(editor.backbone, task, pairs[mine.start : mine.stop], seed, at_a_time)
+            return [outcome for prepared in held for outcome in judge(editor, prepared)]
+
+        outcomes, size = halving(attempt, size)
+        return scores(count(gathered(outcomes, pairs, processes, editor.backbone.like.device)))
+
+    return validate
+
+
+def gathered(
+    outcomes: Sequence[Outcome], pairs: Sequence[Pair], processes: Processes, device: torch.device
+) -> list[Outcome]:
+    """The outcomes of all processes, in the order of the pairs, from those of this one's share."""
+    if processes.count == 1:
+        return list(outcomes)
+    counts = [len(pair.update) + len(pair.retain) for pair in pairs]
+    before = sum(counts[: processes.share(len(pairs)).start])
+    # An outcome is known by its place, so that its hit is all that has to travel.
+    hits = torch.zeros(sum(counts), device=device)
+    hits[before : before + len(outcomes)] = torch.tensor([float(o.hit) for o in outcomes], device=device)
+    processes.add([hits])
+    places = [place for pair in pairs for place in _places(pair)]
+    return [replace(place, hit=bool(hit)) for place, hit in zip(places, hits.tolist(), strict=True)]
+
+
+def _places(pair: Pair) -> list[Outcome]:
+    """The outcomes of a pair before anything is judged."""
+    asked: list[tuple[Role, Example]] = [("update", x) for x in pair.update]
+    asked += [("retain", x) for x in pair.retain]
+    return [Outcome(pair.edit.id, pair.edit.language, role, x.language, False) for role, x in asked]
+
+
+@torch.no_grad()
+def batches(
+    backbone: Backbone,
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    batch: int = BATCH,
+    con_positions: Positions = "mask",
+    raw_of: Sequence[Role] = ("retain",),
+) -> Iterator[Prepared]:
+    """The batches of an evaluation, one by one, with the raw predictions of inputs in these roles."""
+    for start in range(0, len(pairs), batch):
+        with backbone.autocast():
+            prepared = _prepared(backbone, task, pairs[start : start + batch], seed, con_positions, raw_of)
+        yield prepared
+
+
+def _prepared(
+    backbone: Backbone,
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    con_positions: Positions,
+    raw_of: Sequence[Role],
+) -> Prepared:
+    requests, inputs = [], []
+    for pair in pairs:
+        rng = derived_rng(seed, "inputs", pair.edit.id)
+        request = task.request(pair.edit, rng)
+        updates = [task.update_input(x, pair.edit, request) for x in pair.update]
+        retains = [task.retain_input(x, rng) for x in pair.retain]
+        requests.append(request)
+        inputs.append(updates + retains)
+    # Every edit gets equally many rows: short ones repeat their last input, which is then not judged.
+    width = max(map(len, inputs))
+    if con_positions == "all" and not backbone.classifies:
+        for pair, row in zip(pairs, inputs, strict=True):
+            # Padded as if the edit were alone, so that no other edit has a part in its outcomes (clause E8).
+            padded = tuple(range(max(len(i.ids) for i in row)))
+            row[len(pair.update) :] = [replace(i, positions=padded) for i in row[len(pair.update) :]]
+    rows = [i for row in inputs for i in row + row[-1:] * (width - len(row))]
+    states = backbone.trunk(rows)
+    wanted = [
+        e * width + j
+        for e, pair in enumerate(pairs)
+        for j in range(len(pair.update) + len(pair.retain))
+        if ("update" if j < len(pair.update) else "retain") in raw_of
+    ]
+    raw: list[tuple[int, ...]] = [()] * len(rows)
+    if wanted:
+        for i, prediction in zip(wanted, predictions(backbone, states.take(wanted)), strict=True):
+            raw[i] = prediction
+    edits = backbone.trunk([request.input for request in requests])
+    return Prepared(tuple(pairs), tuple(requests), edits, states, width, tuple(raw))
+
+
+@torch.no_grad()
+def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
+    """One outcome per edit and input of a prepared batch."""
+    edited: Sequence[tuple[int, ...]] = prepared.raw
+    if isinstance(subject, Editor):
+        with subject.backbone.autocast():
+            update = edit_from(subject, prepared.requests, prepared.edits)
+            edited = predictions(subject.backbone, prepared.states, update)
+    outcomes = []
+    for e, (pair, request) in enumerate(zip(prepared.pairs, prepared.requests, strict=True)):
+        for j, place in enumerate(_places(pair), e * prepared.width):
+            expected = request.labels if place.role == "update" else prepared.raw[j]
+            outcomes.append(replace(place, hit=hit(edited[j], expected)))
+    return outcomes
+
+
+def predictions(backbone: Backbone, states: States, update: Update | None = None) -> list[tuple[int, ...]]:
+    """Per input the most likely token at each of its predicted positions, or its class."""
+    best = backbone.upper(states, update).argmax(-1).tolist()
+    counts = [1 if backbone.classifies else len(own) for own in states.positions]
+    return [tuple(best[end - n : end]) for n, end in zip(counts, accumulate(counts), strict=True)]
+
+
+@torch.no_grad()
+def predict(
+    backbone: Backbone, inputs: Sequence[Input], update: Update | None = None, batch: int = 128
+) -> list[tuple[int, ...]]:
+    """`predictions` of any number of inputs, `batch` at a time, those of like length together."""
+    order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
+    found: list[tuple[int, ...]] = [()] * len(inputs)
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        with backbone.autocast():
+            best = predictions(backbone, backbone.trunk([inputs[i] for i in chosen]), update)
+        for i, prediction in zip(chosen, best, strict=True):
+            found[i] = prediction
+    return found
+
+
+def answers(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update | None = None) -> list[str]:
+    """`predict` in words: text, or the names of classes. `update` is of one edit."""
+    return [spell(backbone, tokenizer, labels) for labels in predict(backbone, inputs, update)]
+
+
+def spell(backbone: Backbone, tokenizer: Any, labels: Sequence[int]) -> str:
+    """Tokens as text, or a class by its name."""
+    if backbone.classifies:
+        return str(backbone.model.config.id2label[labels[0]])
+    return str(tokenizer.decode(list(labels)))

@@ -1,0 +1,126 @@
+"""What a run does with its hardware: several processes for one cell, bf16, and memory that does not suffice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..names import Precision
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The processes that work on one cell together, and which of them this one is."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def share(self, items: int) -> range:
+        """Which of so many items are this process's; shares differ by one item at most, and may be empty."""
+        return range(items * self.rank // self.count, items * (self.rank + 1) // self.count)
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes, the same bits in all of them."""
+        if self.count == 1:
+            return
+        from accelerate.utils import reduce  # noqa: PLC0415 (a second to import, and one process needs none of it)
+
+        # One message: many small ones would wait for each other.
+        total = reduce(torch.cat([t.flatten() for t in tensors]), "sum")
+        for tensor, summed in zip(tensors, total.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(summed.view_as(tensor))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            from accelerate import PartialState  # noqa: PLC0415
+
+            PartialState().wait_for_everyone()
+
+    def leave(self) -> None:
+        """Close the channels between the processes."""
+        if self.count > 1:
+            from accelerate import PartialState  # noqa: PLC0415
+
+            PartialState().destroy_process_group()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process goes before the others, which find in the caches what it has put there."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+
+ALONE = Processes()
+
+
+def launched() -> int:
+    """How many processes `torchrun`, or `accelerate launch`, has started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(device: str) -> Processes:
+    """The processes that `torchrun` has started, each with a device of its own; this one alone without it.
+
+    UserError: a device with a number, or fewer devices than processes.
+    """
+    if launched() == 1:
+        return ALONE
+    kind, _, number = device.partition(":")
+    if number:
+        raise UserError(f"--device {device}: several processes take a device each; give --device {kind}")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if kind == "cuda" and torch.cuda.device_count() < here:
+        raise UserError(f"{here} processes for {torch.cuda.device_count()} GPUs; start one process for each")
+    from accelerate import PartialState  # noqa: PLC0415
+
+    state = PartialState(cpu=kind == "cpu")
+    return Processes(state.process_index, state.num_processes)
+
+
+def check_device(device: str, precision: Precision) -> None:
+    """UserError: no such device here, or one that does not compute in this precision."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if (
+        precision == "bf16"
+        and device.startswith("cuda")
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise UserError(f"{torch.cuda.get_device_name(device)} has no bf16; leave --precision at float32")
+
+
+def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
+    """What `attempt` returns for the first of `size`, size/2, … that the device has the memory for, and that size.
+
+    UserError: not even 1 fits.
+    """
+    while True:
+        try:
+            return attempt(size), size
+        except torch.OutOfMemoryError as error:
+            reason = str(error).split(". ", maxsplit=1)[0]
+        # Outside of the clause above, which would hold the failed attempt's tensors.
+        if size == 1:
+            raise UserError(f"the device's memory does not hold a single edit: {reason}")
+        size = (size + 1) // 2
+        torch.cuda.empty_cache()

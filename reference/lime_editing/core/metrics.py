@@ -1,0 +1,152 @@
+"""Editing accuracy, consistency and success rate (§4.1), over counted outcomes. Rates are fractions in [0, 1].
+
+Shapes: N edits of an evaluation, 2 roles (update, retain), L languages of the inputs, K columns of a selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..names import Role
+from .records import Outcome
+
+Array = NDArray[np.float64]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """acc, con and succ of an evaluation."""
+
+    acc: float
+    con: float
+    succ: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The outcomes of one evaluation, counted. Edits are in a fixed order, so that evaluations can be paired."""
+
+    edits: tuple[tuple[str, str], ...]  # (editing language, edit), sorted
+    languages: tuple[str, ...]  # of the inputs, sorted
+    hits: Array  # (N, 2, L)
+    asked: Array  # (N, 2, L)
+
+
+#: Sums counts (N, 2, L) into columns (N, K). `own` (N, L) marks the inputs in the edit's own language.
+Select = Callable[[Array, NDArray[np.bool_]], Array]
+
+
+class NoOutcomes(UserError, LookupError):
+    """A language or role was asked for that no outcome has (clause M10)."""
+
+
+def succ(acc: Any, con: Any) -> Any:
+    """The harmonic mean of acc and con, of numbers or elementwise of arrays; 0 where both are 0 (clause M3)."""
+    total = np.asarray(acc + con, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(total == 0, 0.0, 2 * acc * con / np.where(total == 0, 1.0, total))
+    return mean if mean.ndim else float(mean)
+
+
+def hit(predicted: Sequence[int], expected: Sequence[int]) -> bool:
+    """Whether a prediction is as expected at every one of its predicted positions (clause M7)."""
+    return all(p == e for p, e in zip(predicted, expected, strict=True))
+
+
+def count(outcomes: Iterable[Outcome]) -> Counts:
+    """Outcomes as counts."""
+    told = list(outcomes)
+    edits = sorted({(o.edit_language, o.edit) for o in told})
+    languages = sorted({o.language for o in told})
+    row, column = {edit: i for i, edit in enumerate(edits)}, {code: i for i, code in enumerate(languages)}
+    at = np.array([(row[o.edit_language, o.edit], ROLES.index(o.role), column[o.language]) for o in told], dtype=int)
+    return tally(edits, languages, at.reshape(-1, 3), np.array([o.hit for o in told], dtype=np.float64))
+
+
+def tally(edits: Sequence[tuple[str, str]], languages: Sequence[str], at: NDArray[np.int_], hits: Array) -> Counts:
+    """Counts of R outcomes, of which `at` (R, 3) has the index of the edit, the role and the language of the input."""
+    shape = (len(edits), len(ROLES), len(languages))
+    cell = np.ravel_multi_index(tuple(at.T), shape) if len(at) else np.zeros(0, dtype=int)
+    size = int(np.prod(shape))
+    summed, asked = (
+        np.bincount(cell, w, minlength=size).astype(np.float64).reshape(shape) for w in (hits, np.ones(len(at)))
+    )
+    return Counts(tuple(edits), tuple(languages), summed, asked)
+
+
+def in_all(counts: Array, own: NDArray[np.bool_]) -> Array:
+    """Columns acc and con over the inputs of all languages."""
+    return np.asarray(counts.sum(2))
+
+
+def by_input(counts: Array, own: NDArray[np.bool_]) -> Array:
+    """Columns acc of each language of the input, then con of each (→ l)."""
+    return counts.reshape(len(counts), -1)
+
+
+def rates(counts: Counts, select: Select) -> tuple[list[str], NDArray[np.intp], Array]:
+    """Editing languages, the index of each edit's, and one rate per edit and selected column (NaN: not asked)."""
+    languages, of = np.unique([language for language, _ in counts.edits], return_inverse=True)
+    own = np.array([[code == language for code in counts.languages] for language, _ in counts.edits])
+    asked = select(counts.asked, own)
+    with np.errstate(invalid="ignore"):
+        return languages.tolist(), of, select(counts.hits, own) / asked
+
+
+def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
+    """Macro average over editing languages of the mean over edits of the mean over an edit's inputs (M1-M6).
+
+    NoOutcomes: a language of `languages` (default: those that occur), or a role of it, has no outcome.
+    """
+    wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
+    if not wanted:
+        raise NoOutcomes("no outcomes to average: neither an update nor a retain input was judged")
+    known, of, values = rates(counts, in_all) if counts.edits else ([], np.zeros(0), np.zeros((0, 2)))
+    means = []
+    for language in wanted:
+        mean = _mean(values[of == known.index(language)]) if language in known else np.full(2, np.nan)
+        for role, value in zip(ROLES, mean, strict=True):
+            if np.isnan(value):
+                raise NoOutcomes(f"no {role} outcomes for editing language {language!r}")
+        means.append(mean)
+    acc, con = np.mean(means, axis=0).tolist()
+    return Scores(acc, con, succ(acc, con))
+
+
+def breakdown(counts: Counts, by: Literal["edit_language", "language"]) -> dict[str, Scores]:
+    """Scores per editing language (l → all, Figure 4) or per language of the input (→ l, Figure 3); clause M8.
+
+    A language without outcomes of one role is left out.
+    """
+    known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
+    means = np.stack([_mean(values[of == i]) for i in range(len(known))])
+    if by == "language":
+        means, known = _mean(means).reshape(2, -1).T, list(counts.languages)
+    pairs = zip(known, means.tolist(), strict=True)
+    return {name: Scores(acc, con, succ(acc, con)) for name, (acc, con) in pairs if not np.isnan([acc, con]).any()}
+
+
+def aggregate(runs: Sequence[Scores]) -> Scores:
+    """Several runs: mean acc, mean con, and the succ of these means (clause M9)."""
+    if not runs:
+        raise NoOutcomes("no runs to aggregate")
+    acc, con = fmean(run.acc for run in runs), fmean(run.con for run in runs)
+    return Scores(acc, con, succ(acc, con))
+
+
+def _mean(values: Array) -> Array:
+    """Column means over the rows that have a number; NaN where no row has one."""
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(there, values, 0).sum(0) / there.sum(0))

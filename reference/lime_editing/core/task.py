@@ -1,0 +1,105 @@
+"""What the core asks of data: a parallel corpus, and the inputs that its examples become; and text into inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..errors import ModelError, UserError
+from .corpus import Corpus, Example
+from .records import EditRequest, Input
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+#: How many tokenised inputs a task keeps: all of a test set, and of a training set what memory allows.
+REMEMBERED = 100_000
+MASK = "[MASK]"  # as people write it, whatever the tokenizer's own mask token is
+
+
+class Task(Protocol):
+    """One split of a dataset, tokenised."""
+
+    @property
+    def corpus(self) -> Corpus: ...
+
+    @property
+    def editable(self) -> frozenset[str] | None:
+        """D_edit: the ids of the examples that may be edited; None for all."""
+
+    def within(self, languages: Sequence[str]) -> Task:
+        """The part of the split in these languages."""
+
+    def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
+        """x_e with a desired prediction y_e."""
+
+    def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
+        """x_u, with as many predicted positions as y_e has labels."""
+
+    def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
+        """x_r."""
+
+
+def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """The value of a key, made once and kept while there is room; the oldest is dropped first."""
+    if key not in known:
+        if len(known) >= REMEMBERED:
+            del known[next(iter(known))]
+        known[key] = make()
+    return known[key]
+
+
+def tokens_of(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """A masked sentence, its masks written as [MASK]. ModelError: a tokenizer without a mask token."""
+    if tokenizer.mask_token_id is None:
+        raise ModelError("the tokenizer has no mask token; a sentence needs a masked language model's tokenizer")
+    return tuple(tokenizer(text.replace(MASK, tokenizer.mask_token))["input_ids"])
+
+
+def with_masks(ids: tuple[int, ...], mask: int, count: int) -> Input:
+    """A sentence of one mask, with `count` masks in its place; they are the predicted positions (clause D3)."""
+    at = ids.index(mask)
+    return Input(ids[:at] + (mask,) * count + ids[at + 1 :], tuple(range(at, at + count)))
+
+
+def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
+    """A masked sentence. A single [MASK] stands for `count` of them; several are left as they are written.
+
+    UserError: no [MASK]. ModelError: a tokenizer without one.
+    """
+    ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
+    if mask not in ids:
+        raise UserError(f"{text!r} has no {MASK}; write it where the answer goes")
+    if ids.count(mask) == 1:
+        return with_masks(ids, mask, count)
+    return Input(ids, tuple(i for i, token in enumerate(ids) if token == mask))
+
+
+def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
+    """A masked sentence in `language` and its desired answer `to`; one [MASK] stands for the whole answer.
+
+    UserError: no [MASK], more or fewer than the answer has tokens, or an answer that the tokenizer cannot spell.
+    """
+    labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
+    if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
+        raise UserError(f"the tokenizer cannot spell the desired answer {to!r}; use words and letters that it knows")
+    asked = sentence(tokenizer, text, len(labels))
+    if len(asked.positions) != len(labels):
+        raise UserError(
+            f"{text!r} has {len(asked.positions)} {MASK}, and the answer {to!r} {len(labels)} "
+            f"token{'s' if len(labels) > 1 else ''}; one {MASK} stands for as many as are needed"
+        )
+    return EditRequest(asked, labels, language)
+
+
+def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = None) -> Input:
+    """Premise and hypothesis as one input; the class is predicted at its first token.
+
+    An input of more than `longest` tokens loses its end, of the longer text first.
+    """
+    encoded = tokenizer(premise, hypothesis)
+    if longest is not None and len(encoded["input_ids"]) > longest:
+        encoded = tokenizer(premise, hypothesis, truncation=True, max_length=longest)
+    types = encoded.get("token_type_ids", ())
+    return Input(tuple(encoded["input_ids"]), (0,), tuple(types) if any(types) else ())

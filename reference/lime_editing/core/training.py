@@ -1,0 +1,302 @@
+"""Training an editor: one visible loop (§3.2, §B.3)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .editing import Editor, Objective, training_losses
+from .hardware import ALONE, Processes, halving
+from .masks import open_share
+from .metrics import Scores
+from .records import Triple
+from .sampling import derived_rng, training_triples
+from .task import Task
+
+LOSSES = ("rel", "loc", "mask", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long an editor is trained. An edit is what the paper calls a training step."""
+
+    edits: int  # at most
+    batch: int  # edits per optimiser step
+    validate_every: int  # edits
+    patience: int  # edits without a better succ after which training stops
+    checkpoint_every: int  # edits
+    clip: float = 1.0  # largest norm of the editor's own gradient, and of its masks'
+    decay: bool = False  # whether learning rates fall linearly to a tenth
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or min(self.edits, self.validate_every, self.checkpoint_every) < self.batch:
+            raise UserError(
+                f"a schedule needs a batch of 1 at least, and edits, validate_every and checkpoint_every of one batch "
+                f"at least; got {self}"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.edits // self.batch
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows this step: at equal intervals, and at the end (clause R5)."""
+        return step % (self.validate_every // self.batch) == 0 or step == self.steps
+
+    def checkpoints(self, step: int) -> bool:
+        """Whether a checkpoint follows this step."""
+        return step % (self.checkpoint_every // self.batch) == 0
+
+    def rate(self, step: int) -> float:
+        """The factor on every learning rate in this step."""
+        return 1 - 0.9 * (step - 1) / self.steps if self.decay else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One validation; losses are means since the one before."""
+
+    step: int
+    losses: dict[str, float]
+    scores: Scores
+    best: bool
+    open_gates: float | None  # share of the masks' gates that are not zero; None without masks
+    at_a_time: int  # edits of a batch that went through the model together, as many as the memory held
+
+    def as_dict(self) -> dict[str, float | bool | None]:
+        return {
+            "step": self.step,
+            **self.losses,
+            **asdict(self.scores),
+            "best": self.best,
+            "open_gates": self.open_gates,
+            "at_a_time": self.at_a_time,
+        }
+
+
+@dataclass(frozen=True)
+class State:
+    """A checkpoint: all that a training needs to resume after a step. Random draws depend on (seed, step) alone."""
+
+    step: int
+    parameters: dict[str, Tensor]
+    best: dict[str, Tensor]  # the parameters of the best validation
+    first: dict[str, Tensor]  # Adam's moments
+    second: dict[str, Tensor]
+    sums: dict[str, float]  # losses since the last validation
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """An optimiser step was taken."""
+
+    step: int
+    loss: float
+    at_a_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A validation was made; all reports so far, the new one last."""
+
+    reports: tuple[Report, ...]
+
+
+Event = Stepped | Validated | State
+
+
+def early_stopping(validations: Sequence[tuple[int, float]], patience: int) -> tuple[int, bool]:
+    """Of validations (step, succ) so far, the step of the best, the earliest of equals, and whether patience has ended.
+
+    §B.3, clause R5: with the last of them succ has not improved for `patience` steps.
+    """
+    best, _ = max(validations, key=lambda validation: validation[1])
+    return best, validations[-1][0] - best >= patience
+
+
+def train(
+    editor: Editor,
+    task: Task,
+    validate: Callable[[Editor], Scores],
+    schedule: Schedule,
+    objective: Objective,
+    seed: int,
+    state: State | None = None,
+    processes: Processes = ALONE,
+) -> Iterator[Event]:
+    """Train `editor.parameters` in place on all languages of `task`; at the end they are those of the best validation.
+
+    The training runs as its events are read: exhaust the iterator. Every step draws from a generator of its own, so
+    that the validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results.
+    Several processes share each batch. A batch that does not fit into memory is computed in parts, whose sums differ in
+    rounding alone.
+    UserError: a loss that is not finite (the parameters are then those of the step before); no memory for one edit.
+
+    Eight parameters: what is trained, on what, judged how, for how long, towards what, from which seed, state, where.
+    """
+    optimiser = adam(editor)
+    if state is None:
+        state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())
+    _restore(editor, optimiser, state)
+    best, sums, reports, at_a_time = state.best, dict(state.sums), state.reports, schedule.batch
+    rates = [group["lr"] for group in optimiser.param_groups]
+    for step in range(state.step + 1, schedule.steps + 1):
+        if reports and early_stopping(_validations(reports, schedule.batch), schedule.patience)[1]:
+            break
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule.rate(step)
+        triples = batch_of_triples(task, schedule.batch, seed, step)
+        attempt = partial(gradients, editor, triples, step_seed(seed, step), objective, processes)
+        losses, at_a_time = halving(attempt, at_a_time)
+        _check_finite(losses["total"], step)
+        descend(editor, optimiser, schedule.clip)
+        sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
+        yield Stepped(step, losses["total"], at_a_time)
+        if schedule.validates(step):
+            report = _report(editor, validate(editor), reports, sums, step, at_a_time, schedule)
+            reports, sums = (*reports, report), {}
+            best = _copies(editor.parameters) if report.best else best
+            yield Validated(reports)
+        if schedule.checkpoints(step):
+            yield State(step, editor.parameters, best, *_moments(optimiser, editor.parameters), sums, reports)
+    assign(editor.parameters, best)
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the training loss is {loss} at step {step}; lower the learning rates. Earlier checkpoints are kept"
+        )
+
+
+def _report(
+    editor: Editor,
+    scores: Scores,
+    reports: Sequence[Report],
+    sums: Mapping[str, float],
+    step: int,
+    at_a_time: int,
+    schedule: Schedule,
+) -> Report:
+    now = step * schedule.batch
+    seen = [*_validations(reports, schedule.batch), (now, scores.succ)]
+    means = {name: total / (step - (reports[-1].step if reports else 0)) for name, total in sums.items()}
+    masks, best = editor.mask_parameters(), early_stopping(seen, schedule.patience)[0] == now
+    return Report(step, means, scores, best, open_share(masks) if masks else None, at_a_time)
+
+
+def train_step(
+    editor: Editor,
+    optimiser: torch.optim.Optimizer,
+    triples: Sequence[Triple],
+    seed: int,
+    objective: Objective,
+    clip: float,
+) -> dict[str, float]:
+    """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step."""
+    losses = gradients(editor, triples, seed, objective)
+    descend(editor, optimiser, clip)
+    return losses
+
+
+def gradients(
+    editor: Editor,
+    triples: Sequence[Triple],
+    seed: int,
+    objective: Objective,
+    processes: Processes = ALONE,
+    at_a_time: int | None = None,
+) -> dict[str, float]:
+    """The losses of a batch, and in every parameter's `.grad` the gradient of the total.
+
+    The losses are means over the batch, so that parts of it, on one process or on several, add up by their shares.
+    """
+    parameters, backbone = list(editor.parameters.values()), editor.backbone
+    for parameter in parameters:
+        parameter.grad = None
+    mine, step = processes.share(len(triples)), at_a_time or len(triples)
+    sums = backbone.like.new_zeros(len(LOSSES))
+    for first in range(mine.start, mine.stop, step):
+        part = triples[first : min(first + step, mine.stop)]
+        with backbone.autocast():
+            losses = training_losses(editor, part, seed, objective, first, len(triples))
+        share = len(part) / len(triples)
+        (share * losses["total"]).backward(inputs=parameters)
+        sums += share * torch.stack([losses[name].detach() for name in LOSSES])
+    for parameter in parameters if not mine else ():
+        parameter.grad = torch.zeros_like(parameter)
+    processes.add([*(p.grad for p in parameters if p.grad is not None), sums])
+    return dict(zip(LOSSES, sums.tolist(), strict=True))
+
+
+def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> None:
+    """Clip the gradients and take the optimiser's step."""
+    # Apart, because the penalty's gradient would drown the editor's own under one common norm.
+    for group in (editor.own_parameters(), editor.mask_parameters()):
+        torch.nn.utils.clip_grad_norm_(list(group.values()), clip)
+    optimiser.step()
+
+
+def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:
+    """The tokenised (x_e, x_u, x_r) of one step (clause S6)."""
+    rng = derived_rng(seed, "train-inputs", step)
+    triples = []
+    for drawn in training_triples(task.corpus, count, seed, step):
+        request = task.request(drawn.edit, rng)
+        update = task.update_input(drawn.update, drawn.edit, request)
+        triples.append(Triple(request, update, task.retain_input(drawn.retain, rng)))
+    return triples
+
+
+def adam(editor: Editor) -> torch.optim.Adam:
+    """One optimiser; parameters of one learning rate form one group, and each belongs to exactly one (clause E9)."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, rate in editor.learning_rates().items():
+        groups.setdefault(rate, []).append(editor.parameters[name])
+    return torch.optim.Adam([{"params": params, "lr": rate} for rate, params in groups.items()], fused=True)
+
+
+def assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copy values into live parameters."""
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
+
+
+def _validations(reports: Sequence[Report], batch: int) -> list[tuple[int, float]]:
+    """(edits, succ) of each validation."""
+    return [(report.step * batch, report.scores.succ) for report in reports]
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in tensors.items()}
+
+
+def _moments(
+    optimiser: torch.optim.Adam, parameters: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Adam's first and second moments of the parameters that have taken a step."""
+    taken = {name: optimiser.state[p] for name, p in parameters.items() if p in optimiser.state}
+    first, second = ({name: of[key] for name, of in taken.items()} for key in ("exp_avg", "exp_avg_sq"))
+    return first, second
+
+
+def _restore(editor: Editor, optimiser: torch.optim.Adam, state: State) -> None:
+    assign(editor.parameters, state.parameters)
+    for name, first in state.first.items():
+        moments = {"exp_avg": first.clone(), "exp_avg_sq": state.second[name].clone()}
+        optimiser.state[editor.parameters[name]] = {"step": torch.tensor(float(state.step)), **moments}
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of one step's gates."""
+    return int.from_bytes(hashlib.blake2b(f"gates {seed} {step}".encode(), digest_size=7).digest(), "little")

@@ -1,0 +1,49 @@
+"""What `check-data` says of a corpus: what it holds, lacks in which language, and what a run would skip and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..names import PIVOT
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """Of all facts or pairs, how many a language has and lacks, by split how many, and the relations that it lacks."""
+
+    has: int
+    lacks: int
+    splits: dict[str, int]
+    lacking_relations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found; `skipped` by reason, and `remarks` on what a run will mind."""
+
+    task: str
+    source: str
+    fingerprint: str
+    languages: dict[str, Language]
+    counts: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    skipped: dict[str, int]
+    remarks: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def empty(languages: dict[str, Language], splits: dict[str, dict[str, int]]) -> Iterator[str]:
+    for split in splits:
+        without = [code for code, language in languages.items() if not language.splits[split]]
+        if without:
+            yield f"no {split} items in {', '.join(without)}: a run wants these languages left out (--languages)"
+    if PIVOT not in languages:
+        yield f"no {PIVOT!r}: a run edits in English, and trains on it (training en)"
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    return "; ".join(names[:shown]) + ("; …" if len(names) > shown else "")

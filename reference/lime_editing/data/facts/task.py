@@ -1,0 +1,301 @@
+"""mLAMA's splits, and the masked sentences that its facts become (§4.3, §A.1, chapter D)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.corpus import Example, ParallelCorpus
+from ...core.records import EditRequest, Input
+from ...core.task import remember, with_masks
+from ...errors import DataError, ModelError
+from ...names import SPLITS, Rulings, Split, Subject
+from .. import Errors, Reader
+from .read import LANGUAGES, Fact, Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Of one split."""
+
+    subjects: int
+    facts: int
+
+
+#: §A.1 and the authors' lists of subjects.
+PUBLISHED: Mapping[Split, Count] = {
+    "train": Count(27_225, 628_612),
+    "validation": Count(1_820, 23_718),
+    "test": Count(3_916, 53_993),
+}
+
+
+def fingerprint(facts: Facts) -> str:
+    """A digest of the content in file order, wherever it was read from."""
+    digest = hashlib.blake2b(digest_size=8)
+    for fact in facts.facts:
+        digest.update(
+            repr((fact.language, fact.relation, fact.sub_uri, fact.obj_uri, fact.sub_label, fact.obj_label)).encode()
+        )
+    told = {(fact.language, fact.relation) for fact in facts.facts}  # a table has no template without a fact
+    digest.update(repr(sorted(item for item in facts.templates.items() if item[0] in told)).encode())
+    return digest.hexdigest()
+
+
+def counts(facts: Facts) -> dict[Split, Count]:
+    """Subjects and facts of each split (clause D2)."""
+    return {name: Count(len({f.sub_uri for f in part.facts}), len(part.facts)) for name, part in split(facts).items()}
+
+
+def disagreements(source: str | Path, facts: Facts) -> list[str]:
+    """Where facts in all their languages are not split as the paper says, or as the authors' lists beside them say.
+
+    The paper's counts are those of the real mLAMA, which its languages give away. A part of the languages is split
+    otherwise, and has nothing to agree with. DataError: a list that is none.
+    """
+    stated = sorted(Path(source).glob("**/sub_uri_list/*_sub_uri_list.json")) if Path(source).is_dir() else []
+    real = set(facts.languages) >= LANGUAGES
+    parts = split(facts) if stated or real else {}
+    found = []
+    for part, was in PUBLISHED.items() if real else ():
+        subjects, told = len({fact.sub_uri for fact in parts[part].facts}), len(parts[part].facts)
+        if Count(subjects, told) != was:
+            found.append(
+                f"{part} has {subjects:,} subjects and {told:,} facts; the paper has {was.subjects:,} and {was.facts:,}"
+            )
+    for path in stated:
+        name: Any = path.name.removesuffix("_sub_uri_list.json")
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path}: is not a JSON list of subjects ({error})") from error
+        if name not in SPLITS or not isinstance(listed, list) or not all(isinstance(uri, str) for uri in listed):
+            raise DataError(f"{path}: expected the JSON list of the subjects of one of {', '.join(SPLITS)}")
+        ours, theirs = {fact.sub_uri for fact in parts[name].facts}, set(listed)
+        if ours != theirs:
+            more, fewer = sorted(ours - theirs), sorted(theirs - ours)
+            found.append(
+                f"{name}: {len(more):,} subjects are not in {path.name} ({_some(more)}), and {len(fewer):,} of it are "
+                f"not in the split ({_some(fewer)})"
+            )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "none"
+
+
+def cuts(count: int) -> tuple[int, int]:
+    """Of `count` facts of a relation in a language, where validation begins and where test begins (clause D1)."""
+    return round(count * 8 / 10), round(count * 9 / 10)
+
+
+def split(facts: Facts) -> dict[Split, Facts]:
+    """8:1:1 per relation and language in file order (D1); then a subject stays in one split only (D2):
+
+    train keeps all, test drops the subjects of train, validation those of train and test.
+    """
+    parts: dict[Split, list[Fact]] = {"train": [], "validation": [], "test": []}
+    groups: dict[tuple[str, str], list[Fact]] = {}
+    for fact in facts.facts:
+        groups.setdefault((fact.language, fact.relation), []).append(fact)
+    for group in groups.values():
+        a, b = cuts(len(group))
+        parts["train"] += group[:a]
+        parts["validation"] += group[a:b]
+        parts["test"] += group[b:]
+    taken = {fact.sub_uri for fact in parts["train"]}
+    parts["test"] = [fact for fact in parts["test"] if fact.sub_uri not in taken]
+    taken |= {fact.sub_uri for fact in parts["test"]}
+    parts["validation"] = [fact for fact in parts["validation"] if fact.sub_uri not in taken]
+    return {name: Facts(tuple(part), facts.templates) for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class FactTask:
+    """One split, tokenised. An input is a (relation, subject): facts that differ only in the known object are one.
+
+    `candidates` holds the labels of each (language, relation), `lengths` the token counts of a language's entity names.
+    """
+
+    facts: Facts
+    tokenizer: Any
+    candidates: Mapping[tuple[str, str], Sequence[tuple[int, ...]]]
+    lengths: Mapping[str, Sequence[int]]
+    subject: Subject = "parallel"
+    _prompts: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def corpus(self) -> ParallelCorpus:
+        return ParallelCorpus.of(Example(fact, language, f"{fact}/{language}") for fact, language in self._inputs)
+
+    @property
+    def editable(self) -> None:
+        """Every fact may be edited."""
+
+    @cached_property
+    def _inputs(self) -> dict[tuple[str, str], Fact]:
+        inputs: dict[tuple[str, str], Fact] = {}
+        same: dict[str, str] = {}  # one string for all languages of a fact
+        for fact in self.facts.facts:
+            key = _key(fact)
+            inputs.setdefault((same.setdefault(key, key), fact.language), fact)
+        return inputs
+
+    def within(self, languages: Sequence[str]) -> FactTask:
+        """The part of the split in these languages."""
+        facts = tuple(fact for fact in self.facts.facts if fact.language in languages)
+        return replace(self, facts=Facts(facts, self.facts.templates))
+
+    def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
+        """The desired prediction is uniform over the relation's entities in the editing language (clause D4)."""
+        fact = self._inputs[edit.fact, edit.language]
+        labels = self.candidates[fact.language, fact.relation]
+        label = labels[int(rng.integers(len(labels)))]
+        return EditRequest(self._masked(fact, fact, len(label)), label, edit.language)
+
+    def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
+        """The parallel sentence; its subject is that of the updating, or by ruling D6 of the editing language."""
+        fact = self._inputs[update.fact, update.language]
+        subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
+        return self._masked(fact, subject, len(request.labels))
+
+    def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
+        """An unrelated sentence; its number of masks follows the language's entity names (clause D5)."""
+        fact = self._inputs[retain.fact, retain.language]
+        lengths = self.lengths[fact.language]
+        return self._masked(fact, fact, lengths[int(rng.integers(len(lengths)))])
+
+    def _masked(self, fact: Fact, subject: Fact, count: int) -> Input:
+        """The template of `fact` with the label of `subject` filled in and [Y] replaced by `count` masks (D3)."""
+        template = self.facts.templates[fact.language, fact.relation]
+        key = (template, subject.sub_label)
+        ids = remember(self._prompts, key, lambda: self._prompt(*key))
+        return with_masks(ids, self.tokenizer.mask_token_id, count)
+
+    def _prompt(self, template: str, subject: str) -> tuple[int, ...]:
+        """The tokens with one mask. [Y] is replaced first, because a label may contain it."""
+        text = template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject)
+        return tuple(self.tokenizer(text)["input_ids"])
+
+
+def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, FactTask]:
+    """The three splits, tokenised; labels [Y] are shared by all of them (clause D2). Every fact may be edited.
+
+    DataError: a label that tokenises to nothing, or holds the mask token; a sentence that can become longer than the
+    longest input of the model. ModelError: a tokenizer without a mask token.
+    """
+    tokenizer, longest = reader.tokenizer, reader.longest
+    labels = _labels(facts, tokenizer)
+    # A canonical order, so that a draw does not depend on how the files were read (clause D9).
+    candidates = {key: tuple(sorted(set(ids.values()))) for key, ids in labels.items()}
+    lengths = _lengths(labels)
+    long = None if longest is None else next(_too_long(facts, tokenizer, labels, lengths, longest), None)
+    if long is not None:
+        raise DataError(
+            f"{long.fact.source}: {long.named} comes to {long.tokens} tokens with the {long.masks} masks of the "
+            f"longest label ({long.label.source}), and the model reads at most {longest}; shorten or remove the longer "
+            "of the two"
+        )
+    return {
+        name: FactTask(part, tokenizer, candidates, lengths, rulings.subject) for name, part in split(facts).items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A sentence that can become longer than a model reads: its tokens, with the masks of the longest label."""
+
+    fact: Fact
+    tokens: int
+    masks: int
+    label: Fact
+
+    @property
+    def named(self) -> str:
+        return f"{_key(self.fact)} in {self.fact.language!r}"
+
+
+def too_long(facts: Facts, tokenizer: Any, longest: int) -> Iterator[TooLong]:
+    """What would stop a run whose model reads at most `longest` tokens. Errors: as of `tasks`."""
+    labels = _labels(facts, tokenizer)
+    return _too_long(facts, tokenizer, labels, _lengths(labels), longest)
+
+
+def _labels(facts: Facts, tokenizer: Any) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
+    """The tokens of the label of each entity, by its URI, in each (language, relation)."""
+    if tokenizer.mask_token_id is None:
+        raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
+    for (language, relation), template in facts.templates.items():
+        if tokenizer.mask_token in template:
+            raise DataError(f"the template of {relation} in {language!r} contains the mask token: {template!r}")
+    entities: dict[tuple[str, str], dict[str, Fact]] = {}
+    for fact in facts.facts:
+        if tokenizer.mask_token in fact.sub_label:
+            raise DataError(f"{fact.source}: sub_label {fact.sub_label!r} contains the mask token; remove it")
+        entities.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, fact)
+    spelled: dict[str, tuple[int, ...]] = {}
+    return {key: _label_ids(tuple(pool.values()), tokenizer, spelled) for key, pool in entities.items()}
+
+
+def _lengths(labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """The token counts of a language's entity names, ascending."""
+    names: dict[str, dict[str, int]] = {}
+    for (language, _), ids in labels.items():
+        names.setdefault(language, {}).update({uri: len(label) for uri, label in ids.items()})
+    return {language: tuple(sorted(by_uri.values())) for language, by_uri in names.items()}
+
+
+def _too_long(
+    facts: Facts,
+    tokenizer: Any,
+    labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]],
+    lengths: Mapping[str, Sequence[int]],
+    longest: int,
+) -> Iterator[TooLong]:
+    """An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
+
+    Only sentences of very many letters are tokenised: a token has one of them at least.
+    """
+    widest: dict[str, int] = {}
+    for (_, relation), ids in labels.items():
+        widest[relation] = max(widest.get(relation, 0), *map(len, ids.values()))
+    for fact in facts.facts:
+        masks = max(widest[fact.relation], lengths[fact.language][-1])
+        text = facts.templates[fact.language, fact.relation].replace("[X]", fact.sub_label)
+        if 2 * len(text.encode()) + masks > longest:  # twice, lest a tokenizer take some letters apart
+            told = len(tokenizer(text.replace("[Y]", tokenizer.mask_token))["input_ids"]) - 1 + masks
+            if told > longest:
+                label = next(f for f in facts.facts if len(labels[f.language, f.relation][f.obj_uri]) == masks)
+                yield TooLong(fact, told, masks, label)
+
+
+def _label_ids(
+    facts: Sequence[Fact], tokenizer: Any, spelled: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The tokens of each entity's label; `spelled` are those that are known already, for names recur."""
+    new = [name for name in dict.fromkeys(fact.obj_label for fact in facts) if name not in spelled]
+    if new:
+        encoded = tokenizer(new, add_special_tokens=False)["input_ids"]
+        spelled.update((name, tuple(ids)) for name, ids in zip(new, encoded, strict=True))
+    for fact in facts:
+        ids = spelled[fact.obj_label]
+        if tokenizer.mask_token_id in ids:
+            raise DataError(f"{fact.source}: obj_label {fact.obj_label!r} contains the mask token; remove it")
+        if not ids:
+            raise DataError(
+                f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; remove the row or use a tokenizer "
+                f"that knows its script"
+            )
+    return {fact.obj_uri: spelled[fact.obj_label] for fact in facts}
+
+
+def _key(fact: Fact) -> str:
+    return f"{fact.relation}/{fact.sub_uri}"

@@ -1,0 +1,86 @@
+"""The words of options, files and tables, and what they stand for. Plain data: nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Role = Literal["update", "retain"]
+Split = Literal["train", "validation", "test"]
+Masks = Literal["none", "language", "shared"]
+Precision = Literal["float32", "bf16"]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+#: The splits on which an editor may be judged.
+JUDGED: tuple[Split, ...] = ("validation", "test")
+#: The language of the paper's English-only trainings and English edits, and of the raw classifier's training pairs.
+PIVOT = "en"
+
+TASKS: Mapping[str, str] = {"facts": "Facts", "nli": "NLI"}
+
+#: In the paper's order. "unedited", the raw model itself, is ours: it shows what an edit has to beat.
+APPROACHES: Mapping[str, str] = {
+    "unedited": "no edit",
+    "finetuning": "Finetuning",
+    "editable_training": "Editable Training",
+    "knowledge_editor": "KnowledgeEditor",
+    "mend": "MEND",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a learned editor is trained (§4.4): on which languages (None: all of the data), and with which masks."""
+
+    title: str
+    languages: tuple[str, ...] | None
+    masks: Masks
+
+
+#: "shared" is our control; the paper has none.
+TRAININGS: Mapping[str, Training] = {
+    "en": Training("English only", (PIVOT,), "none"),
+    "all": Training("all languages", None, "none"),
+    "lime": Training("all languages + LiME", None, "language"),
+    "shared": Training("all languages + one shared mask", None, "shared"),
+}
+
+EN, ALL = "en → all", "all → all"
+#: The editing languages of the paper's two evaluations (None: all). Update and retain inputs are in all languages.
+EVALUATIONS: Mapping[str, tuple[str, ...] | None] = {EN: (PIVOT,), ALL: None}
+
+Direction = Literal["paper", "released"]
+Penalty = Literal["sum", "mean"]
+Scaling = Literal["none", "learned"]
+Subject = Literal["parallel", "edit-language"]
+Positions = Literal["mask", "all"]
+Condition = Literal["input+label", "input"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rulings:
+    """Where the paper's text and its released code differ. The defaults, which come first, are the text."""
+
+    kl_direction: Direction = "paper"
+    penalty: Penalty = "sum"
+    mask_scale: Scaling = "none"
+    subject: Subject = "parallel"
+    con_positions: Positions = "mask"
+    knowledge_editor_condition: Condition = "input+label"
+
+
+#: Of each ruling its values, and what it decides.
+RULINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "kl_direction": (get_args(Direction), "KL(edited ‖ raw) or KL(raw ‖ edited)"),
+    "penalty": (get_args(Penalty), "normalisation of the mask penalty"),
+    "mask_scale": (get_args(Scaling), "whether a learned scale multiplies the gates"),
+    "subject": (get_args(Subject), "whose subject label an update input carries (facts)"),
+    "con_positions": (get_args(Positions), "positions at which a retained prediction is compared (facts)"),
+    "knowledge_editor_condition": (get_args(Condition), "what KnowledgeEditor reads"),
+}
+
+PROTOCOLS: Mapping[str, Rulings] = {
+    "paper": Rulings(),
+    "released": Rulings("released", "mean", "learned", "edit-language", "all", "input"),
+}

@@ -1,0 +1,160 @@
+"""What is run: the paper's grid as data (§4.4, §4.5), what each cell depends on, and where it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .. import results
+from ..core.editors import find
+from ..core.metrics import Scores
+from ..data import Dataset, Errors
+from ..names import ALL, EN, EVALUATIONS, PROTOCOLS, TRAININGS, Masks, Precision, Rulings, Split, Training
+from .scales import Scale, TaskScale
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One approach, trained one way (None: not at all), with one seed."""
+
+    task: str
+    approach: str
+    training: str | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, (self.task, self.approach, self.training, f"seed{self.seed}")))
+
+    @property
+    def trained(self) -> Training | None:
+        return None if self.training is None else TRAININGS[self.training]
+
+    @property
+    def masks(self) -> Masks:
+        return "none" if self.trained is None else self.trained.masks
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a task's data and raw model come from, in which languages, and what computes."""
+
+    data: str
+    model: str
+    languages: tuple[str, ...] | None
+    device: str = "cpu"
+    precision: Precision = "float32"
+    classes: tuple[str, ...] | None = None  # where the classifier is still to be fine-tuned from the model: for a plan
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One task, ready to run: `record` is what its numbers depend on beside the cell (clause R3)."""
+
+    dataset: str
+    scale: TaskScale
+    rulings: Rulings
+    sources: Sources
+    split: Split  # what cells are judged on; validation is for tuning
+    languages: tuple[str, ...]
+    errors: Errors  # per split, what may be edited where that depends on the raw model
+    record: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()  # where the data are not what they are known to be
+    plugins: tuple[str, ...] = ()  # modules that register what a worker needs
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a running cell reports."""
+
+    cell: str
+    doing: str
+    done: int
+    total: int
+    loss: float | None = None
+    scores: Scores | None = None  # of the last validation; of a cell that is done, en → all
+    all_scores: Scores | None = None  # of a cell that is done, all → all
+
+
+def grid(tasks: Sequence[str], approaches: Sequence[str], trainings: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """The cells of a reproduction, seed by seed: per task the unedited model, and each approach trained each way.
+
+    What is not trained has one cell, with seed 0. UserError: an unknown approach.
+    """
+    cells = [Cell(task, "unedited", None, 0) for task in tasks]
+    for seed in seeds:
+        for approach in approaches:
+            ways: Sequence[str | None] = trainings if find(approach).TRAINED else (None,)
+            cells += [
+                Cell(t, approach, way, seed) for t in tasks for way in ways if way is not None or seed == seeds[0]
+            ]
+    return [replace(cell, seed=0) if cell.training is None else cell for cell in cells]
+
+
+def settings_of(cell: Cell, experiment: Experiment) -> Any:
+    """The hyper-parameters of a cell's editor: the scale's, or else its own defaults, under the rulings."""
+    method, given = find(cell.approach), experiment.scale.settings.get(cell.approach)
+    settings = method.Settings() if given is None else given
+    ruled = {f.name: f.metadata["ruling"] for f in fields(settings) if "ruling" in f.metadata}
+    return replace(settings, **{name: getattr(experiment.rulings, ruling) for name, ruling in ruled.items()})
+
+
+def protocol(rulings: Rulings) -> dict[str, Any]:
+    """The rulings of a record, with their name where they have one."""
+    name = next((name for name, known in PROTOCOLS.items() if known == rulings), "custom")
+    return {"protocol": name, "rulings": asdict(rulings)}
+
+
+def under(experiment: Experiment, rulings: Rulings) -> Experiment:
+    """The same data and model, under other rulings."""
+    return replace(experiment, rulings=rulings, record={**experiment.record, **protocol(rulings)})
+
+
+def titles(cell: Cell, dataset: Dataset) -> dict[str, str]:
+    """What tables call a cell's task and approach."""
+    approach = "no edit" if cell.approach == "unedited" else find(cell.approach).TITLE
+    return {"task": dataset.title, "approach": approach}
+
+
+def scale_record(scale: Scale) -> dict[str, str]:
+    return {"name": scale.name, "about": scale.about}
+
+
+def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
+    """All that a cell's numbers depend on: what `prepare` recorded, and of the scale what this cell uses."""
+    scale, trained = experiment.scale, cell.trained
+    used: dict[str, Any] = {"edited_layers": scale.edited_layers, "test": asdict(scale.test)}
+    if cell.approach != "unedited":
+        used["settings"] = asdict(settings_of(cell, experiment))
+    if trained is not None:
+        used |= {
+            "trained_on": trained.languages and list(trained.languages),
+            "masks": trained.masks,
+            "schedule": asdict(scale.schedule(trained)),
+            "validation": asdict(scale.validation),
+            "lambda_rel": scale.lambda_rel,
+            "lambda_loc": scale.lambda_loc,
+        }
+        if trained.masks != "none":
+            used |= {"mask_lr": scale.mask_lr, "lambda_mask": scale.lambda_mask[experiment.rulings.penalty]}
+    record = dict(experiment.record)
+    return {"cell": asdict(cell), **record, "scale": {**record["scale"], **used}}
+
+
+def cell_folder(cell: Cell, experiment: Experiment, root: Path) -> Path:
+    """Where a cell is kept. Another record is another folder, so that no number is mixed up."""
+    record = {key: value for key, value in cell_record(cell, experiment).items() if key not in results.DESCRIBING}
+    return root / f"{cell.name}-{results.digest(record)[:8]}"
+
+
+def evaluations(languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The editing languages of both evaluations."""
+    return {name: tuple(edited or languages) for name, edited in EVALUATIONS.items()}
+
+
+def status_at_the_end(cell: Cell, folder: Path, how: str) -> Status:
+    """The status of a cell that is done: `how` is "done", or "kept" where it was done before."""
+    found = results.read_metrics(folder)
+    return Status(cell.name, how, 1, 1, None, found.get(EN), found.get(ALL))

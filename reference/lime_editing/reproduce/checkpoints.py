@@ -1,0 +1,132 @@
+"""Trained editors, read back from the folders of their cells (results.py says what is in one)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import data, results
+from ..core.backbone import Backbone, fingerprint, load_tokenizer
+from ..core.backbone import load as load_model
+from ..core.editing import Editor, make_editor
+from ..core.editors import find
+from ..core.training import assign
+from ..errors import LanguageError, ModelError
+from ..names import TRAININGS
+from . import store
+from .scales import TaskScale
+
+
+def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: Any = None) -> Editor:
+    """The editor that a cell trained, on the raw model that it was trained for: a folder or hub id.
+
+    The folder has the settings. Finetuning has no parameters; its cell gives the settings.
+    ModelError: no finished cell, a damaged one, or another model; the message shows both sides of what differs.
+    """
+    folder, record = _record(cell)
+    about, scale = record["cell"], record["scale"]
+    backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(about["task"]).classifies)
+    _check_model(folder, record, backbone, load_tokenizer(model) if tokenizer is None else tokenizer, str(model))
+    masks = TRAININGS[about["training"]].masks if about["training"] else "none"
+    editor = make_editor(
+        about["approach"],
+        backbone,
+        record["languages"],
+        masks,
+        about["seed"],
+        find(about["approach"]).Settings(**scale["settings"]),
+        scale.get("mask_lr", 0.0),
+        record["rulings"]["mask_scale"],
+    )
+    if editor.parameters:
+        expected = {"approach": about["approach"], "languages": record["languages"], "masks": masks}
+        _check_description(folder / results.EDITOR, expected)
+        assign(editor.parameters, store.load_parameters(folder / results.EDITOR, editor.parameters))
+    return editor
+
+
+def choose(
+    task: str,
+    approach: str | None,
+    cell: Path | None,
+    model: str | Path,
+    tokenizer: Any,
+    language: str,
+    scale: TaskScale,
+    device: str = "cpu",
+) -> Editor:
+    """The editor of a cell, or without one Finetuning with the settings of `scale`, to edit in `language`.
+
+    ModelError: an approach that needs a cell, or not the cell's; a cell of another task, or one that does not fit.
+    LanguageError: not a language of the cell's editor.
+
+    Eight parameters: what is edited, by which editor, and on which model and device.
+    """
+    if cell is not None:
+        about = describe(cell)["cell"]
+        if about["task"] != task:
+            raise ModelError(f"{cell}: does not fit: it edits {about['task']}, and what is to be edited is {task}")
+        if approach not in (None, about["approach"]):
+            raise ModelError(f"{cell}: does not fit: it is {about['approach']}, and not {approach}")
+        editor = load(cell, model, device, tokenizer)
+        if language not in editor.languages:
+            raise LanguageError(language, editor.languages, f"to {cell}")
+        return editor
+    method = find(approach or "finetuning")
+    if method.TRAINED:
+        raise ModelError(
+            f"{approach} needs a trained checkpoint: --checkpoint CELL, the folder of a cell that ran by "
+            f"`python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning needs none"
+        )
+    backbone = load_model(model, scale.edited_layers, device, classifier=data.find(task).classifies)
+    return make_editor(method.NAME, backbone, (language,), settings=scale.settings.get(method.NAME))
+
+
+def describe(cell: str | Path) -> Mapping[str, Any]:
+    """What a cell's folder says of itself: cell.json. ModelError: not the folder of a cell that trained an editor."""
+    return _record(cell)[1]
+
+
+def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
+    folder = Path(cell)
+    if folder.is_file():
+        folder = folder.parent
+    if not (folder / "cell.json").is_file():
+        raise ModelError(f"{folder}: no cell.json, so it is no cell's folder; expected <results>/<scale>/<cell>")
+    record = results.read_json(folder / "cell.json")
+    try:
+        approach, training = record["cell"]["approach"], record["cell"]["training"]
+        for value in (record["cell"]["task"], record["model"], record["languages"][0], record["rulings"]["mask_scale"]):
+            str(value)
+        if approach != "unedited":
+            find(approach).Settings(**record["scale"]["settings"])
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{folder / 'cell.json'}: is not of this version ({error}); train the cell again") from error
+    if approach == "unedited":
+        raise ModelError(f"{folder}: is the cell of the unedited model, which has no editor")
+    if training is not None and not (folder / results.EDITOR).is_file():
+        raise ModelError(
+            f"{folder}: has no {results.EDITOR}: its training has not ended; the command that began it resumes it"
+        )
+    return folder, record
+
+
+def _check_model(folder: Path, record: Mapping[str, Any], backbone: Backbone, tokenizer: Any, model: str) -> None:
+    given = fingerprint(backbone, tokenizer)
+    if given != record["model"]:
+        size = sum(p.numel() for p in backbone.model.parameters())
+        raise ModelError(
+            f"{folder}: does not fit: it was trained for model {record['model']} ({record.get('parameters', 0):,} "
+            f"parameters), and {model} is {given} ({size:,} parameters); give the model, with its tokenizer, that it "
+            "was trained for"
+        )
+
+
+def _check_description(path: Path, expected: Mapping[str, Any]) -> None:
+    """ModelError: the parameters say of themselves something else than the folder that they lie in."""
+    said = store.read_about(path)
+    differ = results.differences({name: said.get(name) for name in expected}, dict(expected))
+    if differ:
+        shown = "; ".join(differ)
+        raise ModelError(f"{path}: belongs to another cell than cell.json beside it ({shown}); restore the right one")

@@ -1,0 +1,256 @@
+"""The raw classifier of sentence pairs: an encoder fine-tuned on English pairs (§B.1), by transformers' Trainer.
+
+It is made by `make-classifier`, and by `reproduce` where it is given an encoder. The result is a folder in the hub's
+layout beside the cells:
+
+<classifier>/config.json, model.safetensors, tokenizer.json …
+<classifier>/cell.json      what it depends on: encoder, pairs, settings, seed, code
+<classifier>/curve.json     the losses of its training
+<classifier>/metrics.json   its accuracy in each language; written last, so its presence means done
+
+The folder is moved into place whole. Trainer's own checkpoints are pickles, which nothing here loads: an interrupted
+fine-tuning starts again.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from .. import __version__, results
+from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
+from ..core.hardware import check_device
+from ..core.records import Input
+from ..data import Dataset, Reader
+from ..errors import LanguageError, ModelError, UserError
+from ..names import JUDGED, PIVOT
+from .cells import Sources
+from .run import classes_of, prediction_key, reader_of
+from .scales import TaskScale
+
+Say = Callable[[int, int, float], None]  # step, steps, loss
+REPORTS = 50  # losses in curve.json
+
+
+@dataclass(frozen=True)
+class RawClassifier:
+    """A classifier that is there or is to be made: its place, what it depends on, and what it is made of."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    start: Backbone
+    tokenizer: Any
+    dataset: Dataset
+    content: Any
+    scale: TaskScale
+    sources: Sources
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "metrics.json").is_file()
+
+    @property
+    def examples(self) -> Sequence[tuple[Input, int]]:
+        """What one epoch sees, each once (clause D8)."""
+        assert self.dataset.labelled is not None
+        return self.dataset.labelled(self.content, Reader(self.tokenizer, self.start.max_tokens))
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return -(-len(self.examples) // self.scale.classifier.batch) * self.scale.classifier.epochs
+
+
+def find(
+    dataset: Dataset, scale: TaskScale, sources: Sources, root: Path, seed: int = 0, elsewhere: bool = False
+) -> RawClassifier:
+    """The classifier of an encoder (`sources.model`) on these pairs. Nothing is written.
+
+    With `elsewhere` the device is another machine's.
+    UserError: pairs or an encoder that cannot be used, pairs without English, or a device that Trainer does not take.
+    """
+    device = sources.device
+    if not elsewhere:
+        check_device(device, sources.precision)
+    if torch.device(device).index:
+        raise UserError(
+            f"a raw classifier is fine-tuned on the first device, and not on {device}; choose with CUDA_VISIBLE_DEVICES"
+        )
+    content = dataset.read(sources.data, None)
+    if PIVOT not in content.languages:
+        raise LanguageError(PIVOT, content.languages, f"in {sources.data}; a raw classifier is fine-tuned on it")
+    start = load_encoder(sources.model, content.classes, scale.edited_layers, seed=seed)
+    tokenizer = load_tokenizer(sources.model)
+    record = {
+        "cell": {"task": dataset.name, "approach": "classifier", "training": None, "seed": seed},
+        "settings": asdict(scale.classifier),
+        "encoder": fingerprint(start, tokenizer),
+        "data": dataset.fingerprint(content),
+        "classes": list(content.classes),
+        "code": {
+            "lime_editing": __version__,
+            "digest": results.code_digest([Path(__file__)]),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "device": torch.device(device).type,
+        "precision": sources.precision,
+    }
+    folder = root / f"classifier-seed{seed}-{results.digest(record)[:8]}"
+    described = {**record, "machine": f"{os.cpu_count()}-core {platform.machine()} CPU"}
+    return RawClassifier(folder, described, start, tokenizer, dataset, content, scale, sources)
+
+
+def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
+    """Fine-tune it and measure it, as far as that is not done yet: {split: {language: accuracy}}.
+
+    ModelError: the training diverged. UserError: the folder cannot be written, or the disk has no room for it.
+    """
+    folder = wanted.folder
+    if wanted.done:
+        accuracy: dict[str, dict[str, float]] = results.read_json(folder / "metrics.json")
+        return accuracy
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(leftover)
+        if not folder.is_dir():
+            _check_room(wanted)
+            _keep(wanted, _train(wanted, say))
+        results.clean(folder)
+        accuracy = _measure(wanted)
+        results.write_json(folder / "metrics.json", accuracy)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder}: cannot be written ({reason}); name another --results") from error
+    return accuracy
+
+
+def _check_room(wanted: RawClassifier) -> None:
+    """UserError: what hours of training would end in does not fit on the disk."""
+    needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
+    free = shutil.disk_usage(wanted.folder.parent).free
+    if free < needed:
+        raise UserError(
+            f"{wanted.folder.parent}: has {free / 1e6:,.0f} MB free, and the classifier takes {needed / 1e6:,.0f}; "
+            "make room, or name another --results"
+        )
+
+
+def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
+    """Train `wanted.start` where it is; the losses."""
+    settings, model, steps = wanted.scale.classifier, wanted.start.model, wanted.steps
+    with TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.batch,
+            learning_rate=settings.lr,
+            lr_scheduler_type="linear",
+            warmup_steps=round(settings.warmup * steps),
+            weight_decay=settings.weight_decay,
+            bf16=wanted.sources.precision == "bf16",
+            save_strategy="no",
+            logging_steps=max(1, steps // REPORTS),
+            seed=wanted.record["cell"]["seed"],
+            use_cpu=wanted.sources.device == "cpu",
+            dataloader_pin_memory=wanted.sources.device != "cpu",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            report_to="none",
+        )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # several would enlarge the batch
+        heard = _Heard(say)
+        trainer = Trainer(
+            model=model.requires_grad_(True),
+            args=arguments,
+            train_dataset=_Rows(wanted.examples),
+            data_collator=partial(collate, pad=wanted.start.pad_id),
+            callbacks=[heard],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model.eval().requires_grad_(False).cpu()
+    torch.cuda.empty_cache()  # the cells want it
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise ModelError(
+            f"{wanted.folder}: the fine-tuning diverged: its weights are no numbers any more; lower the learning rate, "
+            f"--set classifier.lr={settings.lr / 4:.0e}"
+        )
+    return heard.losses
+
+
+class _Rows(torch.utils.data.Dataset[tuple[Input, int]]):
+    """Labelled inputs as Trainer takes them."""
+
+    def __init__(self, examples: Sequence[tuple[Input, int]]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, place: int) -> tuple[Input, int]:
+        return self.examples[place]
+
+
+class _Heard(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
+    """Trainer's way of saying how far it is."""
+
+    def __init__(self, say: Say) -> None:
+        self.say, self.losses = say, list[dict[str, float]]()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in logs:
+            loss = float(logs["loss"])
+            self.losses.append({"step": state.global_step, "loss": loss})
+            self.say(state.global_step, state.max_steps, loss)
+
+
+def collate(examples: Sequence[tuple[Input, int]], pad: int) -> dict[str, Tensor]:
+    """A padded batch with its classes."""
+    inputs = [example for example, _ in examples]
+    rows = {
+        "input_ids": padded([i.ids for i in inputs], pad),
+        "attention_mask": padded([(1,) * len(i.ids) for i in inputs], 0),
+    }
+    if any(i.types for i in inputs):
+        rows["token_type_ids"] = padded([i.types or (0,) * len(i.ids) for i in inputs], 0)
+    return {**rows, "labels": torch.tensor([label for _, label in examples])}
+
+
+def _keep(wanted: RawClassifier, losses: list[dict[str, float]]) -> None:
+    """Write the folder beside its place, and move it there."""
+    temporary = wanted.folder.with_name(f".{wanted.folder.name}.{os.getpid()}")
+    try:
+        wanted.start.model.save_pretrained(temporary)
+        wanted.tokenizer.save_pretrained(temporary)
+        results.write_json(temporary / "cell.json", wanted.record)
+        results.write_json(temporary / "curve.json", losses)
+        temporary.replace(wanted.folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _measure(wanted: RawClassifier) -> dict[str, dict[str, float]]:
+    """The accuracy of what was written, on the splits that it has not seen."""
+    sources, dataset = replace(wanted.sources, model=str(wanted.folder)), wanted.dataset
+    assert dataset.accuracy is not None
+    backbone = load(wanted.folder, wanted.scale.edited_layers, sources.device, True, sources.precision)
+    tokenizer = load_tokenizer(wanted.folder)
+    reader, ask = reader_of(tokenizer, backbone), partial(classes_of, backbone)
+    key = prediction_key(fingerprint(backbone, tokenizer), wanted.record["data"], sources)
+    return {split: dataset.accuracy(wanted.content, reader, split, ask, key) for split in JUDGED}

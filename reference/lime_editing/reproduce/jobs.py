@@ -1,0 +1,194 @@
+"""The grid as jobs: on a Slurm cluster, or as processes of this machine that look like one.
+
+A job is a command line, that of one cell (`reproduce … --cell NAME`). What it makes is on the disk that all machines
+share. submitit keeps the command line as a pickle in <results>/jobs and reads it in the job. It is the only pickle:
+plain words, written and read by submitit itself in the user's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import submitit
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+
+from .. import results
+from ..errors import UserError
+from .cells import Cell, Status, status_at_the_end
+from .processes import kept
+
+#: How often a training may run out of its job's time and be put in the queue again.
+RENEWALS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One cell's command line, as submitit calls it: `main(argv)`. A cluster that stops it queues it again."""
+
+    main: Callable[[Sequence[str]], int]
+    argv: tuple[str, ...]
+    place: str | None = None  # the GPU that it may see, where no cluster assigns them
+
+    def __call__(self) -> None:
+        if self.place is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.place
+        code = self.main(self.argv)
+        if code:
+            raise RuntimeError(f"exit code {code}")
+
+    def checkpoint(self) -> DelayedSubmission:
+        return DelayedSubmission(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cell, where it is kept, and what its command line says beside that of the whole run."""
+
+    cell: Cell
+    folder: Path
+    more: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a job asks of the cluster."""
+
+    partition: str | None = None
+    hours: float = 24.0
+    gpus: int = 0
+    more: Mapping[str, str] | None = None  # options of sbatch
+
+
+def executor(kind: Literal["slurm", "local"], folder: Path, wanted: Resources) -> Any:
+    """An executor of submitit whose logs go to `folder`. UserError: Slurm is not here."""
+    minutes = max(1, round(60 * wanted.hours))
+    if kind == "local":
+        local = submitit.LocalExecutor(folder, max_num_timeout=RENEWALS)
+        local.update_parameters(timeout_min=minutes)
+        return local
+    try:
+        slurm = submitit.SlurmExecutor(folder, max_num_timeout=RENEWALS)
+    except RuntimeError as error:
+        raise UserError(
+            f"no Slurm here ({error}); run this where jobs are submitted, or with --executor local"
+        ) from error
+    parameters: dict[str, Any] = {"time": minutes, "additional_parameters": dict(wanted.more or {})}
+    if wanted.partition:
+        parameters["partition"] = wanted.partition
+    if wanted.gpus:
+        parameters["gpus_per_node"] = wanted.gpus
+    slurm.update_parameters(**parameters)
+    return slurm
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    command: Command,
+    submits: Any,
+    places: Sequence[str | None],
+    pause: float = 1.0,
+    grace: float = 20.0,
+) -> Iterator[Status]:
+    """Every cell as a job of `submits`, one in each of the places at a time; `command` is that of the whole run.
+
+    They run as their statuses are read. A failed job stops no other. On Ctrl-C all are cancelled; a job that outlives
+    this process still finishes its cell. UserError: jobs that ended without their cell, each with its log.
+    """
+    free, waiting, failed = list(places), list(jobs), list[str]()
+    running: dict[Job, tuple[Any, str | None]] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                job = waiting.pop(0)
+                if kept(job.folder):
+                    yield status_at_the_end(job.cell, job.folder, "kept")
+                    continue
+                place, argv = free.pop(0), (*command.argv, *job.more, "--cell", job.cell.name)
+                submitted = _submit(submits, job, Command(command.main, argv, place))
+                running[job] = (submitted, place)
+                yield Status(job.cell.name, f"is job {submitted.job_id}", 0, 1)
+            for job, (submitted, place) in list(running.items()):
+                if not submitted.done():
+                    continue
+                del running[job]
+                free.append(place)
+                done = _appears(job.folder, grace)
+                _forget(submitted)
+                if done:
+                    yield status_at_the_end(job.cell, job.folder, "done")
+                else:
+                    failed.append(_failure(job, submitted))
+            if running:
+                time.sleep(pause)
+    finally:
+        _cancel([submitted for submitted, _ in running.values()])
+    if failed:
+        raise UserError("; ".join(failed) + "; the same command resumes with what is left")
+
+
+def _submit(submits: Any, job: Job, command: Command) -> Any:
+    if isinstance(submits, submitit.SlurmExecutor):
+        submits.update_parameters(job_name=job.cell.name)
+    local = isinstance(submits, submitit.LocalExecutor)
+    try:
+        # submitit's local controller ends with a traceback where it is stopped.
+        with _stderr_to(submits.folder / "controllers.err") if local else nullcontext():
+            return submits.submit(command)
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = (str(error).strip() or str(error.__cause__)).splitlines()
+        raise UserError(f"cell {job.cell.name}: Slurm takes no such job: {said[-1]}") from error
+
+
+def _cancel(jobs: Sequence[Any]) -> None:
+    """End all of them, and on this machine wait until they have ended."""
+    for submitted in jobs:
+        with suppress(Exception):  # whatever a cluster says, the others are to be cancelled too
+            submitted.cancel(check=False)
+    for submitted in jobs:
+        if isinstance(submitted, submitit.LocalJob) and submitted._process is not None:
+            submitted._process.wait()  # its controller kills what does not end within a second
+            _forget(submitted)
+
+
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """What processes that are started within say on their standard error goes to a file."""
+    before = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _appears(folder: Path, grace: float) -> bool:
+    """Whether a cell is done; another machine's files may be seen late."""
+    end = time.monotonic() + grace
+    while not results.is_done(folder):
+        if time.monotonic() > end:
+            return False
+        time.sleep(min(0.5, grace / 10))
+    return True
+
+
+def _failure(job: Job, submitted: Any) -> str:
+    log: Path = submitted.paths.stderr
+    reason = ""
+    with suppress(OSError):
+        said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.startswith("error: ")]
+        reason = f" ({said[-1].removeprefix('error: ')})" if said else ""
+    return f"cell {job.cell.name}: its job {submitted.job_id} ended without it{reason}; its log is {log}"
+
+
+def _forget(submitted: Any) -> None:
+    """Remove an ended job's files but its logs."""
+    for path in (submitted.paths.submitted_pickle, submitted.paths.result_pickle):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,284 @@
+"""How a cell is run: prepare, train, judge, store. All that a number depends on beside core and data is in here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+
+from .. import __version__, data, results
+from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
+from ..core.editing import Editor, Objective, make_editor
+from ..core.evaluation import gathered, judged, predict, validator
+from ..core.hardware import ALONE, Processes, check_device
+from ..core.metrics import Scores, count, scores
+from ..core.records import Input, Outcome
+from ..core.sampling import evaluation_pairs
+from ..core.task import Task
+from ..core.training import State, Validated, train
+from ..data import Dataset, Reader
+from ..errors import DataError, LanguageError, ModelError
+from ..names import EVALUATIONS, Rulings, Split, Training
+from . import store
+from .cells import (
+    Cell,
+    Experiment,
+    Sources,
+    Status,
+    cell_folder,
+    cell_record,
+    evaluations,
+    protocol,
+    scale_record,
+    settings_of,
+    titles,
+)
+from .scales import Evaluation, Scale, TaskScale
+
+#: The seed of the questions, whatever the cell's: every editor and every run is asked the same.
+EVALUATION_SEED = 0
+
+
+def prepare(
+    task: str,
+    cells: Sequence[Cell],
+    scale: Scale,
+    rulings: Rulings,
+    sources: Sources,
+    split: Split = "test",
+    elsewhere: bool = False,
+) -> Experiment:
+    """Find what would stop the run before it starts, and what its numbers depend on.
+
+    With `elsewhere` the cells run on other machines: each looks at its device, and asks the raw model, itself.
+    UserError: an unusable device, data that cannot be read or lack a language in a split, a model that does not fit.
+    """
+    here = replace(sources, device="cpu", precision="float32") if elsewhere else sources
+    check_device(here.device, here.precision)
+    dataset = data.find(task)
+    wanted = scale.task(dataset)
+    content = dataset.read(sources.data, sources.languages)
+    remarks = [] if sources.languages else dataset.remarks(sources.data, content)
+    tokenizer, backbone = load_tokenizer(sources.model), _load(dataset, wanted, here)
+    if not isinstance(wanted.edited_layers, int):
+        wanted = replace(wanted, edited_layers=backbone.edited)  # in the model's order, so that one choice is one cell
+    check_tokenizer(tokenizer, backbone, sources.model)
+    experiment = Experiment(task, wanted, rulings, sources, split, content.languages, {}, {}, tuple(remarks))
+    model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
+    reader = reader_of(tokenizer, backbone)
+    if not elsewhere:
+        key = prediction_key(model, print_of, sources)
+        ask = None if sources.classes else partial(classes_of, backbone)
+        experiment = replace(experiment, errors=dataset.errors(content, reader, ask, key))
+    _check_languages(cells, experiment, dataset.tasks(content, reader, rulings, experiment.errors))
+    about = {
+        "languages": list(content.languages),
+        "items": len(content),
+        "split": split,
+        "parameters": sum(p.numel() for p in backbone.model.parameters()),
+        "data": print_of,
+        "model": model,
+    }
+    there = {"device": sources.device, "precision": sources.precision}
+    return replace(experiment, record={**_circumstances(cells, scale, rulings, here), **about, **there})
+
+
+def check_tokenizer(tokenizer: Any, backbone: Backbone, model: str) -> None:
+    """ModelError: a tokenizer with more entries than the model has embeddings."""
+    if len(tokenizer) > backbone.model.config.vocab_size:
+        raise ModelError(
+            f"{model}: the tokenizer has {len(tokenizer)} entries and the model "
+            f"{backbone.model.config.vocab_size}; they do not belong together"
+        )
+
+
+def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
+    """What the raw model reads with."""
+    return Reader(tokenizer, backbone.max_tokens, backbone.model.config.label2id if backbone.classifies else None)
+
+
+def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
+    """The raw model's class of each input."""
+    return [label for (label,) in predict(backbone, inputs)]
+
+
+def prediction_key(model: str, content: str, sources: Sources) -> str:
+    """The name under which the raw model's classes are kept: a digest of what they depend on."""
+    code = (results.code_digest(), torch.__version__)
+    return results.digest([model, content, sources.device, sources.precision, *code])
+
+
+def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[Split, Task]) -> None:
+    """LanguageError: one that a cell needs was not chosen. DataError: one that has nothing to train or to edit."""
+    sources, languages = experiment.sources, experiment.languages
+    needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
+    needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
+    for language in sorted(needed - set(languages)):
+        raise LanguageError(language, languages, "among the chosen ones; training or judging needs it")
+    for part, task in tasks.items():
+        for language in languages:
+            if language not in task.corpus.languages:
+                raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
+            if task.editable is not None and not any(i.endswith(f"/{language}") for i in task.editable):
+                raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
+
+
+def _circumstances(cells: Sequence[Cell], scale: Scale, rulings: Rulings, sources: Sources) -> dict[str, Any]:
+    """The part of a record that is not about data or model."""
+    cpu, device = f"{os.cpu_count()}-core {platform.machine()} CPU", sources.device
+    return {
+        "scale": scale_record(scale),
+        **protocol(rulings),
+        "code": {
+            "lime_editing": __version__,
+            "digest": results.code_digest(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "datasets": datasets.__version__,
+        },
+        "device": device,
+        "precision": sources.precision,
+        "machine": cpu if device == "cpu" else torch.cuda.get_device_name(device),
+    }
+
+
+def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processes = ALONE) -> Iterator[Status]:
+    """Train and judge one cell, resume it where it was interrupted, or leave it where it is done.
+
+    It runs as its statuses are read: exhaust the iterator. Several processes work together, and the first one writes.
+    """
+    folder = cell_folder(cell, experiment, root)
+    if processes.first:
+        results.clean(folder)
+    done = results.is_done(folder)
+    processes.wait()  # none may look again when another has finished
+    if done:
+        return
+    if processes.first:
+        record = cell_record(cell, experiment)
+        together = f"{processes.count} × " if processes.count > 1 else ""
+        machine = {"machine": together + record["machine"]}
+        described = {**record, **machine, "titles": titles(cell, data.find(cell.task))}
+        results.write_json(folder / "cell.json", described)
+    subject, tasks = assemble(cell, experiment)
+    if isinstance(subject, Editor) and cell.trained is not None:
+        yield from _train(cell, cell.trained, experiment, subject, tasks, folder, processes)
+    outcomes: dict[str, list[Outcome]] = {}
+    yield from _judge(cell, experiment, subject, tasks[experiment.split], processes, outcomes)
+    if processes.first:
+        results.write_rows(folder / "rows.parquet", outcomes)
+        found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
+        results.write_json(folder / "metrics.json", found)
+        (folder / results.STATE).unlink(missing_ok=True)
+    processes.wait()
+
+
+def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Mapping[Split, Task]]:
+    """What a cell works with: its editor before any training, or the raw model alone, and the splits of its data."""
+    sources, dataset = experiment.sources, data.find(experiment.dataset)
+    backbone = _load(dataset, experiment.scale, sources)
+    content = dataset.read(sources.data, sources.languages)
+    reader = reader_of(load_tokenizer(sources.model), backbone)
+    tasks = dataset.tasks(content, reader, experiment.rulings, experiment.errors)
+    return backbone if cell.approach == "unedited" else _editor(cell, experiment, backbone), tasks
+
+
+def _load(dataset: Dataset, scale: TaskScale, sources: Sources) -> Backbone:
+    edited, device, precision = scale.edited_layers, sources.device, sources.precision
+    if sources.classes is not None:
+        return load_encoder(sources.model, sources.classes, edited, device, precision)
+    return load(sources.model, edited, device, dataset.classifies, precision)
+
+
+def _editor(cell: Cell, experiment: Experiment, backbone: Backbone) -> Editor:
+    return make_editor(
+        cell.approach,
+        backbone,
+        experiment.languages,
+        cell.masks,
+        cell.seed,
+        settings_of(cell, experiment),
+        experiment.scale.mask_lr,
+        experiment.rulings.mask_scale,
+    )
+
+
+def _train(
+    cell: Cell,
+    training: Training,
+    experiment: Experiment,
+    editor: Editor,
+    tasks: Mapping[Split, Task],
+    folder: Path,
+    processes: Processes,
+) -> Iterator[Status]:
+    scale, rulings = experiment.scale, experiment.rulings
+    languages, schedule = training.languages or experiment.languages, scale.schedule(training)
+    record = cell_record(cell, experiment)
+    weights = (scale.lambda_rel, scale.lambda_loc, scale.lambda_mask[rulings.penalty])
+    # Whoever reads the state after the first process has gone on could find its next one.
+    state = store.load_state(folder / results.STATE, record, editor.parameters)
+    processes.wait()
+    task = tasks["train"].within(languages)
+    validate = _validator(cell, scale.validation, tasks["validation"], languages, processes)
+    objective = Objective(*weights, rulings.kl_direction, rulings.penalty)
+    latest: Scores | None = None
+    for event in train(editor, task, validate, schedule, objective, cell.seed, state, processes):
+        if isinstance(event, Validated):
+            latest = event.reports[-1].scores
+            if processes.first:
+                results.write_json(folder / "curve.json", [report.as_dict() for report in event.reports])
+        elif isinstance(event, State):
+            if processes.first:
+                store.save_state(folder / results.STATE, record, event)
+        else:
+            few = event.at_a_time < schedule.batch
+            doing = f"train, {event.at_a_time} edits at a time for lack of memory" if few else "train"
+            yield Status(cell.name, doing, event.step * schedule.batch, schedule.edits, event.loss, latest)
+    about = {"approach": cell.approach, "languages": list(editor.languages), "masks": editor.masks}
+    if processes.first:
+        store.save_parameters(folder / results.EDITOR, editor.parameters, about)
+
+
+def _validator(
+    cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str], processes: Processes
+) -> Callable[[Editor], Scores]:
+    """succ on validation items, from and to the training languages: what an editor is allowed to know."""
+    corpus = task.corpus.within(languages)
+    pairs = evaluation_pairs(
+        corpus, languages, languages, plan.n_update, plan.n_retain, cell.seed, plan.edits, task.editable
+    )
+    return validator(task, pairs, cell.seed, processes)
+
+
+def _judge(
+    cell: Cell,
+    experiment: Experiment,
+    subject: Editor | Backbone,
+    task: Task,
+    processes: Processes,
+    outcomes: dict[str, list[Outcome]],
+) -> Iterator[Status]:
+    """Fill `outcomes` by evaluation: from English (Table 1) and from every language (Table 2), to all languages."""
+    plan, languages = experiment.scale.test, experiment.languages
+    device = (subject.backbone if isinstance(subject, Editor) else subject).like.device
+    for name, edited in evaluations(languages).items():
+        pairs = evaluation_pairs(
+            *(task.corpus, edited, languages, plan.n_update, plan.n_retain),
+            *(EVALUATION_SEED, plan.edits, task.editable),
+        )
+        found, done = list[Outcome](), 0
+        positions = experiment.rulings.con_positions
+        for batch in judged(subject, task, pairs, EVALUATION_SEED, con_positions=positions, processes=processes):
+            found += batch
+            done += len({(o.edit_language, o.edit) for o in batch}) * processes.count
+            yield Status(cell.name, f"{experiment.split} {name}", min(done, len(pairs)), len(pairs))
+        outcomes[name] = gathered(found, pairs, processes, device)

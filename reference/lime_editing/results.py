@@ -1,0 +1,288 @@
+"""Results on disk, without torch: one folder per cell, written atomically; safetensors, json and parquet only.
+
+<cell>/cell.json            what was run: configuration, seed, fingerprints of data, model and code, rulings
+<cell>/curve.json           the validations of the training
+<cell>/editor.safetensors   the best editor's parameters
+<cell>/state.safetensors    a training's last checkpoint, while it runs
+<cell>/rows.parquet         one row per edit, input and role, for each evaluation
+<cell>/metrics.json         acc, con, succ of each evaluation; written last, so its presence means done
+<cell>/.lock                who works on the cell, while somebody does
+<any>/.<name>.<pid>.tmp     a file that is being written; .tmp?????? is what safetensors makes of it on its way
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from .core.metrics import ROLES, Counts, Scores, tally
+from .core.records import Outcome
+from .errors import DataError, UserError
+
+STATE = "state.safetensors"
+EDITOR = "editor.safetensors"
+LOCK = ".lock"
+#: Parts of a record on which no number depends.
+DESCRIBING = ("machine", "titles", "command")
+#: The files on which a number depends, and those among them on which it does not.
+SOURCES = ("core/**/*.py", "data/**/*.py", "reproduce/run.py")
+NO_SOURCES = ("data/download.py",)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
+    """Call `write` with a temporary path beside `path`, then move the result into place.
+
+    UserError: the disk or the folder refuses; the old file stays, and no temporary one. `size` (bytes) is told.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # a machine that loses power must not leave half a file under the final name
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, (OSError, SafetensorError)):
+            raise UserError(f"{path}: cannot be written: {_refusal(path, error, size)}") from error
+        raise
+
+
+def _refusal(path: Path, error: OSError | SafetensorError, size: int | None) -> str:
+    reason = str(getattr(error, "strerror", None) or error)
+    room = []
+    with suppress(OSError):
+        room = [f"{shutil.disk_usage(path.parent).free:,} bytes are free"]
+    if size is not None:
+        room.insert(0, f"up to {size:,} bytes to write")
+    shown = f" ({', '.join(room)})" if room else ""
+    return f"{reason}{shown}; what was written before is kept, and the same command continues once this is mended"
+
+
+def write_json(path: Path, value: Any) -> None:
+    data = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))
+
+
+def read_json(path: Path) -> Any:
+    """DataError: a file that cannot be read, or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); {remedy(path)}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: is not JSON ({error.msg} at line {error.lineno}); {remedy(path)}") from error
+
+
+def remedy(path: Path) -> str:
+    """What to do about a damaged file: of a cell nothing can be mended alone but a training's checkpoint."""
+    if path.name == "index.json":
+        return "remove it: the cells stay, and a run lists its own again"
+    return f"remove {path if path.name == STATE else path.parent}, and the same command makes it again"
+
+
+def read_metrics(folder: Path) -> dict[str, Scores]:
+    """The scores of each of a cell's evaluations. DataError: a missing or damaged file."""
+    path = folder / "metrics.json"
+    stored = read_json(path)
+    try:
+        return {name: Scores(**{key: float(v) for key, v in s.items()}) for name, s in stored.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: does not hold acc, con and succ of each evaluation; {remedy(path)}") from error
+
+
+def write_rows(path: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None:
+    """Outcomes of named evaluations as one parquet table."""
+    rows = [{"evaluation": name, **asdict(o)} for name, outcomes in evaluations.items() for o in outcomes]
+    table = pa.Table.from_pylist(rows)
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"), table.nbytes)
+
+
+def read_rows(path: Path) -> dict[str, Counts]:
+    """The counts of each evaluation of stored rows, without an object per row. DataError: a missing or broken file."""
+    names = ("evaluation", "edit", "edit_language", "role", "language")
+    try:
+        table = pq.read_table(path, columns=[*names, "hit"])
+        codes, values = {}, {}
+        for name in names:
+            encoded = table.column(name).combine_chunks().dictionary_encode()
+            values[name] = encoded.dictionary.to_pylist()
+            # Codes in the order of their values, so that sorting codes sorts values.
+            codes[name] = np.argsort(np.argsort(np.array(values[name], dtype=object)))[encoded.indices.to_numpy()]
+            values[name].sort()
+        hit = table.column("hit").to_numpy().astype(np.float64)
+        roles = np.array([ROLES.index(role) for role in values["role"]])[codes["role"]]
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError, IndexError) as error:
+        raise DataError(f"{path}: cannot be read as a table of outcomes; {remedy(path)}") from error
+    evaluations = {}
+    for i, name in enumerate(values["evaluation"]):
+        at = np.flatnonzero(codes["evaluation"] == i)
+        edits, edit = np.unique(
+            codes["edit_language"][at] * len(values["edit"]) + codes["edit"][at], return_inverse=True
+        )
+        languages, language = np.unique(codes["language"][at], return_inverse=True)
+        told = [divmod(code, len(values["edit"])) for code in edits.tolist()]
+        evaluations[name] = tally(
+            [(values["edit_language"][a], values["edit"][b]) for a, b in told],
+            [values["language"][code] for code in languages],
+            np.stack([edit, roles[at], language], axis=1),
+            hit[at],
+        )
+    return evaluations
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """Where two records differ, as "model: 1a2b, not 3c4d", beside what only describes them."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [key for key in {**here, **there} if key not in DESCRIBING]
+        found = (differences(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys)
+        return [difference for differences in found for difference in differences]
+    there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
+    return [] if there == here else [f"{name or 'record'}: {_shown(there)}, not {_shown(here)}"]
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def add_to_index(root: Path, folders: Iterable[Path]) -> None:
+    """Note which cells the report of `root` is about; a cell that is run again under its protocol takes its place.
+
+    Cells of the same task on other data, another model or other languages leave: no table may mix them.
+    """
+    cells = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
+    scopes = {cell["cell"]["task"]: _scope(cell) for cell in cells.values()}  # the last one's, which is new
+    kept = {
+        (cell["protocol"], *cell["cell"].values()): folder.name
+        for folder, cell in cells.items()
+        if _scope(cell) == scopes[cell["cell"]["task"]]
+    }
+    write_json(root / "index.json", list(kept.values()))
+
+
+def read_index(root: Path) -> list[Path]:
+    """The folders of the cells that the report of `root` is about, as far as they are there. DataError: no list."""
+    index = root / "index.json"
+    names = read_json(index) if _there(index) else []
+    if not isinstance(names, list) or not all(isinstance(n, str) and n and Path(n).name == n for n in names):
+        raise DataError(f"{index}: is not a list of cells' folders; {remedy(index)}")
+    return [root / name for name in names if is_done(root / name)]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """A cell's cell.json. DataError: it lacks what every record has."""
+    path = folder / "cell.json"
+    record = read_json(path)
+    try:
+        for value in (record["cell"]["task"], record["protocol"]):
+            str(value)
+        _scope(record)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: is not the record of a cell (no {error}); {remedy(path)}") from error
+    return dict(record)
+
+
+def _scope(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return cell["preset"]["name"], cell["data"], cell["model"], tuple(cell["languages"])
+
+
+@contextmanager
+def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[None]:
+    """Work on a folder alone: two runs that write the same cell would spoil it.
+
+    The lock goes with its process, however that ends, so none is ever stale. UserError: another process has it, and
+    does not let go within `patience` seconds.
+    """
+    lock = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = FileLock(lock)
+        file.acquire(timeout=patience)
+    except Timeout as error:
+        holder = ""
+        with suppress(OSError, UnicodeDecodeError):
+            holder = lock.read_text(encoding="utf-8").strip()
+        raise UserError(
+            f"{folder}: another run is at work here ({holder or 'it did not say which'}); wait for it or stop it"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{lock}: cannot be written: {error.strerror or error}") from error
+    try:
+        with suppress(OSError):
+            lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()  # while it is held: who waits for it sees that it is gone, and makes another
+        file.release()
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process that was killed has left; nobody else may be writing into the folder."""
+    leftovers = [*folder.glob(".*.tmp"), *folder.glob(".tmp??????")]
+    if is_done(folder):
+        leftovers += [folder / STATE, folder / LOCK]
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+
+
+def digest(value: Any) -> str:
+    """A short fingerprint of plain data."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(), digest_size=8).hexdigest()
+
+
+def code_digest(more: Iterable[Path] = ()) -> str:
+    """A short fingerprint of the code that a number depends on, and of `more` files; wherever the files are.
+
+    Comments, docstrings and layout have no part in it, nor have names.py and the scales: a cell records the values that
+    it used.
+    """
+    root = Path(__file__).parent
+    sources = {path for pattern in SOURCES for path in root.glob(pattern)} - {root / name for name in NO_SOURCES}
+    return code_of({*sources, *more})
+
+
+def code_of(files: Iterable[Path]) -> str:
+    """A short fingerprint of some files' code."""
+    return digest(sorted(_code(path.read_text(encoding="utf-8")) for path in files))
+
+
+def _code(source: str) -> str:
+    """A module's syntax tree without docstrings and without the places of what it imports from this package."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+        if isinstance(node, ast.ImportFrom) and node.level:
+            node.module, node.level = None, 1
+    return ast.dump(tree)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a cell is finished: metrics.json is written last. DataError: a folder that cannot be looked into."""
+    return all(_there(folder / name) for name in ("cell.json", "rows.parquet", "metrics.json"))
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise DataError(f"{path.parent}: cannot be looked into: {error.strerror}; mend its permissions") from error
