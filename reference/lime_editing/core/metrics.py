@@ -124,17 +124,25 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
     return Scores(acc, con, succ(acc, con))
 
 
-def breakdown(counts: Counts, by: Literal["edit_language", "language"]) -> dict[str, Scores]:
+def breakdown(
+    counts: Counts, by: Literal["edit_language", "language"], incomplete: Literal["refuse", "skip"] = "refuse"
+) -> dict[str, Scores]:
     """Scores per editing language (l → all, Figure 4) or per language of the input (→ l, Figure 3); clause M8.
 
-    A language without outcomes of one role is left out.
+    NoOutcomes: a language without outcomes of one role, unless such languages are to be skipped.
     """
     known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
     means = np.stack([_mean(values[of == i]) for i in range(len(known))])
     if by == "language":
         means, known = _mean(means).reshape(2, -1).T, list(counts.languages)
-    pairs = zip(known, means.tolist(), strict=True)
-    return {name: Scores(acc, con, succ(acc, con)) for name, (acc, con) in pairs if not np.isnan([acc, con]).any()}
+    found = {}
+    for name, (acc, con) in zip(known, means.tolist(), strict=True):
+        lacks = [role for role, value in zip(ROLES, (acc, con), strict=True) if np.isnan(value)]
+        if lacks and incomplete == "refuse":
+            raise NoOutcomes(f"no {lacks[0]} outcomes for {'editing ' * (by == 'edit_language')}language {name!r}")
+        if not lacks:
+            found[name] = Scores(acc, con, succ(acc, con))
+    return found
 
 
 def aggregate(runs: Sequence[Scores]) -> Scores:

@@ -88,7 +88,7 @@ def distribution(section: Section, figure: str) -> dict[str, Any] | None:
     for (approach, training), runs in section.runs.items():
         if approach == "unedited" or (training and training not in trainings):
             continue
-        each = [breakdown(run.judged[evaluation], by) for run in runs.values() if evaluation in run.judged]
+        each = [breakdown(run.judged[evaluation], by, "skip") for run in runs.values() if evaluation in run.judged]
         shared = sorted(set.intersection(*map(set, each))) if each else []
         values = {language: aggregate([run[language] for run in each]).as_dict() for language in shared}
         if values:
