@@ -11,11 +11,15 @@ from . import (  # noqa: F401  # each module registers its mutants
     b_budget,
     d_data,
     e_editors,
+    hits,
+    joint,
     l_objectives,
     m_metrics,
     r_reproduction,
+
     s_sampling,
     t_task,
+    training,
 )
 from .base import MUTANTS, Mutant, Mutation
 
