@@ -49,7 +49,15 @@ NAMES: dict[str, tuple[str, ...]] = {
         "train_step",
     ),
     "L": ("rel_loss", "loc_loss"),
-    "D": ("split", "fact_inputs", "pair_edits", "pair_training", "classifier_examples"),
+    "D": (
+        "split",
+        "fact_inputs",
+        "encoded_facts",
+        "pair_edits",
+        "encoded_pairs",
+        "pair_training",
+        "classifier_examples",
+    ),
     "R": ("paper_preset", "experiments", "record", "table", "stopping", "mask_similarity"),
 }
 
@@ -80,6 +88,20 @@ RULINGS: dict[str, tuple[str, ...]] = {
     "subject": ("parallel", "edit-language"),
     "knowledge_editor_condition": ("input+label", "input"),
 }
+
+
+#: The hyper-parameters of R1 that concern a run of MEND with masks per language on all languages.
+SETTINGS = (
+    "mend_lr",
+    "mend_inner_lr",
+    "lambda_rel",
+    "lambda_loc",
+    "mask_lr",
+    "lambda_mask",
+    "max_steps",
+    "validate_every",
+    "patience",
+)
 
 
 class Example(TypedDict):
@@ -124,6 +146,8 @@ class Input(TypedDict):
 
     input_ids: list[int]
     positions: list[int]
+    #: Of a pair, where the tokenizer makes them; missing is all zero.
+    token_type_ids: NotRequired[list[int]]
 
 
 class Request(Input):
@@ -528,6 +552,14 @@ class Data(Protocol):
         predicted position. The facts are in the folder; which split they are in does not matter here.
         """
 
+    def encoded_facts(
+        self, folder: Path, tokenizer: Path, edit: Place, update: str, retain: Place, seeds: Sequence[int]
+    ) -> list[Triple]:
+        """`fact_inputs` with the tokenizer in a transformers folder (AutoTokenizer.from_pretrained reads it).
+
+        Inputs have the special tokens that the tokenizer adds by default, labels have none.
+        """
+
     def pair_edits(
         self,
         rows: Sequence[PairRow],
@@ -538,7 +570,23 @@ class Data(Protocol):
     ) -> list[PairEdit]:
         """The edits of an evaluation on a test set, for the raw model's predicted class {language: of each row}.
 
+        `predictions` has the editing languages; retain inputs are in all languages of the rows.
         `tokenize` gives the ids of a premise and a hypothesis with their special tokens; the class is predicted at 0.
+        """
+
+    def encoded_pairs(
+        self,
+        rows: Sequence[PairRow],
+        predictions: Mapping[str, Sequence[int]],
+        model: Path,
+        n_retain: int,
+        seed: int,
+    ) -> list[PairEdit]:
+        """`pair_edits` for the classifier in a transformers folder, with its tokenizer and its numbers of the classes.
+
+        `model` has a tokenizer and a config.json whose `id2label` names the classes 0, 1 and 2 of the rows
+        "entailment", "neutral" and "contradiction", in an order of its own. `predictions`, as what is returned, number
+        the classes as the model does.
         """
 
     def pair_training(
@@ -561,12 +609,20 @@ class Reproduction(Protocol):
     def experiments(self, languages: Sequence[str]) -> list[Experiment]:
         """The rows of both tables for a data set in these languages, English among them."""
 
-    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
-        """What a run is stored with, as plain data: {"configuration", "seed", "code", "data", "rulings"}.
+    def record(
+        self,
+        facts: Path,
+        model: Path,
+        seed: int,
+        rulings: Mapping[str, str],
+        settings: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """What a run is stored with, as plain data: {"configuration", "seed", "code", "data", "model", "rulings"}.
 
         The run is one of MEND with masks per language. `facts` is a folder in mLAMA's layout, `model` a transformers
         folder of a masked language model with its tokenizer. `rulings` says for each of `RULINGS` what the run follows;
-        recording it is all that is asked here, no run is made.
+        recording it is all that is asked here, no run is made. `settings`, given by some tests only, are those of
+        `SETTINGS` in which the run differs from the preset. "data" and "model" are fingerprints of what was read.
         """
 
     def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:

@@ -91,3 +91,15 @@ def test_a_row_of_one_wrong_token_everywhere_is_a_miss(
 ) -> None:
     """Whatever else the row is like."""
     check(implementation, row, [7] * len(at_masks(row)), role, expected=False)
+
+
+@clause("M7")
+@roles
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_runs_of_one_token_have_their_lengths(implementation: Implementation, role: str, count: int) -> None:
+    """One token some times and another behind it: a hit only where it is as many times."""
+    for expected in range(count + 1):
+        row = {"expected": [9, *[4] * expected, *[5] * (count - expected)], "is_mask": [False, *[True] * count]}
+        for predicted in range(count + 1):
+            tokens = [4] * predicted + [5] * (count - predicted)
+            check(implementation, row, tokens, role, predicted == expected)

@@ -7,11 +7,7 @@ exact expectation by chi-square at a false-alarm rate of 1e-6 each. `meta/test_p
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -21,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from . import golden, oracles
+from . import elsewhere, golden, oracles
 from . import strategies as given_
 from .assertions import distributed, equal, holds
 from .conformance import Implementation, clause
@@ -329,34 +325,17 @@ def test_global_random_state_means_nothing(implementation: Implementation, state
     equal("S7", got, expected, "under another global state")
 
 
-OTHER_PROCESS = """
-import json, sys
-from {package} import test_s_sampling as s
-from {package}.conformance import load
-found = load(sys.argv[1])
-print(json.dumps([s.evaluate(found, s.CORPUS, 7), s.evaluate(found, s.CORPUS, 7, 40), s.train(found, s.CORPUS, 7)]))
-"""
+def everything(implementation: Any) -> Any:
+    """What another process is asked for."""
+    return [evaluate(implementation, CORPUS, 7), evaluate(implementation, CORPUS, 7, 40), train(implementation, CORPUS, 7)]
 
 
 @clause("S7")
 def test_hash_seeds_mean_nothing(implementation: Implementation) -> None:
     """Other processes under other values of PYTHONHASHSEED draw the same samples."""
-    if implementation.spelling is None:
-        pytest.skip("not claimed: an injected object exists in this process only")
-    expected = [evaluate(implementation, CORPUS, 7), evaluate(implementation, CORPUS, 7, 40)]
-    expected.append(train(implementation, CORPUS, 7))
-    command = [sys.executable, "-c", OTHER_PROCESS.format(package=__package__), implementation.spelling]
-    running = {hash_seed: _start(command, hash_seed) for hash_seed in ("1", "4242")}
-    said = {hash_seed: process.communicate(timeout=120) for hash_seed, process in running.items()}
-    for hash_seed, (printed, complaints) in said.items():
-        holds("S7", not running[hash_seed].returncode, "another process failed", expected=0, got=complaints[-2000:])
-        got = json.loads(printed.splitlines()[-1])
-        equal("S7", got, expected, f"samples under PYTHONHASHSEED={hash_seed}")
-
-
-def _start(command: list[str], hash_seed: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    expected = everything(implementation)
+    for hash_seed, found in elsewhere.told(implementation, "S7", "1", "4242").items():
+        equal("S7", found["S"], expected, f"samples under PYTHONHASHSEED={hash_seed}")
 
 
 # S9: evaluations of limited size

@@ -178,7 +178,10 @@ def _logits(editor: Editor, one: Input, update: Edit | None = None) -> Tensor:
 
 def _logits_under(editor: Editor, one: Input, weights: Edit) -> Tensor:
     ids = torch.tensor([one["input_ids"]])
-    output = functional_call(editor.model, weights, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    read = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "token_type_ids" in one:
+        read["token_type_ids"] = torch.tensor([one["token_type_ids"]])
+    output = functional_call(editor.model, weights, kwargs=read)
     logits = output.logits[0]
     return logits[None] if logits.dim() == 1 else logits[one["positions"]]
 

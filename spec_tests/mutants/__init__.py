@@ -15,10 +15,12 @@ from . import (  # noqa: F401  # each module registers its mutants
     joint,
     l_objectives,
     m_metrics,
+    preset,
     r_reproduction,
-
+    records,
     s_sampling,
     t_task,
+    texts,
     training,
 )
 from .base import MUTANTS, Mutant, Mutation
