@@ -65,6 +65,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 CAPABILITIES: dict[str, str] = {
     "batched": "E8: independent edits are computed in one batch",
     "factored": "B4: an edit is held as factors of O(T·(n+m)); provides `factors`",
+    "ranked": "E18: `make_editor` takes the rank of MEND's residual blocks as `rank`",
 }
 
 #: The editors of the paper; all but finetuning are learned. Chapter E is claimed for those in `EDITORS` alone.
@@ -442,6 +443,7 @@ class Editors(Protocol):
         `lr` overrides the learning rate of what an editor trains: MEND's transform, KnowledgeEditor's network, Editable
         Training's θ'; masks and inner learning rates keep theirs. (The paper's are made for 500,000 steps, and E10 has
         under a hundred.) For finetuning it is Adam's. `inner_lr` concerns MEND and Editable Training.
+        With the capability `ranked` some tests of MEND also pass `rank`, an int: the largest rank of a residual block.
         `languages` are those that an edit may come from. Errors: an unknown name; a parameter that does not exist;
         masks other than "none" for finetuning.
         """

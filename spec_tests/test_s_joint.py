@@ -78,11 +78,13 @@ def test_edits_outside_the_updating_languages_draw_evenly(implementation: Implem
     ]
     for clause_id, role, candidates in (("S2", "update", inside), ("S3", "retain", outside)):
         drawn = [(pair["edit"], name) for pair in pairs for name in pair[role]]  # type: ignore[literal-required]
-        expected: Counter[str] = Counter()
+        # By language, and by whether Swahili tells the fact, too.
+        told = {FACT[name] for name, said in LANGUAGE.items() if said == "sw"}
+        expected: Counter[Any] = Counter()
         for edit, times in Counter(edit for edit, _ in drawn).items():
             for name in candidates[edit]:
-                expected[LANGUAGE[name]] += times / len(candidates[edit])  # type: ignore[assignment]
-        found = Counter(LANGUAGE[name] for _, name in drawn)
+                expected[LANGUAGE[name], FACT[name] in told] += times / len(candidates[edit])  # type: ignore[assignment]
+        found = Counter((LANGUAGE[name], FACT[name] in told) for _, name in drawn)
         distributed(clause_id, found, expected, f"languages of {role} inputs of Swahili edits")
         stray = [pair for pair in drawn if pair[1] not in candidates[pair[0]]]
         equal(clause_id, stray[:3], [], f"{role} inputs from elsewhere")

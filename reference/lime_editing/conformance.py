@@ -40,7 +40,7 @@ from .report.counts import Key, Run, Section
 from .reproduce import cells, run
 from .reproduce.scales import PAPER, override
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored"})
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored", "ranked"})
 EDITORS = tuple(name for name in APPROACHES if name in methods())
 
 
@@ -216,8 +216,9 @@ def make_editor(
     seed: int = 0,
     inner_lr: float | None = None,
     lr: float | None = None,
+    rank: int | None = None,
 ) -> Session:
-    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr)) if value is not None}
+    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr), ("rank", rank)) if value is not None}
     settings = methods()[name].Settings(**given) if name in methods() else None
     editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings)
     return Session(editor, adam(editor) if editor.parameters else None)

@@ -19,6 +19,8 @@ from . import (  # noqa: F401  # each module registers its mutants
     r_reproduction,
     records,
     s_sampling,
+    structure,
+    surroundings,
     t_task,
     texts,
     training,
