@@ -10,6 +10,7 @@ an implementation runs in an interpreter of its own.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 __all__ = ["clauses"]
@@ -17,7 +18,5 @@ __all__ = ["clauses"]
 
 def __getattr__(name: str) -> Any:
     if name == "clauses":
-        from .own_suite import clauses  # noqa: PLC0415
-
-        return clauses
+        return importlib.import_module(".own_suite", __name__).clauses
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

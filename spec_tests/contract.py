@@ -51,7 +51,15 @@ NAMES: dict[str, tuple[str, ...]] = {
         "train_step",
     ),
     "L": ("rel_loss", "loc_loss"),
-    "D": ("split", "fact_inputs", "pair_edits", "pair_training", "classifier_examples"),
+    "D": (
+        "split",
+        "fact_inputs",
+        "encoded_facts",
+        "pair_edits",
+        "encoded_pairs",
+        "pair_training",
+        "classifier_examples",
+    ),
     "R": ("paper_preset", "experiments", "record", "table", "stopping", "mask_similarity"),
 }
 
@@ -59,6 +67,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 CAPABILITIES: dict[str, str] = {
     "batched": "E8: independent edits are computed in one batch",
     "factored": "B4: an edit is held as factors of O(T·(n+m)); provides `factors`",
+    "ranked": "E18: `make_editor` takes the rank of MEND's residual blocks as `rank`",
 }
 
 #: The editors of the paper; all but finetuning are learned. Chapter E is claimed for those in `EDITORS` alone.
@@ -82,6 +91,20 @@ RULINGS: dict[str, tuple[str, ...]] = {
     "subject": ("parallel", "edit-language"),
     "knowledge_editor_condition": ("input+label", "input"),
 }
+
+
+#: The hyper-parameters of R1 that concern a run of MEND with masks per language on all languages.
+SETTINGS = (
+    "mend_lr",
+    "mend_inner_lr",
+    "lambda_rel",
+    "lambda_loc",
+    "mask_lr",
+    "lambda_mask",
+    "max_steps",
+    "validate_every",
+    "patience",
+)
 
 
 class Example(TypedDict):
@@ -126,6 +149,8 @@ class Input(TypedDict):
 
     input_ids: list[int]
     positions: list[int]
+    #: Of a pair, where the tokenizer makes them; missing is all zero.
+    token_type_ids: NotRequired[list[int]]
 
 
 class Request(Input):
@@ -423,6 +448,7 @@ class Editors(Protocol):
         `lr` overrides the learning rate of what an editor trains: MEND's transform, KnowledgeEditor's network, Editable
         Training's θ'; masks and inner learning rates keep theirs. (The paper's are made for 500,000 steps, and E10 has
         under a hundred.) For finetuning it is Adam's. `inner_lr` concerns MEND and Editable Training.
+        With the capability `ranked` some tests of MEND also pass `rank`, an int: the largest rank of a residual block.
         `languages` are those that an edit may come from. Errors: an unknown name; a parameter that does not exist;
         masks other than "none" for finetuning.
         """
@@ -533,6 +559,14 @@ class Data(Protocol):
         predicted position. The facts are in the folder; which split they are in does not matter here.
         """
 
+    def encoded_facts(
+        self, folder: Path, tokenizer: Path, edit: Place, update: str, retain: Place, seeds: Sequence[int]
+    ) -> list[Triple]:
+        """`fact_inputs` with the tokenizer in a transformers folder (AutoTokenizer.from_pretrained reads it).
+
+        Inputs have the special tokens that the tokenizer adds by default, labels have none.
+        """
+
     def pair_edits(
         self,
         rows: Sequence[PairRow],
@@ -543,7 +577,23 @@ class Data(Protocol):
     ) -> list[PairEdit]:
         """The edits of an evaluation on a test set, for the raw model's predicted class {language: of each row}.
 
+        `predictions` has the editing languages; retain inputs are in all languages of the rows.
         `tokenize` gives the ids of a premise and a hypothesis with their special tokens; the class is predicted at 0.
+        """
+
+    def encoded_pairs(
+        self,
+        rows: Sequence[PairRow],
+        predictions: Mapping[str, Sequence[int]],
+        model: Path,
+        n_retain: int,
+        seed: int,
+    ) -> list[PairEdit]:
+        """`pair_edits` for the classifier in a transformers folder, with its tokenizer and its numbers of the classes.
+
+        `model` has a tokenizer and a config.json whose `id2label` names the classes 0, 1 and 2 of the rows
+        "entailment", "neutral" and "contradiction", in an order of its own. `predictions`, as what is returned, number
+        the classes as the model does.
         """
 
     def pair_training(
@@ -566,12 +616,20 @@ class Reproduction(Protocol):
     def experiments(self, languages: Sequence[str]) -> list[Experiment]:
         """The rows of both tables for a data set in these languages, English among them."""
 
-    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
-        """What a run is stored with, as plain data: {"configuration", "seed", "code", "data", "rulings"}.
+    def record(
+        self,
+        facts: Path,
+        model: Path,
+        seed: int,
+        rulings: Mapping[str, str],
+        settings: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """What a run is stored with, as plain data: {"configuration", "seed", "code", "data", "model", "rulings"}.
 
         The run is one of MEND with masks per language. `facts` is a folder in mLAMA's layout, `model` a transformers
         folder of a masked language model with its tokenizer. `rulings` says for each of `RULINGS` what the run follows;
-        recording it is all that is asked here, no run is made.
+        recording it is all that is asked here, no run is made. `settings`, given by some tests only, are those of
+        `SETTINGS` in which the run differs from the preset. "data" and "model" are fingerprints of what was read.
         """
 
     def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:

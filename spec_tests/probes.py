@@ -13,7 +13,16 @@ from .remote import server
 from .remote.client import Remote
 from .remote.server import Seen
 
-__all__ = ["Seen", "backward_listings", "elsewhere", "global_state", "watching"]
+__all__ = [
+    "Seen",
+    "backward_listings",
+    "elsewhere",
+    "global_state",
+    "kept_process",
+    "process_state",
+    "surroundings",
+    "watching",
+]
 
 
 def _remote(implementation: Any) -> Remote | None:
@@ -50,6 +59,36 @@ def global_state(implementation: Any, seed: int) -> AbstractContextManager[None]
     """While the body runs, the global random generators of the implementation begin at `seed`."""
     found: AbstractContextManager[None] = _during(implementation, lambda: server.global_state(seed), global_state=seed)
     return found
+
+
+def process_state(implementation: Any) -> dict[str, Any]:
+    """What all code shares that runs in the implementation's process, each thing by name."""
+    remote = _remote(implementation)
+    found: dict[str, Any] = server.process_state() if remote is None else remote.look()
+    return found
+
+
+def surroundings(implementation: Any, model: Any) -> dict[str, Any]:
+    """What a user may have set of a raw model, as it is in the implementation's process."""
+    remote = _remote(implementation)
+    found: dict[str, Any] = server.surroundings(model) if remote is None else remote.look(model)
+    return found
+
+
+@contextmanager
+def kept_process(implementation: Any) -> Iterator[None]:
+    """What a wrong implementation changes in its process harms no other test."""
+    remote = _remote(implementation)
+    if remote is None:
+        with server.kept_process():
+            yield
+        return
+    before = remote.look()
+    try:
+        yield
+    finally:
+        if remote.look() != before:
+            remote.start_anew()
 
 
 @contextmanager

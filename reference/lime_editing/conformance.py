@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoConfig
 
 from .core import losses as objectives
 from .core import masks as lime
 from .core import metrics as scoring
-from .core.backbone import wrap
+from .core.backbone import load_tokenizer, wrap
 from .core.corpus import Example, ParallelCorpus
 from .core.editing import Editor, Objective, edit_factors, mask_edit_factors, training_losses
 from .core.editing import edit as run_edit
@@ -31,14 +32,15 @@ from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import Pairs
+from .data.pairs.tables import NAMES
 from .data.pairs.task import PairTask
 from .names import ALL, APPROACHES, EN, TRAININGS, Rulings
 from .report import figures, tables
 from .report.counts import Key, Run, Section
 from .reproduce import cells, run
-from .reproduce.scales import PAPER, TINY
+from .reproduce.scales import PAPER, override
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored"})
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored", "ranked"})
 EDITORS = tuple(name for name in APPROACHES if name in methods())
 
 
@@ -194,7 +196,7 @@ class Session:
 
 
 def _input(row: Any) -> Input:
-    return Input(tuple(row["input_ids"]), tuple(row["positions"]))
+    return Input(tuple(row["input_ids"]), tuple(row["positions"]), tuple(row.get("token_type_ids", ())))
 
 
 def _request(row: Any) -> EditRequest:
@@ -214,8 +216,9 @@ def make_editor(
     seed: int = 0,
     inner_lr: float | None = None,
     lr: float | None = None,
+    rank: int | None = None,
 ) -> Session:
-    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr)) if value is not None}
+    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr), ("rank", rank)) if value is not None}
     settings = methods()[name].Settings(**given) if name in methods() else None
     editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings)
     return Session(editor, adam(editor) if editor.parameters else None)
@@ -345,15 +348,26 @@ def split(folder: Any) -> dict[str, list[dict[str, str]]]:
 
 
 def _row_of(x: Input) -> dict[str, list[int]]:
-    return {"input_ids": list(x.ids), "positions": list(x.positions)}
+    row = {"input_ids": list(x.ids), "positions": list(x.positions)}
+    return {**row, "token_type_ids": list(x.types)} if x.types else row
 
 
 def fact_inputs(
     folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
+    return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds)
+
+
+def encoded_facts(
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds)
+
+
+def _facts(folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]) -> list[Any]:
     facts = read_facts(folder)
     # Candidates and lengths are those of all splits anyway; here the inputs are, too.
-    task = replace(facts_task.tasks(facts, Reader(_Tokenizer(tokenize, mask)), Rulings(), {})["train"], facts=facts)
+    task = replace(facts_task.tasks(facts, Reader(tokenizer), Rulings(), {})["train"], facts=facts)
 
     def example(place: Any, language: str) -> Example:
         fact = f"{place['relation']}/{place['subject']}"
@@ -370,9 +384,8 @@ def fact_inputs(
     return triples
 
 
-def _pairs(rows: Sequence[Any], tokenize: Any) -> PairTask:
-    languages = tuple(sorted(rows[0]["premise"]))
-    return PairTask("test", rows, languages, _Tokenizer(tokenize), (0, 1, 2))
+def _pairs(rows: Sequence[Any], tokenizer: Any, classes: tuple[int, ...] = (0, 1, 2)) -> PairTask:
+    return PairTask("test", rows, tuple(sorted(rows[0]["premise"])), tokenizer, classes)
 
 
 def _pair_edit(
@@ -388,17 +401,27 @@ def _pair_edit(
 
 
 def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
-    task = _pairs(rows, tokenize)
-    table = np.array([predictions[code] for code in task.languages]).T
+    return _edits_of_errors(_pairs(rows, _Tokenizer(tokenize)), predictions, n_retain, seed)
+
+
+def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+    pairs, config = Pairs({"test": rows}, (), NAMES), AutoConfig.from_pretrained(model)
+    classes = pairs_task.class_numbers(pairs, config.label2id)
+    return _edits_of_errors(_pairs(rows, load_tokenizer(model), classes), predictions, n_retain, seed)
+
+
+def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+    # In a language that is not edited no answer counts as wrong.
+    gold = [task.classes[row["label"]] for row in task.rows]
+    table = np.array([predictions.get(code, gold) for code in task.languages]).T
     task = replace(task, wrong=pairs_task.wrong(task, table))
-    pairs = sample_pairs(
-        task.corpus, task.languages, task.languages, 1, n_retain, seed, limit=None, editable=task.editable
-    )
+    edited = sorted(predictions)
+    pairs = sample_pairs(task.corpus, edited, task.languages, 1, n_retain, seed, limit=None, editable=task.editable)
     return [_pair_edit(task, pair.edit, pair.retain, seed) for pair in pairs]
 
 
 def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str, Any]]:
-    task = _pairs(rows, tokenize)
+    task = _pairs(rows, _Tokenizer(tokenize))
     drawn = [sample_triples(task.corpus, 1, seed, step)[0] for step in range(n)]
     return [_pair_edit(task, t.edit, [t.retain], seed, step) for step, t in enumerate(drawn)]
 
@@ -446,12 +469,32 @@ def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def record(facts: Any, model: Any, seed: int, rulings: Mapping[str, Any]) -> dict[str, Any]:
-    cell = cells.Cell("facts", "mend", "lime", seed)
+def record(
+    facts: Any, model: Any, seed: int, rulings: Mapping[str, Any], settings: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    cell, ruled = cells.Cell("facts", "mend", "lime", seed), Rulings(**rulings)
+    scale: Any = PAPER.tasks["facts"]
+    for name, value in (settings or {}).items():
+        scale = override(scale, _SETTINGS[name].format(penalty=ruled.penalty), repr(value))
     sources = cells.Sources(str(facts), str(model), None)
-    found = cells.cell_record(cell, run.prepare("facts", [cell], TINY, Rulings(**rulings), sources))
-    taken = {"seed": found["cell"]["seed"], **{name: found[name] for name in ("code", "data", "rulings")}}
+    experiment = run.prepare("facts", [cell], replace(PAPER, tasks={"facts": scale}), ruled, sources)
+    found = cells.cell_record(cell, experiment)
+    taken = {"seed": found["cell"]["seed"], **{name: found[name] for name in ("code", "data", "model", "rulings")}}
     return {**taken, "configuration": found["scale"]}
+
+
+#: Where a hyper-parameter stands in a task's scale.
+_SETTINGS = {
+    "mend_lr": "settings.mend.lr",
+    "mend_inner_lr": "settings.mend.inner_lr",
+    "lambda_rel": "lambda_rel",
+    "lambda_loc": "lambda_loc",
+    "mask_lr": "mask_lr",
+    "lambda_mask": "lambda_mask.{penalty}",
+    "max_steps": "all_languages.edits",
+    "validate_every": "all_languages.validate_every",
+    "patience": "all_languages.patience",
+}
 
 
 def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]]:

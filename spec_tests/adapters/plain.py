@@ -7,7 +7,7 @@ from typing import Any
 from ..contract import NAMES, OF_EDITOR
 from . import numpy_core, textbook
 
-CLAIMS = frozenset(NAMES)
+CLAIMS = frozenset({*NAMES, "ranked"})
 EDITORS = textbook.EDITORS
 _TEXTBOOK = {name for names in (NAMES["E"], NAMES["L"], *OF_EDITOR.values()) for name in names}
 

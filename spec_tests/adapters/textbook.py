@@ -66,6 +66,7 @@ def make_editor(
     inner_lr: float | None = None,
     lr: float | None = None,
     condition: Literal["input+label", "input"] = "input+label",
+    rank: int = RANK,
 ) -> Editor:
     if name not in EDITORS:
         raise ValueError(f"unknown editor {name!r}: this module knows {', '.join(EDITORS)}")
@@ -83,7 +84,7 @@ def make_editor(
     generator = torch.Generator().manual_seed(seed)
     own: dict[str, Tensor] = {}
     if name == "mend":
-        own = _new_transform(raw_weights, generator)
+        own = _new_transform(raw_weights, generator, rank)
     if name == "editable_training":
         own = {f"trained.{matrix}": weight.clone() for matrix, weight in raw_weights.items()}
     if name == "knowledge_editor":
@@ -117,7 +118,7 @@ def make_editor(
     )
 
 
-def _new_transform(weights: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+def _new_transform(weights: dict[str, Tensor], generator: torch.Generator, most: int) -> dict[str, Tensor]:
     """MEND: per shape two low-rank layers, and per matrix a scale and a shift of each."""
     transform: dict[str, Tensor] = {}
     for matrix, weight in weights.items():
@@ -125,7 +126,7 @@ def _new_transform(weights: dict[str, Tensor], generator: torch.Generator) -> di
         for layer in ("first", "second"):
             shared = f"transform.{n}x{m}.{layer}"
             if f"{shared}.v" not in transform:
-                rank = min(RANK, n, m)
+                rank = min(most, n, m)
                 v = torch.randn(rank, n + m, generator=generator, dtype=weight.dtype) / math.sqrt(n + m)
                 transform[f"{shared}.v"] = v
                 transform[f"{shared}.u"] = weight.new_zeros(n + m, rank)
@@ -178,7 +179,10 @@ def _logits(editor: Editor, one: Input, update: Edit | None = None) -> Tensor:
 
 def _logits_under(editor: Editor, one: Input, weights: Edit) -> Tensor:
     ids = torch.tensor([one["input_ids"]])
-    output = functional_call(editor.model, weights, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    read = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "token_type_ids" in one:
+        read["token_type_ids"] = torch.tensor([one["token_type_ids"]])
+    output = functional_call(editor.model, weights, kwargs=read)
     logits = output.logits[0]
     return logits[None] if logits.dim() == 1 else logits[one["positions"]]
 

@@ -11,11 +11,19 @@ from . import (  # noqa: F401  # each module registers its mutants
     b_budget,
     d_data,
     e_editors,
+    hits,
+    joint,
     l_objectives,
     m_metrics,
+    preset,
     r_reproduction,
+    records,
     s_sampling,
+    structure,
+    surroundings,
     t_task,
+    texts,
+    training,
 )
 from .base import MUTANTS, Mutant, Mutation
 

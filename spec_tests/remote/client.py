@@ -121,6 +121,15 @@ class Remote:
         finally:
             self._options = before
 
+    def look(self, model: Any = None) -> Any:
+        """What all code of the process shares, or what a user may have set of a raw model."""
+        return self._running().look(model)
+
+    def start_anew(self) -> None:
+        """The next call has a new process."""
+        if self._process is not None:
+            self._process.end()
+
     def _running(self) -> Process:
         if self._process is None or self._process.death is not None:
             self._process = Process(self)
@@ -198,7 +207,7 @@ class RawModel:
     def __init__(self, model: Any, number: int) -> None:
         self.number, self.model = number, weakref.ref(model)
         self.known = self._arrays(model)
-        self.modes = self._modes(model)
+        self.state = self.state_of(model)
 
     @staticmethod
     def _arrays(model: Any) -> dict[str, Any]:
@@ -206,18 +215,33 @@ class RawModel:
         return {name: server.as_array(value).copy() for name, value in named}
 
     @staticmethod
-    def _modes(model: Any) -> dict[str, bool]:
-        return {name: module.training for name, module in model.named_modules()}
+    def state_of(model: Any) -> dict[str, Any]:
+        """What a user may have set: modes, frozen parameters, gradients, and how many hooks there are."""
+        named = dict(model.named_parameters())
+        hooks = {
+            name: sum(not isinstance(hook, _Asks) for hook in module._forward_hooks.values())
+            for name, module in model.named_modules()
+        }
+        return {
+            "modes": {name: module.training for name, module in model.named_modules()},
+            "frozen": [name for name, value in named.items() if not value.requires_grad],
+            "gradients": {name: server.as_array(v.grad).copy() for name, v in named.items() if v.grad is not None},
+            "hooks": {name: count for name, count in hooks.items() if count},
+        }
 
-    def changed(self, model: Any) -> tuple[dict[str, Any], dict[str, bool]]:
-        """What the suite did to it since the process last knew."""
-        now, modes = self._arrays(model), self._modes(model)
+    def changed(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """What the suite did to it since the process last knew: numbers, and the state where that is another one."""
+        now, state = self._arrays(model), self.state_of(model)
         arrays = {name: array for name, array in now.items() if not server.same(array, self.known[name])}
-        changed = modes if modes != self.modes else {}
-        self.known, self.modes = now, modes
-        return arrays, changed
+        plain = ({k: v for k, v in one.items() if k != "gradients"} for one in (state, self.state))
+        gradients = (one["gradients"] for one in (state, self.state))
+        if not arrays and len({repr(one) for one in plain}) == 1 and _same_arrays(*gradients):
+            return None
+        new = {name: count - self.state["hooks"].get(name, 0) for name, count in state["hooks"].items()}
+        self.known, self.state = now, state
+        return arrays, {**state, "hooks": new}
 
-    def follow(self, arrays: Mapping[str, Any], modes: Mapping[str, bool], gradients: Sequence[str]) -> None:
+    def follow(self, arrays: Mapping[str, Any], modes: Mapping[str, bool], gradients: Mapping[str, Any | None]) -> None:
         """Take over what the implementation did to its copy."""
         import torch  # noqa: PLC0415
 
@@ -225,7 +249,7 @@ class RawModel:
         if model is None:
             return
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        unknown = [name for name in arrays if name not in tensors]
+        unknown = [name for name in (*arrays, *gradients) if name not in tensors]
         if unknown:
             raise Died(f"{', '.join(unknown)} of the raw model changed, which the suite's transformers does not have")
         with torch.no_grad():
@@ -233,11 +257,14 @@ class RawModel:
                 tensors[name].copy_(torch.from_numpy(array))
                 self.known[name] = array
         for name, value in modes.items():
-            module = _nearest(model, name)
-            module.training = value
-        self.modes = self._modes(model)
-        for name, value in model.named_parameters():
-            value.grad = torch.ones_like(value) if name in gradients else None
+            _nearest(model, name).training = value
+        for name, gradient in gradients.items():
+            tensors[name].grad = None if gradient is None else torch.from_numpy(gradient.copy())
+        self.state = self.state_of(model)
+
+
+def _same_arrays(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(server.same(array, other[name]) for name, array in one.items())
 
 
 def _nearest(model: Any, name: str) -> Any:
@@ -260,7 +287,7 @@ class _Asks:
     def __call__(self, model: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
         import torch  # noqa: PLC0415
 
-        if self.process.death is not None or not {"input_ids", "attention_mask"} >= set(kwargs):
+        if self.process.death is not None or args or not all(isinstance(one, torch.Tensor) for one in kwargs.values()):
             return output
         found = self.process.forward(self.raw.number, dict(kwargs), torch.is_grad_enabled())
         own = output.logits.detach()
@@ -458,6 +485,8 @@ class Process:
             for number, array in self.mirrors[editor].written():
                 coder.arrays.append(array)
                 message["push"].append([editor.number, number, len(coder.arrays) - 1])
+        torch = sys.modules.get("torch")
+        message["grad"] = torch is None or torch.is_grad_enabled()
         seen = options.get("watch")
         message |= {key: value for key, value in options.items() if key != "watch"}
         if seen is not None:
@@ -506,17 +535,17 @@ class Process:
     def model(self, model: Any) -> int:
         """The number of a model of the suite, which the process has from now on."""
         raw = self.by_model.get(id(model))
+        coder = Question(self)
         if raw is not None and raw.model() is model:
-            arrays, modes = raw.changed(model)
-            if arrays or modes:
-                coder = Question(self)
-                body = {"do": "update", "id": raw.number, "arrays_of": coder.encode(arrays), "modes": modes}
-                self._ask(body, coder.arrays)
+            changed = raw.changed(model)
+            if changed is not None:
+                told = {"arrays_of": coder.encode(changed[0]), **self._state(coder, changed[1])}
+                self._ask({"do": "update", "id": raw.number, **told}, coder.arrays)
             return raw.number
         number = len(self.models) + 1
         raw = RawModel(model, number)
-        body = {"do": "model", "id": number, "folder": str(self.remote._folders.of(model)), "modes": raw.modes}
-        answer, _ = self._ask(body, ())
+        body = {"do": "model", "id": number, "folder": str(self.remote._folders.of(model))}
+        answer, _ = self._ask({**body, **self._state(coder, raw.state)}, coder.arrays)
         if "error" in answer:
             raise SuiteError(f"the raw model could not be loaded in {self.remote.python}: {answer['error']['message']}")
         other = [name for name, array in raw.known.items() if answer["sums"].get(name, 0) != _sum(array)]
@@ -526,6 +555,10 @@ class Process:
         weakref.finalize(model, self._forget, id(model), number)
         model.register_forward_hook(_Asks(self, raw), with_kwargs=True)
         return number
+
+    @staticmethod
+    def _state(coder: Question, state: Mapping[str, Any]) -> dict[str, Any]:
+        return {**state, "gradients": coder.encode(state["gradients"])}
 
     def _forget(self, identity: int, number: int) -> None:
         self.by_model.pop(identity, None)
@@ -540,6 +573,13 @@ class Process:
             answer, arrays = self._ask(body, coder.arrays)
         if "error" in answer:
             raise rebuilt(answer["error"])
+        return Question(self).decode(answer["result"], arrays)
+
+    def look(self, model: Any = None) -> Any:
+        """What all code of the process shares, or what a user may have set of a raw model."""
+        number = 0 if model is None else self.model(model)
+        with self.limiting("a look at the process", self.remote.limit):
+            answer, arrays = self._ask({"do": "look", "id": number}, ())
         return Question(self).decode(answer["result"], arrays)
 
     def callable(self, function: Callable[..., Any]) -> int:

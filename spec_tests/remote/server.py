@@ -368,45 +368,49 @@ class Model:
 
     def __init__(self, model):
         self.model = model
-        self.known = self._arrays()
-        self.modes = self._modes()
-        self.gradients = set()
+        self.known, self.modes, self.gradients = {}, {}, {}
 
-    def _arrays(self):
-        named = list(self.model.named_parameters()) + list(self.model.named_buffers())
-        return {name: as_array(value).copy() for name, value in named}
+    def _tensors(self):
+        return dict(list(self.model.named_parameters()) + list(self.model.named_buffers()))
 
     def _modes(self):
         return {name: module.training for name, module in self.model.named_modules()}
 
-    def set(self, arrays, modes):
-        """What the suite did to its own copy since."""
+    def set(self, arrays, modes, frozen, gradients, hooks):
+        """What the suite did to its own copy: numbers, modes, frozen parameters, gradients, hooks of no effect."""
         import torch  # noqa: PLC0415
 
-        tensors = dict(self.model.named_parameters())
-        tensors.update(self.model.named_buffers())
-        for name, array in arrays.items():
-            if name in tensors:
-                with torch.no_grad():
+        tensors = self._tensors()
+        with torch.no_grad():
+            for name, array in arrays.items():
+                if name in tensors:
                     tensors[name].copy_(torch.from_numpy(array))
+        for name, value in self.model.named_parameters():
+            value.requires_grad_(name not in frozen)
+            value.grad = torch.from_numpy(gradients[name].copy()) if name in gradients else None
         for name, module in self.model.named_modules():
             module.training = modes.get(name, module.training)
-        self.known, self.modes = self._arrays(), self._modes()
+            for _ in range(hooks.get(name, 0)):
+                module.register_forward_hook(lambda *_: None)
+        self.changes()
 
     def changes(self):
-        """What changed since the suite last knew: arrays, training modes, parameters with a gradient."""
-        arrays, known = {}, self.known
-        for name, value in list(self.model.named_parameters()) + list(self.model.named_buffers()):
+        """What changed since the suite last knew: numbers, training modes, gradients; None where nothing did."""
+        arrays, gradients = {}, {}
+        for name, value in self._tensors().items():
             array = as_array(value)
-            if name not in known or not same(array, known[name]):
-                arrays[name] = known[name] = array.copy()
+            if name not in self.known or not same(array, self.known[name]):
+                arrays[name] = self.known[name] = array.copy()
+        for name, value in self.model.named_parameters():
+            now, known = value.grad, self.gradients.get(name)
+            if now is None and known is None:
+                continue
+            now = None if now is None else as_array(now)
+            if now is None or known is None or not same(now, known):
+                gradients[name] = self.gradients[name] = None if now is None else now.copy()
         modes = {name: value for name, value in self._modes().items() if self.modes.get(name) is not value}
         self.modes.update(modes)
-        gradients = {n for n, p in self.model.named_parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
-        if not arrays and not modes and gradients == self.gradients:
-            return None
-        self.gradients = gradients
-        return {"arrays": arrays, "modes": modes, "gradients": sorted(gradients)}
+        return {"arrays": arrays, "modes": modes, "gradients": gradients} if arrays or modes or gradients else None
 
     def logits(self, inputs, with_gradient):
         """What the model computes now, hooks included."""
@@ -414,6 +418,79 @@ class Model:
 
         with torch.enable_grad() if with_gradient else torch.no_grad():
             return self.model(**inputs).logits
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS += ("_forward_hooks_with_kwargs", "_forward_hooks_always_called")
+
+
+def surroundings(model):
+    """Of a model everything that a user may have set, each thing by name."""
+    named = dict(model.named_parameters())
+    modules = dict(model.named_modules())
+    gradients = {name: value.grad for name, value in named.items() if value.numel() < 2000}
+    return {
+        "parameters (the objects)": {name: id(value) for name, value in named.items()},
+        "storage of the parameters": {name: value.data_ptr() for name, value in named.items()},
+        "requires_grad": {name: value.requires_grad for name, value in named.items()},
+        "gradients": {name: None if one is None else (id(one), one.tolist()) for name, one in gradients.items()},
+        "modes": {name: module.training for name, module in modules.items()},
+        "modules": {name: type(module).__name__ for name, module in modules.items()},
+        "buffers": {name: (id(value), value.tolist()) for name, value in model.named_buffers()},
+        "hooks": {
+            name: {kind: list(getattr(module, kind)) for kind in HOOKS if hasattr(module, kind)}
+            for name, module in modules.items()
+        },
+        "configuration": {
+            **{str(name): repr(value) for name, value in model.config.to_dict().items()},
+            "attention": repr(getattr(model.config, "_attn_implementation", None)),
+        },
+    }
+
+
+def process_state():
+    """The state that all code of a process shares, each thing by name."""
+    found = {
+        "random generator of NumPy": repr(np.random.get_state()),
+        "random generator of Python": repr(random.getstate()),
+    }
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return found
+    told = {"random generator of torch": repr(torch.get_rng_state().tolist())}
+    told.update({"default dtype": str(torch.get_default_dtype()), "grad mode": torch.is_grad_enabled()})
+    told["number of threads"] = torch.get_num_threads()
+    for what, name in (
+        ("inference mode", "is_inference_mode_enabled"),
+        ("autocast", "is_autocast_cpu_enabled"),
+        ("deterministic algorithms", "are_deterministic_algorithms_enabled"),
+    ):
+        if hasattr(torch, name):  # newer than the oldest torch
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                told[what] = getattr(torch, name)()
+    return dict(found, **told)
+
+
+@contextlib.contextmanager
+def kept_process():
+    """Put back what a wrong implementation changes, so that it harms its own test only."""
+    torch = sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state()
+    if torch is not None:
+        dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+        drawn, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if torch is not None:
+            torch.set_rng_state(drawn)
+            torch.set_default_dtype(dtype)
+            torch.set_num_threads(threads)
+            torch.set_grad_enabled(grad)
+            torch.use_deterministic_algorithms(deterministic)
 
 
 # Parameters that both sides see
@@ -565,9 +642,7 @@ class Server:
         unwritten = [name for name in functions if empty(getattr(self.target, name))]
         said = {"declared": declared, "functions": functions, "unwritten": unwritten, "environment": environment()}
         self.answer(dict(said, warnings=counted(caught)), coder)
-        torch = sys.modules.get("torch")
-        if torch is not None:
-            torch.set_num_threads(1)
+        one_thread()
 
     def do_model(self, message, arrays):
         """A raw model for the implementation: a copy of the folder's, which is read once."""
@@ -582,13 +657,25 @@ class Server:
         except Exception as error:  # it is said, and the suite decides
             self.answer({"error": described(error)})
             return
-        made.set({}, message["modes"])
+        made.set({}, *self._state(message, arrays))
+        one_thread()
         self.answer({"sums": {name: zlib.crc32(array.tobytes()) for name, array in made.known.items()}})
 
     def do_update(self, message, arrays):
         """What the suite did to a raw model since it handed it out."""
-        self.models[message["id"]].set(Answer(self).decode(message["arrays_of"], arrays), message["modes"])
+        changed = Answer(self).decode(message["arrays_of"], arrays)
+        self.models[message["id"]].set(changed, *self._state(message, arrays))
         self.answer({})
+
+    def _state(self, message, arrays):
+        gradients = Answer(self).decode(message["gradients"], arrays)
+        return message["modes"], message["frozen"], gradients, message["hooks"]
+
+    def do_look(self, message, arrays):
+        """What all code of the process shares, or what a user may have set of a raw model."""
+        coder = Answer(self)
+        model = self.models.get(message["id"])
+        self.answer({"result": coder.encode(surroundings(model.model) if model else process_state())}, coder)
 
     def do_forward(self, message, arrays):
         """The logits of a raw model as it is now."""
@@ -616,6 +703,7 @@ class Server:
         body, result, caught = {}, None, []
         try:
             with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"), around(message, seen):
+                gradients_are(message["grad"])
                 warnings.simplefilter("always")
                 result = function(*args, **kwargs)
         except SuitesError as error:
@@ -624,6 +712,7 @@ class Server:
             body = {"error": described(error)}
         else:
             coder, body = self._result(message, result)
+        gradients_were(message["grad"])
         models = {self.model_of[editor] for editor in editors if editor in self.model_of}
         models |= set(message["models"])
         if "handle" in body.get("result_of", ()):
@@ -705,6 +794,27 @@ class Server:
     @staticmethod
     def _copied(result):
         return list(result) if isinstance(result, list) else result
+
+
+def one_thread():
+    """Small matrices are slower on two threads than on one."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def gradients_are(enabled):
+    """A call begins in the grad mode that the suite has."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_grad_enabled(enabled)
+
+
+def gradients_were(enabled):
+    """After a call gradients are on again, unless the implementation itself left them otherwise."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.is_grad_enabled() == enabled:
+        torch.set_grad_enabled(True)
 
 
 def around(message, seen):
