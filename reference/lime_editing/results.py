@@ -39,7 +39,7 @@ STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
 LOCK = ".lock"
 #: Parts of a record on which no number depends.
-DESCRIBING = ("machine", "titles", "command")
+DESCRIBING = ("machine", "titles", "command", "specification")
 #: The files on which a number depends, and those among them on which it does not.
 SOURCES = ("core/**/*.py", "data/**/*.py", "reproduce/run.py")
 NO_SOURCES = ("data/download.py",)

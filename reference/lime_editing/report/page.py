@@ -243,6 +243,7 @@ def _what_was_run(sections: Sequence[Section]) -> str:
         ["Machine", *(distinct(f"{x['machine']} ({x['device']})" for x in r) for r in records)],
         ["Precision", *(str(s.scope["precision"]) for s in sections)],
         ["Code", *(distinct(f"{x['code'].get('lime_editing')} {x['code'].get('digest')}" for x in r) for r in records)],
+        ["Specification", *(distinct(x.get("specification", "before 2.0") for x in r) for r in records)],
         ["torch", *(distinct(x["code"].get("torch", "") for x in r) for r in records)],
     ]
     return (
