@@ -1,6 +1,6 @@
 """Runs every mutant against the tests of its clause's chapter and prints the kill matrix, mutant × chapter.
 
-    python -m spec_tests.run_mutants --implementation package.module[:object] [--only id,id] [--whole | --blame] [--jobs 2]
+    python -m spec_tests.run_mutants --implementation MODULE[:OBJECT] [--only id,id] [--whole | --blame] [--jobs 2]
 
 A mutant is killed by a test that fails for it, blames a clause of its chapter and passes for the implementation
 itself. One that its own chapter lets live is shown to all other chapters, to say who would have noticed; with --whole
