@@ -142,7 +142,7 @@ def test_rel_is_the_cross_entropy_at_predicted_positions(implementation: Any, ba
 @clause("L2", "L4")
 @given(batch=batches())
 def test_loc_is_the_divergence_in_the_stated_direction(implementation: Any, batch: Batch) -> None:
-    """L_loc = λ · the mean of KL(edited ‖ raw), or of the declared other direction; of a batch, the mean over examples."""
+    """L_loc = λ · the mean of KL(edited ‖ raw), or the declared other direction; of a batch, the examples' mean."""
     direction = implementation.ruling("kl_direction")
     turned = "paper" if direction == "released" else "released"
     for row in range(len(batch.mask)):
