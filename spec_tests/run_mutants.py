@@ -1,6 +1,6 @@
 """Runs every mutant against the tests of its clause's chapter and prints the kill matrix, mutant × chapter.
 
-    python -m spec_tests.run_mutants --implementation package.module[:object] [--only id,id] [--whole | --blame] [--jobs 2]
+    python -m spec_tests.run_mutants --implementation MODULE[:OBJECT] [--only id,id] [--whole | --blame] [--jobs 2]
 
 A mutant is killed by a test that fails for it, blames a clause of its chapter and passes for the implementation
 itself. One that its own chapter lets live is shown to all other chapters, to say who would have noticed; with --whole
@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 from .conformance import Implementation, Injected, SuiteError, clauses, load
-from .contract import NAMES, OF_EDITOR
+from .contract import EDITORS, NAMES, OF_EDITOR
 from .mutants import BY_ID, MUTANTS, Mutant, Mutation
 from .verdicts import WRONG, Result, causes
 
@@ -88,11 +88,12 @@ class Everything:
 class Concerned:
     """Keeps the tests that a change of some chapters' functions can reach: one case of each, and none of `but`.
 
-    A test says by its clauses and its `needs` which chapters' functions it calls.
+    A test says by its clauses and its `needs` which chapters' functions it calls. With `editors` one case is kept for
+    each editor.
     """
 
-    def __init__(self, chapters: Iterable[str], but: str | None = None) -> None:
-        self.chapters, self.but = set(chapters), but
+    def __init__(self, chapters: Iterable[str], but: str | None = None, editors: bool = False) -> None:
+        self.chapters, self.but, self.editors = set(chapters), but, editors
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -100,8 +101,9 @@ class Concerned:
         for item in items:
             own = {name[0] for mark in item.iter_markers("clause") for name in mark.args}
             used = own | {name for mark in item.iter_markers("needs") for name in mark.args}
+            editor = "".join(sorted(used & set(EDITORS))) if self.editors else ""
             if used & self.chapters and self.but not in own:
-                first.setdefault(item.nodeid.partition("[")[0], item)
+                first.setdefault(item.nodeid.partition("[")[0] + editor, item)
         items[:] = first.values()
 
 
@@ -154,7 +156,7 @@ def blamed(mutant: Mutant, base: Implementation) -> dict[str, str]:
     target, spelling = mutant.build(base.target), None
     if target.ELSEWHERE and base.spelling:
         os.environ[BASE], spelling = base.spelling, f"{__package__}.run_mutants:{mutant.id}"
-    reached = Concerned(touched(mutant) | {mutant.clause[0]})
+    reached = Concerned(touched(mutant) | {mutant.clause[0]}, editors=True)
     found, _ = run(target, f"mutant {mutant.id}", [], reached, spelling)
     if not any(result.outcome in WRONG for result in found.results):
         found, _ = run(target, f"mutant {mutant.id}", ["--chapters", mutant.clause[0]], Everything(), spelling)

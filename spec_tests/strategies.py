@@ -110,7 +110,8 @@ log_odds = st.one_of(moderate, st.sampled_from([-BOUND, 0.0, BOUND]))
 #: Log odds that saturate a sigmoid, and the neighbourhood of 0.
 extreme = st.sampled_from([-1e4, -800.0, -40.0, 0.0, 40.0, 800.0, 1e4])
 any_log_odds = st.one_of(moderate, extreme)
-entries = st.floats(-10, 10, allow_subnormal=False)
+#: Numbers whose products are there in float32, too.
+entries = st.integers(-(10 << 12), 10 << 12).map(lambda number: number / (1 << 12))
 #: Uniform draws, up to the ends of the open interval.
 uniforms = st.one_of(st.floats(0.001, 0.999), st.sampled_from([1e-12, 1e-6, 0.5, 1 - 1e-6, 1 - 1e-12]))
 betas = st.floats(0.2, 2)

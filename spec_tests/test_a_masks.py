@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from . import golden, oracles
 from . import strategies as given_
-from .assertions import EPS, close, differs, distributed, equal, holds, near, rejects, same_bits, width
+from .assertions import EPS, close, differs, distributed, equal, fail, holds, near, rejects, same_bits, width
 from .border import Handed
 from .conformance import Implementation, clause, each_of, every_learned, needs
 from .contract import Array
@@ -186,15 +186,27 @@ def test_gates_are_hard_concrete(
 @clause("A3")
 @given(st.data())
 def test_gates_at_test_time_are_deterministic(implementation: Implementation, data: st.DataObject) -> None:
-    """Without a seed an edit is masked by the deterministic gates, the same at every call."""
-    case = st_learned(implementation, data)
-    row = case["languages"].index(case["language"])
-    m_x, m_delta = masks(case["log_alpha"], row)
+    """Without a seed an edit is masked by the deterministic gates, the same at every call.
+
+    Which language's masks these are is A6's matter, and whether x and δ get their own is A8's: there is one language,
+    and where the widths are the same the masks are, too.
+    """
+    case = _of_one_language(st_learned(implementation, data))
+    m_x, m_delta = masks(case["log_alpha"], 0)
     x, delta = implementation.mask_factors(**case)
     close("A3", x, case["x"] * (1 + m_x), "x is not masked by the gates of test time", "gates", **case)
     close("A3", delta, case["delta"] * (1 + m_delta), "δ is not masked by the gates of test time", "gates", **case)
     for first, second in zip((x, delta), implementation.mask_factors(**case), strict=True):
         same_bits("A3", second, first, "the same edit, made again, has other masks", **case)
+
+
+def _of_one_language(case: dict[str, Any]) -> dict[str, Any]:
+    """The same edit where no other language has masks, and x and δ of one width have the same."""
+    row = case["languages"].index(case["language"])
+    own = {name: rows[[row]] for name, rows in case["log_alpha"].items()}
+    if own["x"].shape == own["delta"].shape:
+        own |= {name.replace("x", "delta", 1): rows for name, rows in own.items() if name.startswith("x")}
+    return {**case, "log_alpha": own, "languages": [case["language"]]}
 
 
 @clause("A3")
@@ -385,7 +397,7 @@ def _slopes(case: dict[str, Any], side: str, gates: Array, sampled: bool) -> dic
     return {side: slope} if scale is None else {side: slope * scale[row], f"{side}_scale": gates}
 
 
-@clause("A6")
+@clause("A6", "A8")
 def test_a_square_matrix_keeps_its_two_masks_apart(implementation: Implementation) -> None:
     """Where n = m, x still gets the mask of x and δ the mask of δ, in the order of the given languages."""
     x_rows, delta_rows = np.full((3, 4), CLOSED), np.full((3, 4), CLOSED)
@@ -395,8 +407,12 @@ def test_a_square_matrix_keeps_its_two_masks_apart(implementation: Implementatio
     for language, (on_x, on_delta) in {"zu": (1.0, 1.0), "aa": (2.0, 1.0), "mm": (1.0, 2.0)}.items():
         ones = Handed.out(np.ones((2, 4)))
         got = implementation.mask_factors(parameters, ["zu", "aa", "mm"], language, ones, ones.copy())
+        factors = [float(np.asarray(factor)[0, 0]) for factor in got]
+        if factors == [on_delta, on_x] and on_x != on_delta:
+            what = "where n = m, x gets the mask of δ and δ that of x"
+            fail("A8", what, {"language": language}, (on_x, on_delta), factors)
         for side, found, expected in zip(("x", "δ"), got, (on_x, on_delta), strict=True):
-            what = f"the mask of {side} is not that of the editing language and of {side}"
+            what = f"{side} is not masked by the mask of the editing language"
             same_bits("A6", found, np.full((2, 4), expected), what, language=language)
 
 

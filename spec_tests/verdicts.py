@@ -29,8 +29,32 @@ WRONG = ("crashed", "failed")
 SILENT = ("not run", "not claimed", "claimed in part")
 #: Clauses about the tests themselves: a violation of another clause is no failure of theirs.
 ABOUT_TESTS = frozenset({"S10"})
-#: What the tests of a clause take for granted: a clause by which another can fail without a fault of its own.
-PRESUPPOSED: Mapping[str, tuple[str, ...]] = {}
+#: What the tests of a clause take for granted: clauses by whose violation it can fail without a fault of its own. Most
+#: tests take little for granted: they compare up to what another clause owns.
+_EDITORS = ("T3", "T4", "T5", "T6", "T7", "A5", "A6", "A7", "B4", *(f"E{number}" for number in range(1, 15)))
+PRESUPPOSED: Mapping[str, tuple[str, ...]] = {
+    # An editor whose edits do not start from the raw model can do nothing else right.
+    **dict.fromkeys(_EDITORS, ("T2",)),
+    **dict.fromkeys(("L1", "L2", "L3", "L4"), ("T2", "T4")),
+    # What is read off logits under an edit takes them to be those of W + ΔW.
+    **dict.fromkeys(("E3", "E8", "E10", "E12"), ("T2", "T4")),
+    "E2": ("T2", "E1", "E6"),
+    "E4": ("T2", "L1"),
+    "E10": ("T2", "T4", "E9", "E11"),
+    "M2": ("M1",),
+    "M4": ("M1", "M2"),
+    "M5": ("M4",),
+    "M6": ("M3",),
+    "M9": ("M3",),
+    "R4": ("M3", "M5", "M9"),
+    "S9": ("S1",),
+    "A3": ("T2", "A2"),
+    "A4": ("A2",),
+    "A8": ("A3",),
+    "A6": ("T2", "A8"),
+    "A9": ("A6",),
+    "D2": ("D1",),
+}
 
 
 @dataclass(frozen=True)
