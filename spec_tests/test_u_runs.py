@@ -252,9 +252,9 @@ def test_every_step_draws_afresh(runs: Runs, name: str) -> None:
     equal("U4", len(set(seeds)), len(seeds), "different seeds of the steps' gates", seeds=seeds)
 
 
-@clause("U4", "S6", "S10")
+@clause("U4", "S6")
 @of("draws")
-def test_a_training_draws_as_it_should(runs: Runs, name: str) -> None:
+def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
     """400 edits: examples, their parallels and what is unrelated, evenly; facts of one subject among the latter."""
     done = runs(name)
     asked = [one for step in done.trace["steps"] for one in step["asked"]]
