@@ -61,12 +61,14 @@ NAMES: dict[str, tuple[str, ...]] = {
         "classifier_examples",
     ),
     "R": ("paper_preset", "experiments", "record", "table", "stopping", "mask_similarity"),
+    "U": ("run", "preferences"),
 }
 
 #: Capabilities beside the chapters: claimed by naming them in `CLAIMS`.
 CAPABILITIES: dict[str, str] = {
     "batched": "E8: independent edits are computed in one batch",
     "factored": "B4: an edit is held as factors of O(T·(n+m)); provides `factors`",
+    "resumable": "U7: a run that was interrupted goes on from what its folder holds",
     "ranked": "E18: `make_editor` takes the rank of MEND's residual blocks as `rank`",
 }
 
@@ -275,6 +277,98 @@ class TableRow(TypedDict):
     succ: float
     #: The names of the runs that it comes from.
     runs: list[str]
+
+
+class Plan(TypedDict):
+    """How a run is trained and judged (chapter U). Lengths count edits, which are one training step each in the paper.
+
+    All numbers are multiples of `batch`. Learning rates of masks, λ and clipping are the paper's, as for `make_editor`.
+    """
+
+    #: Of the training, at most, and of one optimiser step.
+    edits: int
+    batch: int
+    validate_every: int
+    patience: int
+    #: Sampled inputs of each role of an edit, in validations and evaluations.
+    n_update: int
+    n_retain: int
+    #: Edits of a validation, and of an evaluation, at most (S9); None for all.
+    validation_limit: int | None
+    test_limit: int | None
+    #: As of `make_editor`.
+    lr: float | None
+    inner_lr: float | None
+
+
+class Told(TypedDict):
+    """An example of a run's data. `fact` is "relation/sub_uri", or of a sentence pair its row number in its split."""
+
+    fact: str
+    language: str
+
+
+class Asked(TypedDict):
+    """One edit of a run, what it is made for, and the inputs that were sampled for it, each with where it is told."""
+
+    edit: Told
+    request: Request
+    update: list[tuple[Told, Input]]
+    retain: list[tuple[Told, Input]]
+
+
+class RunStep(TypedDict):
+    """One optimiser step of a run."""
+
+    #: Edits of the training so far, this step's included.
+    edits: int
+    #: Each with one input of each role.
+    asked: list[Asked]
+    #: What `train_step` takes to draw the gates of this step.
+    seed: int
+    #: The objective's total before the step.
+    loss: float
+
+
+class Validation(TypedDict):
+    """One validation of a run, after so many edits of training: what was asked, and acc, con and succ of it."""
+
+    edits: int
+    asked: list[Asked]
+    acc: float
+    con: float
+    succ: float
+
+
+class JudgedEdit(Asked):
+    """One edit of an evaluation, and whether each of its inputs is a hit, in their order."""
+
+    update_hits: list[bool]
+    retain_hits: list[bool]
+
+
+class RunEvaluation(TypedDict):
+    """An evaluation of a run: its edits, and the acc, con and succ of it that the run reports."""
+
+    edits: list[JudgedEdit]
+    acc: float
+    con: float
+    succ: float
+
+
+class Trace(TypedDict):
+    """What a run did, in the order in which it did it; of a run that was resumed, since then."""
+
+    steps: list[RunStep]
+    validations: list[Validation]
+    #: Edits after which the training stopped, and after which the parameters were those that are judged; 0 without one.
+    stopped: int
+    judged: int
+    #: From English and from every language, to all languages.
+    evaluations: dict[Literal["en", "all"], RunEvaluation]
+    #: Editors for chapter E's functions: as the run began, and as it was judged.
+    start: Any
+    editor: Any
 
 
 class SelfDescription(Protocol):
@@ -647,3 +741,36 @@ class Reproduction(Protocol):
 
     def mask_similarity(self, log_alpha: Array) -> Array:
         """Figure 5, (L, L), from the mask parameters of each language (L, W): of both factors of all matrices."""
+
+
+class Runs(Protocol):
+    """Chapter U: from data and a raw model to outcomes, by the very code that makes an implementation's tables.
+
+    What is asked is a trace: what a training was given and what an evaluation was asked, as plain data. The suite plays
+    it again, with chapter E's functions and a model of its own, and compares. To provide it, let the code that runs
+    note what it hands to its training step and to its judge; a trace that was made up beside it plays otherwise.
+    """
+
+    def run(
+        self,
+        data: Path | Mapping[str, Sequence[PairRow]],
+        model: Path,
+        editor: str,
+        training: Literal["en", "all", "lime"] | None,
+        seed: int,
+        plan: Plan,
+        folder: Path,
+        interrupt: int | None = None,
+    ) -> Trace:
+        """Train an editor one way (None: finetuning, which is not trained), keep its best, and judge that.
+
+        `data` is a folder in mLAMA's layout, or {"train", "validation", "test"} of sentence pairs; `model` a
+        transformers folder with its tokenizer, a masked language model or a classifier, of which the MLP matrices of
+        the last three encoder layers are edited. All are in English and other languages.
+        `folder` is empty, or has what an interrupted call with the same arguments left (capability `resumable`). With
+        `interrupt` the training ends after so many edits as if the process had been killed; what is returned is not
+        looked at.
+        """
+
+    def preferences(self, editor: Any) -> tuple[Sequence[str], Array]:
+        """Figure 5 of an editor with masks per language: its languages, and the cosines (L, L) in their order."""

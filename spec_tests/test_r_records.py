@@ -83,6 +83,13 @@ def renamed(old: str, new: str) -> dict[str, str]:
     return {path.replace(f"{old}/", f"{new}/"): text for path, text in written(ROWS).items()}
 
 
+def moved(old: str, new: str) -> dict[str, str]:
+    """The last line of one file is the first of the next: the same lines in the same order, told elsewhere."""
+    files = written(ROWS)
+    *kept, last = files[old].splitlines(keepends=True)
+    return {**files, old: "".join(kept), new: last + files[new]}
+
+
 #: Rows 50 and 75 are English, in the middle of P17 and near the end of P36.
 DATA: dict[str, Callable[[], dict[str, str]]] = {
     "subject": lambda: with_row(50, sub_uri="Q900"),
@@ -93,7 +100,9 @@ DATA: dict[str, Callable[[], dict[str, str]]] = {
     "template": lambda: with_template("[Y] en capital city of [X]"),
     "template in its letter case": lambda: with_template("[Y] en Capital of [X]"),
     "order of facts": lambda: written([*ROWS[:40], ROWS[41], ROWS[40], *ROWS[42:]]),
-    "language": lambda: renamed("de", "sw"),
+    "language": lambda: renamed("de", "da"),
+    "language of a fact": lambda: moved("de/P36.jsonl", "en/P17.jsonl"),
+    "relation of a fact": lambda: moved("en/P17.jsonl", "en/P36.jsonl"),
     "relation of the facts": lambda: {
         {"en/P17.jsonl": "en/P36.jsonl", "en/P36.jsonl": "en/P17.jsonl"}.get(path, path): text
         for path, text in written(ROWS).items()

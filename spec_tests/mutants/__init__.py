@@ -18,6 +18,7 @@ from . import (  # noqa: F401  # each module registers its mutants
     preset,
     r_reproduction,
     records,
+    runs,
     s_sampling,
     structure,
     surroundings,
