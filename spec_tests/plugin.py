@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lime-spec")
-    group.addoption("--conformance-report", metavar="FILE", help="write the conformance report of `clauses` as JSON")
+    group.addoption("--conformance-report", metavar="FILE", help="write the reports of `clauses` as JSON")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,13 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     made = sys.modules.get(f"{__package__}.own_suite")
-    for judgement in getattr(made, "MADE", ()):
-        if judgement.report is None:
-            continue
+    judged = [judgement for judgement in getattr(made, "MADE", ()) if judgement.report is not None]
+    for number, judgement in enumerate(judged, 1):
         version = judgement.report["specification"]["version"]
         terminalreporter.section(f"specification {version}: {judgement.implementation}")
         terminalreporter.line(judgement.report["verdict"])
-        path = config.getoption("conformance_report")
-        if path:
-            Path(path).write_text(json.dumps(judgement.report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if config.getoption("conformance_report"):
+            path = Path(config.getoption("conformance_report"))
+            path = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+            path.write_text(json.dumps(judgement.report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             terminalreporter.line(f"report: {path}")

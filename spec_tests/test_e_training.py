@@ -570,7 +570,6 @@ def test_a_trained_knowledge_editor_keeps_its_form(
     (test_e_editors.test_the_transform_does_not_see_the_size_of_a_gradient, ("language",)),
     (test_e_editors.test_a_row_is_transformed_alone, ("language",)),
     (test_e_editors.test_a_shared_parameter_moves_all_matrices_of_its_shape_only, ()),
-    (test_e_editors.test_layers_of_one_shape_are_told_apart, ()),
 )
 def test_a_trained_mend_keeps_its_form(
     implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str

@@ -1,4 +1,4 @@
-"""The command `lime-spec`: skeletons, comparisons, badges, which tests are meant; and the clauses as one's own tests."""
+"""The command `lime-spec`: skeletons, comparisons, badges, which tests are meant; the clauses as tests of one's own."""
 
 from __future__ import annotations
 
@@ -100,16 +100,16 @@ def _only_a_docstring() -> None:
 def _dots() -> None: ...
 
 
-def _returns() -> None:
+def _raises() -> None:
     """Something."""
-    return None  # noqa: PLR1711
+    raise ValueError
 
 
 def test_empty_functions_are_told_from_others() -> None:
     """A docstring, an ellipsis or `pass` is nothing; any statement is something, and so is what has no source."""
     assert server.empty(_only_a_docstring)
     assert server.empty(_dots)
-    assert not server.empty(_returns)
+    assert not server.empty(_raises)
     assert not server.empty(len)
     assert not server.empty(lambda: None)
 
@@ -223,7 +223,7 @@ def test_a_badge_counts_what_holds_of_what_is_claimed(tmp_path: Path, changes: d
     assert shown["label"] == "lime-spec 2.0"
     picture = (tmp_path / "badge.svg").read_text()
     assert f"#{shown['color']}" in picture
-    texts = [node.text for node in ET.fromstring(picture).iter() if node.tag.endswith("text")]  # noqa: S314  # our own
+    texts = [node.text for node in ET.fromstring(picture).iter() if node.tag.endswith("text")]
     assert texts == ["lime-spec 2.0", said]
 
 
@@ -290,5 +290,5 @@ def test_only_what_was_selected_is_judged(own: str) -> None:
 @pytest.mark.parametrize("chapters", ["M,Q", "Q"])
 def test_an_unknown_chapter_is_an_error(chapters: str) -> None:
     """When the tests are collected."""
-    with pytest.raises(ValueError, match="chapters names Q; SPEC.md has T, M"):
+    with pytest.raises(ValueError, match="chapters names Q; SPEC"):
         own_suite.clauses("nothing", chapters=chapters)

@@ -38,6 +38,8 @@ ATTRIBUTES = ("CLAIMS", "RULINGS", "EDITORS", "ACCUMULATES")
 FUNCTIONS = tuple(name for names in (*NAMES.values(), *OPTIONAL.values(), *OF_EDITOR.values()) for name in names)
 #: Functions whose result stays in the other process, and those that give live tensors.
 HANDLES, LIVE = ("make_editor", "edit"), ("parameters", "mask_parameters")
+#: Entries of a result, a dictionary, that stay in the other process.
+HANDLES_IN = {"run": ("start", "editor")}
 #: Arguments that are functions of the suite without any effect: for the same arguments they are asked once.
 PURE = ("tokenize",)
 #: Seconds until an interpreter has imported an implementation.
@@ -51,7 +53,7 @@ class Died(Exception):
 
 
 class Printed(UserWarning):
-    """The implementation wrote to its standard output or error."""
+    """The implementation wrote to its standard output."""
 
 
 class Handle:
@@ -476,7 +478,8 @@ class Process:
         if live is not None:
             self.mirrors.setdefault(live, Mirror())
         message: dict[str, Any] = {"do": "call", "name": name, "live": live.number if live else 0}
-        message |= {"args": [coder.encode(part) for part in args], "handle": name in HANDLES}
+        message |= {"args": [coder.encode(part) for part in args]}
+        message |= {"handle": name in HANDLES, "handles_in": HANDLES_IN.get(name, ())}
         message |= {"kwargs": {key: coder.encode(part) for key, part in kwargs.items()}}
         held = [part for part in (*args, *kwargs.values()) if isinstance(part, Handle)]
         message |= {"editors": [part.number for part in held], "models": coder.models, "leaves": name == LIVE[0]}
@@ -525,10 +528,10 @@ class Process:
         for category, base, text, file, line, times in answer.get("warnings", ()):
             for _ in range(min(times, 1000)):
                 warnings.warn_explicit(text, _category(category, base), file, line)
-        for stream, (text, lines) in answer.get("printed", {}).items():
+        for stream, text in answer.get("printed", {}).items():
             getattr(sys, stream).write(text if text.endswith("\n") else text + "\n")
-            first = text.strip().partition("\n")[0]
-            warnings.warn(f"{lines} line{'s' * (lines > 1)} on {stream}: {first}", Printed, stacklevel=2)
+            if stream == "stdout":
+                warnings.warn("it wrote to standard output", Printed, stacklevel=2)
 
     # Raw models
 

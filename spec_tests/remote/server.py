@@ -591,6 +591,13 @@ class Answer(Coder):
         return super().foreign_back(value, arrays)
 
 
+class Stays:
+    """Something that stays in this process, whatever it is."""
+
+    def __init__(self, inside):
+        self.inside = inside
+
+
 class SuitesError(Exception):
     """What the suite's own function raised while the implementation called it."""
 
@@ -733,6 +740,9 @@ class Server:
             coder = Answer(self)
             handle = self.kept(result)
             return coder, {"result": handle, "result_of": {"handle": handle["v"]}}
+        if message["handles_in"] and isinstance(result, Mapping):
+            stay = {key: Stays(result[key]) for key in message["handles_in"] if key in result}
+            result = dict(result, **stay)
         live = self.lives.setdefault(message["live"], Live()) if message["live"] else None
         coder = Answer(self, live)
         try:
@@ -761,6 +771,7 @@ class Server:
 
     def kept(self, value):
         """A handle of an object that stays in this process."""
+        value = value.inside if isinstance(value, Stays) else value
         self.count += 1
         self.objects[self.count] = value
         return {"$": "handle", "v": self.count, "type": type(value).__name__}
@@ -950,7 +961,7 @@ class Printed:
         os.dup2(self.files["stderr"], 2)
 
     def take(self):
-        """{"stdout": [text, lines], ...} of what was written since the last time."""
+        """{"stdout": text, "stderr": text} of what was written since the last time."""
         taken = {}
         for name, number in self.files.items():
             with contextlib.suppress(Exception):
@@ -960,7 +971,7 @@ class Printed:
                 os.lseek(number, 0, os.SEEK_SET)
                 text = os.read(number, size)
                 os.ftruncate(number, 0)
-                taken[name] = [text[:PRINTED].decode("utf-8", "replace"), text.count(b"\n") or 1]
+                taken[name] = text[:PRINTED].decode("utf-8", "replace")
         return taken
 
 
