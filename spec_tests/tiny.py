@@ -406,6 +406,7 @@ def perturb(implementation: Any, editor: Any, seed: int = 1, scale: float = 0.1)
         value.add_(noise)
 
 
+@torch.enable_grad()
 def inner_rates(implementation: Any, editor: Any) -> dict[str, torch.Tensor]:
     """Where inner learning rates are among the parameters: what differs if they start otherwise.
 
