@@ -433,7 +433,7 @@ def surroundings(model):
         "parameters (the objects)": {name: id(value) for name, value in named.items()},
         "storage of the parameters": {name: value.data_ptr() for name, value in named.items()},
         "requires_grad": {name: value.requires_grad for name, value in named.items()},
-        "gradients": {name: None if one is None else (id(one), one.tolist()) for name, one in gradients.items()},
+        "gradients": {n: None if one is None else (one.data_ptr(), one.tolist()) for n, one in gradients.items()},
         "modes": {name: module.training for name, module in modules.items()},
         "modules": {name: type(module).__name__ for name, module in modules.items()},
         "buffers": {name: (id(value), value.tolist()) for name, value in model.named_buffers()},

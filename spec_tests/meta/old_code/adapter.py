@@ -23,11 +23,18 @@ def parallel(corpus, example, languages=None):
 
 
 def with_settings(function):
+    """The model and torch's generator are on loan: both are given back as they were."""
+
     @functools.wraps(function)
     def call(editor, *rest, **named):
         args.use(editor.settings)
         DW.clear()
-        return function(editor, *rest, **named)
+        editor.attach()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return function(editor, *rest, **named)
+        finally:
+            editor.detach()
 
     return call
 
@@ -42,8 +49,9 @@ def make_editor(name, model, edited, languages, masks="none", seed=0, inner_lr=N
     given = {"layers": list(edited), "langs": list(languages), "masks": masks, "edit_lr": inner_lr, "lr": lr}
     settings = {key: value for key, value in given.items() if value is not None}
     args.use(settings)
-    torch.manual_seed(seed)
-    editor = trainer.EditTrainer(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        editor = trainer.EditTrainer(model)
     editor.settings = settings
     return editor
 
@@ -84,6 +92,7 @@ def transform(editor, matrix, x, delta, language):
 
 
 @with_settings
+@torch.enable_grad()
 def edit(editor, requests):
     for request in requests:
         if request["language"] not in args.ARGS.langs:
@@ -112,6 +121,7 @@ def edited_logits(editor, edits, index, inputs):
 
 
 @with_settings
+@torch.enable_grad()
 def train_step(editor, triples, seed, run=trainer.EditTrainer.step):
     torch.manual_seed(seed)
     labels = [triple["edit"]["labels"] for triple in triples]

@@ -9,10 +9,7 @@ DW = {}
 
 
 def watch(name, layer):
-    """Grab input and gradient of a layer while GRAB is on, and add its ΔW; one hook serves all editors of a model."""
-    if hasattr(layer, "watched"):
-        return
-    layer.watched = True
+    """Grab input and gradient of a layer while GRAB is on, and add its ΔW."""
 
     def hook(module, args, output):
         if name in DW:
@@ -24,7 +21,7 @@ def watch(name, layer):
             output.register_hook(lambda slope: GRAB["delta"].update({name: slope.detach().float()}))
         return output
 
-    layer.register_forward_hook(hook)
+    return layer.register_forward_hook(hook)
 
 
 def grab(loss):

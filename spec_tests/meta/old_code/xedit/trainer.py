@@ -71,16 +71,26 @@ class EditTrainer:
     def __init__(self, model):
         self.model = model
         weights = dict(model.named_parameters())
-        model.requires_grad_(False)
         self.shapes = {name: tuple(weights[name].shape) for name in ARGS.layers}
-        for name in ARGS.layers:
-            watch(name, dict(model.named_modules())[name[: -len(".weight")]])
         self.nets = Nets(self.shapes)
         groups = [{"params": self.nets.nets.parameters(), "lr": ARGS.lr}]
         groups.append({"params": [self.nets.edit_lrs], "lr": ARGS.lr_lr})
         if ARGS.masks != "none":
             groups.append({"params": self.nets.masks.parameters(), "lr": ARGS.mask_lr})
         self.opt = torch.optim.Adam(groups)
+
+    def attach(self):
+        """Hook and freeze the model; nothing works before."""
+        self.flags = [value.requires_grad for value in self.model.parameters()]
+        self.model.requires_grad_(False)
+        layers = dict(self.model.named_modules())
+        self.hooks = [watch(name, layers[name[: -len(".weight")]]) for name in self.shapes]
+
+    def detach(self):
+        for hook in self.hooks:
+            hook.remove()
+        for value, flag in zip(self.model.parameters(), self.flags):
+            value.requires_grad_(flag)
 
     def logits(self, batch):
         """(B, T, V); a classifier's are at the first token."""
