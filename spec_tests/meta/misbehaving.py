@@ -151,6 +151,25 @@ def edit(editor, requests):
     return list(requests)
 
 
+def run(data, model, editor, training, seed, plan, folder, interrupt=None):
+    """Editors that are plain data."""
+    return {"steps": [{"loss": np.float64(1.5)}], "start": {"a": 1}, "editor": [2]}
+
+
+def preferences(editor):
+    """What is asked: whether the caller has gradients on, and the process when it is told to change."""
+    torch = _torch()
+    if editor == "leave gradients off":
+        torch.set_grad_enabled(False)
+    if editor == "draw":
+        torch.rand(1)
+    return torch.is_grad_enabled()
+
+
+def raw_logits(editor, inputs):
+    return [editor]
+
+
 def _louder(module, args, output):
     output.logits = output.logits * 1.5
     return output

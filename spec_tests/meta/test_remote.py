@@ -379,6 +379,7 @@ MUTANTS = {
     "set-order": ("test_s_sampling.py", "hash_seeds"),
     "order-of-files": ("test_d_data.py", "order_of_a_listing"),
     "mask-multiplied-out": ("test_b_budget.py", "nothing_of_n_times_m and test-forward"),
+    "hooks-left-behind": ("test_t_surroundings.py", "nothing_is_left_behind and mend-bert"),
     "a-matrix-per-language-on-the-way": ("test_b_budget.py", "makes_no_matrix_per_language and mend-language"),
 }
 QUIETLY = ("-q", "--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning")
@@ -420,6 +421,57 @@ def test_global_generators_are_set_for_the_calls_alone(remote: Remote) -> None:
     with probes.global_state(object(), 3):
         assert torch.equal(torch.rand(2), first[0])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_editors_of_a_run_stay_where_they_are(remote: Remote) -> None:
+    """Whatever they are made of: the rest of a trace is plain data."""
+    trace = remote.run({}, Path("model"), "mend", "all", 0, {}, Path("folder"))
+    assert trace["steps"] == [{"loss": 1.5}]
+    assert {type(trace[name]) for name in ("start", "editor")} == {client.Handle}
+    assert remote.raw_logits(trace["start"], []) == [{"a": 1}]
+
+
+def test_a_call_begins_in_the_callers_grad_mode(remote: Remote) -> None:
+    """And what a call leaves behind in its process is seen, and gone in the next process."""
+    found = implementation(remote)
+    assert remote.preferences("nothing") is True
+    with torch.no_grad():
+        assert remote.preferences("nothing") is False
+    state = probes.process_state(found)
+    assert state["grad mode"] is True
+    with probes.kept_process(found):
+        remote.preferences("leave gradients off")
+        assert probes.process_state(found)["grad mode"] is False
+        remote.preferences("draw")
+        assert probes.process_state(found)["random generator of torch"] != state["random generator of torch"]
+        before = remote._process
+    assert remote.preferences("nothing") is True
+    assert remote._process is not before
+    with probes.kept_process(found):
+        remote.preferences("nothing")
+    assert probes.process_state(found)["grad mode"] is True
+
+
+def test_a_raw_model_is_handed_over_with_what_its_user_set(remote: Remote) -> None:
+    """Frozen parameters, gradients, modes and hooks; each that the implementation changes is seen there."""
+    world, found = tiny.setting("bert"), implementation(remote)
+    first, second, *_ = world.model.named_parameters()
+    first[1].requires_grad_(False)
+    second[1].grad = torch.full_like(second[1], 0.5)
+    world.model.bert.encoder.train()
+    world.model.bert.register_forward_hook(lambda *_: None)
+    here, there = server.surroundings(world.model), probes.surroundings(found, world.model)
+    for what in ("requires_grad", "modes"):
+        assert there[what] == here[what], what
+    assert there["gradients"][second[0]][1] == here["gradients"][second[0]][1]
+    assert len(there["hooks"]["bert"]["_forward_hooks"]) == 1
+    editor = remote.make_editor("mend", world.model, [], [])
+    assert probes.surroundings(found, world.model) == there
+    remote.edit(editor, ["hook", "train"])
+    changed = probes.surroundings(found, world.model)
+    assert {what for what in there if changed[what] != there[what]} == {"hooks", "modes"}
+    second[1].requires_grad_(False)
+    assert probes.surroundings(found, world.model)["requires_grad"][second[0]] is False
 
 
 def test_signals_have_names() -> None:
