@@ -600,6 +600,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section(f"conformance of {found.label}")
     for line in table(found, results, chapters, terminalreporter._tw.fullwidth):
         terminalreporter.line(line)
+    if found.environment is not None:
+        terminalreporter.line(f"judged in {report.where(found.environment)}, in a process of its own")
     for name, unwritten in found.unwritten.items():
         if unwritten:
             terminalreporter.line(f"not claimed yet: {name}: {' '.join(skeleton.what_is_asked(name).split())}")

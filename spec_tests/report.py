@@ -280,12 +280,17 @@ def facts(made: Judgement) -> list[tuple[str, str]]:
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items() if version)
     lines.append(("run with", f"Python {run['python']} on {run['machine']}, {packages}; handed out in {run['dtype']}"))
     if who["environment"]:
-        there = ", ".join(f"{name} {version}" for name, version in who["environment"]["packages"].items())
-        lines.append(("judged in", f"Python {who['environment']['python']}, {there}, in a process of its own"))
+        lines.append(("judged in", f"{where(who['environment'])}, in a process of its own"))
     for one in made["warnings"]:
         lines.append((f"warnings in {one['function']}", f"{one['count']} × {one['category']}: {one['message']}"))
     lines += [("known failures", line) for line in made["stale_known_failures"]]
     return lines
+
+
+def where(environment: Mapping[str, Any]) -> str:
+    """The versions of another interpreter."""
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return f"Python {environment['python']} on {environment['machine']}, {packages}"
 
 
 def _by_chapter(made: Judgement) -> Iterable[tuple[str, list[dict[str, Any]]]]:
