@@ -45,7 +45,8 @@ def write(path: Path, chapters: str, editors: str | None = None) -> list[str]:
     except FileExistsError:
         raise SuiteError(f"{path} is there already; name another file, or remove it") from None
     count = text.count("\ndef ")
-    lines = [f"{path}: {count} functions of chapters {', '.join(chosen)}. An empty one counts as not claimed yet."]
+    what = f"{count} function{'s' * (count > 1)} of chapter{'s' * (len(chosen) > 1)} {', '.join(chosen)}"
+    lines = [f"{path}: {what}. An empty one counts as not claimed yet."]
     return [*lines, f"lime-spec --implementation {path} --chapters {','.join(chosen)}"]
 
 
