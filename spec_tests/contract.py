@@ -4,11 +4,17 @@ An implementation is a Python module or object. It provides some of the function
 is subclassed and nothing is registered. Each chapter of SPEC.md is a capability: `CLAIMS` lists the claimed ones or,
 without it, a chapter is claimed as soon as one of its functions exists. A claimed chapter is tested whole.
 
-Plain data crosses the border. Chapters T M S A B D speak numbers, strings, lists, dicts and float64 NumPy arrays, and D
+Plain data crosses the border. Chapters T M S A B D speak numbers, strings, lists, dicts and NumPy arrays, and D
 reads files; torch tensors and a Hugging Face model appear in E and L only. Randomness comes in as an integer seed or as
 explicit uniform draws. A penalty or a loss returns its gradient beside its value, so that a dead gradient shows.
 
+Arrays and models are handed out in float64, or in float32 under --dtype; what comes back may be in either, and is
+compared in its own width. A number may be Python's, NumPy's or a 0-d tensor, a list may be a tuple.
+
 Errors that a clause asks for are ValueError or LookupError (KeyError included), with a message that names the culprit.
+Whatever else a function raises is a crash, and so are orders to a test framework, such as `pytest.skip`. A call may
+take `--call-timeout` seconds. Warnings are counted and judge nothing. A missing function of a claimed chapter leaves
+its clauses "claimed in part".
 
 Shapes: T tokens of one edit, n the input width and m the output width of an edited matrix, L languages, B examples,
 P predicted positions, V vocabulary or classes. A matrix W maps n inputs to m outputs; torch stores it as (m, n).
@@ -550,11 +556,15 @@ class Editors(Protocol):
     def parameters(self, editor: Any) -> dict[str, torch.Tensor]:
         """The live trainable tensors, masks included; the suite may overwrite them in place. Finetuning has none.
 
-        A masked editor has all parameters of its base editor under the same names, and its masks' beside them.
+        A masked editor has all parameters of its base editor under the same names, and its masks' beside them. They
+        may be a tensor for each part of the editor, or one vector of all, with the masks at any place in it.
         """
 
     def mask_parameters(self, editor: Any) -> dict[str, dict[str, torch.Tensor]]:
-        """Live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}}, L = 1 when shared; {} without masks."""
+        """Live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}}, L = 1 when shared; {} without masks.
+
+        They are parts (views) of what `parameters` gives, each of one tensor there, which may hold several masks.
+        """
 
     def optimizer_groups(self, editor: Any) -> list[list[str]]:
         """For each parameter group of each optimiser, the names (of `parameters`) that it updates."""
@@ -586,7 +596,8 @@ class Editors(Protocol):
     def trained_weights(self, editor: Any) -> dict[str, tuple[str, torch.Tensor]]:
         """Editable Training: per matrix the name in `parameters` through which it is trained, and θ' (m, n).
 
-        What goes by that name is θ' or its difference from the raw θ: both have the same gradient.
+        What goes by that name is θ' or its difference from the raw θ, alone or in one vector of all parameters: both
+        have the same gradient.
         """
 
     def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
@@ -607,11 +618,14 @@ class Editors(Protocol):
         """
 
     def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
-        """One optimiser step on a batch, and the losses before it; afterwards the live tensors hold the new values."""
+        """One optimiser step on a batch, and the losses before it; afterwards the live tensors hold the new values.
+
+        Under `ACCUMULATES` = k every k-th call takes the step, down the gradients of all k.
+        """
 
 
 class Objectives(Protocol):
-    """Chapter L, on float64 tensors. An example's loss is the mean over its positions; a batch's, over its examples."""
+    """Chapter L, on tensors. An example's loss is the mean over its positions; a batch's, over its examples."""
 
     def rel_loss(
         self, logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, weight: float
@@ -628,7 +642,7 @@ class Data(Protocol):
     """Chapter D. A folder is mLAMA's unpacked archive:
 
     <language>/templates.jsonl      {"relation", "template"} in each line, the template with [X] and [Y]
-    <language>/<relation>.jsonl     {"sub_uri", "obj_uri", "sub_label", "obj_label"} in each line, and more
+    <language>/<relation>.jsonl     {"sub_uri", "obj_uri", "sub_label", "obj_label", "lineid", "uuid"} in each line
 
     Errors (D9), from whatever reads the folder: a line that is no JSON object, a missing, empty or non-text field, a
     template without its two places, a relation without a template.
@@ -650,7 +664,8 @@ class Data(Protocol):
         """For each seed one edit of a fact, with the update input in the language `update` and a retain input.
 
         `tokenize` gives the ids of a text, "[MASK]" as `mask`, and no special tokens; none are added. Every mask is a
-        predicted position. The facts are in the folder; which split they are in does not matter here.
+        predicted position. The facts are in the folder; which split they are in does not matter here. A subject that
+        is told of twice in a relation is one input (T1).
         """
 
     def encoded_facts(
