@@ -68,7 +68,11 @@ def surroundings(model: Any) -> dict[str, Any]:
         "parameters (the objects)": {name: id(value) for name, value in named.items()},
         "storage of the parameters": {name: value.data_ptr() for name, value in named.items()},
         "requires_grad": {name: value.requires_grad for name, value in named.items()},
-        "gradients": {name: None if value.grad is None else (id(value.grad), value.grad.tolist()) for name, value in named.items() if value.numel() < 2000},  # noqa: E501
+        "gradients": {
+            name: None if value.grad is None else (id(value.grad), value.grad.tolist())
+            for name, value in named.items()
+            if value.numel() < 2000
+        },
         "modes": {name: module.training for name, module in model.named_modules()},
         "modules": {name: type(module).__name__ for name, module in model.named_modules()},
         "buffers": {name: (id(value), value.tolist()) for name, value in model.named_buffers()},
@@ -98,7 +102,9 @@ def unchanged(before: dict[str, Any], after: dict[str, Any], function: str, edit
         if after[what] != old:
             shown = old, after[what]
             if isinstance(old, dict):
-                names = [name for name in old if after[what].get(name) != old[name]] or sorted(set(after[what]) - set(old))
+                names = [name for name in old if after[what].get(name) != old[name]] or sorted(
+                    set(after[what]) - set(old)
+                )
                 shown = tuple({name: one.get(name) for name in names[:3]} for one in shown)
             holds("T8", False, f"`{function}` changed: {what}", expected=shown[0], got=shown[1], editor=editor)
 
@@ -177,5 +183,11 @@ def test_running_an_edited_model_makes_nothing_of_the_size_of_a_matrix(
     with Allocations(n * m) as made:
         implementation.edited_logits(editor, edits, 1, inputs)
     allowed = len(world.edited) if name == "editable_training" else 0
-    holds("B4", len(made.found) <= allowed, f"tensors of n·m = {n * m} elements and more",
-          expected=f"{allowed} at most", got=made.found[:4], editor=name)  # fmt: skip
+    holds(
+        "B4",
+        len(made.found) <= allowed,
+        f"tensors of n·m = {n * m} elements and more",
+        expected=f"{allowed} at most",
+        got=made.found[:4],
+        editor=name,
+    )
