@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -271,3 +272,19 @@ def preferences(editor: Any) -> tuple[Sequence[str], Array]:
     masks = textbook.mask_parameters(editor)
     parts = [one.detach().double().numpy() for arrays in masks.values() for one in arrays.values()]
     return editor.languages, numpy_core.mask_similarity(np.concatenate(parts, axis=1))
+
+
+_OTHER = {name: getattr(textbook.released, name) for name in _TEXTBOOK if hasattr(textbook.released, name)}
+#: Every alternative of the chapters but U at once.
+released = SimpleNamespace(
+    **{
+        name: getattr(numpy_core.released, name)
+        for chapter in "TMSABDR"
+        for name in NAMES[chapter]
+        if hasattr(numpy_core.released, name)
+    }
+    | _OTHER,
+    CLAIMS=CLAIMS - {"U"},
+    EDITORS=EDITORS,
+    RULINGS={**numpy_core.released.RULINGS, **textbook.released.RULINGS},
+)
