@@ -99,15 +99,8 @@ def make_editor(
     if name in ("mend", "editable_training"):
         start = math.log(INNER_LR if inner_lr is None else inner_lr)
         inner = {f"log_inner_lr.{matrix}": weight.new_tensor(start) for matrix, weight in raw_weights.items()}
-    gates: dict[str, Tensor] = {}
-    if masks != "none":
-        count = len(languages) if masks == "language" else 1
-        for matrix, weight in raw_weights.items():
-            m, n = weight.shape
-            for factor, width in (("x", n), ("delta", m)):
-                gates[f"masks.{matrix}.{factor}"] = weight.new_zeros(count, width)
-                if mask_scale == "learned":
-                    gates[f"masks.{matrix}.{factor}_scale"] = weight.new_ones(count, width)
+    rows = {"none": 0, "language": len(languages), "shared": 1}[masks]
+    gates = _new_masks(raw_weights, rows, mask_scale == "learned") if rows else {}
     lr = LR[name] if lr is None else lr
     rates = [(group, rate) for group, rate in ((own, lr), (inner, LR_INNER), (gates, LR_MASKS)) if group]
     values = {key: value.requires_grad_() for group, _ in rates for key, value in group.items()}
@@ -126,6 +119,18 @@ def make_editor(
         reversed_kl=kl_direction == "released",
         mean_penalty=penalty == "mean",
     )
+
+
+def _new_masks(weights: dict[str, Tensor], rows: int, learned: bool) -> dict[str, Tensor]:
+    """log α of each factor, and beside it a scale where one is learned."""
+    gates: dict[str, Tensor] = {}
+    for matrix, weight in weights.items():
+        m, n = weight.shape
+        for factor, width in (("x", n), ("delta", m)):
+            gates[f"masks.{matrix}.{factor}"] = weight.new_zeros(rows, width)
+            if learned:
+                gates[f"masks.{matrix}.{factor}_scale"] = weight.new_ones(rows, width)
+    return gates
 
 
 def _new_transform(weights: dict[str, Tensor], generator: torch.Generator, most: int) -> dict[str, Tensor]:
