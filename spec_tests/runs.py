@@ -218,14 +218,16 @@ def check_inputs(clause_id: str, implementation: Implementation, world: World, s
 def check_sampling(
     clause_id: str, world: World, split: str, asked: Asked, languages: Sequence[str], counts: tuple[int, int]
 ) -> None:
-    """Update inputs are parallels and retain inputs are none, of this split and in these languages, as many as asked."""
+    """Update inputs are parallels and retain inputs are none, of this split and these languages, as many as asked."""
     fact = asked["edit"]["fact"]
     candidates = world.examples(split, languages)
     inside = {one for one in candidates if one[0] == fact}
     for role, pool, count in (("update", inside, counts[0]), ("retain", candidates - inside, counts[1])):
         got = [place(told) for told, _ in asked[role]]  # type: ignore[literal-required]
         stray = [one for one in got if one not in pool]
-        equal(clause_id, stray, [], f"{role} inputs of {asked['edit']} from elsewhere", split=split, languages=languages)
+        equal(
+            clause_id, stray, [], f"{role} inputs of {asked['edit']} from elsewhere", split=split, languages=languages
+        )
         fits = len(got) == count or (len(pool) < count and sorted(got) == sorted(pool))
         holds(clause_id, fits, f"{role} inputs of {asked['edit']}", expected=count, got=len(got))
 

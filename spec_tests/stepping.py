@@ -58,7 +58,7 @@ def felt(
 
 
 def _until_felt(implementation: Any, editor: Any, world: Setting) -> None:
-    """Move KnowledgeEditor on until its edits cost as much locality as they gain: how far that is, its widths decide."""
+    """Move KnowledgeEditor on until its edits cost some locality: how far that is, its widths decide."""
     triples = batch(world.kind, 60, 2)
     for seed in range(20, 32):
         parts, _ = implementation.losses(editor, triples, seed=0)
@@ -88,7 +88,7 @@ def norm(gradient: Mapping[str, torch.Tensor | None]) -> float:
 
 
 def stands_out(gradient: torch.Tensor, of_all: float) -> torch.Tensor:
-    """Where a gradient is a hundredth of its tensor's largest, and far from Adam's 1e-8 even if all are clipped at 1."""
+    """Where a gradient is a hundredth of its tensor's largest, and far from Adam's 1e-8 even if clipped at 1."""
     size = gradient.abs()
     return (size >= 0.01 * size.max()) & (size * min(1.0, 1.0 / of_all) > FLOOR)
 

@@ -1,7 +1,7 @@
 """Chapter A, gates together: those of two edits, two factors, two matrices and two seeds tell nothing of each other.
 
-In training a gate that is drawn shut or fully open passes no gradient. So the gradient of the masks shows, for each edit
-in a language of its own, which gates were drawn between 0 and 1.
+In training a gate that is drawn shut or fully open passes no gradient. So the gradient of the masks shows, for each
+edit in a language of its own, which gates were drawn between 0 and 1.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def test_gates_in_training_are_drawn_for_each_edit_factor_and_matrix(implementat
     editor = felt(implementation, name, world, "language", log_alpha=(0.0, 0.0))
     seen = {seed: patterns(implementation, world, editor, LANGUAGES, seed) for seed in SEEDS}
     matrices, rows = world.edited, range(len(LANGUAGES))
-    of_edits = [(p[m, f, 0], p[m, f, row]) for p in seen.values() for m in matrices for f in ("x", "delta") for row in rows[1:]]  # noqa: E501
+    of_edits = [
+        (p[m, f, 0], p[m, f, row]) for p in seen.values() for m in matrices for f in ("x", "delta") for row in rows[1:]
+    ]
     independent(of_edits, "gates of two edits of a batch", editor=name)
     factors = [(p[m, "x", row], p[m, "delta", row]) for p in seen.values() for m in matrices for row in rows]
     independent(factors, "gates of x and of δ of one matrix", editor=name)
@@ -139,7 +141,9 @@ def test_gates_of_x_and_of_delta_and_of_two_seeds_are_drawn_apart(implementation
     width = 4000
     parameters = table(implementation, np.zeros((1, width)), np.zeros((1, width)))
     drawn = {seed: seen_masks(implementation, parameters, seed) for seed in (3, 4, 1_000_000)}
-    high = {(seed, side): torch.from_numpy(mask > 0.5) for seed, pair in drawn.items() for side, mask in enumerate(pair)}
+    high = {
+        (seed, side): torch.from_numpy(mask > 0.5) for seed, pair in drawn.items() for side, mask in enumerate(pair)
+    }
     independent([(high[3, 0], high[3, 1])], "gates of x and of δ")
     independent([(high[4, 0], high[4, 1])], "gates of x and of δ")
     independent([(high[3, side], high[4, side]) for side in (0, 1)], "gates of seeds 3 and 4")

@@ -11,7 +11,7 @@ import pytest
 
 from . import elsewhere
 from . import strategies as given_
-from .assertions import distributed, equal, holds
+from .assertions import distributed, equal
 from .conformance import Implementation, clause
 from .contract import PairEdit, PairRow
 from .test_d_data import EDIT, MASK, PAIRS, RAW, RETAIN, WORLD, canonical, folder_of, plain, tokenize, tokenize_pair

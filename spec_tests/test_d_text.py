@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ def test_inputs_are_what_the_tokenizer_makes_of_a_sentence(
         expected = {
             "edit": spelled(encode, edit, edit["language"], edit["language"], count),
             "update": spelled(encode, edit, update, named_in, count),
-            "retain": spelled(encode, retain, retain["language"], retain["language"], len(triple["retain"]["positions"])),
+            "retain": spelled(
+                encode, retain, retain["language"], retain["language"], len(triple["retain"]["positions"])
+            ),
         }
         for role, wanted in expected.items():
             got = plain(triple[role])  # type: ignore[literal-required]
@@ -98,9 +100,7 @@ def test_inputs_are_what_the_tokenizer_makes_of_a_sentence(
 
 
 @clause("D10", "D4", "D5")
-def test_labels_and_lengths_have_no_special_tokens(
-    implementation: Implementation, tokenizer: tuple[Path, Any]
-) -> None:
+def test_labels_and_lengths_have_no_special_tokens(implementation: Implementation, tokenizer: tuple[Path, Any]) -> None:
     """A desired label is a name as it is spelled alone, and a retain input has as many masks as such a name."""
     folder, encode = tokenizer
     triples = encoded(implementation, folder, CALLS["nothing shared"], range(300))
@@ -229,13 +229,13 @@ def logits_of(model: torch.nn.Module, one: Input) -> torch.Tensor:
 
 
 @pytest.fixture
-def typing_model() -> Iterator[Any]:
+def typing_model() -> Any:
     """A classifier in which the two token types are far apart."""
     world = setting("classifier")
     with torch.no_grad():
         table = world.model.bert.embeddings.token_type_embeddings.weight  # type: ignore[union-attr]
         table[1] = table[0] + 2.0 * torch.linspace(-1, 1, table.shape[1], dtype=table.dtype)
-    yield world
+    return world
 
 
 @clause("D10")
@@ -275,8 +275,13 @@ def test_edits_and_objectives_depend_on_token_types(implementation: Implementati
     for role, part in (("update", "rel"), ("retain", "loc")):
         changed: Any = {**triple, role: {**triple[role], "token_type_ids": plain_types}}  # type: ignore[literal-required]
         other = implementation.losses(editor, [changed], seed=0)[0]
-        holds("D10", abs(other[part] - parts[part]) > 1e-6, f"{part} with and without token types",
-              expected="two values", got=(parts[part], other[part]))  # fmt: skip
+        holds(
+            "D10",
+            abs(other[part] - parts[part]) > 1e-6,
+            f"{part} with and without token types",
+            expected="two values",
+            got=(parts[part], other[part]),
+        )
     edits = implementation.edit(editor, [request])
     with_types, without = (
         implementation.edited_logits(editor, edits, 0, [one])[0]
@@ -291,9 +296,7 @@ def test_edits_and_objectives_depend_on_token_types(implementation: Implementati
 
 @clause("D3", "D6")
 @pytest.mark.parametrize("what", CALLS)
-def test_sentences_that_share_a_subject_or_a_template_are_told_apart(
-    implementation: Implementation, what: str
-) -> None:
+def test_sentences_that_share_a_subject_or_a_template_are_told_apart(implementation: Implementation, what: str) -> None:
     """However a prompt is remembered: the same subject in another relation, the same relation about another subject."""
     edit, update, retain = CALLS[what]
     with folder_of(written(WORLD)) as folder:
@@ -309,4 +312,3 @@ def test_sentences_that_share_a_subject_or_a_template_are_told_apart(
             masks = " ".join(["[MASK]"] * len(got["positions"]))
             text = template(language, where["relation"]).replace("[X]", name_of(where, named)).replace("[Y]", masks)
             equal("D3" if role == "edit" else "D6", got["input_ids"], tokenize(text), f"{role} input", text=text)
-

@@ -5,6 +5,7 @@ Everything is found by perturbation: one input, one number or one option is anot
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -318,7 +319,7 @@ def test_a_rank_decides_on_the_size_of_the_transform(implementation: Implementat
     for rank in (1, 2, 3):
         values = implementation.parameters(make(implementation, "mend", world, rank=rank)).values()
         sizes.append(sum(value.numel() for value in values))
-    steps: Sequence[int] = [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+    steps: Sequence[int] = [after - before for before, after in itertools.pairwise(sizes)]
     widths = sum(sum(shape) for shape in set(world.shapes.values()))
     holds("E18", steps[0] == steps[1] > 0, "numbers that ranks 2 and 3 add", expected="equal numbers", got=steps)
     holds("E18", steps[0] % widths == 0, "numbers that a rank adds", expected=f"a multiple of {widths}", got=steps[0])

@@ -68,8 +68,14 @@ def test_inner_rates_start_at_the_presets_value(implementation: Implementation, 
     request = make_request("bert", np.random.default_rng(96), language="en")
     (update,) = updates(implementation, editor, [request])
     for matrix, found in update.items():
-        close("R8", _rate(implementation, editor, name, world, request, matrix, found) / wanted, 1.0,
-              f"inner rate of {matrix}, over the preset's {wanted}", 1e-3, editor=name)  # fmt: skip
+        close(
+            "R8",
+            _rate(implementation, editor, name, world, request, matrix, found) / wanted,
+            1.0,
+            f"inner rate of {matrix}, over the preset's {wanted}",
+            1e-3,
+            editor=name,
+        )
 
 
 def _rate(
@@ -96,7 +102,9 @@ def test_the_objective_weighs_its_parts_as_the_preset_does(implementation: Imple
         gates = penalty(implementation, editor)[0] if masks == "language" else 0.0
         if masks == "none":
             rel, loc = [], []
-            for triple, update in zip(triples, updates(implementation, editor, [t["edit"] for t in triples]), strict=True):
+            for triple, update in zip(
+                triples, updates(implementation, editor, [t["edit"] for t in triples]), strict=True
+            ):
                 with torch.no_grad():
                     model = with_update(world.model, update)
                     answer = cross_entropy(logits_of(model, triple["update"]), triple["edit"]["labels"])
@@ -126,6 +134,11 @@ def test_finetuning_takes_the_presets_steps(implementation: Implementation) -> N
     (update,) = updates(implementation, editor, [request])
     for matrix, found in update.items():
         expected = path[-1][matrix]
-        holds("R8", bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-2 * float(expected.abs().max()))),
-              f"{matrix} after {len(path) - 1} steps", expected=expected, got=found)  # fmt: skip
+        holds(
+            "R8",
+            bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-2 * float(expected.abs().max()))),
+            f"{matrix} after {len(path) - 1} steps",
+            expected=expected,
+            got=found,
+        )
         assert_close(found, expected, matrix, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

@@ -373,8 +373,11 @@ def test_global_random_state_means_nothing(implementation: Implementation, state
 
 def everything(implementation: Any) -> Any:
     """What another process is asked for."""
-    found = [evaluate(implementation, CORPUS, 7), evaluate(implementation, CORPUS, 7, 40)]
-    return [*found, train(implementation, CORPUS, 7)]
+    return [
+        evaluate(implementation, CORPUS, 7),
+        evaluate(implementation, CORPUS, 7, 40),
+        train(implementation, CORPUS, 7),
+    ]
 
 
 @clause("S7")

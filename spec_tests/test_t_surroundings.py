@@ -36,7 +36,9 @@ def unchanged(before: dict[str, Any], after: dict[str, Any], function: str, edit
         if after[what] != old:
             shown = old, after[what]
             if isinstance(old, dict):
-                names = [name for name in old if after[what].get(name) != old[name]] or sorted(set(after[what]) - set(old))
+                names = [name for name in old if after[what].get(name) != old[name]] or sorted(
+                    set(after[what]) - set(old)
+                )
                 shown = tuple({name: one.get(name) for name in names[:3]} for one in shown)
             holds("T8", False, f"`{function}` changed: {what}", expected=shown[0], got=shown[1], editor=editor)
 
@@ -115,5 +117,11 @@ def test_running_an_edited_model_makes_nothing_of_the_size_of_a_matrix(
     with watching_tensors(implementation, n * m) as made:
         implementation.edited_logits(editor, edits, 1, inputs)
     allowed = len(world.edited) if name == "editable_training" else 0
-    holds("B4", len(made.found) <= allowed, f"tensors of n·m = {n * m} elements and more",
-          expected=f"{allowed} at most", got=made.found[:4], editor=name)  # fmt: skip
+    holds(
+        "B4",
+        len(made.found) <= allowed,
+        f"tensors of n·m = {n * m} elements and more",
+        expected=f"{allowed} at most",
+        got=made.found[:4],
+        editor=name,
+    )

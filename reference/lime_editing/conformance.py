@@ -16,7 +16,6 @@ import torch
 from transformers import AutoConfig
 
 from . import results
-
 from .core import losses as objectives
 from .core import masks as lime
 from .core import metrics as scoring
@@ -655,8 +654,7 @@ def run(
     _NOTES.clear()
     steps, validation = list[Any](), list[Any]()
     asked: dict[str, dict[str, Any]] = {EN: {}, ALL: {}}
-    running = runs.run_cell(cell, experiment, Path(folder) / "cells")
-    for status in running:
+    for status in runs.run_cell(cell, experiment, Path(folder) / "cells"):
         validation = validation or list(_asked(_NOTES, "validation").values())
         if status.doing.startswith("train"):
             drawn = {"seed": step_seed(seed, status.done // plan["batch"]), "loss": status.loss}
@@ -666,7 +664,6 @@ def run(
             of.update({f"{len(of)} {key}": one for key, one in _asked(_NOTES, "test").items()})
         _NOTES.clear()
         if interrupt is not None and status.done >= interrupt:
-            running.close()
             return {}
     done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
     judged = [_session(one) for one in (start, checkpoints.load(done, model))]

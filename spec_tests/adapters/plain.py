@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,11 +92,13 @@ def _facts(folder: Path, encode: Any) -> dict[str, Part]:
     for key, rows in told.items():
         labels[key] = {row["obj_uri"]: spelled(row["obj_label"]) for row in rows}
     subjects = {
-        (said, f"{relation}/{row['sub_uri']}"): row["sub_label"] for (said, relation), rows in told.items() for row in rows
+        (said, f"{relation}/{row['sub_uri']}"): row["sub_label"]
+        for (said, relation), rows in told.items()
+        for row in rows
     }
 
     def sentence(fact: str, language: str, masks: int) -> Input:
-        text = templates[language, fact.split("/")[0]].replace("[X]", subjects[language, fact])
+        text = templates[language, fact.split("/", maxsplit=1)[0]].replace("[X]", subjects[language, fact])
         ids = encode(text.replace("[Y]", " ".join([encode.mask_token] * masks)))["input_ids"]
         return {"input_ids": ids, "positions": [at for at, token in enumerate(ids) if token == encode.mask_token_id]}
 
@@ -206,7 +209,8 @@ def _train(editor: Any, parts: dict[str, Part], languages: Sequence[str], seed: 
         batch = drawn[edits - plan["batch"] : edits]
         rngs = [random.Random(f"training {seed} {edits} {place}") for place in range(len(batch))]
         asked = [
-            parts["train"].asked(t["edit"], [t["update"]], [t["retain"]], rng) for t, rng in zip(batch, rngs, strict=True)
+            parts["train"].asked(t["edit"], [t["update"]], [t["retain"]], rng)
+            for t, rng in zip(batch, rngs, strict=True)
         ]
         triples: Any = [{"edit": a["request"], "update": a["update"][0][1], "retain": a["retain"][0][1]} for a in asked]
         gates = random.Random(f"gates {seed} {edits}").getrandbits(32)
@@ -268,3 +272,19 @@ def preferences(editor: Any) -> tuple[Sequence[str], Array]:
     masks = textbook.mask_parameters(editor)
     parts = [one.detach().double().numpy() for arrays in masks.values() for one in arrays.values()]
     return editor.languages, numpy_core.mask_similarity(np.concatenate(parts, axis=1))
+
+
+_OTHER = {name: getattr(textbook.released, name) for name in _TEXTBOOK if hasattr(textbook.released, name)}
+#: Every alternative of the chapters but U at once.
+released = SimpleNamespace(
+    **{
+        name: getattr(numpy_core.released, name)
+        for chapter in "TMSABDR"
+        for name in NAMES[chapter]
+        if hasattr(numpy_core.released, name)
+    }
+    | _OTHER,
+    CLAIMS=CLAIMS - {"U"},
+    EDITORS=EDITORS,
+    RULINGS={**numpy_core.released.RULINGS, **textbook.released.RULINGS},
+)

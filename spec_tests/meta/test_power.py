@@ -415,7 +415,9 @@ LANGUAGES_OF_BOTH = "languages of x_u and x_r"
     "the retain input in the language of the update input in one edit of 20",
 )
 def _(row: Stated) -> float:
-    (view,) = compared(joint, joint.test_update_and_retain_inputs_are_drawn_apart, english(), LANGUAGES_OF_BOTH).values()
+    (view,) = compared(
+        joint, joint.test_update_and_retain_inputs_are_drawn_apart, english(), LANGUAGES_OF_BOTH
+    ).values()
     return follows(view, row, 1 / 20)
 
 
@@ -461,8 +463,11 @@ def _(row: Stated) -> float:
     view = compared_gates(torch.from_numpy(rng.random(row.draws) < gates.BETWEEN))
     assert row.draws == 2 * len(gates.SEEDS) * 4 * (16 + 16)
     p = gates.BETWEEN
-    law = {(a, b): 0.75 * (p if a else 1 - p) * (p if b else 1 - p) + 0.25 * (a == b) * (p if a else 1 - p)
-           for a in (False, True) for b in (False, True)}  # fmt: skip
+    law = {
+        (a, b): 0.75 * (p if a else 1 - p) * (p if b else 1 - p) + 0.25 * (a == b) * (p if a else 1 - p)
+        for a in (False, True)
+        for b in (False, True)
+    }
     return power(view, counts_of(law, row.draws, SAMPLES, rng))
 
 
@@ -497,7 +502,9 @@ def _(row: Stated) -> float:
         firsts[a] += value  # type: ignore[assignment]
     decided = {a: kinds[1][place] for (a, place) in renamed}
     share = 1 / 12
-    law = {(a, b): (1 - share) * value + share * firsts[a] * (decided[a] == b) for (a, b), value in view.expected.items()}
+    law = {
+        (a, b): (1 - share) * value + share * firsts[a] * (decided[a] == b) for (a, b), value in view.expected.items()
+    }
     return power(view, counts_of(law, row.draws, SAMPLES, np.random.default_rng(12)))
 
 

@@ -10,6 +10,7 @@ from . import (  # noqa: F401  # each module registers its mutants
     a_masks,
     b_budget,
     d_data,
+    declared,
     e_editors,
     hits,
     joint,

@@ -414,5 +414,3 @@ class PairsByHash(Mutation):
     def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
         call = named(Data.pair_training, args, kwargs)
         return self.base.pair_training(**call | {"seed": call["seed"] + hash("pairs") % 1000})
-
-

@@ -200,7 +200,10 @@ class EditsOfTwoRunsConfused(Mutation):
             pooled = [outcome for run in mine for outcome in run["outcomes"]]
             said = sorted({outcome["edit_language"] for outcome in pooled})
             rates = [
-                [mean(list(shares([o for o in pooled if o["edit_language"] == one], role, "edit").values())) for one in said]  # noqa: E501
+                [
+                    mean(list(shares([o for o in pooled if o["edit_language"] == one], role, "edit").values()))
+                    for one in said
+                ]
                 for role in ("update", "retain")
             ]
             acc, con = (100 * mean(one) for one in rates)
@@ -238,7 +241,9 @@ class EditsOfOneNamePooled(Mutation):
         if by != "language" or len({name for name, _ in names}) == len(names):
             return found
         for said in found:
-            rates = [shares([o for o in outcomes if o["language"] == said], role, "edit") for role in ("update", "retain")]
+            rates = [
+                shares([o for o in outcomes if o["language"] == said], role, "edit") for role in ("update", "retain")
+            ]
             acc, con = (float(np.mean(list(one.values()))) for one in rates)
             found[said] = {"acc": acc, "con": con, "succ": 2 * acc * con / (acc + con) if acc + con else 0.0}
         return found

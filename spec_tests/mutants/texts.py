@@ -245,9 +245,7 @@ class ErrorsInTheDatasOrder(Mutation):
     def encoded_pairs(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
         call = named(Data.encoded_pairs, args, kwargs)
         numbers = _numbers(call["model"])
-        moved_ = {
-            said: [numbers[CLASSES[label]] for label in told] for said, told in call["predictions"].items()
-        }
+        moved_ = {said: [numbers[CLASSES[label]] for label in told] for said, told in call["predictions"].items()}
         return self.base.encoded_pairs(**call | {"predictions": moved_})
 
 
@@ -279,9 +277,7 @@ class EditsReadNoTypes(WithoutTypes):
 @mutant("training-reads-no-types", "D10", "In training, update and retain inputs have no token types.")
 class TrainingReadsNoTypes(WithoutTypes):
     def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
-        moved_ = [
-            {**t, "update": self.plain(t["update"]), "retain": self.plain(t["retain"])} for t in triples
-        ]
+        moved_ = [{**t, "update": self.plain(t["update"]), "retain": self.plain(t["retain"])} for t in triples]
         return self.base.losses(editor, moved_, seed)
 
 

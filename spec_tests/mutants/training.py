@@ -145,7 +145,9 @@ class WarmUp(OwnSteps):
         return lr * min(1, self.moments[id(editor)][0] / 10)
 
 
-@mutant("a-decay-of-weights", "E15", "Every step pulls the parameters towards zero, as far as half of what it moves them.")
+@mutant(
+    "a-decay-of-weights", "E15", "Every step pulls the parameters towards zero, as far as half of what it moves them."
+)
 class DecayOfWeights(OwnSteps):
     def descend(self, editor: Any, gradient: Gradient) -> None:
         super().descend(editor, gradient)
