@@ -6,6 +6,7 @@ the suite. Numbers keep the width in which they come back.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -99,6 +100,7 @@ class Clock:
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._run, name="call limits", daemon=True)
             self._put_off()
+            atexit.register(self.close)
             self._watcher.start()
         signals = self._signals
         self._fired = False
@@ -119,6 +121,7 @@ class Clock:
 
     def close(self) -> None:
         """Leave the process as it was."""
+        atexit.unregister(self.close)
         if self._previous is not None:
             signal.signal(signal.SIGALRM, self._previous)
             self._previous = None

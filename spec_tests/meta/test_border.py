@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,20 @@ from ..conformance import Implementation, Violation
 ROOT = Path(__file__).parents[2]
 
 
-def calling(function: Any, limit: float = 0.0) -> Any:
+@pytest.fixture
+def clocks() -> Iterator[list[Clock]]:
+    """The clocks of a test, stopped after it."""
+    made: list[Clock] = []
+    yield made
+    for clock in made:
+        clock.close()
+
+
+def calling(function: Any, clocks: list[Clock] | None = None, limit: float = 0.0) -> Any:
     clock = Clock(limit)
-    try:
-        return guarded(function, "succ", Journal(clock))
-    finally:
-        if not limit:
-            clock.close()
+    if clocks is not None:
+        clocks.append(clock)
+    return guarded(function, "succ", Journal(clock))
 
 
 # Limits
@@ -53,24 +61,24 @@ def _hidden() -> None:
 
 
 @pytest.mark.parametrize("function", [_busy, _hidden, lambda: time.sleep(20)], ids=["busy", "catching", "sleeping"])
-def test_a_call_on_the_main_thread_is_interrupted(function: Any) -> None:
+def test_a_call_on_the_main_thread_is_interrupted(clocks: list[Clock], function: Any) -> None:
     """In Python code, in code that catches every Exception, and in a system call."""
     if not hasattr(__import__("signal"), "setitimer"):
         pytest.skip("no signals here")
     began = time.monotonic()
     with pytest.raises(TimedOut, match=r"`succ` did not return within 0\.2 s"):
-        calling(function, 0.2)()
+        calling(function, clocks, 0.2)()
     assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("function", [_busy, _hidden], ids=["busy", "catching"])
-def test_a_call_on_another_thread_is_interrupted(function: Any) -> None:
+def test_a_call_on_another_thread_is_interrupted(clocks: list[Clock], function: Any) -> None:
     """Where no signal arrives, a second thread raises the exception."""
     found: list[BaseException] = []
 
     def run() -> None:
         try:
-            calling(function, 0.2)()
+            calling(function, clocks, 0.2)()
         except BaseException as error:
             found.append(error)
 
@@ -80,17 +88,17 @@ def test_a_call_on_another_thread_is_interrupted(function: Any) -> None:
     assert [type(error) for error in found] == [TimedOut]
 
 
-def test_a_function_that_ran_out_of_time_is_given_up() -> None:
+def test_a_function_that_ran_out_of_time_is_given_up(clocks: list[Clock]) -> None:
     """After two calls nobody waits for a third."""
-    call = calling(lambda: time.sleep(20), 0.1)
+    call = calling(lambda: time.sleep(20), clocks, 0.1)
     for message in ("did not return", "did not return", "is not called any more"):
         with pytest.raises(TimedOut, match=message):
             call()
 
 
-def test_a_quick_call_is_left_alone() -> None:
+def test_a_quick_call_is_left_alone(clocks: list[Clock]) -> None:
     """A limit that is not reached leaves nothing behind that could ring later."""
-    call = calling(lambda: 3, 0.2)
+    call = calling(lambda: 3, clocks, 0.2)
     assert call() == 3
     time.sleep(0.5)
     assert call() == 3
