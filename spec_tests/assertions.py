@@ -181,7 +181,9 @@ def _distance(
 ) -> tuple[float, float]:
     """How far two arrays are apart, and how far they may be."""
     size = np.linalg.norm if by_norm else (lambda array: np.max(np.abs(array), initial=0.0))
-    allowed = share * float(size(wanted))
+    # What float32 has no numbers for, it rounds to 0.
+    smallest = float(np.finfo(width(*of)).tiny)
+    allowed = share * float(size(wanted)) + (smallest * np.sqrt(wanted.size) if np.any(wanted) else 0.0)
     if beside is not None:
         lost = 8 * EPS[width(*of)] * float(np.max(np.abs(numbers(beside)), initial=0.0))
         allowed += lost * (float(np.sqrt(wanted.size)) if by_norm else 1.0)

@@ -6,6 +6,7 @@ the suite. Numbers keep the width in which they come back.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -71,17 +72,20 @@ class Clock:
 
     On POSIX a signal interrupts the main thread, in Python code and in system calls. Elsewhere a second thread
     raises the exception there. A call that neither can interrupt, since it is in C code, ends the whole run: the
-    second thread calls `abort` once the limit has passed twice, and if C code holds the interpreter lock, faulthandler
-    prints where it is, and ends the process.
+    second thread calls `abort` once the limit has passed twice. C code that holds the interpreter lock stops that
+    thread, too: then faulthandler, which the thread puts off again and again, prints where it is, and ends the process.
     """
 
     def __init__(self, limit: float = CALL_TIMEOUT, abort: Callable[[str], None] | None = None) -> None:
         self.limit, self.abort = limit, abort
+        #: Where faulthandler prints, and whether it is free for this.
         self.stderr: Any = None
+        self.last_resort = True
         self._call: tuple[str, float, int] | None = None
         self._watcher: threading.Thread | None = None
         self._previous: Any = None
         self._fired = self._armed = False
+        self._lock = threading.Lock()
 
     @property
     def _signals(self) -> bool:
@@ -93,7 +97,11 @@ class Clock:
         if not self.limit or self._call is not None:
             yield
             return
-        self._watch()
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._run, name="call limits", daemon=True)
+            self._put_off()
+            atexit.register(self.close)
+            self._watcher.start()
         signals = self._signals
         self._fired = False
         self._call = (name, time.monotonic() + self.limit, 0 if signals else threading.get_ident())
@@ -113,39 +121,40 @@ class Clock:
 
     def close(self) -> None:
         """Leave the process as it was."""
+        atexit.unregister(self.close)
         if self._previous is not None:
             signal.signal(signal.SIGALRM, self._previous)
             self._previous = None
-        self.limit = 0
-        self._disarm()
+        with self._lock:
+            self.limit = 0
+            if self._armed:
+                faulthandler.cancel_dump_traceback_later()
+                self._armed = False
 
     def _ring(self, *_: object) -> None:
         if self._call is not None:
             raise TimedOut
 
-    def _watch(self) -> None:
-        if self._watcher is None:
-            self._watcher = threading.Thread(target=self._run, name="call limits", daemon=True)
-            self._watcher.start()
+    @property
+    def _grace(self) -> float:
+        return max(1.0, min(60.0, self.limit))
 
-    def _disarm(self) -> None:
-        if self._armed:
-            faulthandler.cancel_dump_traceback_later()
-            self._armed = False
+    def _put_off(self) -> None:
+        """faulthandler ends the process unless it is put off again in time."""
+        with self._lock, contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+            if self.last_resort and self.limit:
+                file = self.stderr or sys.__stderr__ or 2
+                faulthandler.dump_traceback_later(self.limit + 2 * self._grace, exit=True, file=file)
+                self._armed = True
 
     def _run(self) -> None:
-        grace = max(1.0, min(60.0, self.limit))
+        grace = self._grace
         while self.limit:
             time.sleep(min(1.0, self.limit / 4))
+            self._put_off()
             call = self._call
             if call is None:
-                self._disarm()
                 continue
-            # A dead man's switch: C code that holds the interpreter lock stops this thread, too.
-            with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
-                file = self.stderr or sys.__stderr__ or 2
-                faulthandler.dump_traceback_later(self.limit + 2 * grace, exit=True, file=file)
-                self._armed = True
             name, end, thread = call
             now = time.monotonic()
             if thread and now > end and not self._fired and self._call is call:

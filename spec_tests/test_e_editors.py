@@ -763,12 +763,14 @@ def test_every_parameter_has_exactly_one_owner(implementation: Any, name: str, m
 
 def _called(implementation: Any, editor: Any, names: Sequence[str]) -> str:
     """What these parameters are, and that they are more than one."""
+    if not names:
+        return ""
     rates = set(inner_rates(implementation, editor))
     masks = implementation.mask_parameters(editor)
-    tables = {name for name, _ in mask_places(implementation, editor).values()} if names and masks else set()
-    if names and set(names) <= rates:
+    tables = {name for name, _ in mask_places(implementation, editor).values()} if masks else set()
+    if set(names) <= rates:
         return "the inner learning rates are"
-    return "the masks are" if names and set(names) <= tables else "parameters are"
+    return "the masks are" if set(names) <= tables else "parameters are"
 
 
 @clause("E9")
