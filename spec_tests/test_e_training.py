@@ -57,7 +57,7 @@ combined = pytest.mark.parametrize(
         for name in LEARNED
         for masks in VARIANTS
         for kind in ("bert", "classifier")
-        if name != "knowledge_editor" or (masks, kind) in (("none", "classifier"), ("language", "bert"))
+        if name != "knowledge_editor" or (masks, kind) == ("language", "bert")
     ],
 )
 masked = pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_edits_of_a_trained_editor_know_nothing_of_each_other(
 
 @clause("T4")
 @needs("E")
-@cases(*((test_t_task.test_only_declared_matrices_change, (name, "bert", CHOSEN)) for name in LEARNED))
+@cases(*((test_t_task.test_only_declared_matrices_change, (name, "bert", CHOSEN)) for name in LEARNED[:2]))
 def test_a_trained_editor_changes_declared_matrices_only(
     implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
 ) -> None:
@@ -371,8 +371,8 @@ def test_a_trained_editor_changes_declared_matrices_only(
 @clause("T5")
 @needs("E")
 @cases(
-    *((test_t_task.test_an_edit_does_not_see_what_it_is_judged_by, (name,)) for name in LEARNED),
-    *((test_t_task.test_an_edit_sees_input_labels_and_language, (name,)) for name in LEARNED),
+    *((test_t_task.test_an_edit_does_not_see_what_it_is_judged_by, (name,)) for name in LEARNED[:2]),
+    *((test_t_task.test_an_edit_sees_input_labels_and_language, (name,)) for name in LEARNED[:2]),
 )
 def test_a_trained_editor_sees_what_it_may_see(
     implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
@@ -450,7 +450,7 @@ def test_a_trained_mends_edit_is_that_of_its_transform(implementation: Implement
 @cases(
     *(
         (test_a_masks.test_an_edit_uses_the_mask_of_its_language_only, (name, said))
-        for name in LEARNED
+        for name in LEARNED[:2]
         for said in ("en", "fr")
     ),
 )
@@ -464,7 +464,10 @@ def test_a_trained_editor_uses_the_mask_of_the_editing_language(
 @clause("A9")
 @needs("E")
 @cases(
-    *((test_a_masks.test_with_all_gates_closed_a_masked_editor_is_its_base_editor, (name, "bert")) for name in LEARNED)
+    *(
+        (test_a_masks.test_with_all_gates_closed_a_masked_editor_is_its_base_editor, (name, "bert"))
+        for name in LEARNED[:2]
+    )
 )
 def test_a_trained_editor_with_closed_gates_is_its_base_editor(
     implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
@@ -605,7 +608,7 @@ def test_a_trained_mend_keeps_its_form(
 
 @clause("E8")
 @needs("batched")
-@cases(*((test_e_editors.test_edits_in_a_batch_equal_edits_alone, (name, "bert", "language")) for name in LEARNED))
+@cases(*((test_e_editors.test_edits_in_a_batch_equal_edits_alone, (name, "bert", "language")) for name in LEARNED[:2]))
 def test_edits_of_a_trained_editor_are_independent_in_a_batch(
     implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
 ) -> None:
@@ -654,7 +657,7 @@ def test_the_objectives_are_those_of_what_a_trained_editor_makes(
 
 @clause("B4")
 @needs("E", "factored")
-@cases(*((test_b_budget.test_factors_multiply_out_to_the_edit, (name, "bert")) for name in LEARNED))
+@cases(*((test_b_budget.test_factors_multiply_out_to_the_edit, (name, "bert")) for name in LEARNED[:2]))
 def test_a_trained_editor_holds_factors(
     implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
 ) -> None:
