@@ -47,8 +47,10 @@ def python(session: nox.Session, *groups: str) -> str:
 def spec(session: nox.Session) -> None:
     """Validate an implementation: nox -s spec [-- --implementation package.module[:object] --report out.html].
 
-    --install PATH_OR_REQUIREMENT installs it first, beside the suite; a folder is installed so that changes to it count
-    at once. --chapters M,S, --xfails FILE, --repeat N and a test's id choose and repeat; all else is pytest's.
+    --python PATH runs it in another interpreter or environment, in a process of its own. --install
+    PATH_OR_REQUIREMENT installs it first, beside the suite; a folder is installed so that changes to it count at once.
+    --chapters M,S, --xfails FILE, --repeat N and a test's id choose and repeat; `start`, `compare` and `badge` are
+    commands; all else is pytest's. Paths are relative to where nox was called.
     """
     interpreter, args, installed = python(session, "spec"), [], []
     given = iter(session.posargs)
@@ -64,16 +66,32 @@ def spec(session: nox.Session) -> None:
         what = ["--editable", str(folder)] if folder.is_dir() else [wanted]
         pins = ("--constraint", str(HERE / "constraints.txt"))
         session.run(interpreter, "-m", "pip", "install", "--quiet", *pins, *what, external=True)
-    if not any(arg.startswith("--implementation") for arg in args):
+    commands = {"start", "compare", "badge"}
+    if not commands & {*args[:1]} and not any(arg.startswith("--implementation") for arg in args):
         args = ["--implementation", REFERENCE, *args]
-    if not any(arg.startswith("spec_tests") for arg in args):
-        args = ["spec_tests", "--ignore=spec_tests/meta", *args]
-    done = subprocess.run([interpreter, "-m", "pytest", *args], cwd=HERE, env=os.environ | OFFLINE, check=False)
+    paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", ""))))
+    environment = os.environ | OFFLINE | {"PYTHONPATH": paths}
+    command = [interpreter, "-m", "spec_tests", *args]
+    done = subprocess.run(command, cwd=session.invoked_from, env=environment, check=False)
     if done.returncode == 1:
         session.error("the implementation does not conform")
     if done.returncode:  # nox knows 0 and 1 alone
         session.warn("the implementation could not be judged")
         raise SystemExit(2)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build both wheels, install them into bare environments and try what a user would do [-- --keep FOLDER]."""
+    interpreter = python(session, "spec")
+    session.run(interpreter, "packaging/try_wheels.py", *session.posargs, env=OFFLINE, external=True)
+
+
+@nox.session
+def anywhere(session: nox.Session) -> None:
+    """Judge implementations in environments of their own: NumPy 1 without torch, and Python 3.8 with torch 1.8."""
+    interpreter = python(session, "spec")
+    session.run(interpreter, "packaging/try_anywhere.py", *session.posargs, env=OFFLINE, external=True)
 
 
 @nox.session

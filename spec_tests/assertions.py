@@ -1,38 +1,116 @@
-"""Assertions that explain themselves: the clause in its own words, the inputs, what was expected and what came."""
+"""Assertions that explain themselves: the clause in its own words, the inputs, what was expected and what came.
+
+Numbers are compared in the width in which they come back, float32 or float64, each with a tolerance of its own
+(`TOLERANCES`); a message says which, and why. An array's width is the narrowest in which its numbers can be written
+exactly, so that a float32 that was stored in a float64 on the way counts as what it is. A lone number does not tell
+its width, and gets the tolerance of float32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
+from .border import plain
 from .conformance import Violation, clauses
 
 #: A statistical test fails a correct implementation with at most this probability; seeds are fixed besides.
 FALSE_ALARM = 1e-6
 
 
-def fail(clause_id: str, what: str, inputs: Mapping[str, Any], expected: object, got: object) -> None:
+@dataclass(frozen=True)
+class Tolerance:
+    """What rounding may do, relative to the numbers that are compared, in either width."""
+
+    float64: float
+    float32: float
+    why: str
+
+
+#: The tolerances of the suite. The messages of failures print them.
+TOLERANCES: dict[str, Tolerance] = {
+    "numbers": Tolerance(1e-9, 1e-6, "a few operations on numbers"),
+    "arrays": Tolerance(1e-9, 1e-4, "a few operations on numbers that may cancel"),
+    "gates": Tolerance(1e-9, 1e-3, "the log odds of a uniform draw, which may be near one"),
+    "slopes of gates": Tolerance(1e-6, 1e-2, "the slope of a gate that was seen as 1 + gate"),
+    "losses": Tolerance(1e-6, 1e-4, "a loss of a model"),
+    "model": Tolerance(1e-6, 2e-3, "a pass through a model, forward and backward"),
+    "training": Tolerance(1e-4, 0.1, "Adam divides by the size of a gradient, however small it is"),
+    "slope": Tolerance(1e-3, 5e-2, "a finite difference of a loss"),
+}
+#: What one rounding does to a number of size 1.
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
+
+
+class NotShown(Exception):
+    """The case at hand shows nothing about the clause: neither that it holds nor that it does not."""
+
+
+def fail(
+    clause_id: str, what: str, inputs: Mapping[str, Any], expected: object, got: object, tolerance: str = ""
+) -> NoReturn:
     """Raise the AssertionError that a reader sees."""
     shown = {name: _short(value) for name, value in inputs.items()}
-    raise Violation(clauses()[clause_id], what, shown, _short(expected), _short(got))
+    raise Violation(clauses()[clause_id], what, shown, _short(expected), _short(got), tolerance)
 
 
-def holds(clause_id: str, condition: bool, what: str, *, expected: object, got: object, **inputs: Any) -> None:
+def assume(condition: bool, why: str) -> None:
+    """What has to be so for the test to show anything; else its clauses are not judged, for this reason."""
+    if not condition:
+        raise NotShown(why)
+
+
+def holds(clause_id: str, condition: object, what: str, *, expected: object, got: object, **inputs: Any) -> None:
     """The condition holds."""
     if not condition:
         fail(clause_id, what, inputs, expected, got)
 
 
 def equal(clause_id: str, got: object, expected: object, what: str = "not equal", /, **inputs: Any) -> None:
-    """Plain data, equal by ==."""
-    if type(got) is np.bool_:
-        got = bool(got)
-    if got != expected:
+    """Plain data, equal by ==; a tuple is a list, and NumPy's and torch's numbers are Python's."""
+    if got is not expected and plain(got) != plain(expected):
         fail(clause_id, what, inputs, expected, got)
+
+
+def width(*values: Any) -> str:
+    """ "float32" or "float64": the narrowest in which all numbers of these arrays can be written exactly.
+
+    Of numbers alone, outside of an array, "float32".
+    """
+    found = "float32"
+    for value in values:
+        array = numbers(value)
+        if _lone(value) or array.dtype != np.float64 or not array.size:
+            continue
+        finite = array[np.isfinite(array)]
+        with np.errstate(over="ignore"):
+            if not np.array_equal(finite, finite.astype(np.float32).astype(np.float64)):
+                found = "float64"
+    return found
+
+
+def _lone(value: Any) -> bool:
+    """A Python number, or some in a list: no array says in which width they were computed."""
+    if isinstance(value, Mapping):
+        return all(_lone(part) for part in value.values())
+    return isinstance(value, int | float) or (isinstance(value, list | tuple) and all(_lone(part) for part in value))
+
+
+def numbers(value: Any) -> NDArray[Any]:
+    """A number, list, array or tensor as an array of its own width."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype.itemsize < 4 else value).numpy()
+    if isinstance(value, list | tuple) and any(not isinstance(part, int | float) for part in value):
+        value = [numbers(part) for part in value]
+    return np.asarray(value)
 
 
 def close(
@@ -40,21 +118,128 @@ def close(
     got: ArrayLike,
     expected: ArrayLike,
     what: str = "numbers differ",
-    tolerance: float = 1e-9,
+    tolerance: float | str = "numbers",
     /,
     **inputs: Any,
 ) -> None:
-    """Numbers or arrays of one shape, equal up to `tolerance` (relative above 1, absolute below); NaN never passes."""
-    result, wanted = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    if result.shape != wanted.shape:
-        fail(clause_id, f"{what}: shape {result.shape} for {wanted.shape}", inputs, expected, got)
-    if not np.all(np.abs(result - wanted) <= tolerance * np.maximum(1, np.abs(wanted))):
+    """Numbers or arrays of one shape, equal up to `tolerance` (relative above 1, absolute below); NaN never passes.
+
+    `tolerance` is one of TOLERANCES, or a number, which holds for both widths.
+    """
+    result, wanted = _pair(clause_id, got, expected, what, inputs)
+    allowed, why = _allowed(tolerance, width(got))
+    off = np.abs(result - wanted)
+    if not np.all(off <= allowed * np.maximum(1, np.abs(wanted))):
+        _fail_numbers(clause_id, what, inputs, (result, wanted), f"{allowed:g}, relative above 1 ({why})")
+
+
+def near(
+    clause_id: str,
+    got: Any,
+    expected: Any,
+    what: str,
+    tolerance: str = "model",
+    /,
+    *,
+    of: Sequence[Any] | None = None,
+    beside: Any = None,
+    by_norm: bool = False,
+    **inputs: Any,
+) -> None:
+    """Arrays of one shape, equal up to a share of the largest number that is expected; NaN never passes.
+
+    `of` is what came back, where `got` was computed from it. `beside` are numbers from which those that are compared
+    were subtracted, so that they share the rounding of these. With `by_norm` the Frobenius norms are compared.
+    """
+    result, wanted = _pair(clause_id, got, expected, what, inputs)
+    share, why = _allowed(tolerance, width(*([got] if of is None else of)))
+    off, allowed = _distance(result, wanted, share, [got] if of is None else of, beside, by_norm)
+    if not off <= allowed:
+        of_what = "norm" if by_norm else "largest number"
+        _fail_numbers(clause_id, what, inputs, (result, wanted), f"{allowed:.3g}, {share:g} of the {of_what} ({why})")
+
+
+def agree(
+    got: Any,
+    expected: Any,
+    tolerance: str = "model",
+    /,
+    *,
+    of: Sequence[Any] | None = None,
+    beside: Any = None,
+    by_norm: bool = False,
+) -> bool:
+    """Whether `near` would hold."""
+    result, wanted = (numbers(value).astype(np.float64) for value in (got, expected))
+    share, _ = _allowed(tolerance, width(*([got] if of is None else of)))
+    off, allowed = _distance(result, wanted, share, [got] if of is None else of, beside, by_norm)
+    return result.shape == wanted.shape and off <= allowed
+
+
+def _distance(
+    result: NDArray[Any], wanted: NDArray[Any], share: float, of: Sequence[Any], beside: Any, by_norm: bool
+) -> tuple[float, float]:
+    """How far two arrays are apart, and how far they may be."""
+    size = np.linalg.norm if by_norm else (lambda array: np.max(np.abs(array), initial=0.0))
+    # What float32 has no numbers for, it rounds to 0.
+    smallest = float(np.finfo(width(*of)).tiny)
+    allowed = share * float(size(wanted)) + (smallest * np.sqrt(wanted.size) if np.any(wanted) else 0.0)
+    if beside is not None:
+        lost = 8 * EPS[width(*of)] * float(np.max(np.abs(numbers(beside)), initial=0.0))
+        allowed += lost * (float(np.sqrt(wanted.size)) if by_norm else 1.0)
+    return (float(size(result - wanted)) if result.shape == wanted.shape else np.inf), allowed
+
+
+def differs(
+    clause_id: str, got: Any, other: Any, what: str, /, share: float = 1e-6, *, expected: object, **inputs: Any
+) -> None:
+    """Arrays of one shape that are not the same: some number is off by more than `share` of the largest."""
+    one, two = (numbers(value).astype(np.float64) for value in (got, other))
+    if one.shape == two.shape and np.max(np.abs(one - two), initial=0.0) <= share * np.max(np.abs(two), initial=0.0):
         fail(clause_id, what, inputs, expected, got)
 
 
-def same_bits(clause_id: str, got: ArrayLike, expected: ArrayLike, what: str, **inputs: Any) -> None:
-    """Equal numbers in every bit that counts (0.0 and -0.0 are one number)."""
-    if not np.array_equal(np.asarray(got), np.asarray(expected)):
+def _pair(
+    clause_id: str, got: Any, expected: Any, what: str, inputs: Mapping[str, Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    try:
+        result = numbers(got).astype(np.float64)
+    except (TypeError, ValueError):
+        fail(clause_id, f"{what}: these are no numbers", inputs, expected, got)
+    wanted = numbers(expected).astype(np.float64)
+    if result.shape != wanted.shape:
+        fail(clause_id, f"{what}: shape {result.shape} for {wanted.shape}", inputs, expected, got)
+    return result, wanted
+
+
+def _allowed(tolerance: float | str, found: str) -> tuple[float, str]:
+    if not isinstance(tolerance, str):
+        return tolerance, "given with the case"
+    chosen = TOLERANCES[tolerance]
+    return getattr(chosen, found), f"{found}: {chosen.why}"
+
+
+def _fail_numbers(
+    clause_id: str, what: str, inputs: Mapping[str, Any], pair: tuple[NDArray[Any], NDArray[Any]], tolerance: str
+) -> NoReturn:
+    """Of a large array, where the two are farthest apart."""
+    result, wanted = pair
+    if not result.shape:
+        fail(clause_id, what, inputs, float(wanted), float(result), tolerance)
+    if result.size <= 30:
+        fail(clause_id, what, inputs, wanted, result, tolerance)
+    off = np.where(np.isnan(result - wanted), np.inf, np.abs(result - wanted))
+    place = np.unravel_index(int(np.argmax(off)), off.shape)
+    where = f"at {[int(i) for i in place]} of {list(off.shape)}, where they are farthest apart"
+    fail(clause_id, what, inputs, f"{wanted[place]:.6g} {where}", f"{result[place]:.6g}", tolerance)
+
+
+def same_bits(clause_id: str, got: ArrayLike, expected: ArrayLike, what: str, /, **inputs: Any) -> None:
+    """Equal numbers in every bit that counts (0.0 and -0.0 are one number), in the width in which they come back."""
+    result, wanted = numbers(got), numbers(expected)
+    if width(got) == "float32" and wanted.dtype == np.float64:
+        wanted = wanted.astype(np.float32)
+    if not np.array_equal(result, wanted):
         fail(clause_id, f"{what}: not bit for bit", inputs, expected, got)
 
 
@@ -79,7 +264,9 @@ def distributed(
     bound = float(chi2.isf(FALSE_ALARM, len(expected) - 1))
     if not statistic <= bound:
         note = f"{what}: chi-square {statistic:.1f} over {bound:.1f} in {sum(counts.values())} draws"
-        fail(clause_id, note, inputs, {key: round(value, 1) for key, value in expected.items()}, dict(counts))
+        allowed = f"chi-square {bound:.1f}, which chance alone exceeds once in {1 / FALSE_ALARM:,.0f} times"
+        rounded = {key: round(value, 1) for key, value in expected.items()}
+        fail(clause_id, note, inputs, rounded, dict(counts), allowed)
 
 
 def chi_square(counts: Mapping[Any, int], expected: Mapping[Any, float]) -> float:

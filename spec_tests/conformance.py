@@ -7,25 +7,32 @@ In process, without the command line:
     run.outcomes     {"L1": "passed", "L2": "failed", ...}, every clause of SPEC.md in the chosen chapters
     run.results      one Result per test
 
-A test ends as one of OUTCOMES. Exit codes: 0 conforms in all that it claims, 1 does not, 2 could not be judged.
+A test ends as one of `verdicts.OUTCOMES`. Exit codes: 0 conforms in all that it claims, 1 does not, 2 could not be
+judged.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import inspect
+import importlib.util
 import re
+import sys
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
+from .border import Journal, Lacking, SuiteError, guarded
 from .contract import CAPABILITIES, EDITORS, LEARNED, NAMES, OF_EDITOR, RULINGS
+from .remote.server import empty
+
+if TYPE_CHECKING:
+    from .verdicts import Result
 
 HERE = Path(__file__).parent
 #: The clause or clauses that a test checks: @clause("M1").
@@ -42,7 +49,6 @@ def each_of(*editors: str) -> pytest.MarkDecorator:
 every_editor = each_of(*EDITORS)
 every_learned = each_of(*LEARNED)
 
-CONFORMS, NONCONFORMING, NOT_JUDGED = 0, 1, 2
 #: Functions that a capability asks for beside its chapter.
 OPTIONAL = {"factored": ("factors",)}
 
@@ -52,6 +58,9 @@ class Clause:
     id: str
     section: str
     sentence: str
+    #: The version of SPEC.md that has it first, and the last one that changed what it requires.
+    since: str = ""
+    changed: str | None = None
     #: The ruling that has named alternatives here.
     ruling: str | None = None
 
@@ -62,7 +71,7 @@ class Clause:
 
 @functools.cache
 def clauses() -> dict[str, Clause]:
-    """The clauses of SPEC.md in its order: lines of the form `**M1** (§4.1) sentence`, and what follows each."""
+    """The clauses of SPEC.md in its order: lines `**M1** (§4.1; since 1.0) sentence`, and what follows each."""
     text = (HERE / "SPEC.md").read_text(encoding="utf-8")
     found = re.findall(
         r"^\*\*([A-Z]\d+)\*\* \(([^)]+)\) (.+)\n((?:(?!\*\*[A-Z]\d+\*\* |#).*\n)*)", text, flags=re.MULTILINE
@@ -70,7 +79,23 @@ def clauses() -> dict[str, Clause]:
     twice = [name for name, count in Counter(name for name, *_ in found).items() if count > 1]
     if twice:
         raise SuiteError(f"SPEC.md defines {', '.join(twice)} more than once")
-    return {name: Clause(name, section, sentence, _ruling(below)) for name, section, sentence, below in found}
+    return {name: _clause(name, source, sentence, below) for name, source, sentence, below in found}
+
+
+def _clause(name: str, source: str, sentence: str, below: str) -> Clause:
+    """`source` is where it is from and since when: "§4.1; ruling; since 1.0, changed 2.0"."""
+    section, _, mark = source.partition("; since ")
+    since, _, changed = mark.partition(", changed ")
+    return Clause(name, section, sentence, since, changed or None, _ruling(below))
+
+
+@functools.cache
+def version() -> str:
+    """The version of SPEC.md."""
+    found = re.search(r"^Version (\d+\.\d+)\b", (HERE / "SPEC.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if not found:
+        raise SuiteError("SPEC.md does not say its version")
+    return found.group(1)
 
 
 def _ruling(text: str) -> str | None:
@@ -78,18 +103,19 @@ def _ruling(text: str) -> str | None:
     return named.group(1) if named else None
 
 
-class SuiteError(Exception):
-    """The suite or the adapter is broken, so nothing can be said about the implementation."""
-
-
 class Violation(AssertionError):
-    """A clause does not hold: for which inputs, what it asks for and what came."""
+    """A clause does not hold: what is wrong, for which inputs, what it asks for and what came."""
 
-    def __init__(self, clause: Clause, what: str, inputs: Mapping[str, str], expected: str, got: str) -> None:
+    def __init__(
+        self, clause: Clause, what: str, inputs: Mapping[str, str], expected: str, got: str, tolerance: str = ""
+    ) -> None:
         lines = [what, f"  {clause.id} ({clause.section}): {clause.sentence}"]
         lines += [f"  {name} = {value}" for name, value in inputs.items()]
-        super().__init__("\n".join([*lines, f"  expected: {expected}", f"  got:      {got}"]))
-        self.what, self.inputs, self.expected, self.got = what, dict(inputs), expected, got
+        lines += [f"  expected: {expected}", f"  got:      {got}"]
+        lines += [f"  tolerance: {tolerance}"] if tolerance else []
+        super().__init__("\n".join(lines))
+        self.clause, self.what, self.inputs = clause, what, dict(inputs)
+        self.expected, self.got, self.tolerance = expected, got, tolerance
 
 
 class Implementation:
@@ -98,17 +124,34 @@ class Implementation:
     What it raises passes through, marked as its own, so that a wrong implementation and a broken suite stay apart.
     """
 
-    def __init__(self, target: Any, label: str, spelling: str | None = None) -> None:
+    def __init__(self, target: Any, label: str, spelling: str | None = None, journal: Journal | None = None) -> None:
         self.target = target
         self.label = label
         #: "package.module:object" where given on the command line (another process can load it), else None.
         self.spelling = spelling
+        #: What calls leave behind.
+        self.journal = journal or Journal()
+        #: Of the functions that were asked for, whether they have to be written yet.
+        self.unwritten: dict[str, bool] = {}
         self.claims = _claims(target)
         self.rulings = _rulings(target)
         self.editors = _editors(target)
+        #: The interpreter that it runs in, where that is not this process, and the versions there.
+        self.python: str | None = getattr(target, "python", None)
+        self.environment: Mapping[str, Any] | None = getattr(target, "environment", None) if self.python else None
+        #: How many calls of train_step make an optimiser step.
+        self.accumulates = _accumulates(target)
 
     def __repr__(self) -> str:
         return self.label
+
+    def is_unwritten(self, name: str, function: Callable[..., Any]) -> bool:
+        """Whether a function has nothing but its docstring, as in the skeleton of an adapter."""
+        known: dict[str, bool] = self.__dict__["unwritten"]
+        if name not in known:
+            there = getattr(self.__dict__["target"], "unwritten", None) if self.python else None
+            known[name] = name in there if there is not None else empty(function)
+        return known[name]
 
     def ruling(self, name: str) -> str:
         """The alternative of a ruling that the implementation follows; by default the required one."""
@@ -117,6 +160,10 @@ class Implementation:
     def deviations(self) -> dict[str, str]:
         """The rulings of which it declares an alternative, each with what it declares."""
         return {name: value for name, value in sorted(self.rulings.items()) if value != RULINGS[name][0]}
+
+    def has(self, name: str) -> bool:
+        """Whether a function is there, claimed or not."""
+        return callable(getattr(self.target, name, None))
 
     def lacks(self, needed: Iterable[str]) -> list[str]:
         """What it does not claim of some chapters, capabilities and editors.
@@ -137,26 +184,10 @@ class Implementation:
             raise AttributeError(f"{name!r} is no function of the contract")
         function = getattr(self.__dict__["target"], name, None)
         if not callable(function):
-            raise AssertionError(f"{self.__dict__['label']} claims {owner!r} and lacks its function `{name}`")
-        return _guarded(function, name)
-
-
-def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            inspect.signature(function).bind(*args, **kwargs)
-        except TypeError as error:
-            raise SuiteError(f"`{name}` does not take the arguments of the contract: {error}") from error
-        try:
-            with np.errstate(all="ignore"):
-                return function(*args, **kwargs)
-        except Exception as error:
-            error.add_note(f"raised by the implementation's `{name}`")
-            error.raised_by_implementation = name  # type: ignore[attr-defined]
-            raise
-
-    return call
+            raise Lacking(self.__dict__["label"], owner, name)
+        if self.is_unwritten(name, function):
+            pytest.skip(f"not claimed: `{name}` has to be written yet")
+        return guarded(function, name, self.__dict__["journal"])
 
 
 def _claims(target: Any) -> frozenset[str]:
@@ -186,109 +217,80 @@ def _editors(target: Any) -> tuple[str, ...]:
     return declared
 
 
-def load(spelling: str) -> Implementation:
-    """The implementation named `package.module` or `package.module:object`."""
-    module_name, _, path = spelling.partition(":")
+def _accumulates(target: Any) -> int:
+    declared = getattr(target, "ACCUMULATES", 1)
+    if isinstance(declared, bool) or not isinstance(declared, int) or declared < 1:
+        raise SuiteError(f"ACCUMULATES is {declared!r}; expected how many calls of train_step make an optimiser step")
+    return declared
+
+
+def load(spelling: str, journal: Journal | None = None, python: str | None = None) -> Implementation:
+    """The implementation named `package.module` or `path/to/file.py`, and after a colon an object in it.
+
+    With `python` it runs in that interpreter, in a process of its own.
+    Errors: SuiteError where it cannot be imported, whatever the import raises.
+    """
+    journal = journal or Journal()
+    file, module_name, path = _parsed(spelling)
+    known = spelling if file is None else f"{file}{':' if path else ''}{path}"
+    if python is not None:
+        from .remote.client import Remote  # noqa: PLC0415  # it imports this module
+
+        return Implementation(Remote(known, python, limit=journal.clock.limit), spelling, known, journal)
     try:
-        target: Any = importlib.import_module(module_name)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            target: Any = importlib.import_module(module_name) if file is None else _from_file(file)
         for part in filter(None, path.split(".")):
             target = getattr(target, part)
-    except Exception as error:
-        raise SuiteError(f"cannot import the implementation {spelling!r}: {type(error).__name__}: {error}") from error
-    return Implementation(target, spelling, spelling)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise SuiteError(_not_imported(spelling, module_name, error)) from error
+    journal.warned("import", caught)
+    return Implementation(target, spelling, known, journal)
 
 
-#: Of a test, and of a clause: from the weakest to the strongest, for a clause has the strongest of its tests.
-#: "error" is the adapter's or the suite's, "crashed" an exception inside the implementation.
-OUTCOMES = ("not run", "not claimed", "passed", "known failure", "error", "crashed", "failed")
-#: The outcomes that show an implementation wrong.
-WRONG = ("crashed", "failed")
+def _parsed(spelling: str) -> tuple[Path | None, str, str]:
+    """The file, where one is named; the module; and what is inside of it."""
+    found = re.fullmatch(r"(.+\.py)(?::([\w.]*))?", spelling)
+    if found:
+        file = Path(found.group(1)).absolute()
+        return file, file.stem, found.group(2) or ""
+    module_name, _, path = spelling.partition(":")
+    return None, module_name, path
 
 
-@dataclass(frozen=True)
-class Result:
-    """One test: its node id, its clauses (none for a test of the suite), how it ended, and on how many examples."""
-
-    nodeid: str
-    clauses: tuple[str, ...]
-    outcome: str
-    message: str = ""
-    examples: int = 0
-    #: The arguments of the smallest example that fails, where Hypothesis looked for it.
-    example: str = ""
-    violation: Violation | None = None
-    #: The seed that it failed under, where tests are repeated under many.
-    seed: int | None = None
-    #: Why the failure is a known one.
-    reason: str = ""
-
-
-def by_clause(results: Iterable[Result], chapters: Iterable[str]) -> dict[str, str]:
-    """The outcome of every clause of the chapters; a clause of which only a part was claimed says so."""
-    chosen = {name for name, c in clauses().items() if c.chapter in chapters}
-    seen: dict[str, set[str]] = {name: set() for name in clauses() if name in chosen}
-    for result in results:
-        for name in result.clauses:
-            if name in seen:
-                seen[name].add(result.outcome)
-    return {name: _combined(outcomes) for name, outcomes in seen.items()}
+def _from_file(file: Path) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    known = sys.modules.get(file.stem)
+    if known is not None and getattr(known, "__file__", None) == str(file):
+        return known
+    name = file.stem if known is None else f"{file.stem}_from_file"
+    made = importlib.util.spec_from_file_location(name, file)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    # What lies beside the file can be imported by it, as if it were run.
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    sys.modules[name] = module
+    try:
+        made.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
-def _combined(outcomes: set[str]) -> str:
-    if outcomes == {"passed", "not claimed"}:
-        return "passed in part"
-    return max(outcomes, key=OUTCOMES.index, default="not run")
-
-
-def exit_code(results: Iterable[Result]) -> int:
-    """A shown nonconformity outweighs an error; tests of which not one was claimed judge nothing."""
-    outcomes = {result.outcome for result in results}
-    if outcomes & set(WRONG):
-        return NONCONFORMING
-    judged = outcomes & {"passed", "known failure"}
-    return CONFORMS if judged and "error" not in outcomes else NOT_JUDGED
-
-
-def examples_by_clause(results: Iterable[Result]) -> Counter[str]:
-    """On how many examples each clause was tried; a test without Hypothesis is one."""
-    counts: Counter[str] = Counter()
-    for result in results:
-        for name in result.clauses:
-            counts[name] += result.examples
-    return counts
-
-
-def table(implementation: Implementation, results: Sequence[Result], chapters: Sequence[str], width: int) -> list[str]:
-    """The conformance table: a line for each clause that was run, declared deviations, the counts."""
-    outcomes, examples = by_clause(results, chapters), examples_by_clause(results)
-    deviations = implementation.deviations()
-    lines = [f"{'':<4} {'outcome':<14} {'examples':>8}  clause"]
-    for name, outcome in outcomes.items():
-        if outcome == "not run":
-            continue
-        clause = clauses()[name]
-        shown = outcome.upper() if outcome in (*WRONG, "error") else outcome
-        head = f"{name:<4} {shown:<14} {examples[name]:>8,}  "
-        if clause.ruling in deviations:
-            head += f"[{clause.ruling} = {deviations[clause.ruling]}] "
-        sentence = f"({clause.section}) " + re.sub(r"[`*]", "", clause.sentence)
-        lines.append(head + _shortened(sentence, max(20, width - len(head))))
-    lines += [
-        f"declared deviation: {name} = {value} (required: {RULINGS[name][0]})" for name, value in deviations.items()
-    ]
-    return [*lines, counted(outcomes)]
-
-
-def counted(outcomes: Mapping[str, str]) -> str:
-    """How many clauses came out in which way."""
-    counts = Counter(outcomes.values())
-    order = ("passed", "passed in part", *reversed(OUTCOMES))
-    parts = [f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(order) if counts[outcome]]
-    return f"{len(outcomes)} clauses: {', '.join(parts)}"
-
-
-def _shortened(sentence: str, width: int) -> str:
-    return sentence if len(sentence) <= width else sentence[: width - 1].rstrip() + "…"
+def _not_imported(spelling: str, module_name: str, error: BaseException) -> str:
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        why = f"it ends the process when it is imported (sys.exit({error.code!r}))"
+    if isinstance(error, ModuleNotFoundError) and "/" in module_name:
+        why += f"; a file is named with its ending, {module_name}.py"
+    return f"cannot import the implementation {spelling!r}: {why}"
 
 
 class Injected:

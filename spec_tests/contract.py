@@ -4,11 +4,17 @@ An implementation is a Python module or object. It provides some of the function
 is subclassed and nothing is registered. Each chapter of SPEC.md is a capability: `CLAIMS` lists the claimed ones or,
 without it, a chapter is claimed as soon as one of its functions exists. A claimed chapter is tested whole.
 
-Plain data crosses the border. Chapters T M S A B D speak numbers, strings, lists, dicts and float64 NumPy arrays, and D
+Plain data crosses the border. Chapters T M S A B D speak numbers, strings, lists, dicts and NumPy arrays, and D
 reads files; torch tensors and a Hugging Face model appear in E and L only. Randomness comes in as an integer seed or as
 explicit uniform draws. A penalty or a loss returns its gradient beside its value, so that a dead gradient shows.
 
+Arrays and models are handed out in float64, or in float32 under --dtype; what comes back may be in either, and is
+compared in its own width. A number may be Python's, NumPy's or a 0-d tensor, a list may be a tuple.
+
 Errors that a clause asks for are ValueError or LookupError (KeyError included), with a message that names the culprit.
+Whatever else a function raises is a crash, and so are orders to a test framework, such as `pytest.skip`. A call may
+take `--call-timeout` seconds. Warnings are counted and judge nothing. A missing function of a claimed chapter leaves
+its clauses "claimed in part".
 
 Shapes: T tokens of one edit, n the input width and m the output width of an edited matrix, L languages, B examples,
 P predicted positions, V vocabulary or classes. A matrix W maps n inputs to m outputs; torch stores it as (m, n).
@@ -18,11 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypedDict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # chapters M, S, D and R are judged without torch
+    import torch
 
 Array = NDArray[np.float64]
 Role = Literal["update", "retain"]
@@ -49,14 +57,25 @@ NAMES: dict[str, tuple[str, ...]] = {
         "train_step",
     ),
     "L": ("rel_loss", "loc_loss"),
-    "D": ("split", "fact_inputs", "pair_edits", "pair_training", "classifier_examples"),
+    "D": (
+        "split",
+        "fact_inputs",
+        "encoded_facts",
+        "pair_edits",
+        "encoded_pairs",
+        "pair_training",
+        "classifier_examples",
+    ),
     "R": ("paper_preset", "experiments", "record", "table", "stopping", "mask_similarity"),
+    "U": ("run", "preferences"),
 }
 
 #: Capabilities beside the chapters: claimed by naming them in `CLAIMS`.
 CAPABILITIES: dict[str, str] = {
     "batched": "E8: independent edits are computed in one batch",
     "factored": "B4: an edit is held as factors of O(T·(n+m)); provides `factors`",
+    "resumable": "U7: a run that was interrupted goes on from what its folder holds",
+    "ranked": "E18: `make_editor` takes the rank of MEND's residual blocks as `rank`",
 }
 
 #: The editors of the paper; all but finetuning are learned. Chapter E is claimed for those in `EDITORS` alone.
@@ -80,6 +99,20 @@ RULINGS: dict[str, tuple[str, ...]] = {
     "subject": ("parallel", "edit-language"),
     "knowledge_editor_condition": ("input+label", "input"),
 }
+
+
+#: The hyper-parameters of R1 that concern a run of MEND with masks per language on all languages.
+SETTINGS = (
+    "mend_lr",
+    "mend_inner_lr",
+    "lambda_rel",
+    "lambda_loc",
+    "mask_lr",
+    "lambda_mask",
+    "max_steps",
+    "validate_every",
+    "patience",
+)
 
 
 class Example(TypedDict):
@@ -124,6 +157,8 @@ class Input(TypedDict):
 
     input_ids: list[int]
     positions: list[int]
+    #: Of a pair, where the tokenizer makes them; missing is all zero.
+    token_type_ids: NotRequired[list[int]]
 
 
 class Request(Input):
@@ -250,6 +285,98 @@ class TableRow(TypedDict):
     runs: list[str]
 
 
+class Plan(TypedDict):
+    """How a run is trained and judged (chapter U). Lengths count edits, which are one training step each in the paper.
+
+    All numbers are multiples of `batch`. Learning rates of masks, λ and clipping are the paper's, as for `make_editor`.
+    """
+
+    #: Of the training, at most, and of one optimiser step.
+    edits: int
+    batch: int
+    validate_every: int
+    patience: int
+    #: Sampled inputs of each role of an edit, in validations and evaluations.
+    n_update: int
+    n_retain: int
+    #: Edits of a validation, and of an evaluation, at most (S9); None for all.
+    validation_limit: int | None
+    test_limit: int | None
+    #: As of `make_editor`.
+    lr: float | None
+    inner_lr: float | None
+
+
+class Told(TypedDict):
+    """An example of a run's data. `fact` is "relation/sub_uri", or of a sentence pair its row number in its split."""
+
+    fact: str
+    language: str
+
+
+class Asked(TypedDict):
+    """One edit of a run, what it is made for, and the inputs that were sampled for it, each with where it is told."""
+
+    edit: Told
+    request: Request
+    update: list[tuple[Told, Input]]
+    retain: list[tuple[Told, Input]]
+
+
+class RunStep(TypedDict):
+    """One optimiser step of a run."""
+
+    #: Edits of the training so far, this step's included.
+    edits: int
+    #: Each with one input of each role.
+    asked: list[Asked]
+    #: What `train_step` takes to draw the gates of this step.
+    seed: int
+    #: The objective's total before the step.
+    loss: float
+
+
+class Validation(TypedDict):
+    """One validation of a run, after so many edits of training: what was asked, and acc, con and succ of it."""
+
+    edits: int
+    asked: list[Asked]
+    acc: float
+    con: float
+    succ: float
+
+
+class JudgedEdit(Asked):
+    """One edit of an evaluation, and whether each of its inputs is a hit, in their order."""
+
+    update_hits: list[bool]
+    retain_hits: list[bool]
+
+
+class RunEvaluation(TypedDict):
+    """An evaluation of a run: its edits, and the acc, con and succ of it that the run reports."""
+
+    edits: list[JudgedEdit]
+    acc: float
+    con: float
+    succ: float
+
+
+class Trace(TypedDict):
+    """What a run did, in the order in which it did it; of a run that was resumed, since then."""
+
+    steps: list[RunStep]
+    validations: list[Validation]
+    #: Edits after which the training stopped, and after which the parameters were those that are judged; 0 without one.
+    stopped: int
+    judged: int
+    #: From English and from every language, to all languages.
+    evaluations: dict[Literal["en", "all"], RunEvaluation]
+    #: Editors for chapter E's functions: as the run began, and as it was judged.
+    start: Any
+    editor: Any
+
+
 class SelfDescription(Protocol):
     """What an implementation may say about itself; each attribute may be missing."""
 
@@ -259,6 +386,9 @@ class SelfDescription(Protocol):
     RULINGS: Mapping[str, str]
     #: The editors that it has, of `EDITORS` (all, where missing); tests that make another are not claimed.
     EDITORS: Sequence[str]
+    #: Where it accumulates gradients: how many calls of `train_step` make an optimiser step (one, where missing). The
+    #: suite then calls it as often with the same triples, and the last of these calls takes the step.
+    ACCUMULATES: int
 
 
 class Task(Protocol):
@@ -418,6 +548,7 @@ class Editors(Protocol):
         `lr` overrides the learning rate of what an editor trains: MEND's transform, KnowledgeEditor's network, Editable
         Training's θ'; masks and inner learning rates keep theirs. (The paper's are made for 500,000 steps, and E10 has
         under a hundred.) For finetuning it is Adam's. `inner_lr` concerns MEND and Editable Training.
+        With the capability `ranked` some tests of MEND also pass `rank`, an int: the largest rank of a residual block.
         `languages` are those that an edit may come from. Errors: an unknown name; a parameter that does not exist;
         masks other than "none" for finetuning.
         """
@@ -425,11 +556,15 @@ class Editors(Protocol):
     def parameters(self, editor: Any) -> dict[str, torch.Tensor]:
         """The live trainable tensors, masks included; the suite may overwrite them in place. Finetuning has none.
 
-        A masked editor has all parameters of its base editor under the same names, and its masks' beside them.
+        A masked editor has all parameters of its base editor under the same names, and its masks' beside them. They
+        may be a tensor for each part of the editor, or one vector of all, with the masks at any place in it.
         """
 
     def mask_parameters(self, editor: Any) -> dict[str, dict[str, torch.Tensor]]:
-        """Live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}}, L = 1 when shared; {} without masks."""
+        """Live mask parameters {matrix: {"x": (L, n), "delta": (L, m), ...}}, L = 1 when shared; {} without masks.
+
+        They are parts (views) of what `parameters` gives, each of one tensor there, which may hold several masks.
+        """
 
     def optimizer_groups(self, editor: Any) -> list[list[str]]:
         """For each parameter group of each optimiser, the names (of `parameters`) that it updates."""
@@ -461,7 +596,8 @@ class Editors(Protocol):
     def trained_weights(self, editor: Any) -> dict[str, tuple[str, torch.Tensor]]:
         """Editable Training: per matrix the name in `parameters` through which it is trained, and θ' (m, n).
 
-        What goes by that name is θ' or its difference from the raw θ: both have the same gradient.
+        What goes by that name is θ' or its difference from the raw θ, alone or in one vector of all parameters: both
+        have the same gradient.
         """
 
     def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
@@ -482,11 +618,14 @@ class Editors(Protocol):
         """
 
     def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
-        """One optimiser step on a batch, and the losses before it; afterwards the live tensors hold the new values."""
+        """One optimiser step on a batch, and the losses before it; afterwards the live tensors hold the new values.
+
+        Under `ACCUMULATES` = k every k-th call takes the step, down the gradients of all k.
+        """
 
 
 class Objectives(Protocol):
-    """Chapter L, on float64 tensors. An example's loss is the mean over its positions; a batch's, over its examples."""
+    """Chapter L, on tensors. An example's loss is the mean over its positions; a batch's, over its examples."""
 
     def rel_loss(
         self, logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, weight: float
@@ -503,7 +642,7 @@ class Data(Protocol):
     """Chapter D. A folder is mLAMA's unpacked archive:
 
     <language>/templates.jsonl      {"relation", "template"} in each line, the template with [X] and [Y]
-    <language>/<relation>.jsonl     {"sub_uri", "obj_uri", "sub_label", "obj_label"} in each line, and more
+    <language>/<relation>.jsonl     {"sub_uri", "obj_uri", "sub_label", "obj_label", "lineid", "uuid"} in each line
 
     Errors (D9), from whatever reads the folder: a line that is no JSON object, a missing, empty or non-text field, a
     template without its two places, a relation without a template.
@@ -525,7 +664,16 @@ class Data(Protocol):
         """For each seed one edit of a fact, with the update input in the language `update` and a retain input.
 
         `tokenize` gives the ids of a text, "[MASK]" as `mask`, and no special tokens; none are added. Every mask is a
-        predicted position. The facts are in the folder; which split they are in does not matter here.
+        predicted position. The facts are in the folder; which split they are in does not matter here. A subject that
+        is told of twice in a relation is one input (T1).
+        """
+
+    def encoded_facts(
+        self, folder: Path, tokenizer: Path, edit: Place, update: str, retain: Place, seeds: Sequence[int]
+    ) -> list[Triple]:
+        """`fact_inputs` with the tokenizer in a transformers folder (AutoTokenizer.from_pretrained reads it).
+
+        Inputs have the special tokens that the tokenizer adds by default, labels have none.
         """
 
     def pair_edits(
@@ -538,7 +686,23 @@ class Data(Protocol):
     ) -> list[PairEdit]:
         """The edits of an evaluation on a test set, for the raw model's predicted class {language: of each row}.
 
+        `predictions` has the editing languages; retain inputs are in all languages of the rows.
         `tokenize` gives the ids of a premise and a hypothesis with their special tokens; the class is predicted at 0.
+        """
+
+    def encoded_pairs(
+        self,
+        rows: Sequence[PairRow],
+        predictions: Mapping[str, Sequence[int]],
+        model: Path,
+        n_retain: int,
+        seed: int,
+    ) -> list[PairEdit]:
+        """`pair_edits` for the classifier in a transformers folder, with its tokenizer and its numbers of the classes.
+
+        `model` has a tokenizer and a config.json whose `id2label` names the classes 0, 1 and 2 of the rows
+        "entailment", "neutral" and "contradiction", in an order of its own. `predictions`, as what is returned, number
+        the classes as the model does.
         """
 
     def pair_training(
@@ -561,12 +725,20 @@ class Reproduction(Protocol):
     def experiments(self, languages: Sequence[str]) -> list[Experiment]:
         """The rows of both tables for a data set in these languages, English among them."""
 
-    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
-        """What a run is stored with, as plain data: {"configuration", "seed", "code", "data", "rulings"}.
+    def record(
+        self,
+        facts: Path,
+        model: Path,
+        seed: int,
+        rulings: Mapping[str, str],
+        settings: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """What a run is stored with, as plain data: {"configuration", "seed", "code", "data", "model", "rulings"}.
 
         The run is one of MEND with masks per language. `facts` is a folder in mLAMA's layout, `model` a transformers
         folder of a masked language model with its tokenizer. `rulings` says for each of `RULINGS` what the run follows;
-        recording it is all that is asked here, no run is made.
+        recording it is all that is asked here, no run is made. `settings`, given by some tests only, are those of
+        `SETTINGS` in which the run differs from the preset. "data" and "model" are fingerprints of what was read.
         """
 
     def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
@@ -584,3 +756,36 @@ class Reproduction(Protocol):
 
     def mask_similarity(self, log_alpha: Array) -> Array:
         """Figure 5, (L, L), from the mask parameters of each language (L, W): of both factors of all matrices."""
+
+
+class Runs(Protocol):
+    """Chapter U: from data and a raw model to outcomes, by the very code that makes an implementation's tables.
+
+    What is asked is a trace: what a training was given and what an evaluation was asked, as plain data. The suite plays
+    it again, with chapter E's functions and a model of its own, and compares. To provide it, let the code that runs
+    note what it hands to its training step and to its judge; a trace that was made up beside it plays otherwise.
+    """
+
+    def run(
+        self,
+        data: Path | Mapping[str, Sequence[PairRow]],
+        model: Path,
+        editor: str,
+        training: Literal["en", "all", "lime"] | None,
+        seed: int,
+        plan: Plan,
+        folder: Path,
+        interrupt: int | None = None,
+    ) -> Trace:
+        """Train an editor one way (None: finetuning, which is not trained), keep its best, and judge that.
+
+        `data` is a folder in mLAMA's layout, or {"train", "validation", "test"} of sentence pairs; `model` a
+        transformers folder with its tokenizer, a masked language model or a classifier, of which the MLP matrices of
+        the last three encoder layers are edited. All are in English and other languages.
+        `folder` is empty, or has what an interrupted call with the same arguments left (capability `resumable`). With
+        `interrupt` the training ends after so many edits as if the process had been killed; what is returned is not
+        looked at.
+        """
+
+    def preferences(self, editor: Any) -> tuple[Sequence[str], Array]:
+        """Figure 5 of an editor with masks per language: its languages, and the cosines (L, L) in their order."""

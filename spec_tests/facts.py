@@ -13,8 +13,8 @@ import numpy as np
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from .contract import Input, Request, Triple
+from .fixtures import FIXTURES
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 MODEL = FIXTURES / "raw_model"
 #: Fifths of the subjects, by a hash of their id: E10 trains on the first, is judged on the last, and was tuned between.
 PARTS = {"train": (0, 1, 2), "tuning": (3,), "judged": (4,)}

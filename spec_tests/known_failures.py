@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .conformance import Result, SuiteError, clauses
+from .conformance import SuiteError, clauses
+from .verdicts import Result, judged
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,16 @@ class Known:
     def matches(self, nodeid: str, named: Iterable[str]) -> bool:
         if self.kind == "clause":
             return self.name in named
-        return any(
-            full == self.name or full.endswith(("/" + self.name, "::" + self.name)) for full in _spellings(nodeid)
-        )
+        return ends_with(nodeid, self.name)
 
     @property
     def label(self) -> str:
         return f"entry {self.number} ({self.kind} {self.name})"
 
 
-def _spellings(nodeid: str) -> tuple[str, str]:
-    return nodeid, nodeid.partition("[")[0]
+def ends_with(nodeid: str, name: str) -> bool:
+    """Whether a test goes by this name: its id or the end of it, with or without its case in brackets."""
+    return any(full == name or full.endswith(("/" + name, "::" + name)) for full in (nodeid, nodeid.partition("[")[0]))
 
 
 def read(path: Path) -> list[Known]:
@@ -90,14 +90,16 @@ def reason(entries: Iterable[Known], nodeid: str, named: Sequence[str]) -> str:
 def stale(entries: Iterable[Known], results: Sequence[Result], whole: bool) -> list[str]:
     """What is wrong with each entry that is not so (any more); of an entry without a test only where all were run."""
     lines = []
+    found = judged(results)
     for known in entries:
-        outcomes = {result.outcome for result in results if known.matches(result.nodeid, result.clauses)}
+        # A failure is a known one of the clause that it violates, and says nothing about the others of its test.
+        outcomes = {result.outcome for result in found if known.matches(result.nodeid, result.blamed)}
         if "known failure" in outcomes:
             continue
-        if outcomes - {"not claimed"}:
+        if outcomes - {"not claimed", "not run", "not judged", "claimed in part"}:
             lines.append(f"{known.label} passes: take it out")
-        elif outcomes:
+        elif outcomes == {"not claimed"}:
             lines.append(f"{known.label} is not claimed: take it out")
-        elif whole:
+        elif whole and not outcomes:
             lines.append(f"{known.label} matches no test")
     return lines

@@ -121,14 +121,20 @@ def boundaries(n: int) -> tuple[int, int]:
     return round(Fraction(8 * n, 10)), round(Fraction(9 * n, 10))
 
 
-def split(rows: Sequence[FactRow]) -> dict[str, list[FactRow]]:
-    """The splits of rows in file order."""
+def parts_in_file_order(rows: Sequence[FactRow]) -> dict[str, list[FactRow]]:
+    """What each split is made of, before subjects are kept to one of them."""
     parts: dict[str, list[FactRow]] = {"train": [], "validation": [], "test": []}
     for group in {(row["language"], row["relation"]) for row in rows}:
         told = [row for row in rows if (row["language"], row["relation"]) == group]
         for place, row in enumerate(told):
             first, second = boundaries(len(told))
             parts["train" if place < first else "validation" if place < second else "test"].append(row)
+    return parts
+
+
+def split(rows: Sequence[FactRow]) -> dict[str, list[FactRow]]:
+    """The splits of rows in file order."""
+    parts = parts_in_file_order(rows)
     train = {row["sub_uri"] for row in parts["train"]}
     parts["test"] = [row for row in parts["test"] if row["sub_uri"] not in train]
     test = {row["sub_uri"] for row in parts["test"]}

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import json
 import os
 import platform
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from .conformance import (
-    CONFORMS,
-    NONCONFORMING,
-    Implementation,
-    Result,
-    SuiteError,
-    by_clause,
-    clauses,
-    counted,
-    examples_by_clause,
-)
+from .comparison import short
+from .conformance import HERE, Implementation, SuiteError, clauses, version
 from .contract import RULINGS
+from .fixtures import digest
+from .verdicts import (
+    SILENT,
+    Result,
+    causes,
+    examples_by_clause,
+    judged,
+    lacking,
+    seconds_by_clause,
+    verdict,
+    verdicts,
+)
 
 CHAPTERS = {
     "T": "The task",
@@ -38,13 +43,19 @@ CHAPTERS = {
     "R": "Reproduction",
 }
 Judgement = dict[str, Any]
+IN_REPOSITORY = (HERE.parent / "noxfile.py").is_file()
 
 
 def command(result: Result, implementation: Implementation) -> str:
-    """The command, in the repository's root, that runs this test again."""
-    parts = ["nox", "-s", "spec", "--", result.nodeid, "--implementation", implementation.spelling or "..."]
+    """The command that runs this test again: in the repository's root, or anywhere where the suite is installed."""
+    parts = ["nox", "-s", "spec", "--", result.nodeid] if IN_REPOSITORY else ["lime-spec", short(result.nodeid)]
+    parts += ["--implementation", implementation.spelling or "..."]
+    if implementation.python is not None:
+        parts += ["--python", implementation.python]
     if result.seed is not None:
         parts += ["--hypothesis-seed", str(result.seed)]
+    if result.dtype:
+        parts += ["--dtype", result.dtype]
     return shlex.join(parts)
 
 
@@ -55,14 +66,17 @@ def judgement(
     *,
     exit_code: int,
     whole: bool,
+    part: str = "",
+    dtype: str = "float64",
     seeds: Sequence[int] = (),
     stale: Sequence[str] = (),
 ) -> Judgement:
-    """Everything that the report says. `whole`: all tests of the chapters were run, to their end."""
-    outcomes, examples = by_clause(results, chapters), examples_by_clause(results)
+    """Everything that the report says. `whole`: all tests of the chapters were run, to their end; else `part` says."""
+    results = judged(results)
     deviations = implementation.deviations()
     return {
-        "version": 1,
+        "version": 2,
+        "specification": {"version": version(), "digest": digest()},
         "implementation": {
             "name": implementation.label,
             "claims": sorted(implementation.claims),
@@ -70,48 +84,83 @@ def judgement(
             "deviations": [
                 {"ruling": name, "declared": value, "required": RULINGS[name][0]} for name, value in deviations.items()
             ],
+            "lacking": lacking(results),
+            "environment": implementation.environment,
         },
         "run": {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "chapters": list(chapters),
             "whole": whole,
+            "part": part,
+            "not_run": [
+                {"test": result.nodeid, "clauses": list(result.clauses), "why": result.message or result.outcome}
+                for result in results
+                if result.outcome in SILENT
+            ],
+            "dtype": dtype,
             "seeds": list(seeds),
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
-            "packages": {name: importlib.metadata.version(name) for name in ("hypothesis", "numpy", "pytest", "torch")},
+            "packages": {name: _installed(name) for name in PACKAGES},
         },
         "exit_code": exit_code,
-        "verdict": verdict(exit_code, outcomes, whole, stale),
-        "stale_known_failures": list(stale),
-        "clauses": [
+        "verdict": verdict(results, chapters, code=exit_code, part=part, stale=stale),
+        "tests": {short(result.nodeid): result.outcome for result in results},
+        "causes": [
             {
-                "id": name,
-                "section": clauses()[name].section,
-                "sentence": clauses()[name].sentence,
-                "outcome": outcome,
-                "deviation": deviations.get(clauses()[name].ruling or ""),
-                "tests": sum(name in result.clauses for result in results),
-                "examples": examples[name],
-                "failures": [
-                    _failure(result, implementation)
-                    for result in results
-                    if name in result.clauses and result.outcome not in ("passed", "not claimed")
-                ],
+                "clause": cause.clause,
+                "outcome": cause.outcome,
+                "what": cause.what,
+                "editors": list(cause.editors),
+                "tests": cause.tests,
             }
-            for name, outcome in outcomes.items()
+            for cause in causes(results)
         ],
+        "warnings": [
+            {"function": function, "category": category, "message": message, "count": count}
+            for (function, category, message), count in sorted(implementation.journal.warnings.items())
+        ],
+        "stale_known_failures": list(stale),
+        "clauses": _clauses(implementation, results, chapters, deviations),
     }
 
 
-def verdict(exit_code: int, outcomes: Mapping[str, str], whole: bool, stale: Sequence[str]) -> str:
-    """One sentence."""
-    known = sum(outcome == "known failure" for outcome in outcomes.values())
-    if exit_code == CONFORMS:
-        said = "conforms in all that it claims" + (f", but for {known} clauses with known failures" if known else "")
-    elif exit_code == NONCONFORMING:
-        said = "does not conform"
-    else:
-        said = "could not be judged" + (": the list of known failures is not true" if stale else "")
-    return f"{said}; {counted(outcomes)}" + ("" if whole else "; only some of the tests were run")
+#: What a report names the versions of.
+PACKAGES = ("hypothesis", "numpy", "pytest", "torch", "transformers")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _clauses(
+    implementation: Implementation, results: Sequence[Result], chapters: Sequence[str], deviations: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    examples, seconds = examples_by_clause(results), seconds_by_clause(results)
+    return [
+        {
+            "id": name,
+            "section": clauses()[name].section,
+            "since": clauses()[name].since,
+            "changed": clauses()[name].changed,
+            "sentence": clauses()[name].sentence,
+            "outcome": found.outcome,
+            "why": found.why or None,
+            "deviation": deviations.get(clauses()[name].ruling or ""),
+            "tests": sum(name in result.clauses for result in results),
+            "examples": examples[name],
+            "seconds": round(seconds[name], 2),
+            "failures": [
+                _failure(result, implementation)
+                for result in results
+                if name in result.blamed and result.outcome not in ("passed", *SILENT) and not result.after
+            ],
+        }
+        for name, found in verdicts(results, chapters).items()
+    ]
 
 
 def _failure(result: Result, implementation: Implementation) -> dict[str, Any]:
@@ -123,6 +172,7 @@ def _failure(result: Result, implementation: Implementation) -> dict[str, Any]:
         "inputs": dict(violation.inputs) if violation else {},
         "expected": violation.expected if violation else None,
         "got": violation.got if violation else None,
+        "tolerance": violation.tolerance or None if violation else None,
         "smallest_example": result.example or None,
         "known": result.reason or None,
         "command": command(result, implementation),
@@ -135,13 +185,26 @@ def as_json(made: Judgement) -> str:
 
 def as_markdown(made: Judgement) -> str:
     lines = [f"# Conformance of {_md(made['implementation']['name'])}", "", f"**{_md(made['verdict'])}**", ""]
+    if made["causes"]:
+        lines += [
+            "What is wrong, each fault once:",
+            "",
+            *(f"- **{c['clause']}** {_md(cause(c))}" for c in made["causes"]),
+            "",
+        ]
     lines += [f"- {_md(name)}: {_md(value)}" for name, value in facts(made)]
     for chapter, rows in _by_chapter(made):
-        lines += ["", f"## {chapter}", "", "| clause | outcome | tests | examples | source | sentence |"]
-        lines += ["|---|---|---:|---:|---|---|"]
+        lines += [
+            "",
+            f"## {chapter}",
+            "",
+            "| clause | outcome | tests | examples | seconds | source | since | sentence |",
+        ]
+        lines += ["|---|---|---:|---:|---:|---|---|---|"]
         for row in rows:
             sentence = row["sentence"].replace("|", "\\|")
-            cells = (row["id"], outcome(row), row["tests"], f"{row['examples']:,}", row["section"], sentence)
+            cells = (row["id"], outcome(row), row["tests"], f"{row['examples']:,}", seconds(row), row["section"])
+            cells += (since(row), sentence)
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     for row in made["clauses"]:
         for failure in row["failures"]:
@@ -161,8 +224,24 @@ def _fenced(text: str) -> list[str]:
 
 
 def outcome(row: Mapping[str, Any]) -> str:
-    """A clause's outcome, with the alternative that it was tested against."""
-    return row["outcome"] + (f" under the declared {row['deviation']!r}" if row["deviation"] else "")
+    """A clause's outcome, why it is so where that is not plain, and the alternative that it was tested against."""
+    why = f" ({row['why']})" if row["why"] else ""
+    return row["outcome"] + why + (f" under the declared {row['deviation']!r}" if row["deviation"] else "")
+
+
+def seconds(row: Mapping[str, Any]) -> str:
+    """How long a clause's tests took, where it was a second or more."""
+    return f"{row['seconds']:.1f}" if row["seconds"] >= 1 else ""
+
+
+def since(row: Mapping[str, Any]) -> str:
+    return row["since"] + (f", changed {row['changed']}" if row["changed"] else "")
+
+
+def cause(one: Mapping[str, Any]) -> str:
+    """A fault in a line, without its clause."""
+    where = f": {', '.join(one['editors'])}" if one["editors"] else ""
+    return f"{one['what']}{where}" + (f" ({one['tests']} tests)" if one["tests"] > 1 else "")
 
 
 def explained(failure: Mapping[str, Any]) -> str:
@@ -172,6 +251,8 @@ def explained(failure: Mapping[str, Any]) -> str:
     lines += [f"{name} = {value}" for name, value in failure["inputs"].items()]
     if failure["expected"] is not None:
         lines += [f"expected: {failure['expected']}", f"got:      {failure['got']}"]
+    if failure["tolerance"]:
+        lines.append(f"tolerance: {failure['tolerance']}")
     if failure["smallest_example"]:
         lines.append(failure["smallest_example"])
     return "\n".join(lines)
@@ -179,19 +260,37 @@ def explained(failure: Mapping[str, Any]) -> str:
 
 def facts(made: Judgement) -> list[tuple[str, str]]:
     """What was judged and how, for the head of a page."""
-    who, run = made["implementation"], made["run"]
-    lines = [("claims", ", ".join(who["claims"]) or "nothing"), ("chapters judged", ", ".join(run["chapters"]))]
+    who, run, specification = made["implementation"], made["run"], made["specification"]
+    said = f"version {specification['version']}, suite and fixtures {specification['digest']}"
+    lines = [("specification", said), ("date", run["date"])]
+    lines += [("claims", ", ".join(who["claims"]) or "nothing"), ("chapters judged", ", ".join(run["chapters"]))]
     if who["editors"]:
         lines.append(("editors", ", ".join(who["editors"])))
     for deviation in who["deviations"]:
         required = f"{deviation['declared']} (required: {deviation['required']})"
         lines.append((f"declared deviation: {deviation['ruling']}", required))
+    for owner, names in who["lacking"].items():
+        lines.append((f"{owner} is claimed in part", f"lacks {', '.join(names)}"))
+    if run["part"]:
+        lines.append(("what was run", run["part"]))
+    whys = Counter(one["why"] for one in run["not_run"])
+    lines += [("tests that were not run", f"{count}: {why}") for why, count in whys.items()]
     if run["seeds"]:
         lines.append(("Hypothesis seeds", f"{run['seeds'][0]} to {run['seeds'][-1]}"))
-    packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
-    lines.append(("run with", f"Python {run['python']} on {run['machine']}, {packages}"))
+    packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items() if version)
+    lines.append(("run with", f"Python {run['python']} on {run['machine']}, {packages}; handed out in {run['dtype']}"))
+    if who["environment"]:
+        lines.append(("judged in", f"{where(who['environment'])}, in a process of its own"))
+    for one in made["warnings"]:
+        lines.append((f"warnings in {one['function']}", f"{one['count']} × {one['category']}: {one['message']}"))
     lines += [("known failures", line) for line in made["stale_known_failures"]]
     return lines
+
+
+def where(environment: Mapping[str, Any]) -> str:
+    """The versions of another interpreter."""
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return f"Python {environment['python']} on {environment['machine']}, {packages}"
 
 
 def _by_chapter(made: Judgement) -> Iterable[tuple[str, list[dict[str, Any]]]]:
@@ -237,7 +336,9 @@ def as_html(made: Judgement) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Conformance of {name}</title>',
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>',
         f"<body>\n<main>\n<h1>Conformance of {name}</h1>",
-        f'<p class="verdict exit{made["exit_code"]}">{escape(made["verdict"])}</p>\n<dl>',
+        f'<p class="verdict exit{made["exit_code"]}">{escape(made["verdict"])}</p>',
+        *_html_causes(made["causes"]),
+        "<dl>",
         *(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts(made)),
         "</dl>",
     ]
@@ -245,11 +346,18 @@ def as_html(made: Judgement) -> str:
         parts.append(
             f'<h2>{escape(chapter)}</h2>\n<div class="box"><table>\n<thead><tr><th>clause</th><th>outcome</th>'
         )
-        parts.append('<th class="n">tests</th><th class="n">examples</th><th>source</th><th>sentence</th></tr></thead>')
-        parts.append("<tbody>")
+        parts.append('<th class="n">tests</th><th class="n">examples</th><th class="n">seconds</th><th>source</th>')
+        parts.append("<th>since</th><th>sentence</th></tr></thead>\n<tbody>")
         parts += map(_html_row, rows)
         parts.append("</tbody></table></div>")
     return "\n".join([*parts, "</main>\n</body>\n</html>\n"])
+
+
+def _html_causes(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    items = [f'<li><a href="#{one["clause"]}">{one["clause"]}</a> {escape(cause(one))}</li>' for one in found]
+    return ["<p>What is wrong, each fault once:</p>", "<ul>", *items, "</ul>"]
 
 
 def _html_row(row: Mapping[str, Any]) -> str:
@@ -263,7 +371,8 @@ def _html_row(row: Mapping[str, Any]) -> str:
     return (
         f'<tr id="{row["id"]}"><th scope="row">{row["id"]}</th>'
         f'<td class="o {row["outcome"].split()[0]}">{escape(outcome(row))}</td><td class="n">{row["tests"]}</td>'
-        f'<td class="n">{row["examples"]:,}</td><td class="s">{escape(row["section"])}</td>'
+        f'<td class="n">{row["examples"]:,}</td><td class="n">{seconds(row)}</td>'
+        f'<td class="s">{escape(row["section"])}</td><td class="s">{escape(since(row))}</td>'
         f"<td>{sentence}{folded}</td></tr>"
     )
 

@@ -1,11 +1,12 @@
 """Runs every mutant against the tests of its clause's chapter and prints the kill matrix, mutant × chapter.
 
-    python -m spec_tests.run_mutants --implementation package.module[:object] [--only id,id] [--whole] [--jobs 2]
+    python -m spec_tests.run_mutants --implementation MODULE[:OBJECT] [--only id,id] [--whole | --blame] [--jobs 2]
 
-A mutant is killed by a test that fails for it, carries a clause of its chapter and passes for the implementation
+A mutant is killed by a test that fails for it, blames a clause of its chapter and passes for the implementation
 itself. One that its own chapter lets live is shown to all other chapters, to say who would have noticed; with --whole
-every mutant is. Exit codes: 0 all killed by their own chapter, and every clause has a mutant; 1 not so; 2 could not be
-judged.
+every mutant is. With --blame every mutant is shown to all tests that its functions can reach, one case of each, and it
+is said which clauses are red: its own and no other is right. Exit codes: 0 all killed by their own chapter (with
+--blame: none but its own clause is red), and every clause has a mutant; 1 not so; 2 could not be judged.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from typing import Any
 
 import pytest
 
-from .conformance import WRONG, Implementation, Injected, Result, SuiteError, clauses, load
-from .contract import NAMES, OF_EDITOR
+from .conformance import Implementation, Injected, SuiteError, clauses, load
+from .contract import EDITORS, NAMES, OF_EDITOR
 from .mutants import BY_ID, MUTANTS, Mutant, Mutation
+from .verdicts import WRONG, Result, causes
 
 HERE = Path(__file__).parent
 ALL_KILLED, SURVIVED, NOT_JUDGED = 0, 1, 2
@@ -79,14 +81,19 @@ class Only:
         items[:] = [item for item in items if item.nodeid in self.names]
 
 
+class Everything:
+    """Keeps all tests."""
+
+
 class Concerned:
     """Keeps the tests that a change of some chapters' functions can reach: one case of each, and none of `but`.
 
-    A test says by its clauses and its `needs` which chapters' functions it calls.
+    A test says by its clauses and its `needs` which chapters' functions it calls. With `editors` one case is kept for
+    each editor.
     """
 
-    def __init__(self, chapters: Iterable[str], but: str) -> None:
-        self.chapters, self.but = set(chapters), but
+    def __init__(self, chapters: Iterable[str], but: str | None = None, editors: bool = False) -> None:
+        self.chapters, self.but, self.editors = set(chapters), but, editors
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -94,8 +101,9 @@ class Concerned:
         for item in items:
             own = {name[0] for mark in item.iter_markers("clause") for name in mark.args}
             used = own | {name for mark in item.iter_markers("needs") for name in mark.args}
+            editor = "".join(sorted(used & set(EDITORS))) if self.editors else ""
             if used & self.chapters and self.but not in own:
-                first.setdefault(item.nodeid.partition("[")[0], item)
+                first.setdefault(item.nodeid.partition("[")[0] + editor, item)
         items[:] = first.values()
 
 
@@ -134,9 +142,25 @@ def _own(mutant: Mutant, judged: Injected, printed: str) -> Verdict:
     errors = [result for result in judged.results if result.outcome == "error"]
     if not failed:
         return Verdict(mutant, None, _last_line(errors[0].message) if errors else _survival(judged, printed))
-    if not any(name[0] == chapter for name in failed[0].clauses):
-        return Verdict(mutant, None, f"only {_short(failed[0])} fails, which carries no clause of {chapter}")
-    return Verdict(mutant, failed[0])
+    killer = next((result for result in failed if any(name[0] == chapter for name in result.blamed)), None)
+    if killer is None:
+        blamed = ", ".join(failed[0].blamed)
+        return Verdict(
+            mutant, None, f"only {_short(failed[0])} fails, which blames {blamed} and no clause of {chapter}"
+        )
+    return Verdict(mutant, killer)
+
+
+def blamed(mutant: Mutant, base: Implementation) -> dict[str, str]:
+    """The clauses that are red for a mutant in all tests that its functions reach, each with what is said of it."""
+    target, spelling = mutant.build(base.target), None
+    if target.ELSEWHERE and base.spelling:
+        os.environ[BASE], spelling = base.spelling, f"{__package__}.run_mutants:{mutant.id}"
+    reached = Concerned(touched(mutant) | {mutant.clause[0]}, editors=True)
+    found, _ = run(target, f"mutant {mutant.id}", [], reached, spelling)
+    if not any(result.outcome in WRONG for result in found.results):
+        found, _ = run(target, f"mutant {mutant.id}", ["--chapters", mutant.clause[0]], Everything(), spelling)
+    return {cause.clause: cause.what for cause in causes(found.results) if cause.outcome in WRONG}
 
 
 def elsewhere(mutant: Mutant, base: Implementation) -> dict[str, bool]:
@@ -233,6 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--whole", action="store_true", help="show every mutant to every chapter, by one case of each test concerned"
     )
+    parser.add_argument(
+        "--blame", action="store_true", help="say which clauses are red for each mutant, in all tests concerned"
+    )
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="mutants at a time (%(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -241,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SuiteError as error:
         print(error, file=sys.stderr)
         return NOT_JUDGED
+    if options.blame:
+        return _say_blame(chosen, base, options.jobs)
     verdicts = []
     for verdict in _verdicts(chosen, base, options.whole, options.jobs):
         verdicts.append(verdict)
@@ -260,6 +289,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if bare:
         print(f"no mutant breaks {', '.join(bare)}")
     return SURVIVED if survivors or bare else ALL_KILLED
+
+
+def _say_blame(chosen: Sequence[Mutant], base: Implementation, jobs: int) -> int:
+    others = 0
+    for mutant, red in _blames(chosen, base, jobs):
+        rest = [name for name in red if name != mutant.clause]
+        others += bool(rest) or mutant.clause not in red
+        own = red.get(mutant.clause)
+        said = own or ("nothing is red" if not rest else "its own clause is not red")
+        print(
+            f"{mutant.clause:<4} {mutant.id}: {said}" + "".join(f"; {name}: {red[name]}" for name in rest), flush=True
+        )
+    print(f"{len(chosen) - others} of {len(chosen)} mutants are blamed for their own clause alone")
+    return SURVIVED if others else ALL_KILLED
+
+
+def _blames(chosen: Sequence[Mutant], base: Implementation, jobs: int) -> Iterator[tuple[Mutant, dict[str, str]]]:
+    if jobs < 2 or len(chosen) < 2:
+        yield from ((mutant, blamed(mutant, base)) for mutant in chosen)
+        return
+    asked = [(mutant.id, base.spelling) for mutant in chosen]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from zip(chosen, pool.map(_blamed, asked), strict=True)
+
+
+def _blamed(asked: tuple[str, str]) -> dict[str, str]:
+    return blamed(BY_ID[asked[0]], _loaded(asked[1]))
 
 
 def _verdicts(chosen: Sequence[Mutant], base: Implementation, whole: bool, jobs: int) -> Iterator[Verdict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from .border import Handed
 from .contract import Array, Example, FactRow, Outcome
 
 LANGUAGES = ("en", "de", "zh", "ar", "sw")
@@ -101,11 +103,15 @@ def padded_rows(draw: st.DrawFn) -> dict[str, list[Any]]:
 
 # Masks
 
-moderate = st.floats(-5, 5)
+#: An implementation may hold log α within ±log 100, where every gate of test time is closed or open.
+BOUND = math.log(100)
+moderate = st.floats(-4.5, 4.5)
+log_odds = st.one_of(moderate, st.sampled_from([-BOUND, 0.0, BOUND]))
 #: Log odds that saturate a sigmoid, and the neighbourhood of 0.
 extreme = st.sampled_from([-1e4, -800.0, -40.0, 0.0, 40.0, 800.0, 1e4])
-log_odds = st.one_of(moderate, extreme)
-entries = st.floats(-10, 10, allow_subnormal=False)
+any_log_odds = st.one_of(moderate, extreme)
+#: Numbers whose products are there in float32, too.
+entries = st.integers(-(10 << 12), 10 << 12).map(lambda number: number / (1 << 12))
 #: Uniform draws, up to the ends of the open interval.
 uniforms = st.one_of(st.floats(0.001, 0.999), st.sampled_from([1e-12, 1e-6, 0.5, 1 - 1e-6, 1 - 1e-12]))
 betas = st.floats(0.2, 2)
@@ -115,7 +121,14 @@ gates = st.one_of(st.floats(0, 1, allow_subnormal=False), st.sampled_from([0.0, 
 
 
 def arrays(shape: tuple[int, ...], elements: st.SearchStrategy[float]) -> st.SearchStrategy[Array]:
-    return npst.arrays(np.float64, shape, elements=elements)
+    """Arrays in the width in which they are handed out."""
+    return npst.arrays(np.float64, shape, elements=elements).map(handed_out)
+
+
+def handed_out(array: Array) -> Array:
+    """In the width that is asked for. What is below 1 stays below it: uniform draws are."""
+    out = Handed.out(array)
+    return np.where((array < 1) & (out >= 1), np.nextafter(np.ones((), out.dtype), 0, dtype=out.dtype), out)
 
 
 small_shapes = npst.array_shapes(min_dims=1, max_dims=2, max_side=5)
@@ -134,7 +147,7 @@ def penalties(draw: st.DrawFn) -> dict[str, dict[str, Array]]:
     """{matrix: {"x": (L, n), "delta": (L, m)}}."""
     count = draw(st.integers(1, 3))
     return {
-        name: {"x": draw(arrays((count, n), log_odds)), "delta": draw(arrays((count, m), log_odds))}
+        name: {"x": draw(arrays((count, n), moderate)), "delta": draw(arrays((count, m), moderate))}
         for name, (n, m) in draw(matrices()).items()
     }
 

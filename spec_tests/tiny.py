@@ -1,13 +1,15 @@
 """Tiny random models and requests for chapters E and L, and what the suite itself knows about them.
 
-Every model is handed out as a fresh copy, so that an implementation that leaves traces harms its own test only.
+Every model is handed out as a fresh copy, so that an implementation that leaves traces harms its own test only. It is
+handed out in the width that --dtype names; what the suite knows of it is computed in float64.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +25,9 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
+from .border import Handed, SuiteError
 from .contract import Gates, Input, Request, Triple
+from .strategies import BOUND
 
 LANGUAGES = ("en", "de", "fr")
 CLASSES = 3
@@ -85,9 +89,9 @@ def _setting(kind: str, dtype: torch.dtype) -> Setting:
     return Setting(kind, model.eval().to(dtype), edited)
 
 
-def setting(kind: str = "bert", dtype: torch.dtype = torch.float64) -> Setting:
+def setting(kind: str = "bert", dtype: torch.dtype | None = None) -> Setting:
     """One of bert, square (n = m), classifier, roberta (position ids depend on padding) and wide, in a fresh copy."""
-    made = _setting(kind, dtype)
+    made = _setting(kind, dtype or getattr(torch, Handed.width))
     return Setting(kind, copy.deepcopy(made.model), made.edited)
 
 
@@ -129,10 +133,33 @@ def make_triple(kind: str, rng: np.random.Generator, language: str | None = None
 # --- what the suite knows ---------------------------------------------------------------------------------------------
 
 
+def in_float64(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of the model in which the suite computes what it expects."""
+    return copy.deepcopy(model).double()
+
+
+#: Copies of the last models that were asked for, which are never changed; each model is kept beside its copy.
+_COPIES: OrderedDict[int, tuple[torch.nn.Module, torch.nn.Module]] = OrderedDict()
+
+
+def _known_copy(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy as the model was when it was first asked for, all of it with gradients."""
+    if id(model) not in _COPIES:
+        _COPIES[id(model)] = (model, in_float64(model).requires_grad_(True))
+    while len(_COPIES) > 8:
+        _COPIES.popitem(last=False)
+    return _COPIES[id(model)][1]
+
+
 def logits_of(model: torch.nn.Module, one: Input) -> torch.Tensor:
-    """The model's own logits (P, V) for one unpadded input."""
+    """The model's own logits (P, V) for one unpadded input, in float64."""
     ids = torch.tensor([one["input_ids"]])
-    output = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    weights = dict(model.named_parameters())
+    if next(iter(weights.values())).dtype == torch.float64:
+        output = model(**inputs).logits[0]
+    else:
+        output = functional_call(model, {name: w.double() for name, w in weights.items()}, kwargs=inputs).logits[0]
     return output[None] if output.dim() == 1 else output[one["positions"]]
 
 
@@ -142,8 +169,8 @@ def cross_entropy(logits: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
 
 
 def with_update(model: torch.nn.Module, update: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """A copy of the model with W + ΔW."""
-    edited = copy.deepcopy(model)
+    """A copy of the model with W + ΔW, in float64."""
+    edited = in_float64(model)
     weights = dict(edited.named_parameters())
     with torch.no_grad():
         for matrix, delta in update.items():
@@ -153,7 +180,7 @@ def with_update(model: torch.nn.Module, update: Mapping[str, torch.Tensor]) -> t
 
 def gradients(model: torch.nn.Module, matrices: Sequence[str], request: Request) -> dict[str, torch.Tensor]:
     """Autograd's gradient of the request's cross entropy for each matrix, on a copy of the model."""
-    own = copy.deepcopy(model).requires_grad_(True)
+    own = _known_copy(model)
     weights = dict(own.named_parameters())
     loss = cross_entropy(logits_of(own, request), request["labels"])
     found = torch.autograd.grad(loss, [weights[matrix] for matrix in matrices])
@@ -170,20 +197,23 @@ def rows_with_gradient(
     model: torch.nn.Module, matrices: Sequence[str], request: Request
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Per matrix x (T, n) and δ (T, m) of the request's cross entropy, by backward hooks on a copy of the model."""
-    own = copy.deepcopy(model).requires_grad_(True)
+    own = _known_copy(model)
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     entered: dict[str, torch.Tensor] = {}
 
-    def watch(matrix: str) -> None:
+    def watch(matrix: str) -> Any:
         def forward(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             entered[matrix] = args[0][0].detach()
             output.register_hook(lambda slope: found.update({matrix: (entered[matrix], slope[0].detach())}))
 
-        own.get_submodule(matrix.removesuffix(".weight")).register_forward_hook(forward)
+        return own.get_submodule(matrix.removesuffix(".weight")).register_forward_hook(forward)
 
-    for matrix in matrices:
-        watch(matrix)
-    cross_entropy(logits_of(own, request), request["labels"]).backward()
+    handles = [watch(matrix) for matrix in matrices]
+    weights = dict(own.named_parameters())
+    loss = cross_entropy(logits_of(own, request), request["labels"])
+    torch.autograd.grad(loss, [weights[matrix] for matrix in matrices])
+    for handle in handles:
+        handle.remove()
     return found
 
 
@@ -197,7 +227,7 @@ def finetuned(
     stops: bool = True,
 ) -> list[dict[str, torch.Tensor]]:
     """ΔW after 0, 1, … steps on a copy of the model: at most `limit`, and none once x_e is predicted as desired."""
-    own = copy.deepcopy(model).requires_grad_(False)
+    own = in_float64(model).requires_grad_(False)
     weights = {matrix: dict(own.named_parameters())[matrix].requires_grad_(True) for matrix in matrices}
     raw = {matrix: weight.detach().clone() for matrix, weight in weights.items()}
     stepper = optimizer(list(weights.values()), lr=lr)
@@ -213,6 +243,36 @@ def finetuned(
     return path
 
 
+def rel_after_a_step(
+    model: torch.nn.Module,
+    trained: Mapping[str, torch.Tensor],
+    rates: Mapping[str, float],
+    triple: Triple,
+    second_order: bool = True,
+) -> torch.Tensor:
+    """0.1 · CE at x_u after a step of these rates from the trained matrices: a function of them."""
+    answer = _answering(model)
+    request = triple["edit"]
+    loss = cross_entropy(answer(trained, request), request["labels"])
+    slopes = torch.autograd.grad(loss, list(trained.values()), create_graph=second_order)
+    edited = {matrix: w - rates[matrix] * slope for (matrix, w), slope in zip(trained.items(), slopes, strict=True)}
+    return 0.1 * cross_entropy(answer(edited, triple["update"]), request["labels"])
+
+
+def _answering(model: torch.nn.Module) -> Callable[[Mapping[str, torch.Tensor], Input], torch.Tensor]:
+    """The logits of the model under other matrices, as a function that has a second derivative."""
+    own = in_float64(model).requires_grad_(False)
+    own.set_attn_implementation("eager")  # type: ignore[operator]  # fused attention has no second derivative
+
+    def answer(weights: Mapping[str, torch.Tensor], one: Input) -> torch.Tensor:
+        ids = torch.tensor([one["input_ids"]])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        logits = functional_call(own, dict(weights), kwargs=inputs).logits[0]
+        return logits[None] if logits.dim() == 1 else logits[one["positions"]]
+
+    return answer
+
+
 def objective_after_a_step(
     model: torch.nn.Module,
     trained: Mapping[str, torch.Tensor],
@@ -222,15 +282,7 @@ def objective_after_a_step(
     second_order: bool = True,
 ) -> torch.Tensor:
     """0.1 · CE at x_u plus KL at x_r, after a step of these rates from the trained matrices: a function of them."""
-    own = copy.deepcopy(model).requires_grad_(False)
-    own.set_attn_implementation("eager")  # type: ignore[operator]  # fused attention has no second derivative
-
-    def answer(weights: Mapping[str, torch.Tensor], one: Input) -> torch.Tensor:
-        ids = torch.tensor([one["input_ids"]])
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        logits = functional_call(own, dict(weights), kwargs=inputs).logits[0]
-        return logits[None] if logits.dim() == 1 else logits[one["positions"]]
-
+    answer = _answering(model)
     request = triple["edit"]
     loss = cross_entropy(answer(trained, request), request["labels"])
     slopes = torch.autograd.grad(loss, list(trained.values()), create_graph=second_order)
@@ -273,9 +325,18 @@ FELT: dict[str, dict[str, float]] = {
 }
 
 
+#: How editors were made, by their identity; each is kept as long as it is known, so that no other has its place.
+_MADE: OrderedDict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = OrderedDict()
+
+
 def make(implementation: Any, name: str, world: Setting, masks: str = "none", **options: Any) -> Any:
     languages = options.pop("languages", LANGUAGES)
-    return implementation.make_editor(name, world.model, world.edited, languages, masks=masks, **options)
+    arguments = (name, world.model, world.edited, languages)
+    editor = implementation.make_editor(*arguments, masks=masks, **options)
+    _MADE[id(editor)] = (editor, arguments, {"masks": masks, **options})
+    while len(_MADE) > 16:
+        _MADE.popitem(last=False)
+    return editor
 
 
 def make_mend(implementation: Any, world: Setting, masks: str = "none", **options: Any) -> Any:
@@ -290,11 +351,30 @@ def shifts(implementation: Any, editor: Any, name: str, world: Setting) -> dict[
     """θ' - θ per matrix: what training did to the model itself, which only Editable Training does."""
     if name != "editable_training":
         return {}
-    raw = dict(world.model.named_parameters())
+    raw = raw_weights(world)
     return {
-        matrix: value.detach() - raw[matrix].detach()
-        for matrix, (_, value) in implementation.trained_weights(editor).items()
+        matrix: value.detach() - raw[matrix] for matrix, (_, value) in implementation.trained_weights(editor).items()
     }
+
+
+def raw_weights(world: Setting) -> dict[str, torch.Tensor]:
+    """The edited matrices of the raw model, in float64."""
+    weights = dict(world.model.named_parameters())
+    return {matrix: weights[matrix].detach().double() for matrix in world.edited}
+
+
+def step(implementation: Any, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+    """One optimiser step down the objective of these triples, and the losses that were reported before it.
+
+    An implementation that accumulates over several calls gets the same triples as often.
+    """
+    found = [implementation.train_step(editor, triples, seed=seed) for _ in range(accumulated(implementation))]
+    return found[-1]
+
+
+def accumulated(implementation: Any) -> int:
+    """How many calls of train_step make an optimiser step."""
+    return int(getattr(implementation, "accumulates", 1))
 
 
 def masked_gradient(
@@ -314,40 +394,125 @@ def masked_gradient(
 
 @torch.no_grad()
 def perturb(implementation: Any, editor: Any, seed: int = 1, scale: float = 0.1) -> None:
-    """Move every vector and matrix of the editor off its start; inner learning rates keep their values."""
+    """Move every number of the editor off its start; inner learning rates keep their values."""
     generator = torch.Generator().manual_seed(seed)
-    for _, value in sorted(implementation.parameters(editor).items()):
-        if value.numel() > 8:
-            value.add_(scale * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype))
+    rates = inner_rates(implementation, editor)
+    for name, value in sorted(implementation.parameters(editor).items()):
+        noise = scale * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
+        if name in rates:
+            noise = noise.masked_fill(rates[name], 0)
+        elif not rates and value.numel() <= 8:
+            continue
+        value.add_(noise)
+
+
+@torch.enable_grad()
+def inner_rates(implementation: Any, editor: Any) -> dict[str, torch.Tensor]:
+    """Where inner learning rates are among the parameters: what differs if they start otherwise.
+
+    {} for an editor that has none, and for one that is not made alike under one seed.
+    """
+    made = _MADE.get(id(editor))
+    if made is None or made[1][0] not in ("mend", "editable_training"):
+        return {}
+    _, arguments, options = made
+    asked = options.get("inner_lr") or 1e-4
+    one, other = (
+        implementation.parameters(implementation.make_editor(*arguments, **{**options, "inner_lr": rate}))
+        for rate in (asked, 3 * asked)
+    )
+    found = {name: value.detach() != other[name].detach() for name, value in one.items()}
+    few = 0 < sum(int(places.sum()) for places in found.values()) <= 8 * len(arguments[2])
+    return found if few else {}
 
 
 @torch.no_grad()
 def set_masks(implementation: Any, editor: Any, seed: int = 2) -> None:
-    """Spread log α so that closed, open and half-open gates occur; a learned scale is spread beside it."""
+    """Spread log α within ±log 100, so that closed, open and half-open gates occur; a learned scale beside it."""
     generator = torch.Generator().manual_seed(seed)
     for _, arrays in sorted(implementation.mask_parameters(editor).items()):
         for _, value in sorted(arrays.items()):
-            value.copy_(2 * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype))
+            spread = 2 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            value.copy_(spread.clamp(-BOUND, BOUND).to(value.dtype))
 
 
 @torch.no_grad()
-def close_gates(implementation: Any, editor: Any) -> None:
+def close_gates(implementation: Any, editor: Any, at: float = -BOUND) -> None:
+    """Gates of test time are zero at -log 100, where an implementation may hold log α; sampled ones far below it."""
     for arrays in implementation.mask_parameters(editor).values():
-        arrays["x"].fill_(-40.0)
-        arrays["delta"].fill_(-40.0)
+        arrays["x"].fill_(at)
+        arrays["delta"].fill_(at)
+
+
+@torch.no_grad()
+def mask_places(implementation: Any, editor: Any) -> dict[tuple[str, str], tuple[str, torch.Tensor]]:
+    """Where each mask is among the parameters: the name of a tensor there, and the places in it, laid out as the mask.
+
+    Masks may be tensors of their own, parts of one table, or of one vector of all parameters: each number of a mask is
+    marked, and looked for. Errors: SuiteError where `mask_parameters` are not live parts of `parameters`.
+    """
+    masks = implementation.mask_parameters(editor)
+    arrays = {(matrix, factor): value for matrix, factors in masks.items() for factor, value in factors.items()}
+    before = {name: value.detach().clone() for name, value in implementation.parameters(editor).items()}
+    kept = {key: value.detach().clone() for key, value in arrays.items()}
+    count = sum(value.numel() for value in arrays.values())
+    # Different numbers in any width, and within ±log 100.
+    marks = (torch.arange(count, dtype=torch.float64) * 2.0**-18 - 4.123).float()
+    start, wanted = 0, {}
+    for key, value in arrays.items():
+        wanted[key] = torch.arange(start, start + value.numel()).reshape(value.shape)
+        value.copy_(marks[wanted[key]].to(value.dtype))
+        start += value.numel()
+    found: dict[int, tuple[str, int]] = {}
+    place_of = {float(mark): place for place, mark in enumerate(marks)}
+    for name, value in implementation.parameters(editor).items():
+        for index in (value.detach() != before[name]).flatten().nonzero().flatten().tolist():
+            mark = place_of.get(float(value.detach().flatten()[index]))
+            if mark is not None:
+                found[mark] = (name, index)
+    for key, value in arrays.items():
+        value.copy_(kept[key])
+    if len(found) < count:
+        raise SuiteError("`mask_parameters` gives tensors that are no live parts of those that `parameters` gives")
+    places = {}
+    for key, numbers in wanted.items():
+        names = {found[mark][0] for mark in numbers.flatten().tolist()}
+        if len(names) > 1:
+            raise SuiteError(f"the mask {key} is cut up over the parameters {sorted(names)}")
+        index = torch.tensor([found[mark][1] for mark in numbers.flatten().tolist()], dtype=torch.long)
+        places[key] = (names.pop(), index.reshape(numbers.shape))
+    return places
+
+
+@torch.no_grad()
+def weight_places(implementation: Any, editor: Any, world: Setting, matrix: str) -> torch.Tensor:
+    """Where θ' of a matrix is in the tensor by which it is trained: flat places (m, n).
+
+    That tensor is θ' or its difference from θ, alone or among others, once the editor was moved off its start.
+    """
+    name, trained = implementation.trained_weights(editor)[matrix]
+    live = implementation.parameters(editor)[name].detach().double()
+    if live.shape == trained.shape:
+        return torch.arange(live.numel()).reshape(live.shape)
+    flat = live.flatten()
+    for wanted in (trained, trained - raw_weights(world)[matrix]):
+        off = (flat[None, :] - wanted.flatten()[:, None]).abs()
+        if float(off.min(1).values.max()) < 1e-6:
+            return off.argmin(1).reshape(trained.shape)
+    raise SuiteError(f"`trained_weights` says that {matrix} is trained through {name}, which does not hold it")
 
 
 def gate_values(arrays: Mapping[str, torch.Tensor], factor: str, row: int) -> torch.Tensor:
     """The gates of test time (A3), times the learned scale where there is one (A2)."""
-    gates = (torch.sigmoid(arrays[factor][row].detach()) * 1.2 - 0.1).clamp(0, 1)
+    gates = (torch.sigmoid(arrays[factor][row].detach().double()) * 1.2 - 0.1).clamp(0, 1)
     scale = arrays.get(f"{factor}_scale")
-    return gates if scale is None else gates * scale[row].detach()
+    return gates if scale is None else gates * scale[row].detach().double()
 
 
 def conditioned(gates: Gates, gradient: torch.Tensor) -> torch.Tensor:
     """KnowledgeEditor's ΔW = scale · (∇W ⊙ a + b)."""
     a, b = (torch.outer(*(vector.detach() for vector in gates[which])) for which in ("a", "b"))  # type: ignore[literal-required]
-    return gates["scale"].detach() * (gradient * a + b)
+    return torch.as_tensor(gates["scale"]).detach() * (gradient * a + b)
 
 
 def outer_sum(x: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
@@ -365,7 +530,7 @@ def rate(update: torch.Tensor, direction: torch.Tensor) -> float:
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor, what: str, rtol: float = 1e-6, atol: float = 0.0) -> None:
     """Equal to tolerance, with a message that begins with what is compared."""
-    found, expected = found.detach(), expected.detach()
+    found, expected = found.detach().double(), expected.detach().double()
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{what}: {text}")
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
+from transformers import AutoConfig
 
+from . import results
 from .core import losses as objectives
 from .core import masks as lime
 from .core import metrics as scoring
-from .core.backbone import wrap
+from .core.backbone import load_tokenizer, wrap
 from .core.corpus import Example, ParallelCorpus
 from .core.editing import Editor, Objective, edit_factors, mask_edit_factors, training_losses
 from .core.editing import edit as run_edit
@@ -23,22 +29,25 @@ from .core.records import EditRequest, Input, Outcome, Triple
 from .core.sampling import derived_rng
 from .core.sampling import evaluation_pairs as sample_pairs
 from .core.sampling import training_triples as sample_triples
-from .core.training import adam, early_stopping
+from .core.training import adam, early_stopping, step_seed
 from .core.training import train_step as run_step
 from .core.updates import Update
-from .data import Reader
+from .data import Dataset, Reader, register
+from .data import find as find_data
 from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import Pairs
+from .data.pairs.tables import NAMES
 from .data.pairs.task import PairTask
-from .names import ALL, APPROACHES, EN, TRAININGS, Rulings
+from .names import ALL, APPROACHES, EN, TRAININGS, Rulings, Split
 from .report import figures, tables
 from .report.counts import Key, Run, Section
-from .reproduce import cells, run
-from .reproduce.scales import PAPER, TINY
+from .reproduce import cells, checkpoints, store
+from .reproduce import run as runs
+from .reproduce.scales import PAPER, Evaluation, Scale, override
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored"})
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "batched", "factored", "ranked", "resumable"})
 EDITORS = tuple(name for name in APPROACHES if name in methods())
 
 
@@ -194,7 +203,7 @@ class Session:
 
 
 def _input(row: Any) -> Input:
-    return Input(tuple(row["input_ids"]), tuple(row["positions"]))
+    return Input(tuple(row["input_ids"]), tuple(row["positions"]), tuple(row.get("token_type_ids", ())))
 
 
 def _request(row: Any) -> EditRequest:
@@ -214,8 +223,9 @@ def make_editor(
     seed: int = 0,
     inner_lr: float | None = None,
     lr: float | None = None,
+    rank: int | None = None,
 ) -> Session:
-    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr)) if value is not None}
+    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr), ("rank", rank)) if value is not None}
     settings = methods()[name].Settings(**given) if name in methods() else None
     editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings)
     return Session(editor, adam(editor) if editor.parameters else None)
@@ -345,15 +355,26 @@ def split(folder: Any) -> dict[str, list[dict[str, str]]]:
 
 
 def _row_of(x: Input) -> dict[str, list[int]]:
-    return {"input_ids": list(x.ids), "positions": list(x.positions)}
+    row = {"input_ids": list(x.ids), "positions": list(x.positions)}
+    return {**row, "token_type_ids": list(x.types)} if x.types else row
 
 
 def fact_inputs(
     folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
+    return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds)
+
+
+def encoded_facts(
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds)
+
+
+def _facts(folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]) -> list[Any]:
     facts = read_facts(folder)
     # Candidates and lengths are those of all splits anyway; here the inputs are, too.
-    task = replace(facts_task.tasks(facts, Reader(_Tokenizer(tokenize, mask)), Rulings(), {})["train"], facts=facts)
+    task = replace(facts_task.tasks(facts, Reader(tokenizer), Rulings(), {})["train"], facts=facts)
 
     def example(place: Any, language: str) -> Example:
         fact = f"{place['relation']}/{place['subject']}"
@@ -370,9 +391,8 @@ def fact_inputs(
     return triples
 
 
-def _pairs(rows: Sequence[Any], tokenize: Any) -> PairTask:
-    languages = tuple(sorted(rows[0]["premise"]))
-    return PairTask("test", rows, languages, _Tokenizer(tokenize), (0, 1, 2))
+def _pairs(rows: Sequence[Any], tokenizer: Any, classes: tuple[int, ...] = (0, 1, 2)) -> PairTask:
+    return PairTask("test", rows, tuple(sorted(rows[0]["premise"])), tokenizer, classes)
 
 
 def _pair_edit(
@@ -388,17 +408,27 @@ def _pair_edit(
 
 
 def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
-    task = _pairs(rows, tokenize)
-    table = np.array([predictions[code] for code in task.languages]).T
+    return _edits_of_errors(_pairs(rows, _Tokenizer(tokenize)), predictions, n_retain, seed)
+
+
+def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+    pairs, config = Pairs({"test": rows}, (), NAMES), AutoConfig.from_pretrained(model)
+    classes = pairs_task.class_numbers(pairs, config.label2id)
+    return _edits_of_errors(_pairs(rows, load_tokenizer(model), classes), predictions, n_retain, seed)
+
+
+def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+    # In a language that is not edited no answer counts as wrong.
+    gold = [task.classes[row["label"]] for row in task.rows]
+    table = np.array([predictions.get(code, gold) for code in task.languages]).T
     task = replace(task, wrong=pairs_task.wrong(task, table))
-    pairs = sample_pairs(
-        task.corpus, task.languages, task.languages, 1, n_retain, seed, limit=None, editable=task.editable
-    )
+    edited = sorted(predictions)
+    pairs = sample_pairs(task.corpus, edited, task.languages, 1, n_retain, seed, limit=None, editable=task.editable)
     return [_pair_edit(task, pair.edit, pair.retain, seed) for pair in pairs]
 
 
 def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str, Any]]:
-    task = _pairs(rows, tokenize)
+    task = _pairs(rows, _Tokenizer(tokenize))
     drawn = [sample_triples(task.corpus, 1, seed, step)[0] for step in range(n)]
     return [_pair_edit(task, t.edit, [t.retain], seed, step) for step, t in enumerate(drawn)]
 
@@ -446,12 +476,32 @@ def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def record(facts: Any, model: Any, seed: int, rulings: Mapping[str, Any]) -> dict[str, Any]:
-    cell = cells.Cell("facts", "mend", "lime", seed)
+def record(
+    facts: Any, model: Any, seed: int, rulings: Mapping[str, Any], settings: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    cell, ruled = cells.Cell("facts", "mend", "lime", seed), Rulings(**rulings)
+    scale: Any = PAPER.tasks["facts"]
+    for name, value in (settings or {}).items():
+        scale = override(scale, _SETTINGS[name].format(penalty=ruled.penalty), repr(value))
     sources = cells.Sources(str(facts), str(model), None)
-    found = cells.cell_record(cell, run.prepare("facts", [cell], TINY, Rulings(**rulings), sources))
-    taken = {"seed": found["cell"]["seed"], **{name: found[name] for name in ("code", "data", "rulings")}}
+    experiment = runs.prepare("facts", [cell], replace(PAPER, tasks={"facts": scale}), ruled, sources)
+    found = cells.cell_record(cell, experiment)
+    taken = {"seed": found["cell"]["seed"], **{name: found[name] for name in ("code", "data", "model", "rulings")}}
     return {**taken, "configuration": found["scale"]}
+
+
+#: Where a hyper-parameter stands in a task's scale.
+_SETTINGS = {
+    "mend_lr": "settings.mend.lr",
+    "mend_inner_lr": "settings.mend.inner_lr",
+    "lambda_rel": "lambda_rel",
+    "lambda_loc": "lambda_loc",
+    "mask_lr": "mask_lr",
+    "lambda_mask": "lambda_mask.{penalty}",
+    "max_steps": "all_languages.edits",
+    "validate_every": "all_languages.validate_every",
+    "patience": "all_languages.patience",
+}
 
 
 def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]]:
@@ -478,3 +528,179 @@ def stopping(succ: Sequence[float], validate_every: int, patience: int, max_step
 
 
 mask_similarity = figures.preferred_cosines
+
+
+# U ----------------------------------------------------------------------------------------------------------------
+
+Note = tuple[Split, str, Example, Any]
+#: What was made of examples since it was last looked at: split, role, example, and what became of it.
+_NOTES: list[Note] = []
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A split that notes what becomes of its examples, in the order in which a run asks for it."""
+
+    task: Any
+    split: Split
+
+    @property
+    def corpus(self) -> Any:
+        return self.task.corpus
+
+    @property
+    def editable(self) -> Any:
+        return self.task.editable
+
+    def within(self, languages: Sequence[str]) -> _Noted:
+        return replace(self, task=self.task.within(languages))
+
+    def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
+        made: EditRequest = self.task.request(edit, rng)
+        _NOTES.append((self.split, "edit", edit, made))
+        return made
+
+    def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
+        made: Input = self.task.update_input(update, edit, request)
+        _NOTES.append((self.split, "update", update, made))
+        return made
+
+    def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
+        made: Input = self.task.retain_input(retain, rng)
+        _NOTES.append((self.split, "retain", retain, made))
+        return made
+
+
+@cache
+def _noting(kind: str) -> Dataset:
+    """The data set of this kind under another name, whose splits note what is asked of them."""
+    plain = find_data(kind)
+
+    def tasks(*given: Any) -> dict[Split, Any]:
+        return {split: _Noted(task, split) for split, task in plain.tasks(*given).items()}
+
+    noting = replace(plain, name=f"noted-{kind}", tasks=tasks)
+    register(noting)
+    return noting
+
+
+def _tables_of(rows: Mapping[str, Sequence[Any]], folder: Path) -> Path:
+    """Sentence pairs as tables, one for each split."""
+    folder.mkdir(exist_ok=True)
+    for split, told in rows.items():
+        lines = [
+            {"id": f"{split}-{i}", "language": said, "premise": row["premise"][said], "hypothesis": text}
+            | {"label": NAMES[row["label"]]}
+            for i, row in enumerate(told)
+            for said, text in zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def _told(example: Example) -> dict[str, str]:
+    return {"fact": example.fact.removeprefix("train/").removeprefix("validation/").removeprefix("test/")} | {
+        "language": example.language
+    }
+
+
+def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
+    """The edits of a split among the notes by their number and id, each with the inputs that follow it."""
+    found: dict[str, dict[str, Any]] = {}
+    last: dict[str, Any] = {}
+    for of, role, example, made in notes:
+        if of == split and role == "edit":
+            request = {**_row_of(made.input), "labels": list(made.labels), "language": made.language}
+            last = {"edit": _told(example), "request": request, "update": [], "retain": []}
+            found[f"{len(found)} {example.id}"] = last
+        elif of == split:
+            last[role].append((_told(example), _row_of(made)))
+    return found
+
+
+def _scale_of(editor: str, plan: Mapping[str, Any], kind: str) -> Scale:
+    paper = PAPER.tasks[kind]
+    known = {f.name for f in fields(paper.settings[editor])}
+    given = {name: plan[name] for name in ("lr", "inner_lr") if name in known and plan[name] is not None}
+    lengths = {name: plan[name] for name in ("edits", "batch", "validate_every", "patience")}
+    schedule = replace(paper.all_languages, **lengths, checkpoint_every=2 * plan["batch"])
+    scale = replace(
+        paper,
+        settings={editor: replace(paper.settings[editor], **given)},
+        all_languages=schedule,
+        english_only=schedule,
+        validation=Evaluation(plan["n_update"], plan["n_retain"], plan["validation_limit"]),
+        test=Evaluation(plan["n_update"], plan["n_retain"], plan["test_limit"]),
+    )
+    return replace(PAPER, tasks={kind: scale})
+
+
+def run(
+    data: Any,
+    model: Any,
+    editor: str,
+    training: str | None,
+    seed: int,
+    plan: Mapping[str, Any],
+    folder: Any,
+    interrupt: int | None = None,
+) -> dict[str, Any]:
+    kind = "nli" if isinstance(data, Mapping) else "facts"
+    source = _tables_of(data, Path(folder) / "pairs") if isinstance(data, Mapping) else data
+    cell = cells.Cell(_noting(kind).name, editor, training, seed)
+    sources = cells.Sources(str(source), str(model), None)
+    experiment = runs.prepare(cell.task, [cell], _scale_of(editor, plan, kind), Rulings(), sources)
+    start = runs.assemble(cell, experiment)[0]
+    _NOTES.clear()
+    steps, validation = list[Any](), list[Any]()
+    asked: dict[str, dict[str, Any]] = {EN: {}, ALL: {}}
+    for status in runs.run_cell(cell, experiment, Path(folder) / "cells"):
+        validation = validation or list(_asked(_NOTES, "validation").values())
+        if status.doing.startswith("train"):
+            drawn = {"seed": step_seed(seed, status.done // plan["batch"]), "loss": status.loss}
+            steps.append({"edits": status.done, "asked": list(_asked(_NOTES, "train").values()), **drawn})
+        else:
+            of = asked[status.doing.removeprefix("test ")]
+            of.update({f"{len(of)} {key}": one for key, one in _asked(_NOTES, "test").items()})
+        _NOTES.clear()
+        if interrupt is not None and status.done >= interrupt:
+            return {}
+    done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
+    judged = [_session(one) for one in (start, checkpoints.load(done, model))]
+    trace = {"start": judged[0], "editor": judged[1], "steps": steps, **_curve(done, plan["batch"], validation)}
+    return {**trace, "evaluations": {"en": _judged(done, EN, asked[EN]), "all": _judged(done, ALL, asked[ALL])}}
+
+
+def _session(editor: Any) -> Session:
+    return Session(editor, adam(editor) if editor.parameters else None)
+
+
+def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
+    """The validations of a run, where it stopped and what it kept."""
+    path = folder / "curve.json"
+    reports = results.read_json(path) if path.is_file() else []
+    told = [{"edits": r["step"] * batch, "asked": asked, **{n: r[n] for n in ("acc", "con", "succ")}} for r in reports]
+    best = [r["step"] * batch for r in reports if r["best"]]
+    return {"validations": told, "stopped": told[-1]["edits"] if told else 0, "judged": best[-1] if best else 0}
+
+
+def _judged(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored outcomes of one evaluation, beside what was asked."""
+    hits: dict[str, dict[str, list[bool]]] = {}
+    for row in pq.read_table(folder / "rows.parquet").to_pylist():
+        if row["evaluation"] == name:
+            hits.setdefault(row["edit"], {"update": [], "retain": []})[row["role"]].append(row["hit"])
+    edits = [
+        {**one, "update_hits": own["update"], "retain_hits": own["retain"]}
+        for key, one in asked.items()
+        if (own := hits.get(key.rpartition(" ")[2])) is not None
+    ]
+    return {"edits": edits, **results.read_metrics(folder)[name].as_dict()}
+
+
+def preferences(session: Session) -> tuple[list[str], Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path, languages = Path(folder) / results.EDITOR, list(session.editor.languages)
+        store.save_parameters(path, session.editor.parameters, {"languages": languages})
+        found, parameters = figures.mask_parameters(path)
+    return found, figures.preferred_cosines(parameters)

@@ -16,6 +16,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 JUDGED: tuple[Split, ...] = ("validation", "test")
 #: The language of the paper's English-only trainings and English edits, and of the raw classifier's training pairs.
 PIVOT = "en"
+#: The version of the specification (spec_tests/SPEC.md) that this code follows; stored with each result.
+SPECIFICATION = "2.0"
 
 TASKS: Mapping[str, str] = {"facts": "Facts", "nli": "NLI"}
 

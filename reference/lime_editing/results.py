@@ -21,6 +21,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
 LOCK = ".lock"
 #: Parts of a record on which no number depends.
-DESCRIBING = ("machine", "titles", "command")
+DESCRIBING = ("machine", "titles", "command", "specification")
 #: What the cells of one table have in common, beside their task and, of the scale's record, `_SCALE`.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
 _SCALE = ("name", "about", "edited_layers", "test")
@@ -291,6 +292,7 @@ def code_of(files: Iterable[Path]) -> str:
     return digest(sorted(_code(path.read_text(encoding="utf-8")) for path in files))
 
 
+@cache  # a grid asks once per cell, and an answer takes a second
 def _code(source: str) -> str:
     """A module's syntax tree without docstrings and without the places of what it imports from this package."""
     tree = ast.parse(source)

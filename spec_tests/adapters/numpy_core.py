@@ -11,29 +11,31 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Example,
-    Experiment,
-    FactRow,
-    IdTriple,
-    Input,
-    Labelled,
-    Outcome,
-    Pair,
-    PairEdit,
-    PairRow,
-    Place,
-    StoredRun,
-    TableRow,
-    Triple,
-)
+if TYPE_CHECKING:  # at run time it needs NumPy alone, of any version
+    from ..contract import (
+        Array,
+        Example,
+        Experiment,
+        FactRow,
+        IdTriple,
+        Input,
+        Labelled,
+        Outcome,
+        Pair,
+        PairEdit,
+        PairRow,
+        Place,
+        StoredRun,
+        TableRow,
+        Triple,
+    )
 
 CLAIMS = frozenset("TMSABDR")
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
@@ -329,7 +331,7 @@ def _shapes_with_scale(
 
 # D
 
-Told = dict[tuple[str, str], list[FactRow]]  # (language, relation) → facts in file order
+Told = dict[tuple[str, str], "list[FactRow]"]  # (language, relation) → facts in file order
 
 
 def _lines(path: Path, fields: Sequence[str]) -> Iterable[dict[str, str]]:
@@ -444,9 +446,62 @@ def _fact_inputs_as_released(
     return fact_inputs(folder, tokenize, mask, edit, update, retain, seeds, _named_in_update=False)
 
 
+def encoded_facts(
+    folder: Path,
+    tokenizer: Path,
+    edit: Place,
+    update: str,
+    retain: Place,
+    seeds: Sequence[int],
+    _named_in_update: bool = True,
+) -> list[Triple]:
+    told, templates = _told(folder)
+    encode = _tokenizer(tokenizer)
+    mask = encode.mask_token_id
+
+    def alone(name: str) -> list[int]:
+        return list(encode(name, add_special_tokens=False)["input_ids"])
+
+    def sentence(place: Place, language: str, named_in: str, masks: int) -> Input:
+        name = next(r["sub_label"] for r in told[named_in, place["relation"]] if r["sub_uri"] == place["subject"])
+        text = templates[language, place["relation"]].replace("[Y]", encode.mask_token).replace("[X]", name)
+        ids = list(encode(text)["input_ids"])
+        at = ids.index(mask)
+        return {"input_ids": [*ids[:at], *[mask] * masks, *ids[at + 1 :]], "positions": list(range(at, at + masks))}
+
+    language, other = edit["language"], retain["language"]
+    entities = {row["obj_uri"]: row["obj_label"] for row in told[language, edit["relation"]]}
+    labels = [alone(name) for _, name in sorted(entities.items())]
+    names = {row["obj_uri"]: row["obj_label"] for at, rows in told.items() if at[0] == other for row in rows}
+    lengths = sorted(len(alone(name)) for name in names.values())
+    triples: list[Triple] = []
+    for seed in seeds:
+        rng = random.Random(f"facts {seed}")
+        label, masks = rng.choice(labels), rng.choice(lengths)
+        asked = sentence(edit, language, language, len(label))
+        triples.append(
+            {
+                "edit": {**asked, "labels": label, "language": language},
+                "update": sentence(edit, update, update if _named_in_update else language, len(label)),
+                "retain": sentence(retain, other, other, masks),
+            }
+        )
+    return triples
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer  # noqa: PLC0415  # nothing else here needs it
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _texts(row: PairRow, language: str) -> tuple[str, str]:
+    told = row["hypothesis"]
+    return row["premise"][language], told["translation"][told["language"].index(language)]
+
+
 def _pair_input(row: PairRow, language: str, tokenize: Callable[[str, str], list[int]]) -> Input:
-    hypothesis = row["hypothesis"]["translation"][row["hypothesis"]["language"].index(language)]
-    return {"input_ids": tokenize(row["premise"][language], hypothesis), "positions": [0]}
+    return {"input_ids": tokenize(*_texts(row, language)), "positions": [0]}
 
 
 def _other_rows(rows: Sequence[PairRow], row: int, count: int, rng: random.Random) -> list[tuple[int, str]]:
@@ -473,6 +528,24 @@ def pair_edits(
         for i, row in enumerate(rows)
         if predictions[language][i] != row["label"]
     ]
+
+
+def encoded_pairs(
+    rows: Sequence[PairRow], predictions: Mapping[str, Sequence[int]], model: Path, n_retain: int, seed: int
+) -> list[PairEdit]:
+    encode = _tokenizer(model)
+    called = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))["id2label"]
+    number = {name.lower(): int(key) for key, name in called.items()}
+    classes = [number[name] for name in ("entailment", "neutral", "contradiction")]
+    renamed: list[PairRow] = [{**row, "label": classes[row["label"]]} for row in rows]
+    edits = pair_edits(renamed, predictions, lambda *texts: encode(*texts)["input_ids"], n_retain, seed)
+    for edit in edits:
+        edit["input"] |= {
+            name: list(ids)
+            for name, ids in encode(*_texts(rows[edit["row"]], edit["language"])).items()
+            if name == "token_type_ids"
+        }
+    return edits
 
 
 def pair_training(
@@ -533,14 +606,24 @@ def experiments(languages: Sequence[str]) -> list[Experiment]:
     return rows
 
 
-def record(facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+def record(
+    facts: Path,
+    model: Path,
+    seed: int,
+    rulings: Mapping[str, str],
+    settings: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     told, templates = _told(facts)
     content = [sorted(templates.items()), sorted(told.items())]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(model).iterdir() if path.is_file()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return {
-        "configuration": {"preset": paper_preset(), "model": Path(model).name, "editor": "mend", "masks": "language"},
+        "configuration": {"preset": {**paper_preset(), **(settings or {})}, "editor": "mend", "masks": "language"},
         "seed": seed,
         "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "data": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        "model": digest.hexdigest(),
         "rulings": dict(rulings),
     }
 
@@ -597,6 +680,7 @@ _required = {
         mask_factors_gradient,
         split,
         pair_edits,
+        encoded_pairs,
         pair_training,
         classifier_examples,
         paper_preset,
@@ -612,6 +696,7 @@ released = SimpleNamespace(
     RULINGS={"con_positions": "all", "penalty": "mean", "mask_scale": "learned", "subject": "edit-language"},
     hit=hit_everywhere,
     fact_inputs=_fact_inputs_as_released,
+    encoded_facts=partial(encoded_facts, _named_in_update=False),
     mask_penalty=mean_penalty,
     initial_masks=initial_masks_with_scale,
     editor_shapes=_shapes_with_scale,

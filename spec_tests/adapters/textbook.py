@@ -48,6 +48,9 @@ class Editor:
     lr: float
     #: Whether KnowledgeEditor reads the desired prediction.
     sees_label: bool
+    #: Whether the divergence is KL(raw ‖ edited), and the penalty a mean, as released.
+    reversed_kl: bool = False
+    mean_penalty: bool = False
 
 
 Edit = dict[str, Tensor]
@@ -65,7 +68,11 @@ def make_editor(
     seed: int = 0,
     inner_lr: float | None = None,
     lr: float | None = None,
+    rank: int = RANK,
     condition: Literal["input+label", "input"] = "input+label",
+    kl_direction: Literal["paper", "released"] = "paper",
+    penalty: Literal["sum", "mean"] = "sum",
+    mask_scale: Literal["none", "learned"] = "none",
 ) -> Editor:
     if name not in EDITORS:
         raise ValueError(f"unknown editor {name!r}: this module knows {', '.join(EDITORS)}")
@@ -83,7 +90,7 @@ def make_editor(
     generator = torch.Generator().manual_seed(seed)
     own: dict[str, Tensor] = {}
     if name == "mend":
-        own = _new_transform(raw_weights, generator)
+        own = _new_transform(raw_weights, generator, rank)
     if name == "editable_training":
         own = {f"trained.{matrix}": weight.clone() for matrix, weight in raw_weights.items()}
     if name == "knowledge_editor":
@@ -92,13 +99,8 @@ def make_editor(
     if name in ("mend", "editable_training"):
         start = math.log(INNER_LR if inner_lr is None else inner_lr)
         inner = {f"log_inner_lr.{matrix}": weight.new_tensor(start) for matrix, weight in raw_weights.items()}
-    gates: dict[str, Tensor] = {}
-    if masks != "none":
-        count = len(languages) if masks == "language" else 1
-        for matrix, weight in raw_weights.items():
-            m, n = weight.shape
-            gates[f"masks.{matrix}.x"] = weight.new_zeros(count, n)
-            gates[f"masks.{matrix}.delta"] = weight.new_zeros(count, m)
+    rows = {"none": 0, "language": len(languages), "shared": 1}[masks]
+    gates = _new_masks(raw_weights, rows, mask_scale == "learned") if rows else {}
     lr = LR[name] if lr is None else lr
     rates = [(group, rate) for group, rate in ((own, lr), (inner, LR_INNER), (gates, LR_MASKS)) if group]
     values = {key: value.requires_grad_() for group, _ in rates for key, value in group.items()}
@@ -114,10 +116,24 @@ def make_editor(
         optimizer=torch.optim.Adam(steps) if steps else None,
         lr=lr,
         sees_label=condition == "input+label",
+        reversed_kl=kl_direction == "released",
+        mean_penalty=penalty == "mean",
     )
 
 
-def _new_transform(weights: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+def _new_masks(weights: dict[str, Tensor], rows: int, learned: bool) -> dict[str, Tensor]:
+    """log α of each factor, and beside it a scale where one is learned."""
+    gates: dict[str, Tensor] = {}
+    for matrix, weight in weights.items():
+        m, n = weight.shape
+        for factor, width in (("x", n), ("delta", m)):
+            gates[f"masks.{matrix}.{factor}"] = weight.new_zeros(rows, width)
+            if learned:
+                gates[f"masks.{matrix}.{factor}_scale"] = weight.new_ones(rows, width)
+    return gates
+
+
+def _new_transform(weights: dict[str, Tensor], generator: torch.Generator, most: int) -> dict[str, Tensor]:
     """MEND: per shape two low-rank layers, and per matrix a scale and a shift of each."""
     transform: dict[str, Tensor] = {}
     for matrix, weight in weights.items():
@@ -125,7 +141,7 @@ def _new_transform(weights: dict[str, Tensor], generator: torch.Generator) -> di
         for layer in ("first", "second"):
             shared = f"transform.{n}x{m}.{layer}"
             if f"{shared}.v" not in transform:
-                rank = min(RANK, n, m)
+                rank = min(most, n, m)
                 v = torch.randn(rank, n + m, generator=generator, dtype=weight.dtype) / math.sqrt(n + m)
                 transform[f"{shared}.v"] = v
                 transform[f"{shared}.u"] = weight.new_zeros(n + m, rank)
@@ -157,9 +173,11 @@ def parameters(editor: Editor) -> dict[str, Tensor]:
 def mask_parameters(editor: Editor) -> dict[str, dict[str, Tensor]]:
     if editor.masks == "none":
         return {}
+    parts = ("x", "delta", "x_scale", "delta_scale")
+    names = {matrix: {part: f"masks.{matrix}.{part}" for part in parts} for matrix in editor.edited}
     return {
-        matrix: {factor: editor.values[f"masks.{matrix}.{factor}"] for factor in ("x", "delta")}
-        for matrix in editor.edited
+        matrix: {part: editor.values[name] for part, name in of.items() if name in editor.values}
+        for matrix, of in names.items()
     }
 
 
@@ -178,7 +196,10 @@ def _logits(editor: Editor, one: Input, update: Edit | None = None) -> Tensor:
 
 def _logits_under(editor: Editor, one: Input, weights: Edit) -> Tensor:
     ids = torch.tensor([one["input_ids"]])
-    output = functional_call(editor.model, weights, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    read = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "token_type_ids" in one:
+        read["token_type_ids"] = torch.tensor([one["token_type_ids"]])
+    output = functional_call(editor.model, weights, kwargs=read)
     logits = output.logits[0]
     return logits[None] if logits.dim() == 1 else logits[one["positions"]]
 
@@ -235,7 +256,10 @@ def _mask(editor: Editor, matrix: str, factor: str, rows: Tensor, language: str,
     if editor.masks == "none":
         return rows
     row = editor.languages.index(language) if editor.masks == "language" else 0
-    return rows + _gates(editor.values[f"masks.{matrix}.{factor}"][row], generator) * rows
+    mask = _gates(editor.values[f"masks.{matrix}.{factor}"][row], generator)
+    if f"masks.{matrix}.{factor}_scale" in editor.values:
+        mask = mask * editor.values[f"masks.{matrix}.{factor}_scale"][row]
+    return rows + mask * rows
 
 
 def _normalise(rows: Tensor) -> Tensor:
@@ -423,10 +447,13 @@ def _objective(editor: Editor, triples: Sequence[Triple], seed: int) -> tuple[Lo
     for triple in triples:
         update = _update(editor, triple["edit"], generator)
         rel = rel + _cross_entropy(_logits(editor, triple["update"], update), triple["edit"]["labels"])
-        loc = loc + _divergence(_logits(editor, triple["retain"], update), _logits(editor, triple["retain"]))
-    for factors in mask_parameters(editor).values():
-        for log_alpha in factors.values():
-            mask = mask + torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA)).sum()
+        pair = _logits(editor, triple["retain"], update), _logits(editor, triple["retain"])
+        loc = loc + _divergence(*(pair[::-1] if editor.reversed_kl else pair))
+    gates = [factors[side] for factors in mask_parameters(editor).values() for side in ("x", "delta")]
+    for log_alpha in gates:
+        mask = mask + torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA)).sum()
+    if editor.mean_penalty and gates:
+        mask = mask / sum(log_alpha.numel() for log_alpha in gates)
     rel, loc, mask = LAMBDA_REL * rel / len(triples), LAMBDA_LOC * loc / len(triples), LAMBDA_MASK * mask
     total = rel + loc + mask
     return {"rel": rel.item(), "loc": loc.item(), "mask": mask.item(), "total": total.item()}, total
@@ -462,9 +489,12 @@ def rel_loss(logits: Tensor, labels: Tensor, mask: Tensor, weight: float) -> tup
 
 
 @torch.enable_grad()
-def loc_loss(edited: Tensor, raw: Tensor, mask: Tensor, weight: float) -> tuple[float, Tensor, None]:
+def loc_loss(
+    edited: Tensor, raw: Tensor, mask: Tensor, weight: float, reversed_kl: bool = False
+) -> tuple[float, Tensor, None]:
     edited = edited.detach().requires_grad_()
-    examples = [_divergence(edited[b][mask[b]], raw[b].detach()[mask[b]]) for b in range(len(edited))]
+    pairs = [(edited[b][mask[b]], raw[b].detach()[mask[b]]) for b in range(len(edited))]
+    examples = [_divergence(*(pair[::-1] if reversed_kl else pair)) for pair in pairs]
     loss = weight * torch.stack(examples).mean()
     (gradient,) = torch.autograd.grad(loss, [edited])
     return loss.item(), gradient, None
@@ -474,3 +504,11 @@ def loc_loss(edited: Tensor, raw: Tensor, mask: Tensor, weight: float) -> tuple[
 blind = SimpleNamespace(**{name: value for name, value in list(globals().items()) if callable(value)})
 blind.EDITORS, blind.RULINGS = EDITORS, {"knowledge_editor_condition": "input"}
 blind.make_editor = functools.partial(make_editor, condition="input")
+
+#: All alternatives of these chapters at once.
+released = SimpleNamespace(**vars(blind))
+released.RULINGS = {**blind.RULINGS, "kl_direction": "released", "penalty": "mean", "mask_scale": "learned"}
+released.make_editor = functools.partial(
+    make_editor, condition="input", kl_direction="released", penalty="mean", mask_scale="learned"
+)
+released.loc_loss = functools.partial(loc_loss, reversed_kl=True)

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from .. import run_mutants
-from ..conformance import HERE, Implementation, Result, clauses
+from ..conformance import HERE, Implementation, clauses
 from ..contract import CAPABILITIES, EDITORS, NAMES
 from ..mutants import BY_ID, MUTANTS, Mutant, Mutation
 from ..run_mutants import WITHOUT_MUTANT, Verdict
+from ..verdicts import Result
 
 #: What released code of this field got wrong, and who stands for it.
 DEFECTS = {

@@ -17,9 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from .. import test_a_joint as gates
 from .. import test_a_masks as masks
 from .. import test_d_data as data
+from .. import test_d_joint as joint_pairs
+from .. import test_s_joint as joint
 from .. import test_s_sampling as sampling
 from ..adapters import numpy_core
 from ..assertions import chi_square, distributed
@@ -369,6 +373,146 @@ def _(row: Stated) -> float:
 @shows("D7", "desired classes of a training", "a class a tenth more or less often")
 def _(row: Stated) -> float:
     return of_one(pair_views()["desired class"], row, FACTORS)
+
+
+# Joint draws
+
+
+@functools.cache
+def english() -> list[list[Pair]]:
+    """What `test_s_joint` asks of evaluations from English, from a fair sampler with replacement."""
+    rng = np.random.default_rng(7)
+    edits = joint.ENGLISH * len(joint.SEEDS)
+    roles = [drawn(even, candidates, edits, rng) for candidates in (sampling.INSIDE,) * 2 + (sampling.OUTSIDE,) * 3]
+    rows = [{"edit": e, "update": [u, v], "retain": [a, b, c]} for e, u, v, a, b, c in zip(edits, *roles, strict=True)]
+    size = len(joint.ENGLISH)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]  # type: ignore[misc]
+
+
+@shows("S3", "retain inputs of English edits", TENTH)
+def _(row: Stated) -> float:
+    views = compared(sampling, joint.test_retain_inputs_of_english_edits_are_uniform, english())
+    edits = Counter(pair["edit"] for pairs in english() for pair in pairs for _ in pair["retain"])
+    return of_inputs(row, views, edits, sampling.OUTSIDE)
+
+
+def follows(view: View, row: Stated, share: float) -> float:
+    """The power where, in this share of draws, the second of two values is the first."""
+    assert view.draws == row.draws
+    firsts: Counter[Any] = Counter()
+    for (a, _), value in view.expected.items():
+        firsts[a] += value  # type: ignore[assignment]
+    law = {(a, b): (1 - share) * value + share * firsts[a] * (a == b) for (a, b), value in view.expected.items()}
+    return power(view, counts_of(law, row.draws, SAMPLES, np.random.default_rng(8)))
+
+
+LANGUAGES_OF_BOTH = "languages of x_u and x_r"
+
+
+@shows(
+    "S3",
+    "update and retain input of an English edit",
+    "the retain input in the language of the update input in one edit of 20",
+)
+def _(row: Stated) -> float:
+    (view,) = compared(
+        joint, joint.test_update_and_retain_inputs_are_drawn_apart, english(), LANGUAGES_OF_BOTH
+    ).values()
+    return follows(view, row, 1 / 20)
+
+
+@shows(
+    "S6",
+    "update and retain input of a training step",
+    "the retain input in the language of the update input in one step of 20",
+)
+def _(row: Stated) -> float:
+    test = joint.test_inputs_of_a_training_step_are_drawn_apart
+    (view,) = compared(joint, test, triples(0)[: joint.STEPS], LANGUAGES_OF_BOTH).values()
+    return follows(view, row, 1 / 20)
+
+
+def in_one(view: View, shares_: Mapping[str, float], draws: int, share: float) -> float:
+    """The power where, in this share of edits, all three inputs are in one language."""
+    total = sum(view.expected.values())
+    law = {kinds: (1 - share) * value / total for kinds, value in view.expected.items()}
+    for language, weight in shares_.items():
+        law[(language,) * 3] += share * weight
+    return power(view, counts_of(law, draws, SAMPLES, np.random.default_rng(9)))
+
+
+@shows("S3", "three retain inputs of an English edit", "all three in one language in one edit of 50")
+def _(row: Stated) -> float:
+    (view,) = compared(joint, joint.test_retain_inputs_of_an_edit_mix_the_languages, english()).values()
+    # Edits whose inputs are not three different ones are left out.
+    assert 0.97 * row.draws <= view.draws <= row.draws
+    said = Counter(sampling.LANGUAGE.values())
+    return in_one(view, {language: n / said.total() for language, n in said.items()}, view.draws, 1 / 50)
+
+
+def compared_gates(pattern: torch.Tensor) -> View:
+    with recorded(gates) as found:
+        gates.independent([(pattern, pattern.roll(1))], "gates")
+    (view,) = found.values()
+    return view
+
+
+@shows("A3", "gates of two edits of a batch", "one gate in four shared")
+def _(row: Stated) -> float:
+    rng = np.random.default_rng(10)
+    view = compared_gates(torch.from_numpy(rng.random(row.draws) < gates.BETWEEN))
+    assert row.draws == 2 * len(gates.SEEDS) * 4 * (16 + 16)
+    p = gates.BETWEEN
+    law = {
+        (a, b): 0.75 * (p if a else 1 - p) * (p if b else 1 - p) + 0.25 * (a == b) * (p if a else 1 - p)
+        for a in (False, True)
+        for b in (False, True)
+    }
+    return power(view, counts_of(law, row.draws, SAMPLES, rng))
+
+
+@shows("A3", "gates of one edit that pass a gradient", "a gate for each of two tokens")
+def _(row: Stated) -> float:
+    assert row.draws == len(gates.SEEDS) * 4 * (16 + 16)
+    expected = {True: row.draws * gates.BETWEEN, False: row.draws * (1 - gates.BETWEEN)}
+    view, both = View("A3", row.what, expected), 1 - (1 - gates.BETWEEN) ** 2
+    return power(view, counts_of({True: both, False: 1 - both}, row.draws, SAMPLES, np.random.default_rng(11)))
+
+
+@functools.cache
+def joint_views() -> dict[str, View]:
+    """What the tests of pairs compare that are drawn together."""
+    trained = numpy_core.pair_training(data.PAIRS, data.tokenize_pair, joint_pairs.TRAINED, 6)
+    apart = compared(joint_pairs, joint_pairs.test_what_a_training_edit_draws_is_drawn_apart, trained)
+    return {**apart, **compared(joint_pairs, joint_pairs.test_retained_pairs_of_an_edit_mix_languages_and_rows, FAIR)}
+
+
+@shows(
+    "D7",
+    "language and desired class of a training edit",
+    "the class decided by the language in one edit of 12",
+)
+def _(row: Stated) -> float:
+    view = joint_views()["language and desired class"]
+    kinds = [sorted({key[place] for key in view.expected}) for place in (0, 1)]
+    renamed = {(a, kinds[0].index(a)): n for a, n in zip(kinds[0], range(3), strict=True)}
+    assert view.draws == row.draws
+    firsts: Counter[Any] = Counter()
+    for (a, _), value in view.expected.items():
+        firsts[a] += value  # type: ignore[assignment]
+    decided = {a: kinds[1][place] for (a, place) in renamed}
+    share = 1 / 12
+    law = {
+        (a, b): (1 - share) * value + share * firsts[a] * (decided[a] == b) for (a, b), value in view.expected.items()
+    }
+    return power(view, counts_of(law, row.draws, SAMPLES, np.random.default_rng(12)))
+
+
+@shows("D7", "three retained pairs of an edit", "all three in one language in one edit of 15")
+def _(row: Stated) -> float:
+    view = joint_views()["languages of an edit's three retain inputs"]
+    assert view.draws == row.draws
+    return in_one(view, dict.fromkeys(data.PREDICTED, 1 / 3), row.draws, 1 / 15)
 
 
 # --- the tests themselves, on biased samples -------------------------------------------------------------------------

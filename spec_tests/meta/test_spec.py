@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .. import golden, test_r_reproduction
-from ..conformance import HERE, clauses
+from ..conformance import HERE, clauses, version
 from ..contract import CAPABILITIES, EDITORS, NAMES
 
 SUITE = sorted(HERE.glob("test_*.py"))
@@ -49,6 +49,18 @@ def test_spec_has_numbered_clauses() -> None:
         numbers.setdefault(clause.chapter, []).append(int(name[1:]))
     assert set(numbers) <= set(NAMES)
     assert all(values == sorted(values) for values in numbers.values())
+
+
+def test_every_clause_says_since_when() -> None:
+    """A version of the specification, which the changelog has; a clause that changed is named there."""
+    changes = (HERE / "CHANGELOG.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^## (\d+\.\d+)\n(.*?)(?=^## |\Z)", changes, flags=re.MULTILINE | re.DOTALL))
+    assert next(iter(parts)) == version(), "the newest version comes first"
+    for name, clause in clauses().items():
+        assert clause.since in parts, f"{name} does not say since which version it is there"
+        if clause.changed:
+            assert float(clause.changed) > float(clause.since)
+            assert f"**{name}**" in parts[clause.changed]
 
 
 def test_every_clause_has_a_test() -> None:

@@ -10,12 +10,22 @@ from . import (  # noqa: F401  # each module registers its mutants
     a_masks,
     b_budget,
     d_data,
+    declared,
     e_editors,
+    hits,
+    joint,
     l_objectives,
     m_metrics,
+    preset,
     r_reproduction,
+    records,
+    runs,
     s_sampling,
+    structure,
+    surroundings,
     t_task,
+    texts,
+    training,
 )
 from .base import MUTANTS, Mutant, Mutation
 

@@ -158,18 +158,20 @@ class MasksSwapped(FactorMutation):
         return on_delta * call["x"], on_x * call["delta"]
 
 
-@mutant("masked-twice", "A8", "x is masked where it is captured and again where it is used.")
+@mutant("masked-twice", "A2", "x is masked where it is captured and again where it is used.")
 class MaskedTwice(FactorMutation):
     def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
         x, delta = self.base.mask_factors(**call)
         return self.base.mask_factors(**call | {"x": x})[0], delta
 
 
-@mutant("gates-never-close", "A9", "A gate has a floor, so that a closed mask still changes an edit.")
+@mutant("gates-never-close", "A3", "A gate has a floor, so that a closed mask still changes an edit.")
 class GatesNeverClose(FactorMutation):
     def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
-        x, delta = self.base.mask_factors(**call)
-        return x + 1e-3 * call["x"], delta + 1e-3 * call["delta"]
+        factors = zip((call["x"], call["delta"]), self.base.mask_factors(**call), strict=True)
+        # A gate of 0 is 0.001, and one of 1 stays 1.
+        x, delta = (1.001 * before + 0.999 * (after - before) for before, after in factors)
+        return x, delta
 
 
 @mutant("unknown-language-is-the-first", "A10", "An unknown editing language quietly gets the first row.")

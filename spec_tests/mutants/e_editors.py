@@ -326,7 +326,7 @@ class BatchMakesOneEdit(EditorMutation):
 class TwoOwners(EditorMutation):
     def optimizer_groups(self, editor: Any) -> list[list[str]]:
         groups = self.base.optimizer_groups(editor)
-        return [*groups, groups[-1]]
+        return [*groups, *groups[-1:]]
 
 
 @mutant("no-owner", "E9", "A group of parameters is in no optimiser.")

@@ -109,6 +109,7 @@ def _circumstances(sections: Sequence[Section]) -> list[list[str]]:
         *((f"Ruling: {r.replace('_', ' ')}", lambda s, r=r: s.scope["rulings"].get(r, "")) for r in rulings),
         ("Machine", each(lambda record: f"{record['machine']} ({record['device']})")),
         ("Code", each(lambda record: f"{record['code'].get('lime_editing')} {record['code'].get('digest')}")),
+        ("Specification", each(lambda record: record.get("specification", "before 2.0"))),
         ("torch", each(lambda record: record["code"].get("torch", ""))),
     ]
     return [[name, *(str(of(section)) for section in sections)] for name, of in lines]

@@ -26,7 +26,7 @@ from ..core.task import Task
 from ..core.training import State, Validated, train
 from ..data import Dataset, Reader
 from ..errors import DataError, LanguageError, ModelError
-from ..names import EVALUATIONS, Rulings, Split, Training
+from ..names import EVALUATIONS, SPECIFICATION, Rulings, Split, Training
 from . import store
 from .cells import (
     Cell,
@@ -166,7 +166,7 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
         record = cell_record(cell, experiment)
         together = f"{processes.count} × " if processes.count > 1 else ""
         machine = {"machine": together + record["machine"]}
-        described = {**record, **machine, "titles": titles(cell, data.find(cell.task))}
+        described = {**record, **machine, "titles": titles(cell, data.find(cell.task)), "specification": SPECIFICATION}
         results.write_json(folder / "cell.json", described)
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.trained is not None:

@@ -1,0 +1,112 @@
+"""The command line of the specification.
+
+lime-spec --implementation NAME [options]     judge an implementation: package.module or path/to/file.py, and after a
+                                              colon an object in it
+lime-spec start FILE --chapters M,S           write the skeleton of an adapter
+lime-spec compare A.json B.json               what changed between two reports
+lime-spec badge REPORT.json OUT.svg|OUT.json  a badge of a report
+
+Of judging:
+  --python PATH         an interpreter or an environment's folder: the implementation runs there, in its own process
+  --chapters M,S        these chapters of SPEC.md only           --clauses M3,E10      these clauses only
+  --leave-out E10,TEST  all but these clauses or tests           --xfails FILE         known failures, with reasons
+  --report FILE         .html, .md or .json; may be repeated     --dtype float32       what is handed out; or both
+  --call-timeout S      seconds that one call may take           --repeat N            under N seeds
+A test's id repeats one test; all other options are pytest's. Exit codes: 0 conforms in all that it claims, 1 does not,
+2 could not be judged. SPEC.md, RULINGS.md and WALKTHROUGH.md lie beside this program: lime-spec --where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NOT_JUDGED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if given else NOT_JUDGED
+    if given[0] == "--where":
+        print(HERE)
+        return 0
+    if given[0] == "--version":
+        from .conformance import version  # noqa: PLC0415
+
+        print(f"specification {version()}")
+        return 0
+    commands = {"start": _start, "compare": _compare, "badge": _badge}
+    return commands.get(given[0], _judge)(given)
+
+
+def _judge(given: list[str]) -> int:
+    import pytest  # noqa: PLC0415
+
+    named = {argument: test for argument in given if (test := _test(argument))}
+    everything = [] if named else [str(HERE), f"--ignore={HERE / 'meta'}"]
+    return int(pytest.main([*_configuration(), *everything, *(named.get(argument, argument) for argument in given)]))
+
+
+def _test(argument: str) -> str:
+    """The path of a test's id, wherever the suite lies: `test_m_metrics.py::test_x`, with a folder or without."""
+    named = re.match(r"(?:.*[/\\])?(test_\w+\.py)((?:::.*)?)$", argument, flags=re.DOTALL)
+    return str(HERE / named.group(1)) + named.group(2) if named and (HERE / named.group(1)).is_file() else ""
+
+
+def _configuration() -> list[str]:
+    """Outside of the repository the suite brings its own, so that no other project's has a say in a verdict."""
+    if (HERE.parent / "noxfile.py").is_file():
+        return []
+    return ["-c", str(HERE / "installed.toml"), f"--rootdir={HERE.parent}"]
+
+
+def _start(given: list[str]) -> int:
+    from . import skeleton  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(prog="lime-spec start", description=skeleton.__doc__)
+    parser.add_argument("start")
+    parser.add_argument("file", type=Path, help="the adapter to write, for example my_adapter.py")
+    parser.add_argument("--chapters", required=True, metavar="M,S", help="of which chapters of SPEC.md")
+    parser.add_argument("--editors", metavar="mend", help="the editors that there are (default: all)")
+    options = parser.parse_args(given)
+    return _said(lambda: skeleton.write(options.file, options.chapters, options.editors))
+
+
+def _compare(given: list[str]) -> int:
+    from . import comparison  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(prog="lime-spec compare", description=comparison.__doc__)
+    parser.add_argument("compare")
+    parser.add_argument("before", type=Path, metavar="A.json")
+    parser.add_argument("after", type=Path, metavar="B.json")
+    options = parser.parse_args(given)
+    return _said(lambda: comparison.compare(comparison.read(options.before), comparison.read(options.after)))
+
+
+def _badge(given: list[str]) -> int:
+    from . import badge, comparison  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(prog="lime-spec badge", description=badge.__doc__)
+    parser.add_argument("badge")
+    parser.add_argument("report", type=Path, metavar="REPORT.json")
+    parser.add_argument("file", type=Path, metavar="OUT.svg|OUT.json")
+    options = parser.parse_args(given)
+    return _said(lambda: badge.write(comparison.read(options.report), options.file))
+
+
+def _said(make: object) -> int:
+    from .conformance import SuiteError  # noqa: PLC0415
+
+    try:
+        lines = make()  # type: ignore[operator]
+    except (SuiteError, OSError) as error:
+        print(error, file=sys.stderr)
+        return NOT_JUDGED
+    print("\n".join(lines))
+    return 0

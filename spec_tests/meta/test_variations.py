@@ -1,0 +1,101 @@
+"""Right implementations that differ in what the specification leaves free: each has to conform."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .variations import VARIATIONS
+
+ROOT = Path(__file__).parents[2]
+#: What no variation needs: other kinds of models, long trainings, other processes.
+QUICK = "not square and not roberta and not classifier and not short_training and not hash_seeds"
+_MEND = (
+    "identity_on or size_of_a_gradient or row_is or one_transform or shared_parameter or rate_starts or outer_products"
+)
+_TRAINED = "owner or moves or descends or base_editor or objective_of_its_own"
+_MASKED = "mask or gates or penalty or permuting or confirms"
+#: The files and the tests in them that could notice a variation.
+ASKED: dict[str, tuple[str, str]] = {
+    "mend of one block": ("e", f"{_MEND} or {_TRAINED}"),
+    "mend of eight blocks": ("e", f"{_MEND} or moves"),
+    "mend with a number for a scale": ("e", f"{_MEND} or {_TRAINED}"),
+    "mend without scale and shift": ("e", f"{_MEND} or moves"),
+    "masks in one table": ("ae", f"({_MASKED} or {_TRAINED}) and not knowledge_editor"),
+    "log alpha held within log 100": ("ae", f"(test_a_masks or {_MASKED} or {_TRAINED}) and not knowledge_editor"),
+    "float32 throughout": (
+        "tmaelr",
+        "not knowledge_editor and not tables and not preset and not shared",
+    ),
+    "NumPy's numbers and tuples": ("tmsdrl", "not knowledge_editor and not uniform and not drawn"),
+    "an optimiser for each parameter": ("e", f"({_TRAINED}) and not knowledge_editor"),
+    "a step with every fourth call": ("etl", f"{_TRAINED} or trains or raw or total"),
+    "another learning rate": ("e", "descends"),
+    "one vector of parameters": (
+        "ael",
+        f"({_MASKED} or {_TRAINED} or trained or {_MEND} or gradient) and not knowledge_editor",
+    ),
+    "theta' formed once for a call": ("be", "factors or size_of_a_matrix or in_a_batch"),
+    "drawn with replacement": ("s", "test_s_sampling"),
+}
+FILES = {name.split("_")[1]: name for name in sorted(os.listdir(Path(__file__).parents[1])) if name.startswith("test_")}
+DRIVER = """
+import contextlib, io, json, sys
+import pytest
+from spec_tests.conformance import Injected
+from spec_tests.meta.variations import VARIATIONS
+
+found = {}
+for name, arguments in json.load(sys.stdin).items():
+    injected = Injected(VARIATIONS[name](), name)
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.redirect_stderr(text):
+        code = pytest.main(arguments, plugins=[injected])
+    found[name] = [int(code), sum(result.outcome == "passed" for result in injected.results), text.getvalue()]
+json.dump(found, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    returncode: int
+    passed: int
+    stdout: str
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, Run]:
+    """All runs of this file, one after the other in a process of their own."""
+    options = ["-q", "--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    asked = {
+        name: [*(f"spec_tests/{FILES[letter]}" for letter in letters), "-k", f"({tests}) and {QUICK}", *options]
+        for name, (letters, tests) in ASKED.items()
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(asked),
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {name: Run(*values) for name, values in json.loads(done.stdout).items()}
+
+
+def test_every_variation_is_asked() -> None:
+    """One that no test is asked of shows nothing."""
+    assert list(ASKED) == list(VARIATIONS)
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_a_right_variation_conforms(runs: dict[str, Run], name: str) -> None:
+    """What the specification leaves free is no violation, and some tests that could notice it passed."""
+    assert runs[name].returncode == 0, runs[name].stdout[-4000:]
+    assert runs[name].passed >= 2

@@ -1,0 +1,197 @@
+"""Mutants of good manners: what an editor leaves behind in the user's model and in the process."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..contract import Input, Losses, Request, Triple
+from .base import mutant
+from .editing import EditorMutation
+
+
+class MakingLeaves(EditorMutation):
+    """Something is left behind when an editor is made."""
+
+    def make_editor(self, *args: Any, **kwargs: Any) -> Any:
+        editor = super().make_editor(*args, **kwargs)
+        self.leave(self.made[id(editor)].model)
+        return editor
+
+    @abstractmethod
+    def leave(self, model: Any) -> None:
+        """What goes wrong."""
+
+
+@mutant("model-frozen-for-good", "T8", "Making an editor switches `requires_grad` off for good.")
+class FrozenForGood(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        model.requires_grad_(False)
+
+
+@mutant("model-thawed-for-good", "T8", "Making an editor switches `requires_grad` on for the edited matrices.")
+class ThawedForGood(EditorMutation):
+    def make_editor(self, *args: Any, **kwargs: Any) -> Any:
+        editor = super().make_editor(*args, **kwargs)
+        made = self.made[id(editor)]
+        for matrix in made.edited:
+            dict(made.model.named_parameters())[matrix].requires_grad_(True)
+        return editor
+
+
+@mutant("model-left-evaluating", "T8", "Making an editor leaves the model in evaluation mode.")
+class LeftEvaluating(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        model.eval()
+
+
+@mutant("eager-attention-for-good", "T8", "The model's attention is switched to another implementation for good.")
+class EagerForGood(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        model.set_attn_implementation("eager")
+
+
+@mutant("configuration-touched", "T8", "The model's configuration is changed on the way.")
+class ConfigurationTouched(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        model.config.use_cache = not getattr(model.config, "use_cache", True)
+
+
+@mutant("hooks-left-behind", "T8", "Hooks of an edit stay on the model.")
+class HooksLeft(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        made = self.made[id(editor)]
+        made.model.get_submodule(made.edited[0].removesuffix(".weight")).register_forward_hook(lambda *_: None)
+        return edits
+
+
+@mutant("hooks-swept-away", "T8", "All hooks are removed from the edited layers, the user's own among them.")
+class HooksSwept(EditorMutation):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        found = self.base.edited_logits(editor, edits, index, inputs)
+        for module in self.made[id(editor)].model.modules():
+            module._forward_hooks.clear()
+        return found
+
+
+@mutant("gradients-left-on-the-model", "T8", "An edit leaves its gradient in `.grad` of the model.")
+class GradientsLeft(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        made = self.made[id(editor)]
+        weight = dict(made.model.named_parameters())[made.edited[-1]]
+        weight.grad = torch.zeros_like(weight)
+        return edits
+
+
+@mutant("gradients-of-the-user-cleared", "T8", "A training step clears `.grad` of the model.")
+class GradientsCleared(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts = self.base.train_step(editor, triples, seed)
+        self.made[id(editor)].model.zero_grad()
+        return parts
+
+
+@mutant("global-generator-reseeded", "T8", "A training step seeds the global generator.")
+class Reseeded(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts = self.base.train_step(editor, triples, seed)
+        torch.manual_seed(seed)
+        return parts
+
+
+@mutant("global-generator-drawn-from", "T8", "Making an editor draws from the global generator.")
+class DrawnFrom(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        torch.rand(1)
+
+
+@mutant("numpys-generator-reseeded", "T8", "`losses` seeds NumPy's and Python's global generators.")
+class NumpyReseeded(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        found = self.base.losses(editor, triples, seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        return found
+
+
+@mutant("default-dtype-changed", "T8", "Editing leaves another default dtype behind.")
+class DefaultDtype(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        torch.set_default_dtype(torch.float64)
+        return edits
+
+
+@mutant("gradients-off-for-good", "T8", "Predicting switches gradients off for good.")
+class GradientsOff(EditorMutation):
+    def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        found = self.base.raw_logits(editor, inputs)
+        torch.set_grad_enabled(False)
+        return found
+
+
+@mutant("deterministic-for-good", "T8", "A training step switches the process to deterministic algorithms.")
+class Deterministic(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts = self.base.train_step(editor, triples, seed)
+        torch.use_deterministic_algorithms(True)
+        return parts
+
+
+@mutant("a-buffer-touched", "T8", "Editing rolls a buffer of the model.")
+class BufferTouched(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        for _, buffer in self.made[id(editor)].model.named_buffers():
+            buffer.copy_(buffer.roll(1, -1))
+        return edits
+
+
+@mutant("weights-are-other-objects", "T8", "The edited weights are other objects after training, with equal numbers.")
+class OtherObjects(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts = self.base.train_step(editor, triples, seed)
+        made = self.made[id(editor)]
+        linear: Any = made.model.get_submodule(made.edited[0].removesuffix(".weight"))
+        linear.weight = torch.nn.Parameter(linear.weight.detach().clone(), linear.weight.requires_grad)
+        return parts
+
+
+@mutant("gradients-needed-to-edit", "T8", "Where the caller has switched gradients off, an edit is empty.")
+class NeedsGradients(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return self.base.edit(editor, requests), torch.is_grad_enabled()
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Any:
+        return {m: d * edits[1] for m, d in self.base.dense(editor, edits[0], index).items()}
+
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        return self.base.edited_logits(editor, edits[0], index, inputs)
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], index)
+
+
+@mutant("factors-multiplied-out-to-predict", "B4", "ΔW is multiplied out whenever the edited model runs.", "factored")
+class MultipliedOut(EditorMutation):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        for u, v in self.base.factors(editor, edits, index).values():
+            _ = v.T @ u
+        return self.base.edited_logits(editor, edits, index, inputs)
+
+
+@mutant("weights-copied-to-predict", "B4", "Every prediction of an edited model copies the edited weights.", "factored")
+class WeightsCopied(EditorMutation):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        made = self.made[id(editor)]
+        for _ in inputs:
+            for matrix in made.edited:
+                _ = dict(made.model.named_parameters())[matrix].detach().clone()
+        return self.base.edited_logits(editor, edits, index, inputs)

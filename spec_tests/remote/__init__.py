@@ -1,0 +1,1 @@
+"""Judging an implementation in its own process and interpreter."""

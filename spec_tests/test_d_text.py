@@ -1,0 +1,314 @@
+"""Chapter D, text to tokens: tokenizers with special tokens, spaces, unknown words and token types of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from . import oracles
+from .assertions import distributed, equal, holds
+from .conformance import Implementation, clause, needs
+from .contract import Input, Place, Request, Triple
+from .test_d_data import MASK, PAIRS, RAW, WORLD, folder_of, name_of, template, tokenize, tokenize_pair, written
+from .texts import CLASSES, KINDS, write_classes, write_tokenizer
+from .tiny import LANGUAGES, cross_entropy, make_felt, outer_sum, perturb, setting
+
+#: German subjects are words that the tokenizers with a vocabulary do not know.
+WORDS = ["en", "country", "of", "is", "capital", "lies", "on", "earth", "ensubject", "(", ")", ".", "claim", "premise"]
+WORDS += ["de", "zh", *(letter for letter in "abcdklmnvwxyz")]
+SHUFFLED = ("contradiction", "entailment", "neutral")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with a tokenizer, and that tokenizer."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return folder, write_tokenizer(request.param, folder, WORDS)
+
+
+def place(relation: str, subject: int, language: str) -> Place:
+    return {"relation": relation, "subject": f"Q{subject}", "language": language}
+
+
+#: An edit, its updating language and a retained fact: another subject and relation; the edit's own subject in the
+#: relation beside; its own relation; its own subject and language; all three in one language.
+CALLS: dict[str, tuple[Place, str, Place]] = {
+    "nothing shared": (place("P17", 1, "en"), "de", place("P36", 4, "de")),
+    "one subject": (place("P17", 1, "en"), "en", place("P36", 1, "en")),
+    "one subject abroad": (place("P17", 1, "en"), "de", place("P36", 1, "de")),
+    "one relation": (place("P17", 1, "de"), "en", place("P17", 2, "en")),
+    "a relation that begins with [Y]": (place("P36", 4, "en"), "de", place("P17", 4, "en")),
+}
+
+
+def plain(x: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {"input_ids": list(x["input_ids"]), "positions": list(x["positions"])}
+
+
+def spelled(encode: Any, where: Place, language: str, named_in: str, masks: int) -> dict[str, list[int]]:
+    """The whole sentence as the tokenizer has it, with masks side by side."""
+    text = template(language, where["relation"]).replace("[X]", name_of(where, named_in))
+    (ids,) = encode([text.replace("[Y]", encode.mask_token)])["input_ids"]
+    at = ids.index(encode.mask_token_id)
+    # The other way to write it comes to the same with each of these tokenizers.
+    (other,) = encode([text.replace("[Y]", " ".join([encode.mask_token] * masks))])["input_ids"]
+    filled = [*ids[:at], *[encode.mask_token_id] * masks, *ids[at + 1 :]]
+    assert filled == list(other), f"{encode.convert_ids_to_tokens(other)}: masks are not side by side"
+    return {"input_ids": filled, "positions": list(range(at, at + masks))}
+
+
+def alone(encode: Any, name: str) -> list[int]:
+    return list(encode(name, add_special_tokens=False)["input_ids"])
+
+
+def encoded(
+    implementation: Implementation, folder: Path, call: tuple[Place, str, Place], seeds: Sequence[int]
+) -> list[Triple]:
+    with folder_of(written(WORLD)) as facts:
+        return implementation.encoded_facts(facts, folder, *call, seeds)
+
+
+@clause("D10")
+@pytest.mark.parametrize("what", CALLS)
+def test_inputs_are_what_the_tokenizer_makes_of_a_sentence(
+    implementation: Implementation, tokenizer: tuple[Path, Any], what: str
+) -> None:
+    """Special tokens, spaces and unknown words as it has them; masks, and nothing else, are predicted."""
+    folder, encode = tokenizer
+    edit, update, retain = CALLS[what]
+    named_in = edit["language"] if implementation.ruling("subject") == "edit-language" else update
+    for triple in encoded(implementation, folder, CALLS[what], range(6)):
+        count = len(triple["edit"]["labels"])
+        expected = {
+            "edit": spelled(encode, edit, edit["language"], edit["language"], count),
+            "update": spelled(encode, edit, update, named_in, count),
+            "retain": spelled(
+                encode, retain, retain["language"], retain["language"], len(triple["retain"]["positions"])
+            ),
+        }
+        for role, wanted in expected.items():
+            got = plain(triple[role])  # type: ignore[literal-required]
+            tokens = encode.convert_ids_to_tokens(got["input_ids"])
+            equal("D10", got, wanted, f"{role} input", tokens=tokens, tokenizer=folder.name, facts=what)
+
+
+@clause("D10", "D4", "D5")
+def test_labels_and_lengths_have_no_special_tokens(implementation: Implementation, tokenizer: tuple[Path, Any]) -> None:
+    """A desired label is a name as it is spelled alone, and a retain input has as many masks as such a name."""
+    folder, encode = tokenizer
+    triples = encoded(implementation, folder, CALLS["nothing shared"], range(300))
+    names = {tuple(alone(encode, name)) for name in oracles.labels(WORLD, "en", "P17").values()}
+    lengths = Counter(len(alone(encode, name)) for name in oracles.labels(WORLD, "de").values())
+    found = {tuple(triple["edit"]["labels"]) for triple in triples}
+    equal("D10", found, names, "desired labels", tokenizer=folder.name)
+    share = len(triples) / lengths.total()
+    drawn = Counter(len(triple["retain"]["positions"]) for triple in triples)
+    distributed("D5", drawn, {length: share * count for length, count in lengths.items()}, "numbers of masks")
+
+
+@clause("D10")
+def test_unknown_words_are_unknown_tokens(
+    implementation: Implementation, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A subject that the tokenizer does not know is there as its unknown token, and is not predicted."""
+    folder = tmp_path_factory.mktemp("unknown")
+    encode = write_tokenizer("wordpiece", folder, WORDS)
+    for triple in encoded(implementation, folder, CALLS["nothing shared"], range(3)):
+        ids, positions = triple["update"]["input_ids"], list(triple["update"]["positions"])
+        unknown = [at for at, token in enumerate(ids) if token == encode.unk_token_id]
+        named = implementation.ruling("subject") == "parallel"
+        holds("D10", bool(unknown) == named, "unknown tokens of a German subject", expected="one", got=list(ids))
+        masks = [at for at, token in enumerate(ids) if token == encode.mask_token_id]
+        equal("D10", positions, masks, "predicted positions", tokens=encode.convert_ids_to_tokens(ids))
+
+
+# Pairs
+
+PAIR_WORDS = [*WORDS, *(str(number) for number in range(10))]
+
+
+@pytest.fixture(scope="module", params=["wordpiece", "metaspace"])
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with a classifier's configuration, which has the classes in an order of its own, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("classifier")
+    encode = write_tokenizer(request.param, folder, PAIR_WORDS)
+    write_classes(folder, SHUFFLED)
+    return folder, encode
+
+
+def as_model(label: int) -> int:
+    """The model's number of the data's class."""
+    return SHUFFLED.index(CLASSES[label])
+
+
+@clause("D10", "D7")
+def test_pairs_have_token_types_and_the_models_classes(
+    implementation: Implementation, classifier: tuple[Path, Any]
+) -> None:
+    """A pair is encoded as a pair, and what is wrong, and what is desired, is so by the names of the classes."""
+    folder, encode = classifier
+    predictions = {said: [as_model(label) for label in told] for said, told in RAW.items()}
+    edits = implementation.encoded_pairs(PAIRS, predictions, folder, 2, 3)
+    got = sorted((edit["row"], edit["language"], edit["label"]) for edit in edits)
+    expected = sorted(
+        (row, said, as_model(pair["label"]))
+        for said, told in RAW.items()
+        for row, pair in enumerate(PAIRS)
+        if told[row] != pair["label"]
+    )
+    equal("D10", got, expected, "row, language and desired class", classes=SHUFFLED)
+    for edit in edits:
+        row, said = PAIRS[edit["row"]], edit["language"]
+        hypothesis = row["hypothesis"]["translation"][row["hypothesis"]["language"].index(said)]
+        wanted = encode(row["premise"][said], hypothesis)
+        found: Any = edit["input"]
+        equal("D10", list(found["input_ids"]), list(wanted["input_ids"]), "tokens of a pair", row=edit["row"])
+        types = list(found.get("token_type_ids") or [0] * len(found["input_ids"]))
+        none = [0] * len(wanted["input_ids"])
+        equal("D10", types, list(wanted.get("token_type_ids") or none), "token types of a pair", row=edit["row"])
+
+
+@clause("D10")
+@pytest.mark.parametrize("classes", [CLASSES, CLASSES[::-1], SHUFFLED], ids="-".join)
+def test_a_class_is_known_by_its_name(
+    implementation: Implementation, tmp_path_factory: pytest.TempPathFactory, classes: tuple[str, ...]
+) -> None:
+    """Whatever order a model has them in: what it gets right is not edited, and the rest towards the gold name."""
+    folder = tmp_path_factory.mktemp("classes")
+    write_tokenizer("wordpiece", folder, PAIR_WORDS)
+    write_classes(folder, classes)
+    # All right, but for row 4, which has one wrong answer in English.
+    gold = [classes.index(CLASSES[row["label"]]) for row in PAIRS]
+    predictions = {"en": [number if row != 4 else (number + 1) % 3 for row, number in enumerate(gold)]}
+    edits = implementation.encoded_pairs(PAIRS, predictions, folder, 1, 0)
+    got = [(edit["row"], edit["language"], edit["label"]) for edit in edits]
+    equal("D10", got, [(4, "en", gold[4])], "row, language and desired class", classes=classes)
+
+
+# D7 from one language to all
+
+
+@clause("D7")
+def test_english_pairs_retain_pairs_of_all_languages(implementation: Implementation) -> None:
+    """Where English alone is edited, every edit is English, and what it retains comes from all languages evenly."""
+    edits = [
+        edit
+        for seed in range(300)
+        for edit in implementation.pair_edits(PAIRS, {"en": RAW["en"]}, tokenize_pair, 10, seed)
+    ]
+    equal("D7", {edit["language"] for edit in edits}, {"en"}, "editing languages")
+    wrong = [row for row, pair in enumerate(PAIRS) if RAW["en"][row] != pair["label"]]
+    equal("D7", sorted(edit["row"] for edit in edits[: len(wrong)]), wrong, "edited rows")
+    said = Counter(language for edit in edits for _, language in edit["retain"])
+    distributed("D7", said, dict.fromkeys(RAW, said.total() / len(RAW)), "languages of retained pairs")
+
+
+# Models that read token types
+
+
+def typed(rng: np.random.Generator, types: str) -> Input:
+    """A pair of two texts; their token types are 0 and 1, all 0, or missing."""
+    first, second = (rng.integers(5, 60, size=4).tolist() for _ in range(2))
+    one: Input = {"input_ids": [2, *first, 3, *second, 3], "positions": [0]}
+    if types != "missing":
+        one["token_type_ids"] = [0] * 6 + [int(types == "pair")] * 5
+    return one
+
+
+def logits_of(model: torch.nn.Module, one: Input) -> torch.Tensor:
+    ids = torch.tensor([one["input_ids"]])
+    types = torch.tensor([one.get("token_type_ids", [0] * ids.shape[1])])
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=types).logits
+
+
+@pytest.fixture
+def typing_model() -> Any:
+    """A classifier in which the two token types are far apart."""
+    world = setting("classifier")
+    with torch.no_grad():
+        table = world.model.bert.embeddings.token_type_embeddings.weight  # type: ignore[union-attr]
+        table[1] = table[0] + 2.0 * torch.linspace(-1, 1, table.shape[1], dtype=table.dtype)
+    return world
+
+
+@clause("D10")
+@needs("E")
+def test_predictions_depend_on_token_types(implementation: Implementation, typing_model: Any) -> None:
+    """Raw logits are those of the model with the token types of the input; without any they are all 0."""
+    editor = make_felt(implementation, "mend", typing_model)
+    rng = np.random.default_rng(93)
+    inputs = [typed(rng, types) for types in ("pair", "zero", "missing", "pair")]
+    for number, found in enumerate(implementation.raw_logits(editor, inputs)):
+        expected = logits_of(typing_model.model, inputs[number]).detach()
+        near = bool(torch.allclose(found, expected, rtol=1e-6, atol=1e-8))
+        holds("D10", near, f"raw logits of input {number}", expected=expected, got=found, inputs=inputs[number])
+
+
+@clause("D10")
+@needs("E")
+def test_edits_and_objectives_depend_on_token_types(implementation: Implementation, typing_model: Any) -> None:
+    """What is captured is the gradient of the pair with its types, and so are the predictions that train an editor."""
+    editor = make_felt(implementation, "mend", typing_model)
+    perturb(implementation, editor)
+    rng = np.random.default_rng(94)
+    inputs = [typed(rng, "pair") for _ in range(3)]
+    request: Request = {**inputs[0], "labels": [1], "language": LANGUAGES[0]}
+    own = copy.deepcopy(typing_model.model).requires_grad_(True)
+    weights = dict(own.named_parameters())
+    matrices = list(typing_model.edited)
+    slopes = torch.autograd.grad(cross_entropy(logits_of(own, request), [1]), [weights[m] for m in matrices])
+    captured = implementation.capture(editor, request)
+    for matrix, slope in zip(matrices, slopes, strict=True):
+        found = outer_sum(*captured[matrix])
+        near = bool(torch.allclose(found, slope, rtol=1e-5, atol=1e-7 * float(slope.abs().max())))
+        holds("D10", near, f"the gradient captured for {matrix}", expected=slope, got=found)
+    triple: Triple = {"edit": request, "update": inputs[1], "retain": inputs[2]}
+    plain_types = [0] * len(inputs[1]["input_ids"])
+    parts = implementation.losses(editor, [triple], seed=0)[0]
+    for role, part in (("update", "rel"), ("retain", "loc")):
+        changed: Any = {**triple, role: {**triple[role], "token_type_ids": plain_types}}  # type: ignore[literal-required]
+        other = implementation.losses(editor, [changed], seed=0)[0]
+        holds(
+            "D10",
+            abs(other[part] - parts[part]) > 1e-6,
+            f"{part} with and without token types",
+            expected="two values",
+            got=(parts[part], other[part]),
+        )
+    edits = implementation.edit(editor, [request])
+    with_types, without = (
+        implementation.edited_logits(editor, edits, 0, [one])[0]
+        for one in (inputs[1], {**inputs[1], "token_type_ids": plain_types})
+    )
+    differ = not torch.allclose(with_types, without, atol=1e-6)
+    holds("D10", differ, "edited logits with and without token types", expected="two", got=(with_types, without))
+
+
+# A shared cache
+
+
+@clause("D3", "D6")
+@pytest.mark.parametrize("what", CALLS)
+def test_sentences_that_share_a_subject_or_a_template_are_told_apart(implementation: Implementation, what: str) -> None:
+    """However a prompt is remembered: the same subject in another relation, the same relation about another subject."""
+    edit, update, retain = CALLS[what]
+    with folder_of(written(WORLD)) as folder:
+        triples = implementation.fact_inputs(folder, tokenize, MASK, edit, update, retain, range(4))
+    named_in = edit["language"] if implementation.ruling("subject") == "edit-language" else update
+    for triple in triples:
+        for role, where, language, named in (
+            ("edit", edit, edit["language"], edit["language"]),
+            ("update", edit, update, named_in),
+            ("retain", retain, retain["language"], retain["language"]),
+        ):
+            got = plain(triple[role])  # type: ignore[literal-required]
+            masks = " ".join(["[MASK]"] * len(got["positions"]))
+            text = template(language, where["relation"]).replace("[X]", name_of(where, named)).replace("[Y]", masks)
+            equal("D3" if role == "edit" else "D6", got["input_ids"], tokenize(text), f"{role} input", text=text)

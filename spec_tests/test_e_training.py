@@ -1,0 +1,665 @@
+"""Chapter E, training: what a step does to each tensor, and that a trained editor keeps every law of an edit.
+
+Steps are compared with the gradient that `losses` states. Nothing is assumed of the layout of an editor: a step is seen
+in units of the learning rate, and only where a gradient stands out of clipping and rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from . import probes, test_a_masks, test_b_budget, test_e_editors, test_l_objectives, test_t_task
+from .assertions import holds
+from .conformance import Implementation, clause, each_of, every_learned, needs
+from .contract import LEARNED
+from .editing import VARIANTS, updates
+from .stepping import (
+    SLACK,
+    AfterTraining,
+    agree,
+    batch,
+    copied,
+    felt,
+    is_rate,
+    mask_names,
+    norm,
+    scaled_alike,
+    second_step,
+    some,
+    stands_out,
+)
+from .tiny import (
+    LANGUAGES,
+    Setting,
+    assert_close,
+    gradients,
+    make_felt,
+    make_request,
+    rate,
+    setting,
+    shifts,
+    with_update,
+)
+
+LR, MASK_LR = 2.5e-3, 1e-3
+kinds = pytest.mark.parametrize("kind", ["bert", "classifier"])
+#: KnowledgeEditor's network is large whatever the model, and what is asked here does not depend on it.
+combined = pytest.mark.parametrize(
+    ("name", "masks", "kind"),
+    [
+        pytest.param(name, masks, kind, marks=needs(name))
+        for name in LEARNED
+        for masks in VARIANTS
+        for kind in ("bert", "classifier")
+        if name != "knowledge_editor" or (masks, kind) == ("language", "bert")
+    ],
+)
+masked = pytest.mark.parametrize(
+    ("name", "masks"),
+    [
+        pytest.param(name, masks, marks=needs(name))
+        for name in LEARNED
+        for masks in VARIANTS[1:]
+        if (name, masks) != ("knowledge_editor", "shared")
+    ],
+)
+
+
+def step_of(value: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """How far a tensor has gone down."""
+    return before - value.detach()
+
+
+def same_losses(clause_id: str, found: Any, expected: Any, what: str, **inputs: Any) -> None:
+    for part, value in expected.items():
+        near = abs(found[part] - value) <= 1e-6 * max(1e-3, abs(value))
+        holds(clause_id, near, f"{part} of {what}", expected=value, got=found[part], **inputs)
+
+
+# --- E15 --------------------------------------------------------------------------------------------------------------
+
+
+@clause("E15")
+@combined
+def test_a_first_step_is_against_the_gradient_and_as_long_as_the_learning_rate(
+    implementation: Implementation, name: str, masks: str, kind: str
+) -> None:
+    """Every tensor moves down the gradient that `losses` states, whatever was computed before, by its learning rate."""
+    world = setting(kind)
+    editor = felt(implementation, name, world, masks, lr=LR)
+    _check_first_step(implementation, name, world, editor, MASK_LR)
+
+
+@clause("E15")
+@each_of("mend", "editable_training")
+def test_masks_follow_edits_and_penalty_together(implementation: Implementation, name: str) -> None:
+    """Where gates are nearly open the penalty is weak and an edit decides on some of its language's, on no others."""
+    world = setting("bert")
+    for seed in range(8):
+        editor = felt(implementation, name, world, "language", log_alpha=(3.0, 3.0), lr=LR, inner_lr=0.5)
+        triples = batch("bert", 70 + seed, 1, ("en",))
+        _, gradient = implementation.losses(editor, triples, seed=seed)
+        before = copied(implementation, editor)
+        implementation.train_step(editor, triples, seed=seed)
+        moved = {own: step_of(value, before[own]) for own, value in implementation.parameters(editor).items()}
+        if not any(one.any() for one in moved.values()):
+            return  # A trainer that waits for more edits is the matter of E14.
+        for own in sorted(mask_names(implementation, name, world, editor)):
+            slope = gradient[own]
+            assert slope is not None, f"no gradient reaches {own}"
+            seen = stands_out(slope, norm(gradient))
+            _strictly_down(moved[own], slope, seen, own, name)
+
+
+def _strictly_down(step: torch.Tensor, slope: torch.Tensor, seen: torch.Tensor, own: str, name: str) -> None:
+    """No number with a gradient that stands out goes up it."""
+    wrong = int((step * slope <= 0)[seen].sum())
+    holds(
+        "E15",
+        not wrong,
+        f"numbers of {own} that went up their gradient",
+        expected=f"none of {int(seen.sum())}",
+        got=wrong,
+        editor=name,
+    )
+
+
+def _check_first_step(
+    implementation: Implementation, name: str, world: Setting, editor: Any, mask_lr: float, lr: float = LR
+) -> None:
+    masks = mask_names(implementation, name, world, editor)
+    triples, others = batch(world.kind, 70), batch(world.kind, 71)
+    before = copied(implementation, editor)
+    implementation.losses(editor, others, seed=8)
+    implementation.edit(editor, [others[0]["edit"]])
+    parts, gradient = implementation.losses(editor, triples, seed=7)
+    implementation.losses(editor, others, seed=9)
+    reported = implementation.train_step(editor, triples, seed=7)
+    same_losses("E15", reported, parts, "what a step reports", editor=name)
+    of_all = norm(gradient)
+    for own, value in implementation.parameters(editor).items():
+        slope = gradient[own]
+        if slope is None:
+            continue
+        seen = some(stands_out(slope, of_all))
+        if not seen.any():
+            continue
+        _strictly_down(step_of(value, before[own]), slope, seen, own, name)
+        down = (step_of(value, before[own]) * slope.sign())[seen]
+        if is_rate(value) and own not in masks:
+            continue
+        agree("E15", down / (mask_lr if own in masks else lr), 1.0, f"the first step of {own}", editor=name)
+
+
+@clause("E15")
+@combined
+def test_a_second_step_is_adams(implementation: Implementation, name: str, masks: str, kind: str) -> None:
+    """It follows from the gradients of both steps, each at the parameters of its time, and from nothing else."""
+    world = setting(kind)
+    editor = felt(implementation, name, world, masks, lr=LR)
+    names = mask_names(implementation, name, world, editor)
+    slopes, places = [], [copied(implementation, editor)]
+    for step, triples in enumerate((batch(kind, 72), batch(kind, 73))):
+        parts, gradient = implementation.losses(editor, triples, seed=step)
+        implementation.losses(editor, batch(kind, 74, 2), seed=9)
+        reported = implementation.train_step(editor, triples, seed=step)
+        same_losses("E15", reported, parts, f"what step {step} reports", editor=name)
+        slopes.append(gradient)
+        places.append(copied(implementation, editor))
+    limits = [norm(one) for one in slopes]
+    scales: list[float] = [1.0]
+    few: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+    for own, value in places[2].items():
+        first, second = slopes[0][own], slopes[1][own]
+        if first is None or second is None:
+            continue
+        seen = some(stands_out(first, limits[0]) & stands_out(second, limits[1]))
+        lr = MASK_LR if own in names else LR
+        moved = step_of(value, places[1][own])[seen]
+        if is_rate(value) and own not in names:
+            # The rates of these are free: the first step says what they are.
+            lengths = step_of(places[1][own], places[0][own])[seen].abs()
+            few[own] = first[seen], second[seen], moved / lengths
+        elif seen.sum() > 8:
+            scale, expected = scaled_alike(first[seen], second[seen], moved / lr)
+            scales.append(scale)
+            agree("E15", moved / lr, expected, f"the second step of {own}", editor=name, gradients_scaled_by=scale)
+    for own, (first, second, moved) in few.items():
+        wanted = [second_step(scale * second / first, first.sign()) for scale in scales]
+        nearest = min(wanted, key=lambda one: float((one - moved).abs().max()))
+        agree("E15", moved, nearest, f"the second step of {own}", slack=2 * SLACK, editor=name)
+
+
+# --- E16 --------------------------------------------------------------------------------------------------------------
+
+
+@clause("E16")
+@masked
+def test_the_seed_of_a_step_draws_its_gates(implementation: Implementation, name: str, masks: str) -> None:
+    """Steps of one seed agree and those of two do not, whatever was done with the editor and drawn by others before."""
+    world, triples = setting("bert"), batch("bert", 75, 3)
+    moved: list[dict[str, torch.Tensor]] = []
+    reports = []
+    for seed, busy in ((1, False), (1, True), (2, False)):
+        editor = felt(implementation, name, world, masks, lr=LR)
+        before = copied(implementation, editor)
+        with probes.global_state(implementation, 12) if busy else nullcontext():
+            if busy:
+                implementation.losses(editor, batch("bert", 76, 3), seed=5)
+                implementation.edit(editor, [one["edit"] for one in batch("bert", 77, 2)])
+            reports.append(implementation.train_step(editor, triples, seed=seed))
+        after = implementation.parameters(editor)
+        moved.append({own: step_of(value, before[own]) for own, value in after.items()})
+    same_losses("E16", reports[1], reports[0], "a step of the same seed", editor=name)
+    for own, expected in moved[0].items():
+        size = float(expected.abs().max())
+        near = bool(torch.allclose(moved[1][own], expected, rtol=1e-4, atol=1e-3 * size))
+        holds("E16", near, f"the step of {own}, seed 1 again", expected=expected, got=moved[1][own], editor=name)
+    holds("E16", reports[2]["rel"] != reports[0]["rel"], "L_rel of seeds 1 and 2", expected="two", got=reports)
+    differing = sum(float((moved[2][own] - one).norm()) > 0.01 * float(one.norm()) for own, one in moved[0].items())
+    holds("E16", differing > 0, "steps of seeds 1 and 2", expected="two", got="the same step", editor=name)
+
+
+def _strong(name: str) -> dict[str, float]:
+    """A larger inner rate, where there is any."""
+    return {} if name == "knowledge_editor" else {"inner_lr": 0.5}
+
+
+@clause("E16")
+@masked
+def test_a_step_follows_the_gates_that_it_reports(implementation: Implementation, name: str, masks: str) -> None:
+    """Of two seeds, a step is down the gradient of its own, where the two differ in sign."""
+    world, triples = setting("bert"), batch("bert", 78, 3)
+    editor = felt(implementation, name, world, masks, log_alpha=(-1.5, 2.5), lr=LR, **_strong(name))
+    own_gradient, other = (implementation.losses(editor, triples, seed=seed)[1] for seed in (3, 4))
+    before = copied(implementation, editor)
+    implementation.train_step(editor, triples, seed=3)
+    of_all = max(norm(own_gradient), norm(other))
+    right = total = 0
+    for own, value in implementation.parameters(editor).items():
+        first, second = own_gradient[own], other[own]
+        if first is not None and second is not None:
+            seen = stands_out(first, of_all) & stands_out(second, of_all) & (first * second < 0)
+            total += int(seen.sum())
+            right += int((step_of(value, before[own])[seen] * first[seen] > 0).sum())
+    # Of fewer than twenty nothing follows.
+    holds(
+        "E16",
+        total < 20 or right >= 0.9 * total,
+        "numbers that went down the gradient of the step's own seed",
+        expected=f"{total} of {total}",
+        got=right,
+        editor=name,
+    )
+
+
+@clause("E16")
+@every_learned
+def test_without_masks_a_seed_decides_nothing(implementation: Implementation, name: str) -> None:
+    """Two seeds, one objective, and one step."""
+    world, triples = setting("bert"), batch("bert", 79, 4)
+    first, second = (felt(implementation, name, world, "none", lr=LR) for _ in range(2))
+    reports = [implementation.train_step(one, triples, seed=seed) for one, seed in ((first, 5), (second, 6))]
+    same_losses("E16", reports[1], reports[0], "a step without masks, of another seed", editor=name)
+    for own, value in implementation.parameters(second).items():
+        expected = implementation.parameters(first)[own]
+        near = bool(torch.allclose(value, expected, rtol=1e-6, atol=1e-3 * LR))
+        holds("E16", near, f"{own} after a step of another seed", expected=expected, got=value, editor=name)
+
+
+# --- L3: the gradient, tensor by tensor -------------------------------------------------------------------------------
+
+
+@clause("L3")
+@needs("E")
+@pytest.mark.parametrize(("masks", "kind"), [("none", "classifier"), ("language", "bert")])
+@every_learned
+def test_every_tensors_gradient_is_that_of_the_total(
+    implementation: Implementation, name: str, masks: str, kind: str
+) -> None:
+    """By few tensors at a time, a finite difference of the total along a random direction agrees: second order, too."""
+    world, triples = setting(kind), batch(kind, 80, 1)
+    editor = felt(implementation, name, world, masks)
+    _, gradient = implementation.losses(editor, triples, seed=3)
+    generator = torch.Generator().manual_seed(43)
+    live = implementation.parameters(editor)
+    slopes = {own: one for own, one in gradient.items() if one is not None and float(one.norm()) > 1e-7}
+    # In each direction every tensor counts as much, however small its gradient is.
+    directions = {}
+    for own, slope in sorted(slopes.items()):
+        noise = torch.randn(slope.shape, generator=generator, dtype=torch.float64).to(slope)
+        directions[own] = (slope / slope.norm() + 0.5 * noise / noise.norm()) / slope.norm()
+    names = sorted(slopes)
+    step = 1e-6 if live[names[0]].dtype == torch.float64 else 1e-3
+    for chosen in (names[place :: -(-len(names) // 4)] for place in range(-(-len(names) // 4))):
+        ends = []
+        for sign in (1, -2, 1):
+            with torch.no_grad():
+                for own in chosen:
+                    live[own].add_(sign * step * directions[own])
+            if sign != 1 or not ends:
+                ends.append(implementation.losses(editor, triples, seed=3)[0]["total"])
+        found = (ends[0] - ends[1]) / (2 * step)
+        expected = sum(float((slopes[own] * directions[own]).sum()) for own in chosen)
+        near = abs(found - expected) <= 0.01 * abs(expected)
+        holds("L3", near, f"the slope of the total along {chosen}", expected=expected, got=found, masks=masks)
+
+
+@clause("L3")
+@needs("E")
+@every_learned
+def test_the_objective_moves_with_the_editor(implementation: Implementation, name: str) -> None:
+    """After a training step `losses` of the same edits and seed are others, and so is their gradient."""
+    editor, triples = felt(implementation, name, setting("bert"), "language", lr=1e-2), batch("bert", 81, 3)
+    before, slopes = implementation.losses(editor, triples, seed=1)
+    implementation.train_step(editor, triples, seed=1)
+    after, moved = implementation.losses(editor, triples, seed=1)
+    for part in ("rel", "loc", "mask"):
+        holds("L3", after[part] != before[part], f"{part} after a step", expected="another value", got=after[part])
+    same = [own for own, one in moved.items() if one is not None and torch.equal(one, slopes[own])]
+    holds("L3", not same, "gradients after a step", expected="others", got=f"{same} are as before", editor=name)
+
+
+# --- a trained editor -------------------------------------------------------------------------------------------------
+
+Case = Callable[[Any], None]
+#: One matrix of four is declared.
+CHOSEN = slice(1)
+
+
+def cases(*calls: tuple[Callable[..., None], tuple[Any, ...]], kind: str = "bert") -> pytest.MarkDecorator:
+    """Tests of a clause with their arguments, to be put to trained editors; each needs the editor that it names."""
+    editors = [*LEARNED, "finetuning"]
+    made = []
+    for test, arguments in calls:
+        named = [argument for argument in arguments if argument in editors]
+        ids = "-".join([test.__name__.removeprefix("test_"), *(str(argument) for argument in arguments)])
+        made.append(pytest.param(test, arguments, kind, id=ids, marks=[needs(*named)] if named else []))
+    return pytest.mark.parametrize(("test", "arguments", "trained_on"), made)
+
+
+def ask(implementation: Implementation, test: Callable[..., None], arguments: tuple[Any, ...], kind: str) -> None:
+    test(AfterTraining(implementation, kind), *arguments)
+
+
+@clause("T2")
+@needs("E")
+@cases(*((test_t_task.test_an_edit_knows_nothing_of_the_edits_before_it, (name, "bert")) for name in LEARNED))
+def test_edits_of_a_trained_editor_know_nothing_of_each_other(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """After training as before it, an edit is bit for bit what it is in an editor that made no other."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("T4")
+@needs("E")
+@cases(*((test_t_task.test_only_declared_matrices_change, (name, "bert", CHOSEN)) for name in LEARNED[:2]))
+def test_a_trained_editor_changes_declared_matrices_only(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """After training as before it."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("T5")
+@needs("E")
+@cases(
+    *((test_t_task.test_an_edit_does_not_see_what_it_is_judged_by, (name,)) for name in LEARNED[:2]),
+    *((test_t_task.test_an_edit_sees_input_labels_and_language, (name,)) for name in LEARNED[:2]),
+)
+def test_a_trained_editor_sees_what_it_may_see(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """Input, desired prediction and language, after training as before it."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("T6")
+@needs("E", "editable_training")
+@cases((test_t_task.test_locality_refers_to_the_original_model, ("bert",)))
+def test_locality_of_a_trained_model_refers_to_the_original(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """After training as before it."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("T7")
+@needs("E")
+@cases(*((test_t_task.test_an_edit_leaves_the_editor_as_it_was, (name, "bert")) for name in LEARNED))
+def test_an_edit_leaves_a_trained_editor_as_it_was(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """No parameter moves, nothing is drawn, and the same request is the same edit bit for bit."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("A3")
+@needs("E")
+@cases(
+    *(
+        (test_a_masks.test_gates_are_drawn_in_training_and_fixed_at_test, (name, *sides))
+        for name in LEARNED
+        for sides in (("x", "delta"), ("delta", "x"))
+    )
+)
+def test_gates_of_a_trained_editor_are_drawn_in_training_only(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """After training as before it."""
+    ask(implementation, test, arguments, trained_on)
+
+
+MASKING = [
+    *((test_a_masks.test_masks_act_before_the_transform, (said,)) for said in LANGUAGES),
+    *(
+        (test_a_masks.test_masks_act_on_the_gradient_that_an_editor_takes, (name, "de"))
+        for name in ("editable_training", "knowledge_editor")
+    ),
+]
+
+
+@clause("A3", "A7")
+@needs("E")
+@cases(*MASKING)
+def test_a_trained_editor_masks_with_the_gates_of_test_time(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """Masked factors are those of clip(sigmoid(log α)·(ζ−γ) + γ), before the transform and nowhere else."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("A3", "A7")
+@needs("E", "mend")
+@pytest.mark.parametrize("masks", ["language", "shared"])
+def test_a_trained_mends_edit_is_that_of_its_transform(implementation: Implementation, masks: str) -> None:
+    """ΔW is along Σ_t outer(δ̃_t, x̃_t) with masked factors: what `transform` masks, `edit` masks."""
+    trained = AfterTraining(implementation, "bert")
+    test_e_editors.test_an_update_is_the_sum_of_transformed_outer_products(trained, "bert", masks)
+
+
+@clause("A6")
+@needs("E")
+@cases(
+    *(
+        (test_a_masks.test_an_edit_uses_the_mask_of_its_language_only, (name, said))
+        for name in LEARNED[:2]
+        for said in ("en", "fr")
+    ),
+)
+def test_a_trained_editor_uses_the_mask_of_the_editing_language(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """And no other row, after training as before it."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("A9")
+@needs("E")
+@cases(
+    *(
+        (test_a_masks.test_with_all_gates_closed_a_masked_editor_is_its_base_editor, (name, "bert"))
+        for name in LEARNED[:2]
+    )
+)
+def test_a_trained_editor_with_closed_gates_is_its_base_editor(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """With the same other parameters, however both were trained."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("E1")
+@cases(
+    *((test_e_editors.test_what_is_captured_is_the_raw_models, (name,)) for name in LEARNED[1:]),
+    (test_e_editors.test_captured_rows_give_autograds_gradient, ("bert",)),
+)
+def test_what_a_trained_editor_captures_is_the_raw_models(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """The gradient at the raw parameters, wherever training has led."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("E2")
+@cases(
+    *((test_e_editors.test_an_update_is_the_sum_of_transformed_outer_products, ("bert", m)) for m in VARIANTS),
+    *(
+        (test_e_editors.test_the_rank_of_an_update_is_at_most_its_tokens_with_gradient, (name, "bert"))
+        for name in LEARNED[:2]
+    ),
+)
+def test_a_trained_editors_update_is_a_sum_of_outer_products(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """Of no higher rank than its tokens, after training as before it."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("E4")
+@needs("editable_training")
+@pytest.mark.parametrize("masks", ["none", "language"])
+@kinds
+def test_a_trained_model_takes_its_step_from_where_it_is(implementation: Implementation, kind: str, masks: str) -> None:
+    """θ_u - θ' is against the gradient at θ' of today, by a rate for each matrix that training has moved."""
+    world, trained = setting(kind), AfterTraining(implementation, kind)
+    editor = make_felt(trained, "editable_training", world, masks)
+    if masks == "language":
+        with torch.no_grad():
+            for arrays in implementation.mask_parameters(editor).values():
+                for factor in ("x", "delta"):
+                    arrays[factor].fill_(-4.5)
+    request = make_request(kind, np.random.default_rng(82), language="de")
+    shift = shifts(implementation, editor, "editable_training", world)
+    slopes = gradients(with_update(world.model, shift), world.edited, request)
+    (update,) = updates(implementation, editor, [request])
+    rates = {}
+    for matrix, found in update.items():
+        moved = float(shift[matrix].abs().max())
+        holds("E4", moved > 1e-3, f"θ' - θ of {matrix} after two steps of 3e-3", expected="larger", got=moved)
+        step = found - shift[matrix]
+        rates[matrix] = rate(step, slopes[matrix])
+        assert_close(step, -rates[matrix] * slopes[matrix], matrix, atol=1e-8 * float(step.abs().max()))
+    started = 0.01
+    still = [matrix for matrix, one in rates.items() if abs(one - started) <= 1e-6 * started]
+    holds("E4", not still, "inner rates after training", expected=f"others than {started}", got=rates)
+
+
+@clause("E4", "E6")
+@each_of("mend", "editable_training")
+def test_each_matrix_is_edited_at_its_own_inner_rate(implementation: Implementation, name: str) -> None:
+    """Rates that differ from matrix to matrix act on their own matrix each."""
+    world = setting("bert")
+    editor = make_felt(implementation, name, world)
+    small = {own: one for own, one in implementation.parameters(editor).items() if is_rate(one)}
+    numbers = [(own, place) for own, one in small.items() for place in range(one.numel())]
+    request = make_request("bert", np.random.default_rng(83), language="en")
+    shift = shifts(implementation, editor, name, world)
+    (before,) = updates(implementation, editor, [request])
+    owned: dict[str, int] = {}
+    for own, place in numbers:
+        value = small[own]
+        with torch.no_grad():
+            old = value.detach().clone()
+            value.view(-1)[place] += 0.5 * value.view(-1)[place].abs()
+        (after,) = updates(implementation, editor, [request])
+        with torch.no_grad():
+            value.copy_(old)
+        moved = [m for m in world.edited if not torch.allclose(after[m], before[m], rtol=1e-9, atol=0)]
+        holds(
+            "E6" if name == "mend" else "E4",
+            len(moved) == 1,
+            f"matrices that number {place} of {own} concerns",
+            expected="one",
+            got=moved,
+            editor=name,
+        )
+        (matrix,) = moved
+        owned[matrix] = owned.get(matrix, 0) + 1
+        was, now = (one[matrix] - shift.get(matrix, 0) for one in (before, after))
+        assert_close(now, -rate(now, was) * was, f"the step of {matrix}", atol=1e-9 * float(now.abs().max()))
+    expected = dict.fromkeys(world.edited, 1)
+    holds(
+        "E6" if name == "mend" else "E4",
+        owned == expected,
+        "inner rates of each matrix",
+        expected=expected,
+        got=owned,
+        editor=name,
+    )
+
+
+@clause("E5")
+@needs("knowledge_editor")
+@cases(
+    (test_e_editors.test_an_update_is_a_gated_gradient_with_an_offset, ("bert",)),
+    (test_e_editors.test_gates_are_bounded_scales_and_softmax_times_free_vectors, ("bert",)),
+    (test_e_editors.test_gates_see_the_input_in_order, ("bert",)),
+    (test_e_editors.test_gates_see_the_desired_prediction, ("bert",)),
+    (test_e_editors.test_gates_do_not_see_the_language, ()),
+)
+def test_a_trained_knowledge_editor_keeps_its_form(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """Bounded scales, softmax and free vectors, and the ΔW that follows from them."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("E6")
+@needs("mend")
+@cases(
+    (test_e_editors.test_the_transform_does_not_see_the_size_of_a_gradient, ("language",)),
+    (test_e_editors.test_a_row_is_transformed_alone, ("language",)),
+    (test_e_editors.test_a_shared_parameter_moves_all_matrices_of_its_shape_only, ()),
+)
+def test_a_trained_mend_keeps_its_form(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """Normalised rows, each by itself, through a transform that the layers share."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("E8")
+@needs("batched")
+@cases(*((test_e_editors.test_edits_in_a_batch_equal_edits_alone, (name, "bert", "language")) for name in LEARNED[:2]))
+def test_edits_of_a_trained_editor_are_independent_in_a_batch(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """After training as before it."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("E9")
+@every_learned
+def test_an_edit_is_another_one_after_training(implementation: Implementation, name: str) -> None:
+    """The same request, before and after two steps: what training moved is in the edit."""
+    world = setting("bert")
+    editor = make_felt(implementation, name, world, lr=1e-2)
+    request = make_request("bert", np.random.default_rng(84), language="en")
+    (before,) = updates(implementation, editor, [request])
+    for step in range(2):
+        implementation.train_step(editor, batch("bert", 85 + step, 3), seed=step)
+    (after,) = updates(implementation, editor, [request])
+    same = [m for m in world.edited if torch.allclose(after[m], before[m], rtol=1e-6)]
+    holds("E9", not same, "edits of one request before and after training", expected="two", got=f"{same} are as before")
+
+
+@clause("E11")
+@cases(*((test_e_editors.test_an_untrained_editor_edits_downhill, (name, "bert")) for name in ("mend",)))
+def test_a_trained_mend_edits_downhill(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """Two steps do not turn it round."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("L1", "L2", "L3")
+@needs("E")
+@cases(
+    *(
+        (test_l_objectives.test_the_parts_of_training_are_the_objectives_of_the_edited_model, (name, "bert"))
+        for name in LEARNED
+    )
+)
+def test_the_objectives_are_those_of_what_a_trained_editor_makes(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """rel and loc are those of the model that today's edit makes."""
+    ask(implementation, test, arguments, trained_on)
+
+
+@clause("B4")
+@needs("E", "factored")
+@cases(*((test_b_budget.test_factors_multiply_out_to_the_edit, (name, "bert")) for name in LEARNED[:2]))
+def test_a_trained_editor_holds_factors(
+    implementation: Implementation, test: Case, arguments: tuple[Any, ...], trained_on: str
+) -> None:
+    """After training as before it."""
+    ask(implementation, test, arguments, trained_on)

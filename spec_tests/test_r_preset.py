@@ -1,0 +1,144 @@
+"""Chapter R, the preset in force: what an editor uses that was made without any value of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from .assertions import close, holds
+from .conformance import Implementation, clause, each_of, every_learned, needs
+from .editing import updates
+from .stepping import agree, batch, copied, felt, is_rate, mask_names, norm, some, stands_out
+from .test_a_masks import penalty
+from .tiny import (
+    Setting,
+    assert_close,
+    cross_entropy,
+    divergence,
+    finetuned,
+    gradients,
+    logits_of,
+    make,
+    make_request,
+    outer_sum,
+    rate,
+    setting,
+    with_update,
+)
+
+#: Of a mean over float64 values.
+NEAR = 1e-5
+
+
+@clause("R8")
+@needs("E")
+@pytest.mark.parametrize("masks", ["none", "language"])
+@every_learned
+def test_a_first_step_is_as_long_as_the_presets_learning_rate(
+    implementation: Implementation, name: str, masks: str
+) -> None:
+    """Of the editor's own parameters and of its masks, where no learning rate is asked for."""
+    preset, world = implementation.paper_preset(), setting("classifier")
+    editor = felt(implementation, name, world, masks)
+    names = mask_names(implementation, name, world, editor)
+    triples, before = batch(world.kind, 95), copied(implementation, editor)
+    _, gradient = implementation.losses(editor, triples, seed=1)
+    implementation.train_step(editor, triples, seed=1)
+    for own, value in implementation.parameters(editor).items():
+        slope = gradient[own]
+        if slope is None or (is_rate(value) and own not in names):
+            continue
+        seen = some(stands_out(slope, norm(gradient)))
+        lr = preset["mask_lr"] if own in names else preset[f"{name}_lr"]
+        down = ((before[own] - value.detach()) * slope.sign())[seen] / lr
+        if len(down):
+            agree("R8", down, 1.0, f"the first step of {own}, over the preset's {lr}", editor=name, masks=masks)
+
+
+@clause("R8")
+@needs("E")
+@each_of("mend", "editable_training")
+def test_inner_rates_start_at_the_presets_value(implementation: Implementation, name: str) -> None:
+    """The c of an untrained step -c Σ outer(δ̃, x̃), for each matrix."""
+    wanted, world = implementation.paper_preset()[f"{name}_inner_lr"], setting("bert")
+    editor = make(implementation, name, world)
+    request = make_request("bert", np.random.default_rng(96), language="en")
+    (update,) = updates(implementation, editor, [request])
+    for matrix, found in update.items():
+        close(
+            "R8",
+            _rate(implementation, editor, name, world, request, matrix, found) / wanted,
+            1.0,
+            f"inner rate of {matrix}, over the preset's {wanted}",
+            1e-3,
+            editor=name,
+        )
+
+
+def _rate(
+    implementation: Any, editor: Any, name: str, world: Setting, request: Any, matrix: str, found: torch.Tensor
+) -> float:
+    if name == "editable_training":
+        return rate(found, gradients(world.model, [matrix], request)[matrix])
+    x, delta = implementation.capture(editor, request)[matrix]
+    alive = delta.abs().sum(-1) > 0
+    new = implementation.transform(editor, matrix, x[alive], delta[alive], request["language"])
+    return rate(found, outer_sum(*new).detach())
+
+
+@clause("R8")
+@needs("E")
+@every_learned
+def test_the_objective_weighs_its_parts_as_the_preset_does(implementation: Implementation, name: str) -> None:
+    """λ_rel, λ_loc and λ_mask are what the reported parts are, over those of the predictions and of the gates."""
+    preset, world = implementation.paper_preset(), setting("bert")
+    triples = batch(world.kind, 97, 3)
+    released = implementation.ruling("kl_direction") == "released"
+    for masks in ("none", "language"):
+        editor = felt(implementation, name, world, masks)
+        gates = penalty(implementation, editor)[0] if masks == "language" else 0.0
+        if masks == "none":
+            rel, loc = [], []
+            for triple, update in zip(
+                triples, updates(implementation, editor, [t["edit"] for t in triples]), strict=True
+            ):
+                with torch.no_grad():
+                    model = with_update(world.model, update)
+                    answer = cross_entropy(logits_of(model, triple["update"]), triple["edit"]["labels"])
+                    new, raw = (logits_of(one, triple["retain"]) for one in (model, world.model))
+                rel.append(float(answer))
+                loc.append(float(divergence(raw, new) if released else divergence(new, raw)))
+            wanted = {"rel": preset["lambda_rel"] * np.mean(rel), "loc": preset["lambda_loc"] * np.mean(loc)}
+        else:
+            wanted = {"mask": preset["lambda_mask"] * gates}
+        reported = implementation.losses(editor, triples, seed=2)[0], implementation.train_step(editor, triples, seed=2)
+        for who, parts in zip(("losses", "a training step"), reported, strict=True):
+            for part, value in wanted.items():
+                near = abs(parts[part] - value) <= NEAR * abs(value)
+                holds("R8", near, f"{part} that {who} reports", expected=value, got=parts[part], editor=name)
+
+
+@clause("R8", "E3")
+@needs("E", "finetuning")
+def test_finetuning_takes_the_presets_steps(implementation: Implementation) -> None:
+    """At its learning rate, and as many as it has at most, where the desired prediction is far."""
+    preset, world = implementation.paper_preset(), setting("classifier")
+    request = make_request("classifier", np.random.default_rng(98))
+    request["labels"] = logits_of(world.model, request).argmin(-1).tolist()
+    limit = int(preset["finetuning_steps"])
+    path = finetuned(world.model, world.edited, request, lr=preset["finetuning_lr"], limit=limit)
+    editor = make(implementation, "finetuning", world)
+    (update,) = updates(implementation, editor, [request])
+    for matrix, found in update.items():
+        expected = path[-1][matrix]
+        holds(
+            "R8",
+            bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-2 * float(expected.abs().max()))),
+            f"{matrix} after {len(path) - 1} steps",
+            expected=expected,
+            got=found,
+        )
+        assert_close(found, expected, matrix, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

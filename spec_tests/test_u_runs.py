@@ -1,0 +1,555 @@
+"""Chapter U: runs from data and a raw model to outcomes, played again.
+
+Six small runs, made once for all tests: MEND with masks and on English alone, Editable Training, Finetuning, MEND on
+sentence pairs, and a longer training of MEND for what it draws. Each is played again with chapter E's functions.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from . import oracles
+from .assertions import close, distributed, equal, holds
+from .conformance import Implementation, clause, needs
+from .contract import Asked
+from .runs import (
+    LANGUAGES,
+    WORDS,
+    Done,
+    World,
+    as_triples,
+    check_inputs,
+    check_sampling,
+    facts,
+    hits,
+    outcomes,
+    pairs,
+    place,
+    plan,
+)
+from .runs import SHUFFLED as CLASSES
+from .test_d_data import folder_of, written
+from .texts import write_model
+from .tiny import make, set_masks, setting
+
+#: Editor, training, changes of the plan.
+RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "masks": ("mend", "lime", {"inner_lr": 7e-4}),
+    # So large a rate makes no edit succeed: the first validation stays the best, and patience ends the training.
+    "English": ("mend", "en", {"inner_lr": 0.05, "patience": 20}),
+    "model": ("editable_training", "all", {"lr": 0.02, "inner_lr": 0.01, "test_limit": 8}),
+    "finetuning": ("finetuning", None, {"lr": 5e-3, "test_limit": 7, "edits": 10}),
+    "pairs": ("mend", "all", {"inner_lr": 2e-3, "patience": 40}),
+    "draws": ("mend", "all", {"edits": 400, "validate_every": 400, "patience": 400, "test_limit": 3}),
+}
+FACTS = ("masks", "English", "model", "finetuning")
+TRAINED = ("masks", "English", "model", "pairs")
+#: Under an implementation that lacks an editor, runs of it are left out.
+EDITOR = {name: needs("E", editor) for name, (editor, _, _) in RUNS.items()}
+
+
+def of(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=EDITOR[name]) for name in names])
+
+
+Runs = Callable[[str], Done]
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, World]]:
+    """Facts and sentence pairs with their models; true of pairs."""
+    of_facts, of_pairs = (tmp_path_factory.mktemp(name) for name in ("language-model", "classifier"))
+    write_model(of_facts, WORDS)
+    write_model(of_pairs, WORDS, CLASSES)
+    rows = facts()
+    with folder_of(written(rows)) as folder:
+        yield {False: World(folder, of_facts, rows), True: World(pairs(), of_pairs, pairs())}
+
+
+@pytest.fixture(scope="module")
+def runs(implementation: Implementation, worlds: dict[bool, World], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The runs of this chapter by name, each made when it is first asked for."""
+    done: dict[str, Done] = {}
+
+    def run(name: str) -> Done:
+        if name not in done:
+            editor, training, changes = RUNS[name]
+            world, planned = worlds[name == "pairs"], plan(**changes)
+            folder = tmp_path_factory.mktemp("run")
+            trace = implementation.run(world.data, world.model, editor, training, 3, planned, folder)
+            done[name] = Done(world, editor, training, planned, trace)
+        return done[name]
+
+    return run
+
+
+def editing(which: str) -> tuple[str, ...]:
+    return ("en",) if which == "en" else LANGUAGES
+
+
+# --- U1, U2, U3: evaluations ------------------------------------------------------------------------------------------
+
+
+@clause("U1", "U3")
+@of("masks", "English", "pairs")
+def test_every_test_edit_is_judged_once(runs: Runs, name: str) -> None:
+    """In both evaluations: all edits of the test set in the editing languages, those of the last batch too."""
+    done = runs(name)
+    possible = done.world.wrong("test") if done.world.of_pairs else done.world.examples("test")
+    equal("U3", set(done.trace["evaluations"]), {"en", "all"}, "evaluations", run=name)
+    for which, evaluation in done.trace["evaluations"].items():
+        expected = sorted(one for one in possible if one[1] in editing(which))
+        got = sorted(place(one["edit"]) for one in evaluation["edits"])
+        equal("U1", got, expected, f"edits from {which} to all", run=name)
+
+
+@clause("U1", "S9")
+@of("model", "finetuning")
+def test_a_limited_evaluation_is_spread_over_its_languages(runs: Runs, name: str) -> None:
+    """As many edits as the limit says, all different, from every editing language alike."""
+    done = runs(name)
+    limit = done.plan["test_limit"]
+    for which, evaluation in done.trace["evaluations"].items():
+        edits = [place(one["edit"]) for one in evaluation["edits"]]
+        equal("U1", len(set(edits)), limit, f"different edits from {which} to all", run=name)
+        equal("U1", len(edits), limit, f"edits from {which} to all", run=name)
+        per = [Counter(said for _, said in edits)[said] for said in editing(which)]
+        holds("U1", max(per) - min(per) <= 1, "edits per language", expected="even", got=per, run=name)
+        stray = [one for one in edits if one not in done.world.examples("test", editing(which))]
+        equal("U1", stray, [], "edits from elsewhere", run=name)
+
+
+@clause("U1", "S4", "U3")
+@of(*FACTS, "pairs")
+def test_edits_are_judged_on_inputs_of_all_languages(implementation: Implementation, runs: Runs, name: str) -> None:
+    """Parallel update and unrelated retain inputs of the test set, as many as planned, and one outcome for each."""
+    done = runs(name)
+    counts = done.plan["n_update"], done.plan["n_retain"]
+    said: Counter[tuple[str, str]] = Counter()
+    for evaluation in done.trace["evaluations"].values():
+        for one in evaluation["edits"]:
+            check_sampling("U1", done.world, "test", one, LANGUAGES, counts)
+            check_inputs("U1", implementation, done.world, "test", one)
+            for role in ("update", "retain"):
+                asked, hit = one[role], one[f"{role}_hits"]  # type: ignore[literal-required]
+                equal("U1", len(hit), len(asked), f"outcomes of {role} inputs", edit=one["edit"])
+                said.update((role, told["language"]) for told, _ in asked)
+    for role in ("update", "retain"):
+        languages = {language for of_role, language in said if of_role == role}
+        equal("U3", languages, set(LANGUAGES), f"languages of {role} inputs", run=name)
+
+
+@clause("U1", "U2")
+@of(*FACTS, "pairs")
+def test_an_input_hits_where_the_edited_model_predicts_it(
+    implementation: Implementation, runs: Runs, name: str
+) -> None:
+    """The edit is what `edit` makes of its request today; retained is what a raw model of the suite's predicts."""
+    done = runs(name)
+    shown: Counter[Any] = Counter()
+    for which, evaluation in done.trace["evaluations"].items():
+        for one, found in hits(implementation, done.world, done.trace["editor"], evaluation["edits"]):
+            for role in ("update", "retain"):
+                pairs_ = zip(one[role], found[role], one[f"{role}_hits"], strict=True)  # type: ignore[literal-required]
+                for (told, x), expected, got in pairs_:
+                    if expected is not None:
+                        shown[role, expected] += 1
+                        clause_id = "U2" if role == "retain" else "U1"
+                        equal(
+                            clause_id,
+                            bool(got),
+                            expected,
+                            f"hit of a {role} input, from {which} to all",
+                            edit=one["edit"],
+                            input=told,
+                            tokens=x["input_ids"],
+                            run=name,
+                        )
+    assert shown.total() > 20, f"only {dict(shown)} could be compared"
+
+
+@clause("U3", "M5")
+@of(*FACTS, "pairs")
+def test_a_run_reports_the_rates_of_its_outcomes(runs: Runs, name: str) -> None:
+    """acc, con and succ of M, macro averages over the editing languages."""
+    for which, evaluation in runs(name).trace["evaluations"].items():
+        edits = evaluation["edits"]
+        found = [{"update": one["update_hits"], "retain": one["retain_hits"]} for one in edits]
+        rows = outcomes(edits, found)
+        assert rows is not None
+        expected = oracles.metrics(rows)
+        for rate in ("acc", "con", "succ"):
+            got = evaluation[rate]  # type: ignore[literal-required]
+            close("U3", got, float(expected[rate]), f"{rate} from {which} to all", 1e-6, run=name)
+
+
+@clause("U1", "D4", "D5")
+@of("masks", "draws")
+def test_labels_and_lengths_are_drawn_for_each_edit(runs: Runs, name: str) -> None:
+    """Over all edits of a run: entities of the relation evenly, and lengths as their language's entities have them."""
+    done = runs(name)
+    asked: list[Asked] = [one for step in done.trace["steps"] for one in step["asked"]]
+    if name == "masks":
+        asked = [one for evaluation in done.trace["evaluations"].values() for one in evaluation["edits"]]
+    labels: Counter[int] = Counter()
+    expected: Counter[int] = Counter()
+    lengths: Counter[int] = Counter()
+    for one in asked:
+        pool = done.world.labels[one["edit"]["language"], one["edit"]["fact"].split("/")[0]]
+        label = tuple(one["request"]["labels"])
+        holds("U1", label in pool, f"label of {one['edit']}", expected=pool, got=label, run=name)
+        labels[pool.index(label)] += 1
+        expected.update({number: 1 / len(pool) for number in range(len(pool))})  # type: ignore[arg-type]
+        lengths.update(len(x["positions"]) for _, x in one["retain"])
+    distributed("U1", labels, expected, "desired labels by their number", run=name)
+    distributed("U1", lengths, _of_lengths(done.world, asked), "numbers of retained masks", run=name)
+
+
+def _of_lengths(world: World, asked: Sequence[Asked]) -> dict[int, float]:
+    expected: Counter[int] = Counter()
+    for one in asked:
+        for told, _ in one["retain"]:
+            lengths = world.lengths[told["language"]]
+            for length in lengths:
+                expected[length] += 1 / len(lengths)  # type: ignore[assignment]
+    return dict(expected)
+
+
+# --- U4: what a training is given -------------------------------------------------------------------------------------
+
+
+@clause("U4")
+@of(*TRAINED, "draws")
+def test_a_training_takes_examples_of_its_split_and_languages(
+    implementation: Implementation, runs: Runs, name: str
+) -> None:
+    """x_e, x_u and x_r are of the training set, in English alone or in all languages, and said as the data say them."""
+    done = runs(name)
+    split, languages = "train", done.languages
+    possible = done.world.examples(split, languages)
+    asked = [one for step in done.trace["steps"] for one in step["asked"]]
+    for number, one in enumerate(asked):
+        holds(
+            "U4",
+            place(one["edit"]) in possible,
+            "an edit of the training",
+            expected=f"of {split} in {languages}",
+            got=one["edit"],
+            run=name,
+        )
+        check_sampling("U4", done.world, split, one, languages, (1, 1))
+        if number < 80:
+            check_inputs("U4", implementation, done.world, split, one)
+    for role in ("edit", "update", "retain"):
+        told = [one["edit"] if role == "edit" else one[role][0][0] for one in asked]  # type: ignore[literal-required]
+        equal("U4", {one["language"] for one in told}, set(languages), f"languages of {role} inputs", run=name)
+
+
+@clause("U4")
+@of(*TRAINED, "draws")
+def test_every_step_draws_afresh(runs: Runs, name: str) -> None:
+    """No step has the edits of another, nor its gates."""
+    steps = runs(name).trace["steps"]
+    batches = [sorted((place(one["edit"]), one["request"]["labels"]) for one in step["asked"]) for step in steps]
+    again = [n for n, batch in enumerate(batches) if batch in batches[:n]]
+    equal("U4", again, [], "steps with the edits of an earlier one", run=name)
+    seeds = [step["seed"] for step in steps]
+    equal("U4", len(set(seeds)), len(seeds), "different seeds of the steps' gates", seeds=seeds)
+
+
+@clause("U4", "S6")
+@of("draws")
+def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
+    """400 edits: examples, their parallels and what is unrelated, evenly; facts of one subject among the latter."""
+    done = runs(name)
+    asked = [one for step in done.trace["steps"] for one in step["asked"]]
+    equal("U4", len(asked), done.plan["edits"], "edits of the training")
+    examples = done.world.examples("train")
+    told = Counter(said for _, said in examples)
+    share = len(asked) / len(examples)
+    distributed("U4", Counter(one["edit"]["language"] for one in asked), {s: share * n for s, n in told.items()}, "x_e")
+    update: Counter[str] = Counter()
+    retain: Counter[Any] = Counter()
+    for one in asked:
+        fact = one["edit"]["fact"]
+        inside = [said for other, said in examples if other == fact]
+        for said in inside:
+            update[said] += 1 / len(inside)  # type: ignore[assignment]
+        outside = [other for other in examples if other[0] != fact]
+        for other in outside:
+            retain[_kind(fact, other[0]), other[1]] += 1 / len(outside)  # type: ignore[assignment]
+    distributed("U4", Counter(one["update"][0][0]["language"] for one in asked), update, "languages of x_u")
+    drawn = [(_kind(one["edit"]["fact"], t["fact"]), t["language"]) for one in asked for t, _ in one["retain"]]
+    distributed("U4", Counter(drawn), retain, "x_r by what it shares with x_e, and by language")
+
+
+def _kind(fact: str, other: str) -> str:
+    (relation, subject), (another, who) = fact.split("/"), other.split("/")
+    return "its subject" if subject == who else "its relation" if relation == another else "neither"
+
+
+@clause("U4", "D7")
+@of("pairs")
+def test_training_pairs_desire_any_class(runs: Runs, name: str) -> None:
+    """Sixty edits of pairs: all three classes, whatever the gold one is; evaluation desires the gold class."""
+    done = runs(name)
+    asked = [one for step in done.trace["steps"] for one in step["asked"]]
+    classes = Counter(one["request"]["labels"][0] for one in asked)
+    distributed("U4", classes, dict.fromkeys(range(3), len(asked) / 3), "desired classes of a training")
+    gold = [one["request"]["labels"][0] == done.world.gold("train", one["edit"]["fact"]) for one in asked]
+    holds("U4", sum(gold) < 0.7 * len(gold), "gold classes in training", expected="about a third", got=sum(gold))
+    for which, evaluation in done.trace["evaluations"].items():
+        for one in evaluation["edits"]:
+            expected = [done.world.gold("test", one["edit"]["fact"])]
+            equal(
+                "U1", list(one["request"]["labels"]), expected, f"class desired from {which} to all", edit=one["edit"]
+            )
+
+
+# --- U5, U6: playing a training again ---------------------------------------------------------------------------------
+
+
+def played(implementation: Implementation, done: Done, name: str) -> dict[int, dict[str, torch.Tensor]]:
+    """The parameters after each step, and before the first; what a step reports is compared on the way."""
+    editor, found = done.trace["start"], {}
+
+    def copied() -> dict[str, torch.Tensor]:
+        return {own: value.detach().clone() for own, value in implementation.parameters(editor).items()}
+
+    found[0] = copied()
+    for number, step in enumerate(done.trace["steps"]):
+        equal("U5", step["edits"], (number + 1) * done.plan["batch"], f"edits after step {number + 1}", run=name)
+        equal("U5", len(step["asked"]), done.plan["batch"], f"edits of step {number + 1}", run=name)
+        parts = implementation.train_step(editor, as_triples(step["asked"]), seed=step["seed"])
+        near = 2e-3 * (abs(parts["rel"]) + abs(parts["loc"])) + 2e-6 * abs(parts["total"])
+        holds(
+            "U5",
+            abs(step["loss"] - parts["total"]) <= near,
+            f"loss of step {number + 1}",
+            expected=dict(parts),
+            got=step["loss"],
+            run=name,
+        )
+        found[step["edits"]] = copied()
+        validation = next((v for v in done.trace["validations"] if v["edits"] == step["edits"]), None)
+        if validation is not None:
+            _check_validation(implementation, done, validation, editor, name)
+    return found
+
+
+def _check_validation(implementation: Implementation, done: Done, validation: Any, editor: Any, name: str) -> None:
+    """acc, con and succ are those of the editor as it was then."""
+    asked = validation["asked"]
+    rows = outcomes(asked, [found for _, found in hits(implementation, done.world, editor, asked)])
+    if rows is None:
+        return
+    expected = oracles.metrics(rows)
+    for rate in ("acc", "con", "succ"):
+        close(
+            "U6",
+            validation[rate],
+            float(expected[rate]),
+            f"{rate} of the validation after {validation['edits']}",
+            1e-6,
+            run=name,
+        )
+
+
+@clause("U5", "U6")
+@of(*TRAINED)
+def test_a_training_is_one_step_after_another(implementation: Implementation, runs: Runs, name: str) -> None:
+    """Played again, each step reports the same loss, each validation the same rates, and the judged editor is the best.
+
+    Losses are compared beside the penalty, which would hide them.
+    """
+    done = runs(name)
+    states = played(implementation, done, name)
+    wanted = states[done.trace["judged"]]
+    judged = implementation.parameters(done.trace["editor"])
+    equal("U6", set(judged), set(wanted), "parameters of the judged editor", run=name)
+    for own, value in judged.items():
+        lr = done.plan["lr"] or 1e-6
+        far = (value.detach() - wanted[own]).abs() > 0.1 * lr * max(1, done.trace["judged"] // done.plan["batch"])
+        share = float(far.float().mean())
+        holds(
+            "U6",
+            share < 0.02,
+            f"{own} of the judged editor",
+            expected=f"its value after {done.trace['judged']} edits",
+            got=f"{share:.0%} of its numbers are elsewhere",
+            run=name,
+        )
+
+
+@clause("U6", "R5")
+@of(*TRAINED)
+def test_validations_come_at_equal_intervals_and_decide_on_the_end(runs: Runs, name: str) -> None:
+    """Counted in edits, like patience: the training ends, and what is judged was best, where R5 says so."""
+    done = runs(name)
+    every = done.plan["validate_every"]
+    told = [validation["edits"] for validation in done.trace["validations"]]
+    equal("U6", told, [every * (n + 1) for n in range(len(told))], "edits before each validation", run=name)
+    succ = [validation["succ"] for validation in done.trace["validations"]]
+    stopped, judged = oracles.stopping(succ, every, done.plan["patience"] // every)
+    stopped = min(stopped, done.plan["edits"])
+    equal(
+        "U6",
+        (done.trace["stopped"], done.trace["judged"]),
+        (stopped, judged),
+        "where it stopped, and what is judged",
+        succ=succ,
+        patience=done.plan["patience"],
+        run=name,
+    )
+    equal("U6", done.trace["steps"][-1]["edits"], stopped, "edits of the last step", run=name)
+
+
+@clause("U6")
+@of(*TRAINED)
+def test_validation_asks_its_own_split_in_the_training_languages(
+    implementation: Implementation, runs: Runs, name: str
+) -> None:
+    """Edits, parallels and unrelated inputs of the validation set, in English alone where training is."""
+    done = runs(name)
+    counts = done.plan["n_update"], done.plan["n_retain"]
+    possible = done.world.examples("validation", done.languages)
+    if done.world.of_pairs:
+        possible &= done.world.wrong("validation")
+    for validation in done.trace["validations"]:
+        asked = validation["asked"]
+        edits = [place(one["edit"]) for one in asked]
+        stray = [one for one in edits if one not in possible]
+        equal("U6", stray, [], "validated edits from elsewhere", run=name)
+        equal("U6", len(set(edits)), len(edits), "different edits of a validation", run=name)
+        holds("U6", len(edits) > 0, "edits of a validation", expected="some", got=0, run=name)
+        for one in asked:
+            check_sampling("U6", done.world, "validation", one, done.languages, counts)
+            check_inputs("U6", implementation, done.world, "validation", one)
+
+
+@clause("U5", "E3")
+@of("finetuning")
+def test_finetuning_trains_nothing(runs: Runs, name: str) -> None:
+    """A run of Finetuning has no step and no validation."""
+    trace = runs(name).trace
+    got = (trace["steps"], trace["validations"], trace["stopped"], trace["judged"])
+    equal("U5", got, ([], [], 0, 0), "steps, validations, and where it stopped and what it kept")
+
+
+# --- U7: resuming -----------------------------------------------------------------------------------------------------
+
+
+@clause("U7")
+@needs("E", "resumable")
+@pytest.mark.parametrize("interrupt", [30, 50])
+@of("masks")
+def test_a_resumed_run_is_an_uninterrupted_one(
+    implementation: Implementation, runs: Runs, tmp_path: Path, name: str, interrupt: int
+) -> None:
+    """The same steps from there on, the same validations, the same parameters bit for bit, and the same outcomes."""
+    whole = runs(name)
+    editor, training, _ = RUNS[name]
+    asked = (whole.world.data, whole.world.model, editor, training, 3, whole.plan, tmp_path)
+    implementation.run(*asked, interrupt=interrupt)
+    # What a killed process left is found where it lies, by another one too.
+    moved = tmp_path.with_name(f"{tmp_path.name}-moved")
+    shutil.move(tmp_path, moved)
+    again = implementation.run(*asked[:-1], moved)
+    rest = {step["edits"]: step for step in whole.trace["steps"]}
+    edits = [step["edits"] for step in again["steps"]]
+    last = whole.trace["steps"][-1]["edits"]
+    holds(
+        "U7",
+        0 < len(edits) < len(rest) and edits[-1] == last,
+        "steps of a resumed run",
+        expected=f"the last of {sorted(rest)}",
+        got=edits,
+    )
+    for step in again["steps"]:
+        wanted = rest[step["edits"]]
+        equal("U7", as_triples(step["asked"]), as_triples(wanted["asked"]), f"edits of the step to {step['edits']}")
+        equal("U7", (step["seed"], step["loss"]), (wanted["seed"], wanted["loss"]), f"seed and loss at {step['edits']}")
+    for what in ("stopped", "judged"):
+        equal("U7", again[what], whole.trace[what], what)
+    rates = [[(v["edits"], v["succ"], v["acc"], v["con"]) for v in t["validations"]] for t in (again, whole.trace)]
+    equal("U7", rates[0], rates[1][-len(rates[0]) :], "validations of a resumed run")
+    wanted_values = implementation.parameters(whole.trace["editor"])
+    for own, value in implementation.parameters(again["editor"]).items():
+        same = torch.equal(value, wanted_values[own])
+        holds("U7", same, f"{own} after a resumed run", expected=wanted_values[own], got=value)
+    for which, evaluation in again["evaluations"].items():
+        equal("U7", _outcomes(evaluation), _outcomes(whole.trace["evaluations"][which]), f"outcomes, {which} to all")
+
+
+def _outcomes(evaluation: Any) -> Any:
+    return [(place(one["edit"]), list(one["update_hits"]), list(one["retain_hits"])) for one in evaluation["edits"]]
+
+
+@clause("U4", "S7")
+@of("English")
+def test_a_run_made_again_is_the_same(implementation: Implementation, runs: Runs, tmp_path: Path, name: str) -> None:
+    """One seed is one run; another seed draws other edits, and its editor starts elsewhere."""
+    first = runs(name)
+    editor, training, _ = RUNS[name]
+    asked = (first.world.data, first.world.model, editor, training)
+    made = []
+    for seed in (3, 4):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        made.append(implementation.run(*asked, seed, first.plan, folder))
+    again, other = made
+    drawn = [[as_triples(step["asked"]) for step in trace["steps"]] for trace in (first.trace, again, other)]
+    equal("U4", drawn[1], drawn[0], "edits of a run of the same seed")
+    holds("U4", drawn[2] != drawn[0], "edits of runs of two seeds", expected="others", got="the same")
+    losses = [[step["loss"] for step in trace["steps"]] for trace in (first.trace, again)]
+    equal("U4", losses[1], losses[0], "losses of a run of the same seed")
+    equal("U4", *(_outcomes(trace["evaluations"]["all"]) for trace in (again, first.trace)), "outcomes of one seed")
+
+
+# --- U8: Figure 5 -----------------------------------------------------------------------------------------------------
+
+
+@clause("U8", "R6")
+@needs("E")
+@pytest.mark.parametrize("languages", [LANGUAGES, ("sw", "en", "zh", "de")], ids="-".join)
+def test_figure_5_is_of_both_factors_of_all_matrices(
+    implementation: Implementation, languages: tuple[str, ...]
+) -> None:
+    """R6's table of the log α of an editor, a language in each row, its masks of x and of δ side by side."""
+    world = setting("bert")
+    editor = make(implementation, "mend", world, "language", languages=languages)
+    set_masks(implementation, editor)
+    masks = implementation.mask_parameters(editor)
+    with torch.no_grad():
+        # Preferred dimensions lie in δ for one language, in x for another.
+        masks[world.edited[0]]["delta"][0] += 6
+        masks[world.edited[-1]]["x"][1] += 6
+    parts = [masks[m][factor].detach().double().numpy() for m in world.edited for factor in ("x", "delta")]
+    log_alpha = np.concatenate(parts, axis=1)
+    # A hundredth of 160 dimensions is one or two, by how it is rounded.
+    found_languages, found = implementation.preferences(editor)
+    equal("U8", sorted(found_languages), sorted(languages), "languages of the figure")
+    order = [list(found_languages).index(said) for said in languages]
+    tables = [_similarity(log_alpha, count) for count in (1, 2)]
+    got = np.asarray(found)[np.ix_(order, order)]
+    near = [bool(np.allclose(got, one, atol=1e-6)) for one in tables]
+    holds("U8", any(near), "cosines of Figure 5", expected=tables, got=got, languages=languages)
+
+
+def _similarity(log_alpha: Any, count: int) -> Any:
+    """Cosines of every language with the row's, on the row's highest dimensions."""
+    found = np.zeros((len(log_alpha), len(log_alpha)))
+    for row, own in enumerate(log_alpha):
+        top = np.argsort(-own)[:count]
+        for other, values in enumerate(log_alpha):
+            a, b = own[top], values[top]
+            found[row, other] = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+    return found
