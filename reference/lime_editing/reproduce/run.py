@@ -70,7 +70,6 @@ def prepare(
     tokenizer, backbone = load_tokenizer(sources.model), _load(dataset, wanted, here)
     if not isinstance(wanted.edited_layers, int):
         wanted = replace(wanted, edited_layers=backbone.edited)  # in the model's order, so that one choice is one cell
-    check_tokenizer(tokenizer, backbone, sources.model)
     experiment = Experiment(task, wanted, rulings, sources, split, content.languages, {}, {}, tuple(remarks))
     model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
     reader = reader_of(tokenizer, backbone)
@@ -91,18 +90,35 @@ def prepare(
     return replace(experiment, record={**_circumstances(cells, scale, rulings, here), **about, **there})
 
 
-def check_tokenizer(tokenizer: Any, backbone: Backbone, model: str) -> None:
-    """ModelError: a tokenizer with more entries than the model has embeddings."""
-    if len(tokenizer) > backbone.model.config.vocab_size:
-        raise ModelError(
-            f"{model}: the tokenizer has {len(tokenizer)} entries and the model "
-            f"{backbone.model.config.vocab_size}; they do not belong together"
-        )
-
-
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
-    """What the raw model reads with."""
-    return Reader(tokenizer, backbone.max_tokens, backbone.model.config.label2id if backbone.classifies else None)
+    """What the raw model reads with: here all who have both a tokenizer and a model pass.
+
+    ModelError: the tokenizer has entries without an embedding, or no mask for facts; contradictory classes.
+    """
+    model, classes = backbone.model, class_ids(backbone.model.config) if backbone.classifies else None
+    rows, entries = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values()) + 1
+    if entries > rows:
+        raise ModelError(
+            f"{model.name_or_path}: the tokenizer has {entries} entries and the model {rows} embeddings; they do not "
+            "belong together; after tokens are added, model.resize_token_embeddings(len(tokenizer)) comes before saving"
+        )
+    if classes is None and tokenizer.mask_token_id is None:
+        raise ModelError(
+            f"{model.name_or_path}: the tokenizer has no mask token; facts need a masked language model's tokenizer"
+        )
+    return Reader(tokenizer, backbone.max_tokens, classes)
+
+
+def class_ids(config: Any) -> dict[str, int]:
+    """The number of each of a classifier's classes. ModelError: id2label and label2id contradict each other."""
+    ids = {str(name): int(i) for i, name in config.id2label.items()}
+    stated = {str(name): int(i) for name, i in (config.label2id or ids).items()}
+    if stated != ids or sorted(ids.values()) != list(range(len(config.id2label))):
+        raise ModelError(
+            f"the classifier's config.json has the classes {config.id2label} in id2label and {stated} in label2id; both "
+            "must say the same, and number them from 0"
+        )
+    return ids
 
 
 def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
