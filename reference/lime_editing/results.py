@@ -47,7 +47,7 @@ NO_SOURCES = ("data/download.py",)
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
     """Call `write` with a temporary path beside `path`, then move the result into place.
 
-    UserError: the disk or the folder refuses; the old file stays, and no temporary one. The message has the `size` in bytes.
+    UserError: the disk or the folder refuses; the old file stays, and no temporary one. The message has the `size`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
