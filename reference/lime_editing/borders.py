@@ -28,21 +28,21 @@ SUPPORTED = (
 )
 OFFLINE = "offline nothing is asked of the network; fetch it first, or run without --offline and HF_HUB_OFFLINE"
 ONLINE = "check the network, or name a folder of this machine"
-_FULL = "the disk is full; make room, and the same command resumes"
-_DENIED = "permission denied; change the permissions, or name another place"
-_BY_NUMBER = {
-    errno.ENOENT: "no such file or folder",
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
-    errno.EROFS: "the disk is read-only; name another place",
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.ENOTDIR: "a part of this path is a file and not a folder; name another place",
-    errno.EISDIR: "is a folder and not a file",
-    errno.EEXIST: "is a file and not a folder; name another place, or move the file away",
-    errno.ENAMETOOLONG: "the name is too long; name a shorter place",
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
-    errno.EIO: "the disk does not answer (input/output error); check it, or name another place",
+_ELSEWHERE = "name another place"
+#: What to do about an error of the system.
+_REMEDIES = {
+    errno.EACCES: f"change the permissions, or {_ELSEWHERE}",
+    errno.EPERM: f"change the permissions, or {_ELSEWHERE}",
+    errno.EROFS: _ELSEWHERE,
+    errno.ENOSPC: "make room, and the same command resumes",
+    errno.EDQUOT: "make room, and the same command resumes",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: f"a part of this path is a file; {_ELSEWHERE}",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.EEXIST: f"it is a file and no folder; {_ELSEWHERE}, or move the file away",
+    errno.ENAMETOOLONG: f"{_ELSEWHERE} with a shorter path",
+    errno.EMFILE: "raise the limit (ulimit -n)",
+    errno.EIO: f"check the disk, or {_ELSEWHERE}",
 }
 #: Packages that others need without saying so in one form, and how they are called where they are installed from.
 _PACKAGES = ("sentencepiece", "tiktoken", "protobuf", "bitsandbytes", "peft", "fugashi", "ipadic", "unidic", "jieba")
@@ -60,7 +60,7 @@ _SAID: Sequence[tuple[str, str]] = (
     (r"cache directory permissions", "the cache cannot be written; HF_HOME or LIME_HOME names another folder"),
     (r"header too (large|small)|incomplete metadata|deserializing header|invalidheader",
      "the weights are damaged or cut short; download them again"),
-    (r"no space left|disk quota", _FULL),
+    (r"no space left|disk quota", "No space left on device; make room, and the same command resumes"),
     (r"out of memory|can't allocate memory|bad_alloc", "there is not enough memory; close other programs"),
 )  # fmt: skip
 
@@ -97,8 +97,8 @@ def _known(one: BaseException) -> str | None:
         found = "there is not enough memory; close other programs"
     elif package := _package(one):
         found = f"the package {package} is missing; pip install {package}"
-    elif isinstance(one, OSError) and one.errno in _BY_NUMBER:
-        found = (f"{one.filename}: " if one.filename else "") + _BY_NUMBER[one.errno]
+    elif isinstance(one, OSError) and one.errno in _REMEDIES:
+        found = f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno)}; {_REMEDIES[one.errno]}"
     elif isinstance(one, json.JSONDecodeError):
         found = f"not JSON ({one.msg} at line {one.lineno}); restore the file"
     elif isinstance(one, UnicodeDecodeError):
@@ -216,3 +216,9 @@ def _other_weights(folder: Path, names: Sequence[str]) -> str:
         )
     other = [name for name in names if name.endswith((".h5", ".msgpack", ".onnx", ".gguf", ".index"))]
     return f"there is no model.safetensors in it{f', but {other[0]}' if other else ''}; expected {MODEL}"
+
+
+def beside(model: str) -> list[str]:
+    """A remark on what lies beside a model's weights and is not loaded, though somebody may have meant it."""
+    adapter = Path(model).expanduser() / "adapter_config.json"
+    return [f"{adapter}: the adapter beside the weights is not loaded; merge it if it is meant"] * adapter.is_file()

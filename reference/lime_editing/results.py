@@ -22,14 +22,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
+from .borders import border, explain
 from .core.metrics import ROLES, Counts, Scores, tally
 from .core.records import Outcome
 from .errors import DataError, UserError
@@ -38,10 +39,24 @@ STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
 LOCK = ".lock"
 #: Parts of a record on which no number depends.
-DESCRIBING = ("machine", "titles", "command")
+DESCRIBING = ("machine", "titles", "command", "remarks")
 #: The files on which a number depends, and those among them on which it does not.
 SOURCES = ("core/**/*.py", "data/**/*.py", "reproduce/run.py")
 NO_SOURCES = ("data/download.py",)
+
+
+def check_place(root: Path, write: bool = True) -> None:
+    """UserError: results cannot be kept here, which is said before hours of work and not after them."""
+    with border(UserError, f"{root}: results cannot be kept here", more="; --results or LIME_HOME names another place"):
+        for path in (root, *root.absolute().parents):
+            if path.exists():
+                if not path.is_dir():
+                    raise UserError(f"{path}: is a file, and results are a folder; name another --results")
+                break
+        if write:
+            root.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=root, prefix=".", suffix=".tmp"):
+                pass
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
@@ -59,20 +74,19 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, (OSError, SafetensorError)):
+        if isinstance(error, Exception) and not isinstance(error, UserError):
             raise UserError(f"{path}: cannot be written: {_refusal(path, error, size)}") from error
         raise
 
 
-def _refusal(path: Path, error: OSError | SafetensorError, size: int | None) -> str:
-    reason = str(getattr(error, "strerror", None) or error)
-    room = []
+def _refusal(path: Path, error: Exception, size: int | None) -> str:
+    reason, room = explain(error), list[str]()
     with suppress(OSError):
         room = [f"{shutil.disk_usage(path.parent).free:,} bytes are free"]
     if size is not None:
         room.insert(0, f"up to {size:,} bytes to write")
     shown = f" ({', '.join(room)})" if room else ""
-    return f"{reason}{shown}; earlier results are kept; fix this, and the same command resumes"
+    return f"{reason}{shown}; earlier results are kept, and the same command resumes"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -224,7 +238,7 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
             f"{folder}: another run is at work here ({holder or 'it did not say which'}); wait for it or stop it"
         ) from error
     except OSError as error:
-        raise UserError(f"{lock}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{lock}: cannot be written: {explain(error)}") from error
     try:
         with suppress(OSError):
             lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

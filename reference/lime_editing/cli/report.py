@@ -12,5 +12,6 @@ def report(options: Report) -> None:
     folders = results.read_index(options.results)
     if not folders:
         write.write(options.results, folders)  # says what is missing, and makes no folder
+    results.check_place(options.results)
     with results.held(options.results):
         print(write.write(options.results, folders))

@@ -61,7 +61,7 @@ _OTHER_COLUMNS: Sequence[tuple[set[str], str]] = (
     ({"sentence1", "sentence2", "gold_label"}, _PAIRS),
     (
         {"sentence1", "sentence2"},
-        "pairs without a language, such as PAWS-X: add the column language, or have it in the name",
+        "pairs without a language, such as PAWS-X: add the column language",
     ),
 )
 
@@ -187,7 +187,7 @@ def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str]
 
 @contextmanager
 def text(files: Files, name: str, newline: str | None = None, raw: bool = False) -> Iterator[Any]:
-    """The text of a file, without its byte order mark, or its `raw` bytes. DataError: unreadable, damaged, not UTF-8."""
+    """The text of a file, without its byte order mark, or its `raw` bytes. DataError: damaged, not UTF-8."""
     where = files.where(name)
     try:
         with files.openers[name]() as stream:
@@ -252,8 +252,8 @@ def _delimited(files: Files, name: str) -> Rows:
                     raise DataError(f"{where}:1: column {column!r} is there twice")
         elif len(cells) != len(header):
             raise DataError(
-                f"{where}:{number}: has {len(cells)} cells, and the header {len(header)} columns; quote cells that hold "
-                "the delimiter"
+                f"{where}:{number}: has {len(cells)} cells, and the header {len(header)} columns; quote cells that "
+                "hold the delimiter"
             )
         else:
             yield number, {key: cell for key, cell in zip(header, cells, strict=True) if cell}

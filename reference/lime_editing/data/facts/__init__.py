@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .. import Dataset
-from .examine import examine
+from .examine import examine, remarks
 from .question import question
 from .read import read
-from .task import disagreements, fingerprint, tasks
+from .task import fingerprint, misfits, tasks
 
 DATASET = Dataset(
     name="facts",
@@ -15,7 +15,8 @@ DATASET = Dataset(
     read=read,
     fingerprint=fingerprint,
     tasks=tasks,
-    remarks=disagreements,
+    remarks=remarks,
+    misfits=misfits,
     question=question,
     examine=examine,
 )

@@ -16,7 +16,7 @@ import glob
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,9 @@ SPELLINGS = {"contradictory": "contradiction", "contradicts": "contradiction"}
 SPELLINGS |= dict.fromkeys(("entails", "entailed", "entail"), "entailment")
 EXPECTED = "sentence pairs: a folder, archive or table of XNLI, or a table of pairs (docs/data-and-models.md)"
 #: Words for the splits in the names of files and folders.
-_WORDS: Mapping[str, Split] = {"train": "train", "validation": "validation", "valid": "validation", "test": "test"}
-_WORDS |= {"dev": "validation"}  # as XNLI calls it
+_WORDS: Mapping[str, Split] = {
+    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"
+}  # fmt: skip
 _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")
 
 
@@ -173,15 +174,15 @@ def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
             raise DataError(f"{found.root}, split {split!r}: has other languages than the splits before it")
     label = next(iter(loaded.values())).features["label"]
     if isinstance(label, datasets.ClassLabel):
-        spelled = tuple(_spelled(name) for name in label.names)
-        return loaded, spelled if len(set(spelled)) == len(spelled) else tuple(label.names), []
+        named = tuple(spelled(name) for name in label.names)
+        return loaded, named if len(set(named)) == len(named) else tuple(label.names), []
     # Another library wrote it, which does not keep what the numbers mean.
     values = {value for rows in loaded.values() for value in rows.unique("label")} - {None}
-    names, notes = _names({_spelled(value) for value in values}, found.root)
+    classes, notes = _names({spelled(value) for value in values}, found.root)
     if label.dtype == "string":
-        numbers = {value: names.index(_spelled(value)) for value in values}
+        numbers = {value: classes.index(spelled(value)) for value in values}
         loaded = {split: rows.map(_renumbered, fn_kwargs={"numbers": numbers}) for split, rows in loaded.items()}
-    return loaded, names, notes
+    return loaded, classes, notes
 
 
 def _renumbered(row: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def _codes(rows: Any) -> list[str]:
 
 def _check_schema(features: Any, where: str) -> None:
     """DataError: neither the hub's schema nor what is left of it where another library wrote the file."""
-    fits = {
+    fits: dict[str, tuple[type, Callable[[Any], bool]]] = {
         "premise": (datasets.Translation, lambda kind: isinstance(kind, dict)),
         "hypothesis": (
             *(datasets.TranslationVariableLanguages, lambda kind: isinstance(kind, dict) and "translation" in kind),
@@ -275,13 +276,13 @@ def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
 
 def _label(label: Any, where: str) -> str | int:
     if isinstance(label, str) and label.strip():
-        return int(label) if label.isdecimal() else str(_spelled(label))
+        return int(label) if label.isdecimal() else str(spelled(label))
     if isinstance(label, int) and not isinstance(label, bool) and label >= 0:
         return label
     raise DataError(f"{where}: field 'label' must be the name of a class or its number, got {label!r}")
 
 
-def _spelled(label: Any) -> Any:
+def spelled(label: Any) -> Any:
     """One of XNLI's classes in whatever spelling, under its name; any other label as it is."""
     name = SPELLINGS.get(str(label).lower(), str(label).lower())
     return name if name in NAMES else label

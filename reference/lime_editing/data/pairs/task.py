@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import datasets
 import numpy as np
@@ -19,7 +20,7 @@ from ...core.task import pair, remember
 from ...errors import ModelError
 from ...names import JUDGED, PIVOT, Rulings, Split
 from .. import Errors, Predict, Reader
-from .read import Pairs, texts, texts_of
+from .read import NAMES, Pairs, spelled, texts, texts_of
 
 SPECIAL = 4  # tokens around and between the two texts, at most
 BATCH = 256  # rows that a classifier is asked about at a time, in all languages
@@ -100,13 +101,60 @@ def tasks(pairs: Pairs, reader: Reader, rulings: Rulings, errors: Errors) -> dic
 
 
 def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]:
-    """The number that a classifier (config.label2id) gives to each of the data's classes. ModelError: other classes."""
-    numbers = {name.lower(): number for name, number in label_ids.items()}
-    if set(numbers) == {f"label_{i}" for i in range(len(pairs.classes))}:  # unnamed: the data's order is meant
-        numbers = {name: i for i, name in enumerate(pairs.classes)}
-    if set(numbers) != set(pairs.classes):
+    """The number that a classifier (config.label2id) gives to each of the data's classes, whatever their spelling.
+
+    ModelError: other classes, or unnamed ones (LABEL_0, …) where the data's are not XNLI's, whose order is known.
+    """
+    numbers = {str(spelled(name)).casefold(): number for name, number in label_ids.items()}
+    if unnamed(label_ids) and len(numbers) == len(pairs.classes):
+        if pairs.classes != NAMES:
+            raise ModelError(
+                f"the classifier's classes have no names ({', '.join(label_ids)}), and nothing tells which of them is "
+                f"which of the data's {', '.join(pairs.classes)}; name them in its config.json (id2label, label2id)"
+            )
+        numbers = {name: i for i, name in enumerate(NAMES)}
+    if set(numbers) != {name.casefold() for name in pairs.classes}:
         raise ModelError(f"the classifier's classes are {', '.join(label_ids)}; the data's {', '.join(pairs.classes)}")
-    return tuple(numbers[name] for name in pairs.classes)
+    return tuple(numbers[name.casefold()] for name in pairs.classes)
+
+
+def unnamed(label_ids: Mapping[str, int]) -> bool:
+    """Whether a classifier has the hub's default names of classes, which say nothing."""
+    return {name.upper() for name in label_ids} == {f"LABEL_{i}" for i in range(len(label_ids))}
+
+
+def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> list[str]:
+    """The raw accuracy in each language, and where it lets one doubt that the classifier's classes are the data's."""
+    found, known = [], reader.classes or {}
+    if unnamed(known):
+        found.append(f"the classifier's classes have no names ({', '.join(known)}): taken for these in XNLI's order")
+    if predict is None or not known:
+        return found
+    task = tasks(pairs, reader, Rulings(), {})["test"]
+    table = predicted(task, predict, f"{key}-test")
+    right, where = accuracy(task, table), PIVOT if PIVOT in task.languages else task.languages[0]
+    found.insert(
+        0,
+        f"raw accuracy on {len(task.rows):,} test pairs: {', '.join(f'{code} {100 * value:.1f}%' for code, value in right.items())}",
+    )
+    said = table[:, task.languages.index(where)]
+    counts = np.zeros((len(pairs.classes), len(known)), dtype=int)
+    np.add.at(counts, (np.array(task.rows["label"][:])[said >= 0], said[said >= 0]), 1)
+    now, most, total = right.get(where, 1.0), counts.sum(1).max() / max(1, counts.sum()), max(1, counts.sum())
+    orders = permutations(range(len(known)), len(pairs.classes)) if len(known) < 8 else ()
+    best, order = max(((counts[range(len(o)), o].sum() / total, o) for o in orders), default=(0.0, ()))
+    if best > now + max(0.1, 1.5 / total**0.5):  # a tenth, and three standard errors
+        names = {number: name for name, number in known.items()}
+        meant = ", ".join(f"{names[number]} meant {name}" for number, name in zip(order, pairs.classes, strict=True))
+        found.append(
+            f"raw accuracy in {where} is {100 * now:.1f}%, and would be {100 * best:.1f}% if {meant}: check the names "
+            "of the classes in the classifier's config.json"
+        )
+    elif now < most:
+        found.append(
+            f"raw accuracy in {where} is {100 * now:.1f}%, less than the {100 * most:.1f}% of one answer to all"
+        )
+    return found
 
 
 def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterator[tuple[int, str, int]]:
@@ -114,22 +162,19 @@ def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterat
 
     Only pairs of very many letters are tokenised: a token has one of them at least.
     """
-    start = 0
-    for table in pairs.rows[split].with_format("arrow").iter(1000):
+    rows = pairs.rows[split].with_format("arrow")
+    for start in range(0, len(rows), 1000):
         found = [
             (start + i, code, said[code])
-            for i, said in enumerate(texts_of(table))
+            for i, said in enumerate(texts_of(rows[start : start + 1000]))
             for code in pairs.languages
             if code in said and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest
         ]
-        start += len(table)
-        if found:
-            premises, hypotheses = zip(*(texts for _, _, texts in found), strict=True)
-            for (row, code, _), ids in zip(
-                found, tokenizer(list(premises), list(hypotheses), verbose=False)["input_ids"], strict=True
-            ):
-                if len(ids) > longest and (row, code) not in pairs.lacking[split]:
-                    yield row, code, len(ids)
+        both = [[said[side] for _, _, said in found] for side in (0, 1)]
+        encoded = tokenizer(*both, verbose=False)["input_ids"] if found else []
+        for (row, code, _), ids in zip(found, encoded, strict=True):
+            if len(ids) > longest and (row, code) not in pairs.lacking[split]:
+                yield row, code, len(ids)
 
 
 def errors(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> dict[Split, frozenset[str]]:
@@ -221,13 +266,7 @@ class Labelled(Sequence[tuple[Input, int]]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    @overload
-    def __getitem__(self, place: int) -> tuple[Input, int]: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[tuple[Input, int]]: ...
-
-    def __getitem__(self, place: int | slice) -> tuple[Input, int] | Sequence[tuple[Input, int]]:
+    def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return replace(self, numbers=self.numbers[place])
         row = self.task.rows[self.numbers[place]]
