@@ -59,7 +59,7 @@ _SAID: Sequence[tuple[str, str]] = (
      "the hub has no such repository, or not for you; check the spelling, or log in (`hf auth login`)"),
     (r"cache directory permissions", "the cache cannot be written; HF_HOME or LIME_HOME names another folder"),
     (r"header too (large|small)|incomplete metadata|deserializing header|invalidheader",
-     "the weights are damaged or cut short; download them again"),
+     "the weights (model.safetensors) are damaged or cut short; download them again"),
     (r"no space left|disk quota", "No space left on device; make room, and the same command resumes"),
     (r"out of memory|can't allocate memory|bad_alloc", "there is not enough memory; close other programs"),
 )  # fmt: skip

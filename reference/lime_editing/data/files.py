@@ -178,10 +178,11 @@ def nothing(files: Files, expected: str) -> DataError:
     return DataError(f"{files.root}: no {expected.partition(':')[0]} here ({there}); expected {expected}")
 
 
-def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str]) -> DataError:
-    """What a table lacks of what it seems to be, or what it is instead."""
+def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str], own: str) -> DataError:
+    """What a table lacks of what it seems to be, or what it is instead of its `own` kind."""
     missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
-    other = next((about for some, about in _OTHER_COLUMNS if some <= set(columns) and title not in about), None)
+    others = (about for some, about in _OTHER_COLUMNS if some <= set(columns) and not about.startswith(own))
+    other = next(others, None)
     return DataError(f"{where}: {f'is {other}' if other else missing}; it has {', '.join(columns)}")
 
 

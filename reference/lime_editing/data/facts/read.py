@@ -122,13 +122,16 @@ def _of_folders(source: Files, root: str, languages: Sequence[str] | None) -> Fa
         raise DataError(f"{source.where(root + language)}: has no templates.jsonl; add it, or remove the folder")
     known = [language for language, name in told.items() if name is not None]
     taken, notes = files.chosen(languages, known, source.where(root))
-    templates: dict[tuple[str, str], str] = {}
+    templates: _Templates = {}
     for language, name in ((language, str(told[language])) for language in taken):
         for line, row in files.json_rows(source, name):
             relation, template = files.texts(row, ("relation", "template"), f"{source.where(name)}:{line}")
             _template(templates, (language, relation), template, f"{source.where(name)}:{line}")
     beside = (
-        (name, {"language": language, "predicate_id": relation, "template": templates.get((language, relation))})
+        (
+            name,
+            {"language": language, "predicate_id": relation, "template": templates.get((language, relation), ("",))[0]},
+        )
         for language in taken
         for relation, name in sorted(relations[language].items())
     )
@@ -163,12 +166,14 @@ def _kind(where: str, columns: Sequence[str]) -> str:
         lacking[kind] = [names[0] for names in wanted if not any(name in columns for name in names)]
     kind = min((OWN, M_LAMA), key=lambda kind: len(lacking[kind]))
     if lacking[kind]:
-        raise files.lacks(where, lacking[kind], kind, columns)
+        raise files.lacks(where, lacking[kind], kind, columns, "facts")
     return kind
 
 
 #: A fact, its template ("": it has none), and its place among those of its relation and language.
 _Row = tuple[Fact, str, int]
+#: The template of each (language, relation), and where it was read.
+_Templates = dict[tuple[str, str], tuple[str, str]]
 
 
 def _rows(source: Files, name: str, kind: str, beside: Mapping[str, Any]) -> Iterator[_Row]:
@@ -191,18 +196,18 @@ def _rows(source: Files, name: str, kind: str, beside: Mapping[str, Any]) -> Ite
         yield Fact(*told, file, line), template, place  # type: ignore[call-arg, arg-type]
 
 
-def _template(templates: dict[tuple[str, str], str], key: tuple[str, str], template: str, where: str) -> None:
+def _template(templates: _Templates, key: tuple[str, str], template: str, where: str) -> None:
     """DataError: a template without [X] and [Y], or another one than was told before."""
     if template.count("[X]") != 1 or template.count("[Y]") != 1:
         raise DataError(f"{where}: template {template!r} must hold [X] and [Y] once each")
-    known = templates.setdefault(key, template)
+    known, first = templates.setdefault(key, (template, where))
     if known != template:
         raise DataError(
-            f"{where}: relation {key[1]!r} has another template in {key[0]!r} than before: {template!r} and {known!r}"
+            f"{where}: relation {key[1]!r} has another template in {key[0]!r} than at {first}: {template!r} and {known!r}"
         )
 
 
-def _assembled(rows: Iterable[_Row], told: Mapping[tuple[str, str], str], real: bool, notes: Sequence[str]) -> Facts:
+def _assembled(rows: Iterable[_Row], told: _Templates, real: bool, notes: Sequence[str]) -> Facts:
     """The facts in their order, with a template each. Of the real mLAMA, what the paper's corpus lacks is left out."""
     groups: dict[tuple[str, str], list[tuple[int, Fact]]] = {}
     templates, left_out = dict(told), Counter[str]()
@@ -218,5 +223,5 @@ def _assembled(rows: Iterable[_Row], told: Mapping[tuple[str, str], str], real: 
             _template(templates, key, template, fact.source)
             groups.setdefault(key, []).append((place, fact))
     facts = [fact for key in sorted(groups) for _, fact in sorted(groups[key], key=lambda placed: placed[0])]
-    kept = {key: templates[key] for key in sorted(templates) if not (real and key[1] in GOOGLE_RE)}
+    kept = {key: templates[key][0] for key in sorted(templates) if not (real and key[1] in GOOGLE_RE)}
     return Facts(tuple(facts), kept, left_out, tuple(notes))

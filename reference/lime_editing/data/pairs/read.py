@@ -148,7 +148,7 @@ def _table(found: Files, name: str, split: Split | None) -> _Table | None:
     lacking = [one for one in lacking if language is None or one not in ("id", "language")]
     lacking += ["split"] if split is None and "split" not in columns else []
     if lacking and columns:
-        raise files.lacks(where, lacking, "a corpus of sentence pairs", columns)
+        raise files.lacks(where, lacking, "a corpus of sentence pairs", columns, "sentence pairs")
     return _Table(name, columns, False, split, language) if columns else None
 
 

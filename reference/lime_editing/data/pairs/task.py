@@ -126,17 +126,15 @@ def unnamed(label_ids: Mapping[str, int]) -> bool:
 def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> list[str]:
     """The raw accuracy in each language, and where it lets one doubt that the classifier's classes are the data's."""
     found, known = [], reader.classes or {}
-    if unnamed(known):
+    if known and unnamed(known):
         found.append(f"the classifier's classes have no names ({', '.join(known)}): taken for these in XNLI's order")
     if predict is None or not known:
         return found
     task = tasks(pairs, reader, Rulings(), {})["test"]
     table = predicted(task, predict, f"{key}-test")
     right, where = accuracy(task, table), PIVOT if PIVOT in task.languages else task.languages[0]
-    found.insert(
-        0,
-        f"raw accuracy on {len(task.rows):,} test pairs: {', '.join(f'{code} {100 * value:.1f}%' for code, value in right.items())}",
-    )
+    told = ", ".join(f"{code} {100 * value:.1f}%" for code, value in right.items())
+    found.insert(0, f"raw accuracy on {len(task.rows):,} test pairs: {told}")
     said = table[:, task.languages.index(where)]
     counts = np.zeros((len(pairs.classes), len(known)), dtype=int)
     np.add.at(counts, (np.array(task.rows["label"][:])[said >= 0], said[said >= 0]), 1)
