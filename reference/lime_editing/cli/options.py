@@ -230,6 +230,7 @@ class Report(Debug):
     """`report`: write the report of stored cells again."""
 
     results: Path = option("folder of one scale's cells (default: runs/tiny)", runs() / "tiny", parse=path)
+    to: Path | None = option("folder to write into, such as that of published results", None, parse=path)
 
 
 @dataclass(frozen=True, kw_only=True)

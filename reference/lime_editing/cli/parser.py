@@ -44,6 +44,7 @@ model. Without any, and with --approach finetuning, nothing is trained. More are
 REPORT_EXAMPLES = """examples:
   python -m lime_editing report
   python -m lime_editing report --results runs/paper
+  python -m lime_editing report --results runs/tiny --to results/tiny     renew what is published
 """
 CHECK_EXAMPLES = """examples:
   python -m lime_editing check-data fixtures/facts/mlama1.1
