@@ -25,11 +25,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lime_editing import data
 from lime_editing.core.backbone import load_tokenizer
 from lime_editing.core.training import batch_of_triples
-from lime_editing.data.facts import task as mlama
+from lime_editing.data import Reader
 from lime_editing.data.facts.read import LANGUAGES
-from lime_editing.data.pairs import task as xnli
+from lime_editing.data.pairs.task import predicted
+from lime_editing.names import Rulings
 
 ROWS, SUBJECTS, RELATIONS = 843_143, 32_961, 43
 PAIRS = {"train": 392_702, "validation": 2_490, "test": 5_010}
@@ -115,27 +117,21 @@ def steps(task: Any) -> Iterator[Any]:
         yield batch_of_triples(task, BATCH, 0, step)
 
 
-def measure_facts(path: Path) -> None:
-    tokenizer = timed("tokenizer", lambda: load_tokenizer(FIXTURES / "raw_model"))
-    facts = timed("read", lambda: mlama.read(path))
-    print(f"  {len(facts.facts):,} facts; left out {sum(facts.left_out.values()):,}")
-    timed("fingerprint", lambda: mlama.fingerprint(facts))
-    timed("counts, against the paper's", lambda: mlama.disagreements(path, facts))
-    tasks = timed("split, tokenise all labels", lambda: mlama.tasks(facts, tokenizer, longest=512))
-    timed("corpora of the splits", lambda: [len(task.corpus.index) for task in tasks.values()])
+def measure(task: str, path: Path) -> None:
+    dataset, model = data.find(task), FIXTURES / ("raw_model" if task == "facts" else "raw_classifier")
+    tokenizer = timed("tokenizer", lambda: load_tokenizer(model))
+    content = timed("read", lambda: dataset.read(str(path), None))
+    left_out = f"; left out {sum(content.left_out.values()):,}" if task == "facts" else ""
+    print(f"  {len(content):,} items in {len(content.languages)} languages{left_out}")
+    timed("fingerprint", lambda: dataset.fingerprint(content))
+    timed("remarks, against the paper's counts", lambda: dataset.remarks(str(path), content))
+    classes = {name: i for i, name in enumerate(content.classes)} if dataset.classifies else None
+    reader = Reader(tokenizer, 512, classes)
+    tasks = timed("splits, tokenised as far as a run needs", lambda: dataset.tasks(content, reader, Rulings(), {}))
+    timed("corpora of the splits", lambda: [task.corpus.examples[0] for task in tasks.values()])
     timed(f"{STEPS} training steps of {BATCH} triples", lambda: sum(1 for _ in steps(tasks["train"])))
-
-
-def measure_pairs(path: Path) -> None:
-    tokenizer = timed("tokenizer", lambda: load_tokenizer(FIXTURES / "raw_classifier"))
-    pairs = timed("read", lambda: xnli.read(str(path)))
-    print(f"  {len(pairs):,} rows in {len(pairs.languages)} languages")
-    timed("fingerprint", lambda: xnli.fingerprint(pairs))
-    numbers = {name: i for i, name in enumerate(pairs.classes)}
-    tasks = timed("tasks", lambda: xnli.tasks(pairs, tokenizer, numbers, {}, 512))
-    timed("corpus of the training set", lambda: tasks["train"].corpus.examples[0])
-    timed(f"{STEPS} training steps of {BATCH} triples", lambda: sum(1 for _ in steps(tasks["train"])))
-    timed("the whole test set, tokenised", lambda: xnli.predicted(tasks["test"], lambda inputs: [0] * len(inputs)))
+    if task == "nli":
+        timed("the whole test set, tokenised", lambda: predicted(tasks["test"], lambda inputs: [0] * len(inputs)))
 
 
 def main() -> None:
@@ -146,7 +142,7 @@ def main() -> None:
     options = arguments.parse_args()
     path = options.folder / ("mlama.zip" if options.what == "facts" else "xnli")
     if options.measure:
-        (measure_facts if options.what == "facts" else measure_pairs)(path)
+        measure("facts" if options.what == "facts" else "nli", path)
         return
     if not path.exists():
         options.folder.mkdir(parents=True, exist_ok=True)

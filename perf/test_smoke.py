@@ -19,18 +19,19 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from lime_editing import data
 from lime_editing.core import backbone as backbones
 from lime_editing.core import editing, evaluation, masks, training
 from lime_editing.core.backbone import load, load_tokenizer
 from lime_editing.core.editing import Editor, Objective, make_editor
 from lime_editing.core.editors import mend
-from lime_editing.core.metrics import Scores, scores
+from lime_editing.core.metrics import Scores, count, scores
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.task import Task
 from lime_editing.core.training import Schedule
 from lime_editing.core.updates import Update
-from lime_editing.data.facts import task as mlama
-from lime_editing.names import Precision
+from lime_editing.data import Reader
+from lime_editing.names import Precision, Rulings
 from lime_editing.reproduce.scales import TINY
 from perf import counting, setting
 from perf.conftest import Machine
@@ -63,21 +64,25 @@ class Run:
     validate: Callable[[Editor], Scores]
     batch: int
 
-    def train(self, steps: int) -> list[training.Report]:
+    def train(self, steps: int) -> training.Report:
+        """Train so many steps, with a validation at the end."""
         every = steps * self.batch
         schedule = Schedule(edits=every, batch=self.batch, validate_every=every, patience=every, checkpoint_every=every)
-        return training.train(self.editor, self.task, self.validate, schedule, Objective(lambda_mask=1e-5), 0)
+        events = training.train(self.editor, self.task, self.validate, schedule, Objective(lambda_mask=1e-5), 0)
+        *_, last = (event for event in events if isinstance(event, training.Validated))
+        return last.reports[-1]
 
 
 def tiny_run(machine: Machine) -> Run:
     """MEND with LiME's masks on the facts and the raw model of the fixtures, as at tiny scale."""
-    setup = TINY.tasks["facts"]
-    tasks = mlama.tasks(mlama.read(FIXTURES / "facts/mlama1.1"), load_tokenizer(FIXTURES / "raw_model"))
+    scale, dataset = TINY.tasks["facts"], data.find("facts")
+    content, reader = dataset.read(TINY.data["facts"], None), Reader(load_tokenizer(FIXTURES / "raw_model"))
+    tasks = dataset.tasks(content, reader, Rulings(), {})
     languages = tasks["train"].corpus.languages
     precision: Precision = "bf16" if machine.precision == "bf16" else "float32"
-    made = load(FIXTURES / "raw_model", setup.edited_layers, machine.device, precision=precision)
-    editor = make_editor("mend", made, languages, "language", settings=setup.settings["mend"], mask_lr=setup.mask_lr)
-    return Run(editor, tasks["train"], validator(tasks["validation"], 30), setup.all_languages.batch)
+    made = load(FIXTURES / "raw_model", scale.edited_layers, machine.device, precision=precision)
+    editor = make_editor("mend", made, languages, "language", settings=scale.settings["mend"], mask_lr=scale.mask_lr)
+    return Run(editor, tasks["train"], validator(tasks["validation"], 30), scale.all_languages.batch)
 
 
 def large_run(machine: Machine) -> Run:
@@ -102,7 +107,7 @@ def counted(run: Run, steps: int) -> float:
 def validator(task: Task, edits: int) -> Callable[[Editor], Scores]:
     languages = task.corpus.languages
     pairs = evaluation_pairs(task.corpus, languages, languages, 1, 1, 0, edits)
-    return lambda editor: scores(evaluation.evaluate(editor, task, pairs, 0))
+    return lambda editor: scores(count(evaluation.evaluate(editor, task, pairs, 0)))
 
 
 def marked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,7 +181,7 @@ def test_training(measure: Callable[..., None], machine: Machine, name: str, ste
     """`training.train` from data to validation; every loss is finite, and the loop says what it did."""
     run = tiny_run(machine) if name == "tiny" else large_run(machine)
     with machine.computing():
-        (report,) = run.train(steps)
+        report = run.train(steps)
         assert report.step == steps
         shares = shares_of(partial(run.train, steps))
     assert set(CORE) < set(shares)

@@ -15,6 +15,12 @@ from .core.backbone import (
 from .core.backbone import (
     wrap as wrap,
 )
+from .core.corpus import (
+    Example as Example,
+)
+from .core.corpus import (
+    ParallelCorpus as ParallelCorpus,
+)
 from .core.editing import (
     Editor as Editor,
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 from .borders import explain
 from .cli.options import Common, plug_in, read
-from .cli.parser import LIST, parser
+from .cli.parser import LIST, parser, plugins_of
 from .errors import UserError
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--debug" in given:
         os.environ["LIME_DEBUG"] = "1"  # for our processes, too
     try:
-        plug_in([given[i + 1] for i, word in enumerate(given[:-1]) if word == "--plugin"])
+        plug_in(plugins_of(given))  # before the options are known: what plug-ins register has options of its own
         parsed = parser().parse_args(given)
         if parsed.command is None:
             parser().print_help()

@@ -2,34 +2,85 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from . import data
+from .core.editors import Method, methods
+from .data import Dataset
 from .errors import UserError
 
+OWN = __package__
 
-def load(source: str) -> Path:
-    """Import a module by its name or its .py file, once in a process; the file. UserError: it cannot be imported."""
-    path = Path(source).expanduser()
-    try:
-        if source.endswith(".py"):
-            name = f"lime_editing_plugin_{path.stem}"
-            if name not in sys.modules:
-                if not path.is_file():
-                    raise UserError(f"--plugin {source}: no such file")
-                spec = importlib.util.spec_from_file_location(name, path)
-                assert spec is not None
-                assert spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[name] = module
-                spec.loader.exec_module(module)
-            return path.resolve()
-        found = importlib.import_module(source)
-        return Path(str(found.__file__))
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-        sys.modules.pop(f"lime_editing_plugin_{path.stem}", None)
-        raise UserError(f"--plugin {source}: cannot be imported: {type(error).__name__}: {error}") from error
+
+class Loaded(tuple[str, ...]):
+    """Plug-ins that a process imports when it unpickles this; what is pickled after it may be of their classes."""
+
+    def __reduce__(self) -> Any:
+        return load_all, (tuple(self),)
+
+
+def load_all(plugins: Iterable[str]) -> Loaded:
+    """Import each module by its name or its .py file, once in a process.
+
+    UserError: one that cannot be imported, or that registers no editor and no data set.
+    """
+    given = Loaded(plugins)
+    for source in given:
+        path = Path(source).expanduser()
+        is_file = source.endswith(".py")
+        # Two files of one name are two plug-ins.
+        name = f"{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
+        if (name if is_file else source) in sys.modules:
+            continue
+        before = {**methods(), **data.titles()}.keys()
+        try:
+            if is_file:
+                _import_file(name, path)
+            else:
+                importlib.import_module(source)
+        except (Exception, SystemExit) as error:  # whatever a plug-in raises
+            sys.modules.pop(name, None)
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"--plugin {source}: cannot be imported: {type(error).__name__}: {error}") from error
+        if {**methods(), **data.titles()}.keys() == before:
+            raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
+    return given
+
+
+def _import_file(name: str, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"--plugin {path}: no such file")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+def files(*registered: Method | Dataset) -> set[Path]:
+    """The files on which these depend beside our own: the module of each member, with all of its package."""
+    members = [getattr(one, name) for one in registered for name in _members(one)]
+    modules = {str(getattr(member, "__module__", "")) for member in members}
+    return {file for name in modules if name.partition(".")[0] != OWN for file in _files(sys.modules.get(name))}
+
+
+def _members(registered: Method | Dataset) -> tuple[str, ...]:
+    if isinstance(registered, Dataset):
+        return tuple(registered.__slots__)
+    return "Settings", "init", "learning_rates", "update"
+
+
+def _files(module: ModuleType | None) -> Iterable[Path]:
+    package = sys.modules.get((module.__package__ or "").partition(".")[0]) if module else None
+    folders = list(getattr(package, "__path__", ()))
+    if folders:
+        return [file for folder in folders for file in Path(folder).rglob("*.py")]
+    return [Path(module.__file__)] if module and module.__file__ else []

@@ -1,16 +1,17 @@
-"""A miniature of everything: four facts per relation in three languages, and a random BERT that can read them."""
+"""A miniature of everything: small corpora in three languages, and random models that can read them."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import pytest
-import torch
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-LANGUAGES = ("de", "en", "fr")
-CITIES = ("Aton", "Bema", "Cola", "Dira", "Elno", "Fuka", "Gosa", "Hilu", "Iraz", "Jomo", "Kepi", "Lagu")
+from lime_editing import data
+from lime_editing.cli import options
+from lime_editing.core import editors
+from reference.tests.corpora import write_classifier, write_facts, write_model, write_pairs
 
 
 @pytest.fixture
@@ -23,45 +24,29 @@ def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "model")
 
 
-def write_facts(root: Path) -> Path:
-    """A folder in mLAMA's layout: two relations of twelve subjects in three languages."""
-    for language in LANGUAGES:
-        folder = root / language
-        folder.mkdir(parents=True)
-        templates = [{"relation": r, "template": f"[X] {r} {language} [Y] ."} for r in ("P1", "P2")]
-        write_lines(folder / "templates.jsonl", templates)
-        for relation in ("P1", "P2"):
-            rows = [
-                {
-                    "sub_uri": f"Q{i}",
-                    "obj_uri": f"{relation}o{i % 4}",
-                    "sub_label": city,
-                    "obj_label": f"{relation} {CITIES[i % 4]}" if i % 2 else CITIES[i % 4],
-                    "lineid": i,
-                    "uuid": f"{relation}-{i}",
-                }
-                for i, city in enumerate(CITIES)
-            ]
-            write_lines(folder / f"{relation}.jsonl", rows)
-    return root
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of `datasets`, empty."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
-def write_model(folder: Path) -> Path:
-    """A model folder: a random BERT of three layers and a tokenizer of whole words."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "P1", "P2", *LANGUAGES, *CITIES]
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    BertForMaskedLM(config).save_pretrained(folder)
-    BertTokenizer(vocab={word: i for i, word in enumerate(words)}, do_lower_case=False).save_pretrained(folder)
-    return folder
+@pytest.fixture
+def pairs(tmp_path: Path, cache: Path) -> Path:
+    return write_pairs(tmp_path / "nli")
 
 
-def write_lines(path: Path, rows: list[dict[str, object]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+@pytest.fixture
+def classifier(tmp_path: Path, cache: Path) -> Path:
+    return write_classifier(tmp_path / "classifier")
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What plug-ins register is forgotten after a test."""
+    before = dict(editors._METHODS), dict(data._REGISTERED), list(options.PLUGGED_IN)
+    yield
+    for registry, kept in ((editors._METHODS, before[0]), (data._REGISTERED, before[1])):
+        registry.clear()
+        registry.update(kept)
+    options.PLUGGED_IN[:] = before[2]

@@ -22,7 +22,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from reference.tests.conftest import CITIES, LANGUAGES
+from reference.tests.corpora import CITIES, LANGUAGES
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = (".", "P1", "P2", *LANGUAGES, *CITIES, *(city.lower() for city in CITIES))

@@ -29,23 +29,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from lime_editing import __main__
-from lime_editing.reproduce import processes as grid
-from reference.tests.conftest import write_facts, write_model
+from lime_editing.reproduce import processes
+from reference.tests.corpora import write_facts, write_model
+from reference.tests.miniature import SETTINGS
 
 Start = Callable[[Sequence[str], Path], int]
 KEPT = ("rows.parquet", "metrics.json", "curve.json", "editor.safetensors", "cell.json")
-SMALL = {
-    "edited_layers": 2,
-    "all_languages.edits": 60,
-    "all_languages.batch": 2,
-    "all_languages.validate_every": 20,
-    "all_languages.patience": 60,
-    "all_languages.checkpoint_every": 2,
-    "validation.edits": 6,
-    "test.edits": 9,
-    "settings.mend.rank": 4,
-    "settings.finetuning.steps": 3,
-}
+SMALL = SETTINGS | {"all_languages.edits": 60, "all_languages.validate_every": 20, "all_languages.patience": 60}
 #: Seconds after which a command with all its imports is killed.
 REAL = (5.0, 25.0)
 PATIENCE = 300.0
@@ -77,7 +67,7 @@ def forked(argv: Sequence[str], log: Path) -> int:
         os.dup2(out, 2)
         # Workers start by forking: the grid does not ask how.
         context = multiprocessing.get_context("fork")
-        grid.multiprocessing = SimpleNamespace(get_context=lambda _: context)  # type: ignore[assignment]
+        processes.multiprocessing = SimpleNamespace(get_context=lambda _: context)  # type: ignore[assignment]
         code = __main__.main(list(argv))
         sys.stdout.flush()
     except BaseException:
@@ -210,7 +200,7 @@ def main() -> None:
         os.waitpid(pid, 0)
         settings = [word for path, value in SMALL.items() for word in ("--set", f"{path}={value}")]
         common = ("reproduce", "--task", "facts", "--facts", str(folder / "mlama1.1"))
-        common += ("--model", str(folder / "model"), "--variant", "all,lime", "--jobs", "2", *settings)
+        common += ("--model", str(folder / "model"), "--training", "all,lime", "--jobs", "2", *settings)
         one = (*common, "--approach", "mend", "--cell", "facts-mend-lime-seed0")
         many = (*common, "--approach", "finetuning,mend")
         lasts = {name: timed(argv, folder / name) for name, argv in (("training", one), ("grid", many))}

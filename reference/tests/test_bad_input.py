@@ -18,7 +18,8 @@ from transformers import BertTokenizer
 
 from lime_editing.__main__ import main
 from lime_editing.core.backbone import load_tokenizer
-from lime_editing.reproduce import processes as grid
+from lime_editing.reproduce import processes
+from reference.tests.corpora import write_zip
 
 Break = Callable[[Path, Path], list[str]]
 
@@ -26,7 +27,7 @@ Break = Callable[[Path, Path], list[str]]
 @pytest.fixture(autouse=True)
 def _no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bad input is found before anything is trained."""
-    monkeypatch.setattr(grid, "run_grid", lambda *_: pytest.fail("the run started on bad input"))
+    monkeypatch.setattr(processes, "run_grid", lambda *_: pytest.fail("the run started on bad input"))
 
 
 def command(facts: Path, model: Path, results: Path) -> list[str]:
@@ -226,10 +227,10 @@ OPTIONS = {
     "unknown-language": (["--languages", "en,xx"], ["'xx'", "de, en, fr"]),
     "no-english-to-edit-in": (["--languages", "de,fr"], ["'en'", "de, fr"]),
     "a-language-twice": (["--languages", "en,en,de"], ["distinct", "en,en,de"]),
-    "a-variant-twice": (["--variant", "en,en"], ["distinct", "en,en"]),
-    "no-variant": (["--variant", ""], ["distinct", "''"]),
+    "a-training-twice": (["--training", "en,en"], ["distinct", "en,en"]),
+    "no-training": (["--training", ""], ["distinct", "''"]),
     "unknown-approach": (["--approach", "mand"], ["'mand'", "mend"]),
-    "unknown-variant": (["--variant", "lame"], ["'lame'", "lime"]),
+    "unknown-training": (["--training", "lame"], ["'lame'", "lime"]),
     "no-such-model": (["--model", "no-such-folder"], ["no-such-folder"]),
     "a-classifier-for-facts": (["--raw-model", "somewhere"], ["--raw-model", "facts"]),
     "no-layers": (["--edited-layers", "0"], ["--edited-layers", "above 0"]),
@@ -286,11 +287,7 @@ def test_bad_options_end_with_one_sentence(
 
 
 def facts_zip(facts: Path, to: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
-    path = to / "facts.zip"
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for file in sorted(facts.rglob("*.jsonl")):
-            archive.write(file, f"mlama1.1/{file.relative_to(facts).as_posix()}")
-    return path
+    return write_zip(to / "facts.zip", facts, compression=compression)
 
 
 def with_bytes(path: Path, change: Callable[[bytes], bytes]) -> Path:
@@ -344,7 +341,7 @@ ZIPS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
     ),
     "damaged-text": (
         lambda f, to: with_bytes(facts_zip(f, to, zipfile.ZIP_STORED), lambda b: b.replace(b"Aton", b"Atom", 1)),
-        ["de/P1.jsonl", "is damaged in the archive"],
+        ["fr/P2.jsonl", "is damaged in the archive"],
     ),
     "damaged-stream": (
         lambda f, to: with_bytes(facts_zip(f, to, zipfile.ZIP_STORED), lambda b: with_headers(b, 8, 10, 8)),

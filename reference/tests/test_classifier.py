@@ -13,26 +13,35 @@ from typing import Any
 
 import pytest
 
-from lime_editing import results as store
+from lime_editing import data
 from lime_editing.__main__ import main
-from lime_editing.core import hardware as devices
+from lime_editing.core import hardware
 from lime_editing.core.backbone import load, load_tokenizer
-from lime_editing.data.pairs import task as xnli
+from lime_editing.core.evaluation import predict
+from lime_editing.core.hardware import Processes
+from lime_editing.core.records import Input
+from lime_editing.data import Reader
+from lime_editing.data.pairs.read import read
+from lime_editing.data.pairs.task import tasks
 from lime_editing.errors import LanguageError, ModelError, UserError
+from lime_editing.names import Rulings
 from lime_editing.reproduce import classifier
-from lime_editing.reproduce import run as experiments
+from lime_editing.reproduce.cells import Cell, Sources
+from lime_editing.reproduce.classifier import RawClassifier
 from lime_editing.reproduce.scales import FineTuning
-from reference.tests import hub, test_xnli
-from reference.tests.test_data import json_lines
-from reference.tests.test_reproduce import MINI, SETUP
+from lime_editing.results import read_rows
+from reference.tests import hub
+from reference.tests.corpora import CLASSES, LANGUAGES, WORDS, own_pairs, write_lines
+from reference.tests.miniature import TASK, run
 
-pairs, _cache = test_xnli.pairs, test_xnli._cache
 QUICK = FineTuning(epochs=2, batch=4, lr=1e-3, warmup=0.5, weight_decay=0.0)
 
 
-def wanted(pairs: Path, encoder: Path, results: Path, seed: int = 0, **changes: object) -> classifier.Wanted:
-    setup = replace(SETUP, classifier=replace(QUICK, **changes))
-    return classifier.find(str(encoder), str(pairs), setup, results, seed=seed)
+def wanted(
+    pairs: Path, encoder: Path, results: Path, seed: int = 0, device: str = "cpu", **changes: object
+) -> RawClassifier:
+    scale = replace(TASK, classifier=replace(QUICK, **changes))  # type: ignore[arg-type]
+    return classifier.find(data.find("nli"), scale, Sources(str(pairs), str(encoder), None, device), results, seed)
 
 
 @pytest.fixture
@@ -42,13 +51,13 @@ def encoder(tmp_path: Path) -> Path:
 
 def test_it_learns_and_says_how_well(pairs: Path, encoder: Path, tmp_path: Path) -> None:
     """English pairs that one word tells apart are learned; what is written is what transformers reads."""
-    rows = [row | {"hypothesis": test_xnli.WORDS[test_xnli.IDS[str(row["label"])]]} for row in test_xnli.own(pairs)]
-    pairs = json_lines(rows, tmp_path / "own.jsonl")
+    rows = [row | {"hypothesis": WORDS[CLASSES.index(row["label"])]} for row in own_pairs(pairs)]
+    pairs = write_lines(tmp_path / "own.jsonl", rows)
     said: list[tuple[int, int, float]] = []
     one = wanted(pairs, encoder, tmp_path / "results", epochs=40, lr=3e-3, warmup=0.1)
     assert one.steps == 40 * 3
     accuracy = classifier.make(one, lambda *told: said.append(told))
-    assert [accuracy[split].keys() for split in ("validation", "test")] == [set(test_xnli.CODES)] * 2
+    assert [accuracy[split].keys() for split in ("validation", "test")] == [set(LANGUAGES)] * 2
     assert accuracy["test"]["en"] == 1
     assert said[-1][:2] == (120, 120)
     assert said[-1][2] < 0.6 < said[0][2]
@@ -56,29 +65,28 @@ def test_it_learns_and_says_how_well(pairs: Path, encoder: Path, tmp_path: Path)
     assert {"config.json", "model.safetensors", "tokenizer.json", "cell.json", "curve.json", "metrics.json"} <= names
     assert not [path for path in one.folder.parent.iterdir() if path != one.folder]
     backbone = load(one.folder, 2, classifier=True)
-    read = xnli.read(str(pairs))
-    task = xnli.tasks(read, load_tokenizer(one.folder), backbone.model.config.label2id, {})["test"]
-    right = [
-        experiments.predict(backbone, [task.input(x)])[0] == task.gold(x)
-        for x in task.corpus.examples
-        if x.language == "fr"
-    ]
+    reader = Reader(load_tokenizer(one.folder), None, backbone.model.config.label2id)
+    task = tasks(read(str(pairs)), reader, Rulings(), {})["test"]
+    asked = [x for x in task.corpus.examples if x.language == "fr"]
+    said_of = predict(backbone, [task.input(x) for x in asked])
+    right = [classes == (task.gold(x),) for x, classes in zip(asked, said_of, strict=True)]
     assert accuracy["test"]["fr"] == pytest.approx(sum(right) / len(right))
 
 
 def test_one_seed_is_one_classifier(pairs: Path, encoder: Path, tmp_path: Path) -> None:
-    def weights(results: str, one: classifier.Wanted) -> bytes:
+    def weights(results: str, one: RawClassifier) -> bytes:
         one = replace(one, folder=tmp_path / results)
         classifier.make(one)
         return (one.folder / "model.safetensors").read_bytes()
 
-    def of(seed: int) -> classifier.Wanted:
+    def of(seed: int) -> RawClassifier:
         return wanted(pairs, encoder, tmp_path, seed)
 
     assert weights("a", of(0)) == weights("b", of(0))
     # From one start on, it is the order of batches and dropout that the seed decides.
     assert weights("c", replace(of(1), start=of(0).start)) != weights("b", of(0))
-    assert weights("d", replace(of(0), precision="bf16")) != weights("b", of(0))
+    of_0 = of(0)
+    assert weights("d", replace(of_0, sources=replace(of_0.sources, precision="bf16"))) != weights("b", of(0))
 
 
 def test_a_finished_one_is_kept(pairs: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +104,8 @@ def test_what_it_depends_on_is_its_folder(pairs: Path, encoder: Path, tmp_path: 
         wanted(pairs, encoder, tmp_path, lr=1e-4).folder,
         wanted(pairs, hub.xlm_r(tmp_path / "x"), tmp_path).folder,
     }
-    rows = test_xnli.own(pairs)
-    other = json_lines([row | {"premise": f"{row['premise']} aton"} for row in rows], tmp_path / "own.jsonl")
+    rows = own_pairs(pairs)
+    other = write_lines(tmp_path / "own.jsonl", [row | {"premise": f"{row['premise']} aton"} for row in rows])
     folders.add(wanted(other, encoder, tmp_path).folder)
     assert len(folders) == 5
 
@@ -115,7 +123,7 @@ def test_an_interrupted_one_is_made_whole(
     whole = wanted(pairs, encoder, tmp_path / "whole")
     classifier.make(whole)
     cut = wanted(pairs, encoder, tmp_path / "cut")
-    stand_in = {"training": (classifier.Trainer, "train"), "writing": (classifier.store, "write_json")}
+    stand_in = {"training": (classifier.Trainer, "train"), "writing": (classifier.results, "write_json")}
     with monkeypatch.context() as patched:
         patched.setattr(*stand_in.get(at, (classifier, "_measure")), die)
         with pytest.raises(Killed):
@@ -162,30 +170,30 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 
 def test_pairs_without_english_teach_nothing(pairs: Path, encoder: Path, tmp_path: Path) -> None:
-    rows = [row for row in test_xnli.own(pairs) if row["language"] != "en"]
+    rows = [row for row in own_pairs(pairs) if row["language"] != "en"]
     with pytest.raises(LanguageError, match=r"'en'; known in .*own\.jsonl.*: de, fr"):
-        wanted(json_lines(rows, tmp_path / "own.jsonl"), encoder, tmp_path)
+        wanted(write_lines(tmp_path / "own.jsonl", rows), encoder, tmp_path)
 
 
 def test_an_english_pair_that_is_not_said_is_not_learned_from(pairs: Path, encoder: Path, tmp_path: Path) -> None:
-    rows = [row for row in test_xnli.own(pairs) if (row["id"], row["language"]) != ("train-3", "en")]
+    rows = [row for row in own_pairs(pairs) if (row["id"], row["language"]) != ("train-3", "en")]
     assert len(wanted(pairs, encoder, tmp_path).examples) == 12
-    assert len(wanted(json_lines(rows, tmp_path / "own.jsonl"), encoder, tmp_path).examples) == 11
+    assert len(wanted(write_lines(tmp_path / "own.jsonl", rows), encoder, tmp_path).examples) == 11
 
 
 def test_a_device_that_trainer_does_not_take_is_refused(
     pairs: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="device 'toaster' cannot be used"):
-        classifier.find(str(encoder), str(pairs), SETUP, tmp_path, "toaster")
+        wanted(pairs, encoder, tmp_path, device="toaster")
     monkeypatch.setattr(classifier, "check_device", lambda *_: None)  # as on a machine of several
     with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES"):
-        classifier.find(str(encoder), str(pairs), SETUP, tmp_path, "cuda:1")
+        wanted(pairs, encoder, tmp_path, device="cuda:1")
 
 
 def test_batches_are_padded_alike() -> None:
     """Ids with the padding's id, attention and types with zeros."""
-    examples = [(test_xnli.Input((5, 6, 7), (0,), (0, 1, 1)), 2), (test_xnli.Input((5,), (0,)), 0)]
+    examples = [(Input((5, 6, 7), (0,), (0, 1, 1)), 2), (Input((5,), (0,)), 0)]
     made = {name: rows.tolist() for name, rows in classifier.collate(examples, pad=9).items()}
     assert made == {
         "input_ids": [[5, 6, 7], [5, 9, 9]],
@@ -202,21 +210,18 @@ def test_what_is_made_of_any_encoder_is_a_raw_model_like_any_other(
 ) -> None:
     one = wanted(pairs, make(tmp_path / "encoder"), tmp_path)
     classifier.make(one)
-    cell = experiments.Cell("nli", "mend", "all", 0)
-    sources = experiments.Sources(str(pairs), str(one.folder), None)
-    experiment = experiments.prepare("nli", [cell], MINI, experiments.Rulings(), sources)
-    folder = experiments.run_cell(cell, experiment, tmp_path / "results", lambda _: None)
-    assert set(store.read_rows(folder / "rows.parquet")) == {"en → all", "all → all"}
+    folder = run(pairs, one.folder, tmp_path / "results", Cell("nli", "mend", "all", 0))
+    assert set(read_rows(folder / "rows.parquet")) == {"en → all", "all → all"}
 
 
 def test_processes_of_one_cell_do_not_fine_tune(
     pairs: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that torchrun starts; they take what one process has made."""
-    monkeypatch.setattr(devices, "join", lambda _: devices.Processes(0, 2))
+    monkeypatch.setattr(hardware, "join", lambda _: Processes(0, 2))
     argv = ["reproduce", "--task", "nli", "--nli", str(pairs), "--model", str(encoder), "--results", str(tmp_path)]
     assert main([*argv, "--edited-layers", "2", "--jobs", "1"]) == 2
-    assert "without torchrun first" in capsys.readouterr().err
+    assert "first run `make-classifier` without torchrun" in capsys.readouterr().err
 
 
 def test_the_command_fine_tunes_and_edits(
@@ -237,15 +242,36 @@ def test_the_command_fine_tunes_and_edits(
     planned = plan()
     first, *cells = planned["cells"]
     assert (first["cell"], first["state"], first["trained"], first["judged"]) == ("nli-classifier", "to do", 12, 72)
-    assert first["operations"] > 0
     assert planned["seconds"] == pytest.approx(first["seconds"] + sum(cell["seconds"] for cell in cells))
     assert not results.exists()
     assert main(argv) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"The raw classifier, fine-tuned in {results}/tiny-changed/classifier-seed0-" in said.replace("- ", "-")
-    assert "% of the test pairs in English" in said
-    assert {Path(first["folder"]).name} == {path.name for path in results.glob("*/classifier-*")}
+    said = "".join(capsys.readouterr().out.split())
+    kept = next(results.glob("*/classifier-seed0-*"))
+    assert kept.name == Path(first["folder"]).name
+    assert f"theEnglishpairsof{pairs}first,1steps:therawclassifier,keptin{kept}(`make-classifier`" in said
+    assert f"Therawclassifierin{kept}isrighton" in said
     assert [cell["state"] for cell in plan()["cells"]] == ["done"] * 3
     monkeypatch.setattr(classifier, "_train", lambda *_: pytest.fail("it was trained again"))
     assert main(argv) == 0
-    assert "The raw classifier, kept" in " ".join(capsys.readouterr().out.split())
+    assert "isrighton" not in "".join(capsys.readouterr().out.split())
+
+
+def test_make_classifier_makes_the_one_that_reproduce_looks_for(
+    pairs: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It prints the folder last; the same command again trains nothing."""
+    common = ["--model", str(encoder), "--nli", str(pairs), "--results", str(tmp_path / "results")]
+    common += ["--set", "classifier.epochs=1", "--set", "test.edits=6"]
+    folders = []
+    for _ in range(2):
+        assert main(["make-classifier", *common]) == 0
+        said = capsys.readouterr().out
+        assert "% of the test pairs in English" in " ".join(said.split())
+        folders.append(Path(said.splitlines()[-1]))
+        monkeypatch.setattr(classifier, "_train", lambda *_: pytest.fail("it was trained again"))
+    assert folders[0] == folders[1]
+    assert load(folders[0], classifier=True).classifies
+    argv = ["reproduce", "--task", "nli", "--approach", "finetuning", "--edited-layers", "2", *common]
+    assert main([*argv, "--dry-run", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)["cells"][0]
+    assert (first["cell"], first["state"], first["folder"]) == ("nli-classifier", "done", str(folders[0]))

@@ -12,9 +12,10 @@ from threading import Thread
 import pytest
 
 from lime_editing.data import download
-from lime_editing.data.facts import task as mlama
+from lime_editing.data.facts.read import read
+from lime_editing.data.facts.task import fingerprint
 from lime_editing.errors import DataError
-from reference.tests.test_data import zipped
+from reference.tests.corpora import write_zip
 
 
 class Server:
@@ -76,13 +77,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_archive_is_fetched_once_and_read(server: Server, facts: Path, tmp_path: Path, cache: Path) -> None:
-    source = zipped(facts, tmp_path / "a.zip")
+    source = write_zip(tmp_path / "a.zip", facts)
     server.content = source.read_bytes()
     heard: list[tuple[int, int | None]] = []
     path = download.fetch(server.address, progress=lambda done, total: heard.append((done, total)))
     assert path.parent == cache
     assert path.name.endswith("-mlama_1.1.zip")
-    assert mlama.fingerprint(mlama.read(path)) == mlama.fingerprint(mlama.read(facts))
+    assert fingerprint(read(path)) == fingerprint(read(facts))
     assert heard[-1] == (len(server.content), len(server.content))
     record = json.loads((cache / f"{path.name}.json").read_text())
     digest = hashlib.sha256(server.content).hexdigest()

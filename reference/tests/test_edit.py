@@ -11,42 +11,47 @@ from typing import Any
 
 import pytest
 import torch
-from lime_editing.core.prompts import MASK
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM
 
-from lime_editing import results as store
+from lime_editing import data, results
 from lime_editing.__main__ import main
-from lime_editing.cli import show
-from lime_editing.core import prompts
+from lime_editing.cli.edit import Line, Shown, show
 from lime_editing.core.backbone import load, load_tokenizer
 from lime_editing.core.editing import Editor, edit, make_editor
 from lime_editing.core.editors import finetuning
-from lime_editing.data.facts import task as mlama
+from lime_editing.core.evaluation import answers
+from lime_editing.core.task import MASK, request, sentence
+from lime_editing.data import Reader
+from lime_editing.data.question import Asked, Question
 from lime_editing.errors import UserError
-from lime_editing.reproduce import checkpoints
-from lime_editing.reproduce import run as experiments
-from reference.tests import test_xnli
-from reference.tests.test_reproduce import CELL, MINI, prepared, run
-
-# A classifier, sentence pairs, and a cache of their own.
-classifier, pairs, _cache = test_xnli.classifier, test_xnli.pairs, test_xnli._cache
+from lime_editing.reproduce import checkpoints, store
+from lime_editing.reproduce.cells import Cell, cell_folder, cell_record
+from lime_editing.reproduce.run import assemble
+from reference.tests.corpora import CLASSES
+from reference.tests.miniature import CELL, TASK, prepared, run
 
 SENTENCE = f"Aton P1 en {MASK} ."
 
 
-def checkpoint(facts: Path, model: Path, results: Path, cell: experiments.Cell = CELL) -> Path:
+def checkpoint(facts: Path, model: Path, root: Path, cell: Cell = CELL) -> Path:
     """The folder of a cell, with parameters at random in the place of trained ones: bold enough to change answers."""
     experiment = prepared(facts, model, cell=cell)
-    folder = experiments.cell_folder(cell, experiment, results)
-    store.write_json(folder / "cell.json", experiments.cell_record(cell, experiment))
-    subject, _ = experiments.assemble(cell, experiment)
+    folder = cell_folder(cell, experiment, root)
+    results.write_json(folder / "cell.json", cell_record(cell, experiment))
+    subject, _ = assemble(cell, experiment)
     if isinstance(subject, Editor) and subject.parameters:
         about = {"approach": cell.approach, "languages": list(subject.languages), "masks": subject.masks}
         torch.manual_seed(0)
         parameters = {name: p + torch.randn_like(p) for name, p in subject.parameters.items()}
         store.save_parameters(folder / "editor.safetensors", parameters, about)
     return folder
+
+
+def question(task: str, source: Path, reader: Reader, asked: Asked) -> Question:
+    dataset = data.find(task)
+    assert dataset.question is not None
+    return dataset.question(dataset.read(str(source), None), reader, asked)
 
 
 def command(facts: Path, model: Path, *more: str) -> list[str]:
@@ -70,24 +75,24 @@ def test_load_edit_predict_and_drop_the_edit(facts: Path, model: Path, tmp_path:
     assert all(torch.equal(p, kept[name]) for name, p in editor.parameters.items())
     assert (editor.masks, editor.languages, editor.settings) == (
         *("language", ("de", "en", "fr")),
-        MINI.tasks["facts"].settings["mend"],
+        TASK.settings["mend"],
     )
-    request = prompts.request(tokenizer, SENTENCE, "Bema", "en")
-    look = prompts.sentence(tokenizer, f"Aton P1 de {MASK} .")
-    before = prompts.answers(editor.backbone, tokenizer, [look])
-    raw = prompts.answers(load(model, 2), tokenizer, [look])
-    update = edit(editor, [request])
-    prompts.answers(editor.backbone, tokenizer, [look], update)
-    assert prompts.answers(editor.backbone, tokenizer, [look]) == before == raw
+    asked = request(tokenizer, SENTENCE, "Bema", "en")
+    look = sentence(tokenizer, f"Aton P1 de {MASK} .")
+    before = answers(editor.backbone, tokenizer, [look])
+    raw = answers(load(model, 2), tokenizer, [look])
+    update = edit(editor, [asked])
+    answers(editor.backbone, tokenizer, [look], update)
+    assert answers(editor.backbone, tokenizer, [look]) == before == raw
 
 
 def test_an_edit_by_hand_gives_the_desired_answer(model: Path) -> None:
     """An answer of two tokens, on one [MASK] as people write it."""
     tokenizer = load_tokenizer(model)
     editor = make_editor("finetuning", load(model, 2), ["en"], settings=finetuning.Settings(lr=0.05))
-    request = prompts.request(tokenizer, SENTENCE, "P1 Bema", "en")
-    assert prompts.answers(editor.backbone, tokenizer, [request.input], edit(editor, [request])) == ["P1 Bema"]
-    assert prompts.answers(editor.backbone, tokenizer, [request.input]) != ["P1 Bema"]
+    asked = request(tokenizer, SENTENCE, "P1 Bema", "en")
+    assert answers(editor.backbone, tokenizer, [asked.input], edit(editor, [asked])) == ["P1 Bema"]
+    assert answers(editor.backbone, tokenizer, [asked.input]) != ["P1 Bema"]
 
 
 @pytest.mark.parametrize("approach", ["finetuning", "mend", "editable_training", "knowledge_editor"])
@@ -96,30 +101,31 @@ def test_before_and_after_are_what_the_changed_model_itself_says(
 ) -> None:
     """Asked of the model as transformers runs it, with the dense matrices written into a copy."""
     tokenizer = load_tokenizer(model)
-    cell = experiments.Cell("facts", approach, None if approach == "finetuning" else "all", 0)
+    cell = Cell("facts", approach, None if approach == "finetuning" else "all", 0)
     editor = checkpoints.load(checkpoint(facts, model, tmp_path, cell), model)
-    question = show.ask_fact(mlama.read(facts), tokenizer, "en", "Bema", "P1/Q0", looks=[f"Cola P2 fr {MASK} ."])
-    said = show.show(editor, tokenizer, question)
+    wish = Asked(str(facts), None, "en", "Bema", "P1/Q0", looks=(f"Cola P2 fr {MASK} .",))
+    asked = question("facts", facts, Reader(tokenizer), wish)
+    said = show(editor, tokenizer, asked)
     changed = BertForMaskedLM.from_pretrained(model).eval()
-    dense = edit(editor, [question.request]).dense(0, editor.backbone.raw)
+    dense = edit(editor, [asked.request]).dense(0, editor.backbone.raw)
     with torch.no_grad():
         for name, delta in dense.items():
             changed.get_parameter(name).add_(delta)
     assert set(said.matrices) == set(dense)
     assert any(line.changed for line in (*said.parallel, *said.unrelated))
-    for asked, lines in (
-        (question.parallel, said.parallel),
-        (question.looks, said.looks),
-        (question.unrelated, said.unrelated),
+    for prompts, lines in (
+        (asked.parallel, said.parallel),
+        (asked.looks, said.looks),
+        (asked.unrelated, said.unrelated),
     ):
-        for prompt, line in zip(asked, lines, strict=True):
-            answers = [
+        for prompt, line in zip(prompts, lines, strict=True):
+            told = [
                 m(torch.tensor([prompt.input.ids])).logits[0, list(prompt.input.positions)].argmax(-1).tolist()
                 for m in (editor.backbone.model, changed)
             ]
-            assert [line.before, line.after] == [tokenizer.decode(ids) for ids in answers]
-            assert line.changed == (answers[0] != answers[1])
-            assert line.desired == (tuple(answers[1]) == question.request.labels)
+            assert [line.before, line.after] == [tokenizer.decode(ids) for ids in told]
+            assert line.changed == (told[0] != told[1])
+            assert line.desired == (tuple(told[1]) == asked.request.labels)
 
 
 def test_the_command_shows_every_language_and_what_is_unrelated(
@@ -153,10 +159,11 @@ def test_a_checkpoint_edits_in_the_place_of_finetuning(
 
 
 def test_a_sentence_is_found_in_the_corpus_as_a_tokenizer_reads_it(facts: Path, model: Path) -> None:
-    read, tokenizer = mlama.read(facts), load_tokenizer(model)
-    found = show.ask_fact(read, tokenizer, "fr", "P1 Bema", text=f"Aton P1  fr {MASK} {MASK}.")
+    reader = Reader(load_tokenizer(model))
+    said = Asked(str(facts), None, "fr", "P1 Bema", texts=(f"Aton P1  fr {MASK} {MASK}.",))
+    found = question("facts", facts, reader, said)
     assert (found.place, len(found.parallel)) == ("P1/Q0", 3)
-    free = show.ask_fact(read, tokenizer, "fr", "Bema", text=f"Aton and {MASK} .")
+    free = question("facts", facts, reader, Asked(str(facts), None, "fr", "Bema", texts=(f"Aton and {MASK} .",)))
     assert (free.place, len(free.parallel), len(free.unrelated)) == (None, 1, 6)
 
 
@@ -167,7 +174,7 @@ def test_a_pair_is_shown_by_its_classes(pairs: Path, classifier: Path, capsys: p
     assert by_row["text"] == "dira fr | bema fr"
     assert [line["language"] for line in by_row["parallel"]] == ["fr", "de", "en"]
     names = {line[when] for line in (*by_row["parallel"], *by_row["looks"]) for when in ("before", "after")}
-    assert names <= set(test_xnli.NAMES)
+    assert names <= set(CLASSES)
     assert by_row["parallel"][0]["after"] == "neutral"
     by_text = shown(capsys, [*argv, "--premise", "dira fr", "--hypothesis", "bema fr"])
     assert (by_text["place"], by_text["parallel"]) == ("test/3", by_row["parallel"])
@@ -180,31 +187,31 @@ def another_model(cell: Path, model: Path) -> list[str]:
     weights = load_file(path)
     weights["bert.embeddings.word_embeddings.weight"][0, 0] += 1
     save_file(weights, path, {"format": "pt"})
-    return ["does not fit", store.read_json(cell / "cell.json")["model"], str(model)]
+    return ["does not fit", results.read_json(cell / "cell.json")["model"], str(model)]
 
 
 def another_tokenizer(cell: Path, model: Path) -> list[str]:
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"Lagu"', '"Lagos"'))
-    return ["does not fit", store.read_json(cell / "cell.json")["model"]]
+    return ["does not fit", results.read_json(cell / "cell.json")["model"]]
 
 
 def a_language_less(cell: Path, _: Path) -> list[str]:
-    record = store.read_json(cell / "cell.json")
-    store.write_json(cell / "cell.json", {**record, "languages": ["de", "fr"]})
+    record = results.read_json(cell / "cell.json")
+    results.write_json(cell / "cell.json", {**record, "languages": ["de", "fr"]})
     return ["belongs to another cell", "de,en,fr, not de,fr"]
 
 
 def anothers_parameters(cell: Path, _: Path) -> list[str]:
-    record = store.read_json(cell / "cell.json")
-    store.write_json(cell / "cell.json", {**record, "cell": {**record["cell"], "variant": "all"}})
+    record = results.read_json(cell / "cell.json")
+    results.write_json(cell / "cell.json", {**record, "cell": {**record["cell"], "training": "all"}})
     return ["belongs to another cell", "masks: language, not none"]
 
 
 def other_widths(cell: Path, _: Path) -> list[str]:
-    record = store.read_json(cell / "cell.json")
-    record["preset"]["settings"]["rank"] = 3
-    store.write_json(cell / "cell.json", record)
+    record = results.read_json(cell / "cell.json")
+    record["scale"]["settings"]["rank"] = 3
+    results.write_json(cell / "cell.json", record)
     return ["these parameters differ", "mend."]
 
 
@@ -220,14 +227,14 @@ def truncated(cell: Path, _: Path) -> list[str]:
 
 
 def an_older_record(cell: Path, _: Path) -> list[str]:
-    record = store.read_json(cell / "cell.json")
-    store.write_json(cell / "cell.json", {key: value for key, value in record.items() if key != "rulings"})
+    record = results.read_json(cell / "cell.json")
+    results.write_json(cell / "cell.json", {key: value for key, value in record.items() if key != "rulings"})
     return ["cell.json", "'rulings'", "train the cell again"]
 
 
 def no_editor(cell: Path, _: Path) -> list[str]:
-    record = store.read_json(cell / "cell.json")
-    store.write_json(cell / "cell.json", {**record, "cell": {**record["cell"], "approach": "unedited"}})
+    record = results.read_json(cell / "cell.json")
+    results.write_json(cell / "cell.json", {**record, "cell": {**record["cell"], "approach": "unedited"}})
     return ["unedited", "no editor"]
 
 
@@ -282,7 +289,8 @@ def test_a_checkpoint_is_refused_for_what_it_was_not_made_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cell = checkpoint(facts, model, tmp_path)
-    argv = command(facts, model, "--raw-model", str(model), "--checkpoint", str(cell), "--to", "Bema", *options)
+    sources = ["--raw-model", str(model)] if "--pair" in options else ["--facts", str(facts), "--model", str(model)]
+    argv = ["edit", *sources, "--checkpoint", str(cell), "--to", "Bema", *options]
     capsys.readouterr()
     assert main(argv) == 2
     refused(capsys, expected)
@@ -326,7 +334,7 @@ BAD_PAIRS = {
     "class": ({"to": "Bema"}, "'Bema'.*entailment, neutral, contradiction"),
     "row": ({"place": "test/12"}, "'test/12'.*test/0 to test/11"),
     "split": ({"place": "rest/1"}, "'rest/1'.*train/0"),
-    "look": ({"place": "test/1", "looks": ["aton"]}, r"'aton'.*PREMISE \| HYPOTHESIS"),
+    "look": ({"place": "test/1", "looks": ("aton",)}, r"'aton'.*PREMISE \| HYPOTHESIS"),
     "language": ({"place": "test/1", "language": "sw"}, "'sw'.*de, en, fr"),
 }
 
@@ -335,12 +343,13 @@ BAD_PAIRS = {
 def test_a_pair_that_cannot_be_edited_is_named(
     options: dict[str, Any], expected: str, pairs: Path, classifier: Path
 ) -> None:
-    read, tokenizer = test_xnli.xnli.read(str(pairs)), load_tokenizer(classifier)
+    reader = Reader(load_tokenizer(classifier), None, {name: i for i, name in enumerate(CLASSES)})
+    wish = Asked(str(pairs), None, **{"language": "en", "to": "neutral", **options})
     with pytest.raises(UserError, match=expected):
-        show.ask_pair(read, tokenizer, test_xnli.IDS, **{"language": "en", "to": "neutral", **options})
+        question("nli", pairs, reader, wish)
 
 
 def test_the_ends_of_the_summary_are_counts() -> None:
-    line = show.Line("en", "a", "b", "c", changed=True, desired=True)
-    said = show.Shown("mend", None, "en", "a", "c", None, None, {}, (line,), (), (line, line))
+    line = Line("en", "a", "b", "c", changed=True, desired=True)
+    said = Shown("mend", None, "en", "a", "c", None, None, {}, (line,), (), (line, line))
     assert said.as_dict() == {**asdict(said), "desired": 1, "languages": 1, "unrelated_changed": 2}

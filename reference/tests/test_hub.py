@@ -13,8 +13,11 @@ from lime_editing.__main__ import main
 from lime_editing.core.backbone import fingerprint, load, load_encoder, load_tokenizer, max_tokens
 from lime_editing.core.records import Input
 from lime_editing.core.sampling import derived_rng
-from lime_editing.data.facts import task as mlama
+from lime_editing.data import Reader
+from lime_editing.data.facts.read import read
+from lime_editing.data.facts.task import tasks
 from lime_editing.errors import ModelError
+from lime_editing.names import Rulings
 from reference.tests import hub
 
 Make = Callable[[Path], Path]
@@ -27,7 +30,7 @@ ENCODERS: list[Make] = [*WITH_HEAD, hub.e5, hub.labse]
 def test_a_masked_language_model_answers_facts_as_transformers_runs_it(make: Make, facts: Path, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")
     backbone, tokenizer = load(folder, 2), load_tokenizer(folder)
-    task = mlama.tasks(mlama.read(facts), tokenizer, longest=backbone.max_tokens)["test"]
+    task = tasks(read(facts), Reader(tokenizer, backbone.max_tokens), Rulings(), {})["test"]
     asked = [task.retain_input(example, derived_rng(0)) for example in task.corpus.examples]
     assert tokenizer.unk_token_id not in {token for one in asked for token in one.ids}
     model = AutoModelForMaskedLM.from_pretrained(folder).eval()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from lime_editing import __main__ as command
-from lime_editing import results as store
+from lime_editing import data, results
+from lime_editing.__main__ import main
+from lime_editing.cli.options import Reproduce, read
+from lime_editing.cli.parser import parser
+from lime_editing.cli.sources import given, scale_of
 from lime_editing.core.backbone import load
 from lime_editing.data import download
-from lime_editing.report import counts as runs
-from lime_editing.reproduce import checkpoints
-from lime_editing.reproduce import processes as grid
-from lime_editing.reproduce import run as experiments
-from lime_editing.reproduce import scales as config
+from lime_editing.names import PROTOCOLS
+from lime_editing.report import counts
+from lime_editing.reproduce import checkpoints, processes
+from lime_editing.reproduce.cells import Cell, Experiment, Status, cell_folder, status_at_the_end
+from lime_editing.reproduce.run import run_cell
 
 MATRICES = ("bert.encoder.layer.0.output.dense.weight", "bert.encoder.layer.2.intermediate.dense.weight")
 
@@ -24,23 +27,21 @@ MATRICES = ("bert.encoder.layer.0.output.dense.weight", "bert.encoder.layer.2.in
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_grid(
-        cells: Sequence[experiments.Cell],
-        ready: Mapping[str, experiments.Experiment],
-        results: Path,
-        jobs: int,
-        listen: experiments.Listener,
-    ) -> dict[experiments.Cell, Path]:
-        return {cell: experiments.run_cell(cell, ready[cell.task], results, listen) for cell in cells}
+        cells: Sequence[Cell], ready: Mapping[str, Experiment], root: Path, where: Sequence[str | None]
+    ) -> Iterator[Status]:
+        for cell in cells:
+            yield from run_cell(cell, ready[cell.task], root)
+            yield status_at_the_end(cell, cell_folder(cell, ready[cell.task], root), "done")
 
-    monkeypatch.setattr(grid, "run_grid", run_grid)
+    monkeypatch.setattr(processes, "run_grid", run_grid)
 
 
-def run(facts: Path, model: Path, results: Path, *more: str) -> list[Path]:
+def run(facts: Path, model: Path, root: Path, *more: str) -> list[Path]:
     """The folders of the cells that the report is about, in the order of the index."""
     argv = ["reproduce", "--task", "facts", "--approach", "finetuning", "--facts", str(facts), "--model", str(model)]
-    argv += ["--results", str(results), "--set", "settings.finetuning.steps=2", "--set", "test.edits=6", *more]
-    assert command.main(argv) == 0
-    return store.read_index(results / "tiny-changed")
+    argv += ["--results", str(root), "--set", "settings.finetuning.steps=2", "--set", "test.edits=6", *more]
+    assert main(argv) == 0
+    return results.read_index(root / "tiny-changed")
 
 
 def test_both_protocols_are_one_run_and_one_report(facts: Path, model: Path, tmp_path: Path) -> None:
@@ -55,13 +56,13 @@ def test_both_protocols_are_one_run_and_one_report(facts: Path, model: Path, tmp
     ]
     for name in ("paper", "released"):
         assert {r["rulings"]["con_positions"] for r in records if r["protocol"] == name} == {
-            config.PROTOCOLS[name].con_positions
+            PROTOCOLS[name].con_positions
         }
     each = [
         run(facts, model, tmp_path / "each", "--edited-layers", "2", "--protocol", p) for p in ("paper", "released")
     ]
     assert {folder.name for folder in folders} == {folder.name for found in each for folder in found}
-    assert [section.protocol for section in runs.read(folders)] == ["paper", "released"]
+    assert [section.protocol for section in counts.read(folders)] == ["paper", "released"]
     page = (tmp_path / "both/tiny-changed/report.html").read_text()
     assert "were made with the released code, whose rulings these are" in page
     assert "not under this protocol" in page
@@ -82,24 +83,28 @@ def test_matrices_by_name_are_what_is_edited_and_what_a_checkpoint_remembers(
     again = run(facts, model, tmp_path, "--edited-layers", ",".join(reversed(MATRICES)))
     assert again == folders
     record = json.loads((folders[1] / "cell.json").read_text())
-    assert record["preset"]["edited_layers"] == list(MATRICES)
+    assert record["scale"]["edited_layers"] == list(MATRICES)
     assert checkpoints.load(folders[1], model).backbone.edited == load(model, MATRICES).edited == MATRICES
     argv = ["edit", "--facts", str(facts), "--model", str(model), "--fact", "P1/Q0", "--to", "Bema", "--json"]
     capsys.readouterr()
-    assert command.main([*argv, "--edited-layers", MATRICES[0]]) == 0
+    assert main([*argv, "--edited-layers", MATRICES[0]]) == 0
     assert set(json.loads(capsys.readouterr().out)["matrices"]) == {MATRICES[0]}
-    assert command.main([*argv, "--checkpoint", str(folders[1])]) == 0
+    assert main([*argv, "--checkpoint", str(folders[1])]) == 0
     assert set(json.loads(capsys.readouterr().out)["matrices"]) == set(MATRICES)
-    assert command.main([*argv, "--checkpoint", str(folders[1]), "--edited-layers", "1"]) == 2
+    assert main([*argv, "--checkpoint", str(folders[1]), "--edited-layers", "1"]) == 2
     assert "the checkpoint says which layers" in capsys.readouterr().err
 
 
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+FACTS, PAIRS, MODEL, CLASSIFIER = (
+    str(FIXTURES / name) for name in ("facts/mlama1.1", "nli", "raw_model", "raw_classifier")
+)
 GIVEN = {
-    ("facts", ""): ("fixtures/facts/mlama1.1", "fixtures/raw_model", True),
-    ("facts", "--model m"): ("fixtures/facts/mlama1.1", "m", True),
-    ("nli", ""): ("fixtures/nli", "fixtures/raw_classifier", True),
-    ("nli", "--model m"): ("fixtures/nli", "m", False),
-    ("nli", "--raw-model r"): ("fixtures/nli", "r", True),
+    ("facts", ""): (FACTS, MODEL, True),
+    ("facts", "--model m"): (FACTS, "m", True),
+    ("nli", ""): (PAIRS, CLASSIFIER, True),
+    ("nli", "--model m"): (PAIRS, "m", False),
+    ("nli", "--raw-model r"): (PAIRS, "r", True),
     ("nli", "--model m --raw-model r --nli n"): ("n", "r", True),
     ("facts", "--scale paper"): ("yxu/LiME_data", "bert-base-multilingual-cased", True),
     ("facts", "--scale paper --facts f.zip"): ("f.zip", "bert-base-multilingual-cased", True),
@@ -112,15 +117,15 @@ GIVEN = {
 @pytest.mark.parametrize(("task", "argv"), GIVEN)
 def test_what_is_not_named_is_the_scales_own(task: str, argv: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "locate", lambda source, *_: source)  # no hub
-    options = command.parser().parse_args(["reproduce", *argv.split()])
-    assert command._given(options, command._preset(options), task) == GIVEN[task, argv]
+    options = read(Reproduce, parser().parse_args(["reproduce", *argv.split()]))
+    assert given(options, scale_of(options.scale), data.find(task)) == GIVEN[task, argv]
 
 
 UNUSED = {
-    "reproduce --task facts --nli n": "--nli has no part in the task facts",
-    "reproduce --task facts --raw-model r": "--raw-model has no part in the task facts",
-    "reproduce --task nli --facts f": "--facts has no part in the task nli",
-    "reproduce --task nli --model m --raw-model r": "--model has no part in the task nli beside --raw-model",
+    "reproduce --task facts --nli n": "--nli has no effect on the task facts",
+    "reproduce --task facts --raw-model r": "--raw-model has no effect on the task facts",
+    "reproduce --task nli --facts f": "--facts has no effect on the task nli",
+    "reproduce --task nli --model m --raw-model r": "--model has no effect on the task nli beside --raw-model",
     "reproduce --json": "--json prints the plan of --dry-run",
     "reproduce --hours 2": "--hours is for jobs",
     "reproduce --partition p": "--partition and --slurm are for jobs on a cluster",
@@ -131,10 +136,10 @@ UNUSED = {
 
 @pytest.mark.parametrize("argv", UNUSED)
 def test_an_option_that_nothing_would_come_of_is_refused(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(argv.split()) == 2
+    assert main(argv.split()) == 2
     assert UNUSED[argv] in capsys.readouterr().err
 
 
 def test_an_edit_of_a_pair_wants_a_classifier(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["edit", "--model", "fixtures/raw_model", "--pair", "test/1", "--to", "neutral"]) == 2
+    assert main(["edit", "--model", "fixtures/raw_model", "--pair", "test/1", "--to", "neutral"]) == 2
     assert "give --raw-model" in capsys.readouterr().err

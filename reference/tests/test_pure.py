@@ -15,6 +15,7 @@ from lime_editing.core.editing import labels_of
 from lime_editing.core.records import EditRequest, Input, Outcome
 from lime_editing.core.updates import Update
 from lime_editing.errors import DataError, LanguageError
+from lime_editing.names import Scaling
 
 # Four facts in three languages; French lacks the last.
 SAID = [(i, language) for i in range(4) for language in ("de", "en", "fr")][:-1]
@@ -26,12 +27,12 @@ UPDATE_ONLY = [Outcome("e", "de", "update", "de", True)]
 
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no-outcomes": (
-        lambda: metrics.scores([]),
+        lambda: metrics.scores(metrics.count([])),
         metrics.NoOutcomes,
         "no outcomes to average: neither an update nor a retain input was judged",
     ),
     "no-retain-outcome": (
-        lambda: metrics.scores(UPDATE_ONLY),
+        lambda: metrics.scores(metrics.count(UPDATE_ONLY)),
         metrics.NoOutcomes,
         "no retain outcomes for editing language 'de'",
     ),
@@ -87,6 +88,29 @@ def test_a_full_corpus_may_have_a_prefix_with_a_slash() -> None:
     assert ALL[last.id] == last
     assert ALL.parallel(last.id) == (Example("xnli/test/10", "de", "xnli/test/10/de"), last)
     assert ALL.examples[-22] == ALL.examples[0] == Example("xnli/test/0", "de", "xnli/test/0/de")
+
+
+@pytest.mark.parametrize("count", [1, 12, 120])
+def test_a_corpus_of_rows_is_the_corpus_of_its_examples(count: int) -> None:
+    """FullCorpus and ParallelCorpus are one to whoever asks."""
+    languages = ("de", "en", "fr")
+    full = FullCorpus("test", count, languages)
+    listed = ParallelCorpus.of(full.example(i, code) for i in range(count) for code in languages)
+    assert list(full.examples) == list(listed.examples)
+    assert list(full.examples[2:7]) == list(listed.examples[2:7])
+    assert full.examples[-1] == listed.examples[-1]
+    for example in listed.examples:
+        assert full[example.id] == example
+        assert full.span(example.fact) == listed.span(example.fact)
+        assert full.parallel(example.id, ["en", "fr"]) == listed.parallel(example.id, ["en", "fr"])
+    part, expected = full.within(["fr", "de"]), listed.within(["fr", "de"])
+    assert (list(part.examples), part.languages) == (list(expected.examples), expected.languages)
+    assert len(full.span("test/0100")) == len(full.span("train/1")) == len(full.span(f"test/{count}")) == 0
+    for unknown in ("test/0/xx", "test/00/de", "train/0/de", f"test/{count}/de", "nonsense"):
+        with pytest.raises(KeyError):
+            full[unknown]
+    with pytest.raises(IndexError):
+        full.examples[len(listed.examples)]
 
 
 # Stored results were made with these very draws: who changes them means to.
@@ -157,7 +181,7 @@ def test_the_open_share_counts_gates_that_are_not_zero() -> None:
 
 
 @pytest.mark.parametrize(("scale", "parts"), [("none", {}), ("learned", {"x_scale": 1.0, "delta_scale": 1.0})])
-def test_fresh_masks_are_half_open_and_scaled_by_one(scale: masks.Scale, parts: dict[str, float]) -> None:
+def test_fresh_masks_are_half_open_and_scaled_by_one(scale: Scaling, parts: dict[str, float]) -> None:
     made = masks.init_masks({"up": (3, 2), "down": (2, 5)}, 4, scale, torch.zeros(1, dtype=torch.float64))
     widths = {"up": {"x": 3, "delta": 2}, "down": {"x": 2, "delta": 5}}
     expected = {
@@ -204,6 +228,13 @@ def test_the_released_divergence_is_that_of_the_raw_model() -> None:
     forward = losses.loc_loss(edited, raw, example)
     assert not torch.allclose(forward, losses.loc_loss(edited, raw, example, "released"))
     torch.testing.assert_close(losses.loc_loss(raw, edited, example, "released"), forward)
+
+
+def test_with_the_size_of_the_batch_no_value_is_read() -> None:
+    """On the meta device there are no values: a loss that looks for the largest example fails there."""
+    logits, labels = torch.empty(4, 5, device="meta"), torch.zeros(4, dtype=torch.long, device="meta")
+    assert losses.rel_loss(logits, labels, labels, 3).shape == (3,)
+    assert losses.loc_loss(logits, logits, labels, examples=3).shape == (3,)
 
 
 def test_labels_go_to_the_device_of_the_states() -> None:

@@ -18,9 +18,11 @@ FIRST, SECOND = (Mutation("package.module.f", "return x", after) for after in ("
 
 
 def source_of(function: str) -> str:
-    """The text of `lime_editing.types.Update.apply`."""
-    package, module, *names = function.split(".")
-    text = (REFERENCE / package / f"{module}.py").read_text(encoding="utf-8")
+    """The text of `lime_editing.core.updates.Update.apply`."""
+    parts = function.split(".")
+    files = [REFERENCE.joinpath(*parts[:i]).with_suffix(".py") for i in range(1, len(parts))]
+    (depth,) = (i for i, file in enumerate(files, 1) if file.is_file())
+    text, names = files[depth - 1].read_text(encoding="utf-8"), parts[depth:]
     node: ast.AST = ast.parse(text)
     for name in names:
         node = next(n for n in ast.iter_child_nodes(node) if getattr(n, "name", None) == name)

@@ -10,6 +10,7 @@ from .. import data
 from ..data import Dataset, Reader, files
 from ..data.download import OF_FACTS
 from ..data.examination import Examination
+from ..errors import UserError
 from .options import CheckData
 from .output import console, doing, here, print_json
 
@@ -18,7 +19,8 @@ def check_data(options: CheckData) -> None:
     """The command. DataError, LanguageError, ModelError: as a run would."""
     path = here(options.path, options.offline, data.find(options.task).patterns if options.task else OF_FACTS)
     dataset = data.find(options.task or task_of(path))
-    assert dataset.examine is not None
+    if dataset.examine is None:
+        raise UserError(f"check-data cannot look at data of the task {dataset.name}: its data set has no `examine`")
     if dataset.classifies or options.model:
         from ..reproduce.processes import quiet  # noqa: PLC0415  (torch)
 

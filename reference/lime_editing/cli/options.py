@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import data
-from ..errors import UserError
 from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Precision, Split
 
 Record = TypeVar("Record")
@@ -103,7 +102,7 @@ def tasks() -> list[str]:
 
 def approaches() -> list[str]:
     """All but the unedited model, which every run has."""
-    return [name for name in APPROACHES if name != "unedited"] + [n for n in PLUGGED_IN if n not in APPROACHES]
+    return [name for name in APPROACHES if name != "unedited"] + PLUGGED_IN
 
 
 #: Approaches that plug-ins have registered, in this process.
@@ -262,7 +261,7 @@ class MakeClassifier(Common):
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:
-    """An option of a parser for each field of a record, in groups."""
+    """An option of a parser for each field of a record, in groups. ArgumentError: a data set has an option's name."""
     groups: dict[str, Any] = {"options": parser}
     for one in fields(record):
         told, required = one.metadata, one.default is MISSING
@@ -272,15 +271,16 @@ def add(parser: argparse.ArgumentParser, record: type) -> None:
         if told["keys"] is not None:
             for key, values, about in told["keys"]():
                 more: dict[str, Any] = {"choices": values} if values else {"metavar": "SOURCE"}
-                place.add_argument(_flag(key), dest=f"{one.name}.{key}", help=about, **more)
+                about = about.replace("%", "%%")  # noqa: PLW2901
+                place.add_argument(flag(key), dest=f"{one.name}.{key}", help=about, **more)
         elif told["positional"]:
             place.add_argument(one.name, nargs=None if required else "?", help=told["about"])
         elif one.default is False:
-            place.add_argument(_flag(one.name), action="store_true", help=told["about"])
+            place.add_argument(flag(one.name), action="store_true", help=told["about"])
         else:
             shape: dict[str, Any] = {"action": "append"} if told["many"] else {}
             shape |= {"choices": told["values"], "required": required, "help": told["about"]}
-            place.add_argument(_flag(one.name), type=told["parse"], **shape)
+            place.add_argument(flag(one.name), type=told["parse"], **shape)
 
 
 def read(record: type[Record], parsed: argparse.Namespace) -> Record:
@@ -302,15 +302,15 @@ def command_line(command: str, record: Any) -> tuple[str, ...]:
     for one in fields(record):
         value = getattr(record, one.name)
         if one.metadata["keys"] is not None:
-            argv += [part for key, text in value.items() for part in (_flag(key), text)]
+            argv += [part for key, text in value.items() for part in (flag(key), text)]
         elif value == one.default:
             continue
         elif one.metadata["positional"]:
             last.append(str(value))
         elif value is True:
-            argv.append(_flag(one.name))
+            argv.append(flag(one.name))
         else:
-            argv += [part for said in _texts(one, value) for part in (_flag(one.name), said)]
+            argv += [part for said in _texts(one, value) for part in (flag(one.name), said)]
     return (*argv, *last)
 
 
@@ -320,7 +320,8 @@ def _texts(one: Field[Any], value: Any) -> list[str]:
     return [",".join(value) if isinstance(value, tuple) else str(value)]
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """The option of a field."""
     return "--" + name.replace("_", "-")
 
 
@@ -329,19 +330,12 @@ def shown(argv: Sequence[str]) -> str:
     return f"python -m lime_editing {shlex.join(argv)}"
 
 
-def plug_in(modules: Sequence[str]) -> None:
-    """Import plug-ins. UserError: one that cannot be imported, or that registers nothing."""
-    if not modules:
+def plug_in(plugins: Sequence[str]) -> None:
+    """Import plug-ins, and know what they register. UserError: as of `plugins.load_all`."""
+    if not plugins:
         return
     from ..core.editors import methods  # noqa: PLC0415  torch takes seconds to import
-    from ..plugins import load  # noqa: PLC0415
+    from ..plugins import load_all  # noqa: PLC0415
 
-    before = (set(methods()), set(data.titles()))
-    for module in modules:
-        load(module)
-    new = [name for name in methods() if name not in before[0]]
-    if not new and set(data.titles()) == before[1] and not PLUGGED_IN:
-        raise UserError(
-            f"--plugin {' '.join(modules)}: registers no editor and no data set; call lime_editing.register"
-        )
-    PLUGGED_IN.extend(new)
+    load_all(plugins)
+    PLUGGED_IN[:] = [name for name in methods() if name not in APPROACHES]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..errors import UserError
 from .options import CheckData, Edit, MakeClassifier, Report, Reproduce, add
 
 COMMANDS = """examples:
@@ -14,6 +15,7 @@ COMMANDS = """examples:
   python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
   python -m lime_editing report --results runs/tiny                   write the page again
   python -m lime_editing check-data mlama1.1.zip                      what data hold, lack, and what is skipped
+  python -m lime_editing make-classifier --model xlm-roberta-base     a raw classifier of sentence pairs from an encoder
 Every command says more: python -m lime_editing COMMAND --help
 """
 EXAMPLES = r"""examples:
@@ -110,11 +112,18 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
-        self._action_max_length = 14  # argparse forgets that commands are indented, and breaks the line of the longest
+        self._action_max_length = 4 + max(map(len, LIST))  # argparse does not count the indent of a command
+
+
+def plugins_of(argv: Sequence[str]) -> list[str]:
+    """The plug-ins that a command line names."""
+    before = argparse.ArgumentParser(add_help=False)
+    before.add_argument("--plugin", action="append", nargs="?", default=[])
+    return [name for name in before.parse_known_args(argv)[0].plugin if name is not None]
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and options, one line each."""
+    """All commands and options, one line each. UserError: a plug-in's data set has an option's name."""
     result = argparse.ArgumentParser(
         "lime_editing", description="Cross-lingual model editing.", epilog=COMMANDS, formatter_class=_Help
     )
@@ -128,5 +137,8 @@ def parser() -> argparse.ArgumentParser:
             usage=f"python -m lime_editing {name} [options]",
             formatter_class=_Help,
         )
-        add(made, command.options)
+        try:
+            add(made, command.options)
+        except argparse.ArgumentError as error:
+            raise UserError(f"a plug-in registers a data set that is named like an option: {error}") from error
     return result

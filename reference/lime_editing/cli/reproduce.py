@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from .. import data, plugins, results
+from .. import data, results
 from ..core import hardware
 from ..core.hardware import Processes
 from ..errors import UserError
@@ -181,7 +181,6 @@ def _report(run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]]) -> N
 def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
     """Each task ready to run, and in a dry run the classifiers that it would have fine-tuned."""
     options, rulings = run.options, next(iter(run.rulings.values()))
-    files = [plugins.load(source) for source in options.plugin]
     command = command_line("reproduce", replace(options, cell=None))
     prepared, classifiers = {}, list[RawClassifier]()
     for task in dict.fromkeys(cell.task for cell in run.cells):
@@ -199,10 +198,7 @@ def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
         with doing(run.console, f"reading {source} and {sources.model}"), run.processes.in_turn():
             cells = [cell for cell in run.cells if cell.task == task]
             found = prepare(task, cells, run.scale, rulings, sources, options.split, run.elsewhere)
-        described = {**found.record, "command": list(command)}
-        if files:
-            described["plugins"] = results.code_of(files)
-        prepared[task] = replace(found, record=described, plugins=tuple(str(file) for file in files))
+        prepared[task] = replace(found, record={**found.record, "command": list(command)}, plugins=options.plugin)
         for remark in found.remarks:
             run.console.print(f"note: {source}: {remark}")
     return prepared, classifiers

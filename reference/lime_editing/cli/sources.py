@@ -1,4 +1,4 @@
-"""What every command does before it loads anything: data on this machine, the model that is meant, options that fit."""
+"""What a command works on: the data and the model that are meant, the scale, and options that fit them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import data
+from ..core.editors import methods
 from ..data import Dataset
 from ..errors import UserError
 from ..reproduce.scales import FIXTURES, SCALES, Scale, TaskScale, override
-from .options import Sources
+from .options import Sources, flag
 from .output import here
 
 
@@ -23,11 +24,11 @@ def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, b
     source, model = options.data.get(dataset.name, scale.data.get(dataset.name)), raw or options.model or scale.model
     for what, value in ((dataset.name, source), ("raw-model" if dataset.classifies else "model", model)):
         if value is None:
-            raise UserError(f"the scale has no data for the task {dataset.name}; give --{dataset.name} SOURCE")
+            raise UserError(f"the scale has no data for the task {dataset.name}; give {flag(dataset.name)} SOURCE")
         if Path(value).is_relative_to(FIXTURES) and not Path(value).exists():
             raise UserError(
                 f"{value}: the scale {scale.name} works on fixtures/ of the repository, which is not here; give "
-                f"--{what} of your own, or run in a clone"
+                f"{flag(what)} of your own, or run in a clone"
             )
     found = here(str(source), options.offline, dataset.patterns)
     return found, model, raw is not None or not dataset.classifies
@@ -36,7 +37,7 @@ def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, b
 def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
     """UserError: data or a model that none of these tasks uses."""
     kinds = {data.find(task).classifies for task in tasks}
-    unused = [f"--{name}" for name in options.data if name not in tasks]
+    unused = [flag(name) for name in options.data if name not in tasks]
     unused += ["--raw-model"] if options.raw_model and True not in kinds else []
     if unused:
         raise UserError(f"{unused[0]} has no effect on the task {', '.join(tasks)}; leave it out")
@@ -47,10 +48,14 @@ def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
 def scale_of(
     name: str, changes: Sequence[tuple[str, str]] = (), edited_layers: int | tuple[str, ...] | None = None
 ) -> Scale:
-    """A scale with what was changed of it. UserError: no such value."""
-    scale = SCALES[name]
+    """A scale with what was changed of it; an editor that it does not know has its own defaults.
+
+    UserError: no such value.
+    """
+    scale, defaults = SCALES[name], {approach: method.Settings() for approach, method in methods().items()}
     for path, value in changes:
-        tasks: dict[str, TaskScale] = {task: override(one, path, value) for task, one in scale.tasks.items()}
+        known = {task: replace(one, settings={**defaults, **one.settings}) for task, one in scale.tasks.items()}
+        tasks: dict[str, TaskScale] = {task: override(one, path, value) for task, one in known.items()}
         scale = replace(scale, name=f"{name}-changed", tasks=tasks)
     if edited_layers:
         tasks = {task: replace(one, edited_layers=edited_layers) for task, one in scale.tasks.items()}

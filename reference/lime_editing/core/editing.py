@@ -32,8 +32,12 @@ class Editor:
     parameters: dict[str, Tensor]
 
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate of each parameter, masks included."""
-        rates = self.method.learning_rates(self.own_parameters(), self.settings)
+        """The learning rate of each parameter, masks included. UserError: the method does not give each one (E9)."""
+        own = self.own_parameters()
+        rates = self.method.learning_rates(own, self.settings)
+        if rates.keys() != own.keys():
+            names = ", ".join(sorted(rates.keys() ^ own.keys()))
+            raise UserError(f"{self.method.NAME}: each parameter needs one learning rate; these differ: {names}")
         return rates | dict.fromkeys(self.mask_parameters(), self.mask_lr)
 
     def own_parameters(self) -> dict[str, Tensor]:

@@ -80,7 +80,9 @@ _REGISTERED: dict[str, Dataset] = {}
 
 
 def register(dataset: Dataset) -> None:
-    """Make a data set known by its name. UserError: another one has it."""
+    """Make a data set known by its name. UserError: another one has it, or it cannot be part of a file's name."""
+    if not dataset.name.isidentifier():
+        raise UserError(f"a data set cannot have the name {dataset.name!r}; use letters, digits and _")
     if dataset.name in TASKS or _REGISTERED.get(dataset.name, dataset) is not dataset:
         raise UserError(f"there is another data set named {dataset.name!r} already; give yours another name")
     _REGISTERED[dataset.name] = dataset

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .. import results
+from .. import data, plugins, results
 from ..core.editors import find
 from ..core.metrics import Scores
 from ..data import Dataset, Errors
@@ -62,7 +62,7 @@ class Experiment:
     errors: Errors  # per split, what may be edited where that depends on the raw model
     record: Mapping[str, Any]
     remarks: tuple[str, ...] = ()  # where the data are not what they are known to be
-    plugins: tuple[str, ...] = ()  # modules that register what a worker needs
+    plugins: tuple[str, ...] = ()  # what a worker imports first
 
     @property
     def scale(self) -> TaskScale:
@@ -144,8 +144,14 @@ def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
         }
         if trained.masks != "none":
             used |= {"mask_lr": scale.mask_lr, "lambda_mask": scale.lambda_mask[experiment.rulings.penalty]}
-    record = dict(experiment.record)
+    record = {**experiment.record, **plugged_in(cell)}
     return {"cell": asdict(cell), **record, "scale": {**record["scale"], **used}}
+
+
+def plugged_in(cell: Cell) -> dict[str, str]:
+    """A digest of the code of a cell's editor and data set, where plug-ins have registered them."""
+    files = plugins.files(data.find(cell.task), *(find(name) for name in (cell.approach,) if name != "unedited"))
+    return {"plugins": results.code_of(files)} if files else {}
 
 
 def cell_folder(cell: Cell, experiment: Experiment, root: Path) -> Path:

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from .. import __version__, results
+from .. import __version__, plugins, results
 from ..borders import explain
 from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
 from ..core.hardware import check_device
@@ -84,6 +84,11 @@ def find(
     UserError: pairs or an encoder that cannot be used, pairs without English, or a device that Trainer does not take.
     """
     device = sources.device
+    if dataset.labelled is None or dataset.accuracy is None:
+        raise UserError(
+            f"no raw classifier can be fine-tuned on data of the task {dataset.name}, which has neither `labelled` nor "
+            "`accuracy`; give a finished one (--raw-model)"
+        )
     check_device(device, sources.precision, elsewhere)
     if torch.device(device).index:
         raise UserError(
@@ -102,7 +107,7 @@ def find(
         "classes": list(content.classes),
         "code": {
             "lime_editing": __version__,
-            "digest": results.code_digest([Path(__file__)]),
+            "digest": results.code_digest([Path(__file__), *plugins.files(dataset)]),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
@@ -251,5 +256,5 @@ def _measure(wanted: RawClassifier) -> dict[str, dict[str, float]]:
     backbone = load(wanted.folder, wanted.scale.edited_layers, sources.device, True, sources.precision)
     tokenizer = load_tokenizer(wanted.folder)
     reader, ask = reader_of(tokenizer, backbone), partial(classes_of, backbone)
-    key = prediction_key(fingerprint(backbone, tokenizer), wanted.record["data"], sources)
+    key = prediction_key(dataset, fingerprint(backbone, tokenizer), wanted.record["data"], sources)
     return {split: dataset.accuracy(wanted.content, reader, split, ask, key) for split in JUDGED}

@@ -19,11 +19,11 @@ from ..core.evaluation import BATCH, evaluate
 from ..core.sampling import evaluation_pairs
 from ..core.task import Task
 from ..core.training import adam, batch_of_triples, train_step
-from ..names import JUDGED
+from ..names import JUDGED, Rulings
 from . import store
 from .cells import Cell, Experiment, cell_folder, evaluations
 from .classifier import RawClassifier, collate
-from .run import EVALUATION_SEED, assemble
+from .run import EVALUATION_SEED, assemble, reader_of
 from .scales import Evaluation
 
 SAMPLE = 8  # edits that are judged to measure
@@ -133,7 +133,9 @@ def of_classifier(wanted: RawClassifier) -> Planned:
     seconds, kept = _timed(lambda: model(**inputs).loss.backward(), device)  # noqa: PLW0108  # called twice
     model.zero_grad()
     weights = _bytes(model.parameters())
-    judged = sum(len(wanted.content.rows[split]) for split in JUDGED) * len(wanted.content.languages)
+    reader = reader_of(wanted.tokenizer, wanted.start)
+    tasks = wanted.dataset.tasks(wanted.content, reader, Rulings(), {})
+    judged = sum(len(tasks[split].corpus.examples) for split in JUDGED)
     seconds *= wanted.steps + judged / settings.batch / 3  # forward alone is a third of a step
     trained = len(examples) * settings.epochs
     return Planned(name, str(wanted.folder), "to do", trained, judged, seconds, 4 * weights + kept, weights + NOTES)

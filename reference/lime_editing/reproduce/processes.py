@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -23,6 +22,7 @@ from .. import results
 from ..borders import explain
 from ..core.hardware import Processes
 from ..errors import UserError
+from ..plugins import Loaded
 from .cells import Cell, Experiment, Status, cell_folder, status_at_the_end
 from .run import run_cell
 
@@ -78,7 +78,8 @@ def run_grid(
 
 def _start(context: Any, cell: Cell, experiment: Experiment, root: Path, place: str | None) -> _Worker:
     messages, end = context.Pipe(duplex=False)
-    arguments = (cell, experiment, root, place, end)
+    # The plug-ins come first: the experiment may hold what they define.
+    arguments = (Loaded(experiment.plugins), cell, experiment, root, place, end)
     worker = _Worker(context.Process(target=_work, args=arguments, daemon=True), messages, place)
     with _without_interrupts():
         worker.process.start()
@@ -141,15 +142,15 @@ def kept(folder: Path) -> bool:
     return True
 
 
-def _work(cell: Cell, experiment: Experiment, root: Path, place: str | None, messages: Connection) -> None:
+def _work(
+    loaded: Loaded, cell: Cell, experiment: Experiment, root: Path, place: str | None, messages: Connection
+) -> None:
     """The body of a worker process. A UserError goes back as a message."""
     signal.signal(signal.SIGTERM, _interrupt)
     if place is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place  # read when CUDA is first used
     try:
         quiet()
-        for plugin in experiment.plugins:
-            importlib.import_module(plugin)
         for status in run_one(cell, experiment, root):
             messages.send(status)
     except (BrokenPipeError, KeyboardInterrupt):  # the parent has ended

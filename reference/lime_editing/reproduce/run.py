@@ -12,7 +12,7 @@ import datasets
 import torch
 import transformers
 
-from .. import __version__, data, results
+from .. import __version__, data, plugins, results
 from ..borders import beside
 from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from ..core.editing import Editor, Objective, make_editor
@@ -75,7 +75,7 @@ def prepare(
     errors: Errors = {}
     ask, key = None if sources.classes or elsewhere else partial(classes_of, backbone), ""
     if not elsewhere:
-        key = prediction_key(model, print_of, sources)
+        key = prediction_key(dataset, model, print_of, sources)
         errors = dataset.errors(content, reader, ask, key)
     remarks += [*dataset.misfits(content, reader, ask, key), *beside(sources.model)]
     experiment = Experiment(task, wanted, rulings, sources, split, content.languages, errors, {}, tuple(remarks))
@@ -132,9 +132,9 @@ def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
     return [label for (label,) in predict(backbone, inputs)]
 
 
-def prediction_key(model: str, content: str, sources: Sources) -> str:
+def prediction_key(dataset: Dataset, model: str, content: str, sources: Sources) -> str:
     """The name under which the raw model's classes are kept: a digest of what they depend on."""
-    code = (results.code_digest(), torch.__version__)
+    code = (results.code_digest(plugins.files(dataset)), torch.__version__)
     return results.digest([model, content, sources.device, sources.precision, *code])
 
 

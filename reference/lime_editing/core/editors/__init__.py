@@ -6,8 +6,9 @@ A new editor is a module, or an object, with the members of `Method`. `register`
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -75,18 +76,36 @@ _BUILT_IN: tuple[Method, ...] = (finetuning, editable_training, knowledge_editor
 _METHODS = {method.NAME: method for method in _BUILT_IN}
 
 
+#: What `register` asks for, and of functions the number of their arguments.
+_MEMBERS = {"NAME": None, "TITLE": None, "TRAINED": None, "Settings": 0, "init": 4, "learning_rates": 2, "update": 3}
+
+
 def register(method: Method) -> None:
-    """Make an editor known by its NAME. UserError: a member is missing, or another editor has the name."""
-    lacks = [
-        name
-        for name in ("NAME", "TITLE", "TRAINED", "Settings", "init", "learning_rates", "update")
-        if not hasattr(method, name)
-    ]
+    """Make an editor known by its NAME.
+
+    UserError: a member is missing or does not take the arguments of Method's, a NAME that cannot be part of a file's
+    name, or that another editor has.
+    """
+    lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
-        raise UserError(f"{method!r} is no editor: it lacks {', '.join(lacks)}; see lime_editing.core.editors.Method")
+        raise UserError(f"{method!r} is no editor: it lacks {', '.join(lacks)}; see lime_editing.Method")
+    for name, count in _MEMBERS.items():
+        if count is not None:
+            _check_arguments(f"{method.NAME}.{name}", getattr(method, name), count)
+    if not is_dataclass(method.Settings):
+        raise UserError(f"{method.NAME}.Settings is no dataclass; see lime_editing.Method")
+    if not method.NAME.isidentifier() or method.NAME == "unedited":
+        raise UserError(f"an editor cannot have the NAME {method.NAME!r}; use letters, digits and _")
     if _METHODS.get(method.NAME, method) is not method:
         raise UserError(f"there is another editor named {method.NAME!r} already; give yours another NAME")
     _METHODS[method.NAME] = method
+
+
+def _check_arguments(name: str, function: Callable[..., Any], count: int) -> None:
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} does not take {count} arguments ({error}); see lime_editing.Method") from error
 
 
 def methods() -> Mapping[str, Method]:

@@ -203,7 +203,7 @@ def _template(templates: _Templates, key: tuple[str, str], template: str, where:
     known, first = templates.setdefault(key, (template, where))
     if known != template:
         raise DataError(
-            f"{where}: relation {key[1]!r} has another template in {key[0]!r} than at {first}: {template!r} and {known!r}"
+            f"{where}: relation {key[1]!r} has another template in {key[0]!r} than at {first}: {template!r}, {known!r}"
         )
 
 

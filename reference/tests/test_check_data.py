@@ -10,17 +10,28 @@ from pathlib import Path
 
 import pytest
 
+from lime_editing import data
 from lime_editing.__main__ import main
-from lime_editing.cli import checks
-from lime_editing.data.facts import task as mlama
-from reference.tests.conftest import write_lines
-from reference.tests.test_data import json_lines, lines, own, upload, zipped
+from lime_editing.cli.check_data import task_of, text
+from lime_editing.core.backbone import load_tokenizer, max_tokens
+from lime_editing.data import Reader
+from lime_editing.data.examination import Examination
+from lime_editing.data.facts.read import read
+from lime_editing.data.facts.task import fingerprint
+from reference.tests.corpora import lines, own_facts, write_lines, write_zip
+from reference.tests.test_facts import upload
 
 
 def said_of(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
     code = main(["check-data", *argv])
     said = capsys.readouterr()
     return code, said.out, said.err
+
+
+def examined(task: str, source: Path, model: Path | None = None) -> Examination:
+    examine = data.find(task).examine
+    assert examine is not None
+    return examine(str(source), None, Reader(load_tokenizer(model), max_tokens(model)) if model else None)
 
 
 def test_what_a_language_has_and_lacks_is_counted(facts: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,8 +41,8 @@ def test_what_a_language_has_and_lacks_is_counted(facts: Path, capsys: pytest.Ca
     code, out, err = said_of(capsys, str(facts), "--json")
     assert (code, err) == (0, "")
     report = json.loads(out)
-    assert report["kind"] == "facts"
-    assert report["fingerprint"] == mlama.fingerprint(mlama.read(facts))
+    assert report["task"] == "facts"
+    assert report["fingerprint"] == fingerprint(read(facts))
     assert report["counts"] == {
         "facts": 57,
         "inputs": 57,
@@ -78,10 +89,10 @@ def test_a_fact_that_is_told_twice_is_named(facts: Path, capsys: pytest.CaptureF
 
 def test_ids_of_rows_that_nothing_reads_may_be_there_twice(facts: Path, tmp_path: Path) -> None:
     """mLAMA's uuids: what is parallel, its subject and relation say."""
-    before = checks.examine(str(facts))
+    before = examined("facts", facts)
     for path in facts.glob("*/P*.jsonl"):
         write_lines(path, [row | {"uuid": "same"} for row in lines(path)])
-    assert checks.examine(str(facts)) == before
+    assert examined("facts", facts) == before
 
 
 def test_what_a_model_cannot_read_is_named_before_a_run(
@@ -113,7 +124,7 @@ def test_pairs_that_a_model_cuts_are_named(tmp_path: Path, model: Path) -> None:
         for code in ("de", "en")
     ]
     rows[-2]["hypothesis"] = " ".join(["Bema"] * 50)
-    report = checks.examine(str(json_lines(rows, tmp_path / "own.jsonl")), model=str(model))
+    report = examined("nli", write_lines(tmp_path / "own.jsonl", rows), model)
     assert report.remarks == ("1 inputs of test are longer than 32 tokens and are cut: test/2 in 'de' has 54",)
 
 
@@ -150,18 +161,18 @@ def test_facts_and_pairs_are_told_apart(facts: Path, tmp_path: Path) -> None:
         for code in ("de", "en")
         if (split, i, code) != ("test", 1, "de")
     ]
-    pairs = json_lines(rows, tmp_path / "pairs.jsonl")
-    assert checks.kind_of(str(facts)) == "facts"
-    assert checks.kind_of(str(zipped(facts, tmp_path / "a.zip"))) == "facts"
-    assert checks.kind_of(str(json_lines(own(facts), tmp_path / "own.jsonl"))) == "facts"
-    assert checks.kind_of(str(pairs)) == "pairs"
-    report = checks.examine(str(pairs))
+    pairs = write_lines(tmp_path / "pairs.jsonl", rows)
+    assert task_of(str(facts)) == "facts"
+    assert task_of(str(write_zip(tmp_path / "a.zip", facts))) == "facts"
+    assert task_of(str(write_lines(tmp_path / "own.jsonl", own_facts(facts)))) == "facts"
+    assert task_of(str(pairs)) == "nli"
+    report = examined("nli", pairs)
     assert report.counts == {"pairs": 18, "inputs": 35, "languages": 2, "classes": 3}
     assert report.splits["test"] == {"pairs": 6, "entailment": 3, "neutral": 3, "contradiction": 0}
     assert (report.languages["de"].lacks, report.languages["de"].splits["test"]) == (1, 5)
     assert report.skipped == {"of test: a premise or hypothesis is missing or blank in its language": 1}
     assert "train has no pair of class 'contradiction'" in report.remarks
-    assert "contradiction 0" in checks.text(report)
+    assert "contradiction 0" in text(report)
 
 
 def test_data_that_cannot_be_read_end_with_1(

@@ -13,40 +13,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from lime_editing import results as store
+from lime_editing import results
+from lime_editing.core.metrics import ROLES, Scores, count
 from lime_editing.core.records import Outcome
-from lime_editing.core.training import State
+from lime_editing.core.training import Report, State
 from lime_editing.data import download
 from lime_editing.errors import DataError, ModelError, UserError
 from lime_editing.report import figures
 from lime_editing.report import write as report
+from lime_editing.reproduce import store
+
+EDITS, CODES = st.sampled_from(("P1/Q1", "P1/Q2", "P2/Q1")), st.sampled_from(("de", "en", "fr"))
+OUTCOMES = st.lists(st.builds(Outcome, EDITS, CODES, st.sampled_from(ROLES), CODES, st.booleans()), min_size=1)
 
 
-def test_rows_come_back_as_they_went(tmp_path: Path) -> None:
-    rows = {
-        "en → all": [Outcome("P1/Q1/en", "en", "update", "de", True)],
-        "all → all": [Outcome("P1/Q1/de", "de", "retain", "fr", False)],
-    }
-    store.write_rows(tmp_path / "rows.parquet", rows)
-    assert store.read_rows(tmp_path / "rows.parquet") == rows
+@given(st.dictionaries(st.sampled_from(("en → all", "all → all", "mine")), OUTCOMES, min_size=1))
+def test_rows_come_back_as_the_counts_of_what_was_written(rows: dict[str, list[Outcome]]) -> None:
+    """In any order: results.read_rows ∘ write_rows = metrics.count."""
+    with tempfile.TemporaryDirectory() as folder:
+        results.write_rows(Path(folder) / "rows.parquet", rows)
+        found = results.read_rows(Path(folder) / "rows.parquet")
+    assert found.keys() == rows.keys()
+    for name, outcomes in rows.items():
+        expected = count(outcomes)
+        assert (found[name].edits, found[name].languages) == (expected.edits, expected.languages)
+        assert np.array_equal(found[name].hits, expected.hits)
+        assert np.array_equal(found[name].asked, expected.asked)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    store.write_json(tmp_path / "a.json", {"old": 1})
+    results.write_json(tmp_path / "a.json", {"old": 1})
 
     def fail(temporary: Path) -> None:
         temporary.write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(UserError, match=r"a\.json: cannot be written: disk full"):
-        store.write_atomically(tmp_path / "a.json", fail)
-    assert store.read_json(tmp_path / "a.json") == {"old": 1}
+        results.write_atomically(tmp_path / "a.json", fail)
+    assert results.read_json(tmp_path / "a.json") == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -74,14 +87,14 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "cell.json").write_text("{")
     with pytest.raises(DataError, match=r"cell\.json: is not JSON"):
-        store.read_json(tmp_path / "cell.json")
+        results.read_json(tmp_path / "cell.json")
 
 
 def test_comments_docstrings_and_layout_are_not_code() -> None:
     plain = "def f(x):\n    return x + 1\n"
     commented = '"""A module."""\n\n\ndef f(x):\n    """f."""\n    # why\n    return (x\n            + 1)\n'
-    assert store._code(plain) == store._code(commented)
-    assert store._code(plain) != store._code(plain.replace("+", "-"))
+    assert results._code(plain) == results._code(commented)
+    assert results._code(plain) != results._code(plain.replace("+", "-"))
 
 
 # full disks, closed folders, and processes that die while they write
@@ -92,12 +105,13 @@ TENSORS = {"a": torch.zeros(2000)}
 
 def a_state() -> State:
     now, best, first, second = ({name: t.clone() for name, t in TENSORS.items()} for _ in range(4))
-    return State(3, now, best, first, second, {"total": 1.0}, [])
+    report = Report(2, {"total": 0.5}, Scores(0.25, 1.0, 0.4), True, 0.75, 2)
+    return State(3, now, best, first, second, {"total": 1.0}, (report,))
 
 
 WRITES: dict[str, Callable[[Path], None]] = {
-    "cell.json": lambda path: store.write_json(path, {"text": "long" * 2000}),
-    "rows.parquet": lambda path: store.write_rows(path, {"en → all": ROWS["en → all"] * 5}),
+    "cell.json": lambda path: results.write_json(path, {"text": "long" * 2000}),
+    "rows.parquet": lambda path: results.write_rows(path, {"en → all": ROWS["en → all"] * 5}),
     "editor.safetensors": lambda path: store.save_parameters(path, TENSORS, {"approach": "mend"}),
     "state.safetensors": lambda path: store.save_state(path, {"cell": "x"}, a_state()),
     "report.html": lambda path: report._write(path, "<p>" * 2000),
@@ -127,7 +141,7 @@ def test_a_disk_without_room_is_named_and_the_old_file_stays(name: str, tmp_path
     assert said.startswith(f"{path}: cannot be written: ")
     assert "File too large" in said
     assert re.search(r"[\d,]+ bytes are free", said)
-    assert "the same command continues" in said
+    assert "the same command resumes" in said
     if name != "figure.svg":
         assert re.search(r"up to [\d,]{3,} bytes to write", said)
     assert path.read_text() == "old"
@@ -163,7 +177,7 @@ def closed(tmp_path: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp()) / "results"
     folder.mkdir()
     folder.parent.chmod(0o755)
-    store.write_json(folder / "cell.json", {})
+    results.write_json(folder / "cell.json", {})
     folder.chmod(0)
     yield folder
     folder.chmod(0o700)
@@ -174,11 +188,11 @@ def closed(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda folder: store.write_json(folder / "cell.json", {}),
-        lambda folder: store.read_json(folder / "cell.json"),
-        store.is_done,
-        store.read_index,
-        lambda folder: store.held(folder).__enter__(),
+        lambda folder: results.write_json(folder / "cell.json", {}),
+        lambda folder: results.read_json(folder / "cell.json"),
+        results.is_done,
+        results.read_index,
+        lambda folder: results.held(folder).__enter__(),
     ],
     ids=["write", "read", "done", "index", "hold"],
 )
@@ -200,15 +214,15 @@ def test_a_process_that_dies_at_any_line_of_a_write_leaves_the_old_file_or_the_n
     path = tmp_path / "cell.json"
     seen = set()
     for lines in range(1, 2000):
-        store.write_json(path, "old")
+        results.write_json(path, "old")
         pid = os.fork()
         if pid == 0:
-            _die_after(lines, lambda: store.write_json(path, "new"))
+            _die_after(lines, lambda: results.write_json(path, "new"))
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        content = store.read_json(path)
+        content = results.read_json(path)
         left = [p.name for p in tmp_path.iterdir() if p != path]
         seen.add((content, bool(left)))
-        store.clean(tmp_path)
+        results.clean(tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["cell.json"], left
         if code == 0:
             break
@@ -250,7 +264,7 @@ def test_a_training_s_state_comes_back(tmp_path: Path) -> None:
     path = state_at(tmp_path / "state.safetensors", {**RECORD, "machine": "here"})
     state = store.load_state(path, {**RECORD, "machine": "there"}, TENSORS)
     assert state is not None
-    assert (state.step, state.sums, state.reports) == (3, {"total": 1.0}, [])
+    assert (state.step, state.sums, state.reports) == (3, {"total": 1.0}, a_state().reports)
     assert all(torch.equal(t, torch.zeros(2000)) for t in (state.parameters["a"], state.second["a"]))
     assert store.load_state(tmp_path / "none.safetensors", RECORD, TENSORS) is None
 
@@ -289,23 +303,33 @@ def test_a_state_of_another_training_is_refused_with_the_difference(
 
 
 DAMAGED: dict[str, tuple[str, bytes, Callable[[Path], object], str]] = {
-    "index-cut": ("index.json", b'["a', store.read_index, "is not JSON.*remove it: the cells stay"),
-    "index-of-objects": ("index.json", b'{"a": 1}', store.read_index, "not a list of cells' folders.*remove it"),
-    "index-outside": ("index.json", b'["../../elsewhere"]', store.read_index, "not a list of cells' folders"),
-    "metrics-cut": ("metrics.json", b'{"en', store.read_metrics, "is not JSON.*remove {folder}, and"),
-    "metrics-binary": ("metrics.json", b"\xff\xfe\x00", store.read_metrics, "is not UTF-8 text.*remove {folder}, and"),
-    "metrics-of-a-list": ("metrics.json", b"[]", store.read_metrics, "does not hold acc, con and succ"),
-    "metrics-of-others": ("metrics.json", b'{"en": {"f1": 1}}', store.read_metrics, "does not hold acc, con and succ"),
+    "index-cut": ("index.json", b'["a', results.read_index, "is not JSON.*remove it: the cells stay"),
+    "index-of-objects": ("index.json", b'{"a": 1}', results.read_index, "not a list of cells' folders.*remove it"),
+    "index-outside": ("index.json", b'["../../elsewhere"]', results.read_index, "not a list of cells' folders"),
+    "metrics-cut": ("metrics.json", b'{"en', results.read_metrics, "is not JSON.*remove {folder}, and"),
+    "metrics-binary": (
+        "metrics.json",
+        b"\xff\xfe\x00",
+        results.read_metrics,
+        "is not UTF-8 text.*remove {folder},",
+    ),
+    "metrics-of-a-list": ("metrics.json", b"[]", results.read_metrics, "does not hold acc, con"),
+    "metrics-of-others": (
+        "metrics.json",
+        b'{"en": {"f1": 1}}',
+        results.read_metrics,
+        "does not hold acc, con",
+    ),
     "metrics-of-text": (
         "metrics.json",
         b'{"en": {"acc": "high", "con": 1, "succ": 1}}',
-        store.read_metrics,
-        "does not hold acc, con and succ",
+        results.read_metrics,
+        "does not hold acc, con",
     ),
-    "record-cut": ("cell.json", b"{", store.read_record, "is not JSON.*remove {folder}, and"),
-    "record-of-nothing": ("cell.json", b"{}", store.read_record, "is not the record of a cell.*'cell'"),
-    "record-of-a-list": ("cell.json", b"[]", store.read_record, "is not the record of a cell"),
-    "rows-cut": ("rows.parquet", b"PAR1", lambda f: store.read_rows(f / "rows.parquet"), "as a table of outcomes"),
+    "record-cut": ("cell.json", b"{", results.read_record, "is not JSON.*remove {folder}, and"),
+    "record-of-nothing": ("cell.json", b"{}", results.read_record, "is not the record of a cell.*'cell'"),
+    "record-of-a-list": ("cell.json", b"[]", results.read_record, "is not the record of a cell"),
+    "rows-cut": ("rows.parquet", b"PAR1", lambda f: results.read_rows(f / "rows.parquet"), "as a table of outcomes"),
 }
 
 
@@ -321,7 +345,7 @@ def test_a_damaged_file_of_the_results_is_named(
 def test_rows_with_other_columns_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"edit": ["a"]}), tmp_path / "rows.parquet")
     with pytest.raises(DataError, match="as a table of outcomes"):
-        store.read_rows(tmp_path / "rows.parquet")
+        results.read_rows(tmp_path / "rows.parquet")
 
 
 # two runs at once
@@ -329,8 +353,8 @@ def test_rows_with_other_columns_are_named(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from lime_editing import results as store
-with store.held(Path(sys.argv[1])):
+from lime_editing import results
+with results.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -342,24 +366,24 @@ def test_a_folder_is_held_by_one_process_and_freed_when_that_is_killed(tmp_path:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         said = rf"{tmp_path}: another run is at work here \(process {other.pid} on .+\); wait for it or stop it"
-        with pytest.raises(UserError, match=said), store.held(tmp_path, 0.1):
+        with pytest.raises(UserError, match=said), results.held(tmp_path, 0.1):
             pass
         other.kill()
-    with store.held(tmp_path, 5):
-        assert (tmp_path / store.LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    with results.held(tmp_path, 5):
+        assert (tmp_path / results.LOCK).read_text().startswith(f"process {os.getpid()} on ")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_cell_keeps_nothing_of_its_making(tmp_path: Path) -> None:
     done = ["cell.json", "metrics.json", "rows.parquet"]
-    for name in (*done, store.STATE, store.LOCK, ".rows.parquet.1.tmp"):
+    for name in (*done, results.STATE, results.LOCK, ".rows.parquet.1.tmp"):
         (tmp_path / name).write_text("")
-    store.clean(tmp_path)
+    results.clean(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == done
 
 
 def test_an_unfinished_cell_keeps_its_checkpoint_and_its_lock(tmp_path: Path) -> None:
-    for name in (store.STATE, store.LOCK, ".rows.parquet.1.tmp", ".gitignore"):
+    for name in (results.STATE, results.LOCK, ".rows.parquet.1.tmp", ".gitignore"):
         (tmp_path / name).write_text("")
-    store.clean(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".gitignore", store.LOCK, store.STATE]
+    results.clean(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".gitignore", results.LOCK, results.STATE]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import signal
@@ -10,47 +9,48 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from lime_editing import results as store
+from lime_editing import results
 from lime_editing.__main__ import main
-from lime_editing.cli.progress import lines
 from lime_editing.errors import UserError
-from lime_editing.reproduce import jobs as cluster
-from lime_editing.reproduce import processes as grid
-from lime_editing.reproduce import run as experiments
-from lime_editing.reproduce import scales as config
+from lime_editing.names import Rulings
+from lime_editing.reproduce import jobs, processes
+from lime_editing.reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
+from lime_editing.reproduce.jobs import Command, Job, Resources
+from lime_editing.reproduce.processes import run_grid
+from lime_editing.reproduce.run import prepare
+from lime_editing.reproduce.scales import TINY, override
 from reference.tests.cells import write_cell
 from reference.tests.kills import SMALL
 
 posix = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-CELLS = [experiments.Cell("facts", "mend", variant, 0) for variant in ("all", "lime")]
+CELLS = [Cell("facts", "mend", training, 0) for training in ("all", "lime")]
 
 
 def command(facts: Path, model: Path, results: Path, *more: str) -> list[str]:
     settings = [word for path, value in SMALL.items() for word in ("--set", f"{path}={value}")]
     sources = ("--facts", str(facts), "--model", str(model), "--results", str(results))
-    return ["reproduce", "--task", "facts", "--approach", "mend", "--variant", "all,lime", *sources, *settings, *more]
+    return ["reproduce", "--task", "facts", "--approach", "mend", "--training", "all,lime", *sources, *settings, *more]
 
 
-def prepared(facts: Path, model: Path, device: str = "cpu", elsewhere: bool = False) -> experiments.Experiment:
+def prepared(facts: Path, model: Path, device: str = "cpu", elsewhere: bool = False) -> Experiment:
     """What `command` prepares."""
-    setup = config.TINY.tasks["facts"]
+    task = TINY.tasks["facts"]
     for path, value in SMALL.items():
-        setup = config.override(setup, path, str(value))
-    preset = replace(config.TINY, name="tiny-changed", tasks={"facts": setup})
-    sources = experiments.Sources(str(facts), str(model), None, device)
-    return experiments.prepare("facts", CELLS, preset, config.Rulings(), sources, elsewhere=elsewhere)
+        task = override(task, path, str(value))
+    scale = replace(TINY, name="tiny-changed", tasks={"facts": task})
+    sources = Sources(str(facts), str(model), None, device)
+    return prepare("facts", CELLS, scale, Rulings(), sources, elsewhere=elsewhere)
 
 
-def folders(facts: Path, model: Path, results: Path) -> dict[experiments.Cell, Path]:
+def folders(facts: Path, model: Path, root: Path) -> dict[Cell, Path]:
     experiment = prepared(facts, model)
-    return {cell: experiments.cell_folder(cell, experiment, results / "tiny-changed") for cell in CELLS}
+    return {cell: cell_folder(cell, experiment, root / "tiny-changed") for cell in CELLS}
 
 
 def children(pid: int) -> list[int]:
@@ -92,17 +92,24 @@ def status(pid: int) -> str:
 def test_each_cell_has_a_gpu_of_its_own(
     device: str, jobs: int | None, cores: int, gpus: int, visible: str | None, expected: list[str | None]
 ) -> None:
-    assert grid.assign(device, jobs, cores, gpus, visible) == expected
+    assert processes.assign(device, jobs, cores, gpus, visible) == expected
 
 
 def test_a_place_is_what_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    monkeypatch.setattr(grid.torch.cuda, "device_count", lambda: 2)
-    assert grid.places("cuda", None) == ["4", "6"]
+    monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: 2)
+    assert processes.places("cuda", None) == ["4", "6"]
     seen: list[str] = []
-    monkeypatch.setattr("lime_editing.__main__.main", lambda argv: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
-    cluster.Command(("reproduce",), "6")()
-    assert seen == ["6"]
+
+    def entry(argv: Sequence[str]) -> int:
+        seen.append(f"{' '.join(argv)} on {os.environ['CUDA_VISIBLE_DEVICES']}")
+        return len(seen) - 1
+
+    job = Command(entry, ("reproduce", "--cell", "c"), "6")
+    job()
+    assert seen == ["reproduce --cell c on 6"]
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        job()
 
 
 def test_a_login_node_without_the_device_names_the_same_cells(facts: Path, model: Path, tmp_path: Path) -> None:
@@ -118,31 +125,29 @@ def test_a_login_node_without_the_device_names_the_same_cells(facts: Path, model
 def test_a_cell_that_was_killed_after_its_last_file_is_kept_without_its_leftovers(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, checkpoint=False)
     done = {path.name for path in folder.iterdir()}
-    for name in (store.STATE, store.LOCK, ".metrics.json.1.tmp", ".tmpAb3xY9"):
+    for name in (results.STATE, results.LOCK, ".metrics.json.1.tmp", ".tmpAb3xY9"):
         (folder / name).write_text("")
-    said: list[experiments.Progress] = []
-    assert grid.kept(CELLS[0], folder, said.append)
-    assert [one.doing for one in said] == ["kept"]
+    assert processes.kept(folder)
     assert {path.name for path in folder.iterdir()} == done
+    (folder / "metrics.json").unlink()
+    assert not processes.kept(folder)
 
 
 @posix
 def test_a_killed_worker_ends_the_grid_and_the_same_call_continues(facts: Path, model: Path, tmp_path: Path) -> None:
-    steps: list[int] = []
+    ready = {"facts": prepared(facts, model)}
 
-    def die(said: experiments.Progress) -> None:
-        steps.append(said.done)
-        if said.done >= 8:
-            for child in multiprocessing.active_children():
-                os.kill(child.pid or 0, signal.SIGKILL)
+    def until_killed() -> None:
+        for status in run_grid(CELLS[:1], ready, tmp_path, [None]):
+            if status.done >= 8:
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid or 0, signal.SIGKILL)
 
-    experiments_ = {"facts": prepared(facts, model)}
     with pytest.raises(UserError, match=r"facts-mend-all-seed0 ended with exit code -9; run the same command"):
-        grid.run_grid(CELLS[:1], experiments_, tmp_path, 1, die)
-    steps.clear()
-    cut = grid.run_grid(CELLS[:1], experiments_, tmp_path, 1, lambda said: steps.append(said.done))
-    assert steps[0] >= 8
-    assert (cut[CELLS[0]] / "metrics.json").exists()
+        until_killed()
+    first, *_, last = run_grid(CELLS[:1], ready, tmp_path, [None])
+    assert first.done >= 8
+    assert (last.doing, last.scores is None) == ("done", False)
 
 
 @posix
@@ -164,7 +169,7 @@ def test_an_interrupted_command_leaves_what_the_same_command_goes_on_from(
         signal.signal(signal.SIGINT, before)
         try:
             until = time.monotonic() + 200
-            while not list(tmp_path.rglob(store.STATE)):
+            while not list(tmp_path.rglob(results.STATE)):
                 assert run.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.05)
@@ -175,47 +180,46 @@ def test_an_interrupted_command_leaves_what_the_same_command_goes_on_from(
             os.killpg(run.pid, signal.SIGKILL)
             raise
     assert run.returncode == 128 + sent
-    assert said.strip().splitlines()[-1] == "interrupted; what is done is kept, and the same command continues"
+    assert said.strip().splitlines()[-1] == "interrupted; what is done is kept, and the same command resumes"
     assert "Traceback" not in said
     assert gone(family)
-    begun = next(path.parent for path in tmp_path.rglob(store.STATE))
-    assert {path.name for path in begun.iterdir()} <= {"cell.json", "curve.json", store.STATE}
+    begun = next(path.parent for path in tmp_path.rglob(results.STATE))
+    assert {path.name for path in begun.iterdir()} <= {"cell.json", "curve.json", results.STATE}
 
 
 @posix
 def test_jobs_are_queued_again_after_preemption_and_a_killed_one_is_reported_with_its_log(
     facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv, cells = command(facts, model, tmp_path), folders(facts, model, tmp_path)
-    jobs = [cluster.Job(cell, folder) for cell, folder in cells.items()]
-    logs, said = tmp_path / "tiny-changed" / "jobs", list[experiments.Progress]()
+    run, cells = Command(main, tuple(command(facts, model, tmp_path))), folders(facts, model, tmp_path)
+    wanted = [Job(cell, folder) for cell, folder in cells.items()]
+    logs, said = tmp_path / "tiny-changed" / "jobs", list[Status]()
     sent: list[signal.Signals] = []
 
     def interfere(seconds: float) -> None:
         """Preempt the first cell's job and kill that of the second, each within its training."""
         time_sleep(0.02)
         tasks = [task for controller in children(os.getpid()) for task in children(controller)]
-        wanted = {0: signal.SIGUSR2, 1: signal.SIGKILL}.get(len(sent))
-        if wanted and tasks and (cells[CELLS[len(sent)]] / store.STATE).exists():
-            os.kill(tasks[0], wanted)
-            sent.append(wanted)
+        how = {0: signal.SIGUSR2, 1: signal.SIGKILL}.get(len(sent))
+        if how and tasks and (cells[CELLS[len(sent)]] / results.STATE).exists():
+            os.kill(tasks[0], how)
+            sent.append(how)
 
     time_sleep = time.sleep
-    monkeypatch.setattr(cluster.time, "sleep", interfere)
-    submits = cluster.executor("local", logs, cluster.Wanted())
+    monkeypatch.setattr(jobs.time, "sleep", interfere)
+    submits = jobs.executor("local", logs, Resources())
     with pytest.raises(UserError) as caught:
-        cluster.run_jobs(jobs, argv, submits, [None], said.append, grace=0.1)
+        said.extend(jobs.run_jobs(wanted, run, submits, [None], grace=0.1))
     assert sent == [signal.SIGUSR2, signal.SIGKILL]
     assert "Requeued job" in "".join(path.read_text() for path in logs.glob("*_log.out"))
     log = next(part for part in str(caught.value).split() if part.endswith("_log.err;"))[:-1]
     assert Path(log).parent == logs
     assert str(caught.value).startswith("cell facts-mend-lime-seed0: its job ")
-    assert "the same command continues" in str(caught.value)
+    assert "the same command resumes" in str(caught.value)
     assert [one.doing for one in said if one.cell == CELLS[0].name][-1] == "done"
     monkeypatch.undo()
-    said.clear()
-    cluster.run_jobs(jobs, argv, submits, [None], said.append)
-    assert [one.doing for one in said if one.total == 1 and one.scores] == ["kept", "done"]
+    said = list(jobs.run_jobs(wanted, run, submits, [None]))
+    assert [one.doing for one in said if one.scores] == ["kept", "done"]
     assert {path.suffix for path in logs.iterdir()} <= {".out", ".err"}
 
 
@@ -276,23 +280,22 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_slurm_runs_the_cells_and_queues_one_again_whose_time_is_over(
     slurm: Path, facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv, cells = command(facts, model, tmp_path), folders(facts, model, tmp_path)
+    run, cells = Command(main, tuple(command(facts, model, tmp_path))), folders(facts, model, tmp_path)
     sent: list[int] = []
 
     def preempt(seconds: float) -> None:
         time_sleep(0.02)
-        if not sent and (cells[CELLS[0]] / store.STATE).exists():
+        if not sent and (cells[CELLS[0]] / results.STATE).exists():
             sent.append(int((slurm / "100.pid").read_text()))
             os.killpg(sent[0], signal.SIGUSR2)
 
     time_sleep = time.sleep
-    monkeypatch.setattr(cluster.time, "sleep", preempt)
+    monkeypatch.setattr(jobs.time, "sleep", preempt)
     # Of so short a job submitit takes every end for the end of its time.
-    wanted = cluster.Wanted("gpu", 0.1, 1, {"account": "nlp"})
-    said: list[experiments.Progress] = []
-    submits = cluster.executor("slurm", tmp_path / "jobs", wanted)
-    job = cluster.Job(CELLS[0], cells[CELLS[0]], ("--protocol", "paper"))
-    cluster.run_jobs([job], argv, submits, [None], said.append)
+    wanted = Resources("gpu", 0.1, 1, {"account": "nlp"})
+    submits = jobs.executor("slurm", tmp_path / "jobs", wanted)
+    job = Job(CELLS[0], cells[CELLS[0]], ("--protocol", "paper"))
+    said = list(jobs.run_jobs([job], run, submits, [None]))
     assert (slurm / "100.again").exists()
     assert [one.doing for one in said] == ["is job 100", "done"]
     script = (slurm / "100.sh").read_text()
@@ -302,9 +305,9 @@ def test_slurm_runs_the_cells_and_queues_one_again_whose_time_is_over(
 
 @posix
 def test_what_slurm_refuses_is_said(slurm: Path, facts: Path, model: Path, tmp_path: Path) -> None:
-    submits = cluster.executor("slurm", tmp_path / "jobs", cluster.Wanted("nowhere"))
+    submits = jobs.executor("slurm", tmp_path / "jobs", Resources("nowhere"))
     with pytest.raises(UserError, match=r"facts-mend-all-seed0: Slurm takes no such job: .*invalid partition"):
-        cluster.run_jobs([cluster.Job(CELLS[0], tmp_path / "cell")], (), submits, [None], lambda _: None)
+        list(jobs.run_jobs([Job(CELLS[0], tmp_path / "cell")], Command(main, ()), submits, [None]))
 
 
 def test_without_slurm_the_way_out_is_named(
@@ -313,13 +316,3 @@ def test_without_slurm_the_way_out_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(command(facts, model, tmp_path / "results", "--executor", "slurm")) == 2
     assert "error: no Slurm here" in capsys.readouterr().err
-
-
-def test_a_log_has_a_line_as_something_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    out, now = io.StringIO(), 0.0
-    monkeypatch.setattr("lime_editing.terminal.time.monotonic", lambda: now)
-    listen: Callable[[experiments.Progress], None] = lines(Console(file=out, width=150), every=30)
-    for done in range(1, 11):
-        listen(experiments.Progress("facts-mend-all-seed0", "train", done, 10, 0.5))
-        now += 10
-    assert [line.split()[2] for line in out.getvalue().splitlines()] == ["1/10", "4/10", "7/10", "10/10"]

@@ -19,11 +19,12 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from lime_editing.core import backbone
-from lime_editing.core.backbone import load, load_tokenizer, wrap
-from lime_editing.core.editing import METHODS, edit, make_editor
+from lime_editing.core.backbone import load, load_tokenizer, wide, wrap
+from lime_editing.core.editing import edit, make_editor
+from lime_editing.core.editors import methods
 from lime_editing.core.records import EditRequest, Input
-from lime_editing.data.facts import task as mlama
+from lime_editing.data.facts.read import read
+from lime_editing.data.facts.task import fingerprint, split
 from lime_editing.errors import LanguageError, ModelError
 
 SMALL = {
@@ -68,11 +69,11 @@ def test_trunk_and_upper_part_are_the_model_on_any_padding(make: object) -> None
 
 def test_a_wide_map_in_pieces_is_the_whole_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values, gradients and second derivatives, with and without a bias."""
-    monkeypatch.setattr(backbone, "PIECE", 3)
+    monkeypatch.setattr(wide, "PIECE", 3)
     hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 4), (25, 4), (25,)))
 
     def in_pieces(h: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        with backbone._InPieces():
+        with wide.InPieces():
             return torch.nn.functional.linear(h, weight, *rest)
 
     for rest in ((), (bias,)):
@@ -116,28 +117,28 @@ def test_an_input_longer_than_the_model_reads_is_refused(model: Path) -> None:
 
 def test_unknown_languages_list_the_known(facts: Path) -> None:
     with pytest.raises(LanguageError, match=r"'xx'; known in .*: de, en, fr"):
-        mlama.read(facts, ["xx"])
+        read(facts, ["xx"])
 
 
 def test_splits_keep_a_subject_together_and_follow_file_order(facts: Path) -> None:
-    parts = mlama.split(mlama.read(facts))
+    parts = split(read(facts))
     assert [len(parts[name].facts) for name in ("train", "validation", "test")] == [60, 6, 6]
     subjects = [{fact.sub_uri for fact in part.facts} for part in parts.values()]
     assert subjects == [{f"Q{i}" for i in range(10)}, {"Q10"}, {"Q11"}]
 
 
 def test_windows_line_endings_and_a_byte_order_mark_change_nothing(facts: Path, model: Path) -> None:
-    before = mlama.fingerprint(mlama.read(facts))
+    before = fingerprint(read(facts))
     for path in facts.rglob("*.jsonl"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert mlama.fingerprint(mlama.read(facts)) == before
+    assert fingerprint(read(facts)) == before
     assert load_tokenizer(model).mask_token == "[MASK]"
 
 
 def test_an_update_stays_what_it_is_while_its_editor_is_trained() -> None:
     backbone = wrap(SUPPORTED["bert"]().eval(), 2)
     request = EditRequest(Input((2, 5, 4, 7, 3), (2,)), (9,), "en")
-    for method in METHODS.keys() - {"editable_training"}:  # whose θ' is too large to copy for each edit
+    for method in methods().keys() - {"editable_training"}:  # whose θ' is too large to copy for each edit
         editor = make_editor(method, backbone, ("en",))
         with torch.no_grad():
             update = edit(editor, [request])

@@ -15,27 +15,31 @@ import torch
 
 from lime_editing.core import evaluation, training
 from lime_editing.core.backbone import Backbone, load, load_tokenizer, wrap
-from lime_editing.core.editing import METHODS, Editor, Objective, make_editor
+from lime_editing.core.editing import Editor, Objective, make_editor
 from lime_editing.core.hardware import Processes, halving
+from lime_editing.core.metrics import Scores
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.task import Task
 from lime_editing.core.training import batch_of_triples, gradients
-from lime_editing.data.facts import task as mlama
+from lime_editing.data import Reader
+from lime_editing.data.facts.read import read
+from lime_editing.data.facts.task import tasks as tasks_of
 from lime_editing.errors import UserError
-from lime_editing.reproduce import run as experiments
-from reference.tests.test_reproduce import SETUP, prepared, run
+from lime_editing.names import Positions, Rulings
+from lime_editing.reproduce.cells import Cell, Status
+from reference.tests.miniature import EDITORS, TASK, finished, prepared, run
 
-LEARNED = [name for name in METHODS if name != "finetuning"]
+LEARNED = [name for name in EDITORS if name != "finetuning"]
 BATCH = 7  # no multiple of the parts
 
 
 def made(method: str, model: Path, languages: tuple[str, ...], precision: str = "float32") -> Editor:
-    return make_editor(method, load(model, 2, precision=precision), languages, "language", 0, SETUP.settings[method])
+    return make_editor(method, load(model, 2, precision=precision), languages, "language", 0, TASK.settings[method])
 
 
 @pytest.fixture
 def tasks(facts: Path, model: Path) -> dict[str, Task]:
-    return dict(mlama.tasks(mlama.read(facts), load_tokenizer(model)))
+    return dict(tasks_of(read(facts), Reader(load_tokenizer(model)), Rulings(), {}))
 
 
 def of_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
@@ -59,7 +63,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(
     method: str, at_a_time: int, facts: Path, model: Path, tasks: dict[str, Task]
 ) -> None:
     exact = wrap(load(model, 2).model.double(), 2)
-    editor = make_editor(method, exact, mlama.read(facts).languages, "language", 0, SETUP.settings[method])
+    editor = make_editor(method, exact, read(facts).languages, "language", 0, TASK.settings[method])
     triples = batch_of_triples(tasks["train"], BATCH, 0, 1)
     expected = gradients(editor, triples, 5, Objective())
     wanted = {name: p.grad.clone() for name, p in editor.parameters.items() if p.grad is not None}
@@ -83,10 +87,10 @@ def test_too_little_memory_halves_the_batch_and_says_so(
 ) -> None:
     whole = run(facts, model, tmp_path / "whole")
     tried = of_memory(monkeypatch, 5)  # a batch of two is six inputs
-    said: list[experiments.Progress] = []
+    said: list[Status] = []
     parts = run(facts, model, tmp_path / "parts", listen=said.append)
     assert max(tried) > 5
-    assert any(p.doing == "train, by lack of memory 1 edits at a time" for p in said)
+    assert any(p.doing == "train, 1 edits at a time for lack of memory" for p in said)
     curves = [json.loads((folder / "curve.json").read_text()) for folder in (whole, parts)]
     assert [report["at_a_time"] for curve in curves for report in curve] == [2] * 3 + [1] * 3
     for first, second in zip(*curves, strict=True):
@@ -114,9 +118,9 @@ def test_memory_for_no_edit_at_all_is_said() -> None:
 
 @pytest.mark.parametrize("positions", ["mask", "all"])
 def test_judging_in_parts_gives_the_same_outcomes(
-    positions: evaluation.Positions, facts: Path, model: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch
+    positions: Positions, facts: Path, model: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    editor = made("mend", model, mlama.read(facts).languages)
+    editor = made("mend", model, read(facts).languages)
     pairs = evaluation_pairs(tasks["test"].corpus, editor.languages, editor.languages, 2, 2, 0, 9)
     expected = evaluation.evaluate(editor, tasks["test"], pairs, 0, con_positions=positions)
     assert len({o.hit for o in expected}) == 2
@@ -125,12 +129,12 @@ def test_judging_in_parts_gives_the_same_outcomes(
 
 
 def test_a_loss_that_is_not_finite_leaves_the_parameters(facts: Path, model: Path, tasks: dict[str, Task]) -> None:
-    editor = made("mend", model, mlama.read(facts).languages)
+    editor = made("mend", model, read(facts).languages)
     with torch.no_grad():
         editor.parameters["mend.log_inner_lr"].fill_(float("inf"))
     before = {name: p.detach().clone() for name, p in editor.parameters.items()}
     with pytest.raises(UserError, match=r"training loss is nan at step 1; lower the learning rates"):
-        training.train(editor, tasks["train"], lambda _: pytest.fail("validated"), SETUP.all_languages, Objective(), 0)
+        list(training.train(editor, tasks["train"], lambda _: Scores(0, 0, 0), TASK.all_languages, Objective(), 0))
     assert all(torch.equal(p, before[name]) for name, p in editor.parameters.items())
 
 
@@ -139,7 +143,7 @@ def test_bf16_is_near_float32(method: str, facts: Path, model: Path, tasks: dict
     triples = batch_of_triples(tasks["train"], BATCH, 0, 1)
     losses = []
     for precision in ("float32", "bf16"):
-        editor = made(method, model, mlama.read(facts).languages, precision)
+        editor = made(method, model, read(facts).languages, precision)
         losses.append(gradients(editor, triples, 5, Objective()))
         assert all(p.grad is not None and p.grad.dtype == p.dtype == torch.float32 for p in editor.parameters.values())
     assert losses[0] != losses[1]
@@ -147,34 +151,35 @@ def test_bf16_is_near_float32(method: str, facts: Path, model: Path, tasks: dict
     assert losses[1]["mask"] == losses[0]["mask"]
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", EDITORS)
 def test_a_cell_runs_in_bf16(method: str, facts: Path, model: Path, tmp_path: Path) -> None:
-    cell = experiments.Cell("facts", method, None if method == "finetuning" else "all", 0)
+    cell = Cell("facts", method, None if method == "finetuning" else "all", 0)
     experiment = prepared(facts, model, cell=cell)
     mixed = replace(experiment, sources=replace(experiment.sources, precision="bf16"))
-    folder = experiments.run_cell(cell, mixed, tmp_path, lambda _: None)
+    folder = finished(cell, mixed, tmp_path)
     assert json.loads((folder / "metrics.json").read_text()).keys() == {"en → all", "all → all"}
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_reproduce import CELL, prepared
-from lime_editing.core import hardware as devices
-from lime_editing.reproduce import run as experiments
-together = devices.join("cpu")
+from lime_editing.core import hardware
+from lime_editing.reproduce.run import run_cell
+from reference.tests.miniature import CELL, prepared
+together = hardware.join("cpu")
 with together.in_turn():
-    experiment = prepared(Path(sys.argv[2]), Path(sys.argv[3]))
-folder = experiments.run_cell(CELL, experiment, Path(sys.argv[4]), lambda said: None, together)
-assert experiments.run_cell(CELL, experiment, Path(sys.argv[4]), lambda said: None, together) == folder
+    experiment = prepared(Path(sys.argv[1]), Path(sys.argv[2]))
+assert list(run_cell(CELL, experiment, Path(sys.argv[3]), together))
+assert not list(run_cell(CELL, experiment, Path(sys.argv[3]), together))
 together.leave()
 """
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def torchrun(*argv: object, processes: int) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [*launcher, *map(str, argv)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
@@ -182,8 +187,7 @@ def torchrun(*argv: object, processes: int) -> subprocess.CompletedProcess[str]:
 def test_two_processes_train_what_one_does(facts: Path, model: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    here = Path(__file__).parent
-    done = torchrun(script, here, facts, model, tmp_path / "two", processes=2)
+    done = torchrun(script, facts, model, tmp_path / "two", processes=2)
     assert done.returncode == 0, done.stderr
     (two,) = (tmp_path / "two").iterdir()
     one = run(facts, model, tmp_path / "one")
