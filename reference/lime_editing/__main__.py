@@ -25,9 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a letter that the terminal lacks must not end a run
+    os.environ.pop("LIME_DEBUG", None)
     if "--debug" in given:
         os.environ["LIME_DEBUG"] = "1"  # for our processes, too
     try:
+        _caches()
         plug_in(plugins_of(given))  # before the options are known: what plug-ins register has options of its own
         parsed = parser().parse_args(given)
         if parsed.command is None:
@@ -52,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: str, options: Any) -> None:
     """Heavy imports wait until here."""
-    _caches()
     if isinstance(options, Common) and options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read where the libraries are first imported, and by our processes
     if command == "reproduce":

@@ -92,19 +92,18 @@ def explain(error: BaseException) -> str:
 
 def _known(one: BaseException) -> str | None:
     """The sentence for one error; None for an unknown kind."""
-    said, found = f"{type(one).__name__}: {one}", None
+    said = f"{type(one).__name__}: {one}"
     if isinstance(one, MemoryError):
-        found = "there is not enough memory; close other programs"
-    elif package := _package(one):
+        return "there is not enough memory; close other programs"
+    if isinstance(one, OSError) and one.errno in _REMEDIES:
+        return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno)}; {_REMEDIES[one.errno]}"
+    if isinstance(one, json.JSONDecodeError):
+        return f"not JSON ({one.msg} at line {one.lineno}); restore the file"
+    if isinstance(one, UnicodeDecodeError):
+        return f"not UTF-8 text (byte {one.start}); convert it to UTF-8"
+    found = next((sentence for pattern, sentence in _SAID if re.search(pattern, said, re.IGNORECASE)), None)
+    if found is None and (package := _package(one)):
         found = f"the package {package} is missing; pip install {package}"
-    elif isinstance(one, OSError) and one.errno in _REMEDIES:
-        found = f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno)}; {_REMEDIES[one.errno]}"
-    elif isinstance(one, json.JSONDecodeError):
-        found = f"not JSON ({one.msg} at line {one.lineno}); restore the file"
-    elif isinstance(one, UnicodeDecodeError):
-        found = f"not UTF-8 text (byte {one.start}); convert it to UTF-8"
-    else:
-        found = next((sentence for pattern, sentence in _SAID if re.search(pattern, said, re.IGNORECASE)), None)
     if found is None and _is_network(one):
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
         found = f"it is not in the cache, and {OFFLINE}" if offline else f"the network gives nothing; {ONLINE}"
@@ -132,7 +131,7 @@ def _package(error: BaseException) -> str | None:
         return _INSTALLED_AS.get(root, root)
     if isinstance(error, ImportError) or "install" in said:
         named = [name for name in _PACKAGES if name in said.lower()]
-        found = re.search(r"pip install (?:-U )?([\w-]+)|requires the (\w+) library", said)
+        found = re.search(r"pip install (?:-U )?([A-Za-z][\w-]*)|requires the (\w+) library", said)
         return named[0] if named else found and (found[1] or found[2])
     return None
 
@@ -194,6 +193,12 @@ def damage(source: str, weights: bool) -> str | None:
                 json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 return f"{path}: {explain(error)}"
+    index = folder / "model.safetensors.index.json"
+    shards = (
+        sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())) if index.is_file() else []
+    )
+    for shard in (shard for shard in shards if weights and shard not in names):
+        return f"{shard} is not in it, which {index.name} names; download it again"
     if weights and not any(name.endswith(".safetensors") for name in names):
         return _other_weights(folder, names)
     return f"there is no config.json in it; expected {MODEL}" if weights and "config.json" not in names else None

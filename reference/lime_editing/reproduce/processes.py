@@ -161,6 +161,8 @@ def _work(
         with suppress(BrokenPipeError, KeyboardInterrupt):
             messages.send(f"{cell.name}: {error if isinstance(error, UserError) else explain(error)}")
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
 
 
 def _next_status(messages: Connection) -> Status | None:

@@ -179,14 +179,12 @@ def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
     # Another library wrote it, which does not keep what the numbers mean.
     values = {value for rows in loaded.values() for value in rows.unique("label")} - {None}
     classes, notes = _names({spelled(value) for value in values}, found.root)
-    if label.dtype == "string":
+    if label.dtype in ("string", "large_string"):
         numbers = {value: classes.index(spelled(value)) for value in values}
-        loaded = {split: rows.map(_renumbered, fn_kwargs={"numbers": numbers}) for split, rows in loaded.items()}
+        for split, rows in loaded.items():
+            told = [numbers.get(value, -1) for value in rows["label"][:]]
+            loaded[split] = rows.remove_columns("label").add_column("label", told)
     return loaded, classes, notes
-
-
-def _renumbered(row: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
-    return {"label": numbers.get(row["label"], -1)}
 
 
 def _codes(rows: Any) -> list[str]:
