@@ -140,7 +140,9 @@ def _is_network(error: BaseException) -> bool:
     module = type(error).__module__.partition(".")[0]
     known = isinstance(error, (ConnectionError, TimeoutError)) and not isinstance(error, BrokenPipeError)
     return (
-        known or module in ("httpx", "httpcore", "requests", "urllib3", "aiohttp") or bool(_NETWORK.search(str(error)))
+        known
+        or module.startswith(("httpx", "httpcore", "requests", "urllib3", "aiohttp"))
+        or bool(_NETWORK.search(str(error)))
     )
 
 

@@ -112,7 +112,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("error", ESCAPED[::3], ids=IDS[::3])
+@pytest.mark.parametrize("error", ESCAPED[::7], ids=IDS[::7])
 @pytest.mark.parametrize("border", ["config", "tokenizer"])
 def test_every_command_passes_the_borders_of_a_model(
     command: str,
@@ -143,7 +143,7 @@ def test_reading_data(error: Exception, facts: Path, pairs: Path, monkeypatch: p
         assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("error", ESCAPED[::4], ids=IDS[::4])
+@pytest.mark.parametrize("error", ESCAPED[1::7], ids=IDS[1::7])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_passes_the_border_of_data(
     command: str,
@@ -181,8 +181,8 @@ DEVICES = {
     "cuda:7": "cannot be used",
     "mps": "cannot be used",
     "xpu": "cannot be used",
-    "gpu": "torch knows no such device",
-    "CPU:": "torch knows no such device",
+    "gpu": "torch does not know it",
+    "CPU:": "torch does not know it",
     "meta": "cannot be used",
 }
 
@@ -425,7 +425,7 @@ def test_what_is_wrong_with_a_models_folder(
 
 def test_a_file_in_the_place_of_a_folder(model: Path) -> None:
     for attempt in (load, load_tokenizer, max_tokens):
-        with pytest.raises(ModelError, match="it is a file; expected a folder with config.json"):
+        with pytest.raises(ModelError, match=r"it is a file; expected a folder with config\.json"):
             attempt(model / "model.safetensors")
 
 
@@ -468,8 +468,8 @@ def test_tokens_that_were_added_and_have_no_embedding(
     tokenizer = load_tokenizer(model)
     tokenizer.add_tokens(["Zzz"])
     tokenizer.save_pretrained(model)
-    for command in COMMANDS:
-        argv = COMMANDS[command](str(facts), str(model), str(tmp_path / "results"))
+    for command, make in COMMANDS.items():
+        argv = make(str(facts), str(model), str(tmp_path / "results"))
         said = said_in_one_sentence(argv, capsys, 1 if command == "check-data" else 2)
         assert "resize_token_embeddings" in said
 

@@ -132,12 +132,12 @@ def hub_snapshot(folder: Path, to: Path) -> Path:
     return to / "hub"
 
 
-def per_language(folder: Path, to: Path) -> Path:
+def per_language(folder: Path, to: Path, names: tuple[str, ...] = CLASSES) -> Path:
     """The hub's configurations of one language each: strings, and the label's names in the file's metadata."""
     features = datasets.Features(
         premise=datasets.Value("string"),
         hypothesis=datasets.Value("string"),
-        label=datasets.ClassLabel(names=list(CLASSES)),
+        label=datasets.ClassLabel(names=list(names)),
     )
     for language in LANGUAGES:
         for split in ("train", "validation", "test"):
@@ -194,6 +194,7 @@ FORMS: dict[str, Callable[[Path, Path], Path]] = {
     "hub-snapshot": hub_snapshot,
     "hub-without-a-card": without_card,
     "hub-per-language": per_language,
+    "hub-per-language-in-mnlis-order": lambda folder, to: per_language(folder, to, CLASSES[::-1]),
     "save-to-disk": saved,
     "pandas": through_pandas,
     "pandas-names": named_labels,

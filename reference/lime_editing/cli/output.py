@@ -56,6 +56,10 @@ def beating(beat: Callable[[], None]) -> Iterator[None]:
 
 
 class _Console(Console):
+    def print(self, *things: Any, **options: Any) -> None:
+        """A sentence is one line of a log, however long."""
+        super().print(*things, **{"soft_wrap": all(isinstance(thing, str) for thing in things), **options})
+
     def on_broken_pipe(self) -> None:
         """Whoever read our output has ended: `main` knows what to do."""
         raise BrokenPipeError

@@ -105,7 +105,9 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise UserError(f"device {device!r}: torch knows no such device; here are {', '.join(devices())}") from error
+        raise UserError(
+            f"device {device!r} cannot be used: torch does not know it; here are {', '.join(devices())}"
+        ) from error
     if elsewhere and kind != "meta":
         return
     try:

@@ -78,23 +78,22 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     DataError: not there and offline, no answer, an end before its length, or another checksum than it should have.
     """
     where, _, fragment = address.partition("#")
-    wanted = fragment.removeprefix("sha256=").lower() if fragment else None
-    if wanted is not None and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
+    if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
         raise DataError(f"{address}: expected nothing after '#' but sha256= and 64 hexadecimal digits")
-    name = unquote(urlsplit(where).path).rpartition("/")[2] or "data"
-    key = hashlib.sha256(where.encode()).hexdigest()[:16]
-    path = cache_folder() / f"{key}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
+    wanted = fragment.removeprefix("sha256=").lower()
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(urlsplit(where).path).rpartition("/")[2] or "data")
+    path = cache_folder() / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}-{name}"
     about, part = path.with_name(path.name + ".json"), path.with_name(path.name + ".part")
     try:
         if path.exists() and about.exists():
             _verify(path, about, wanted)
             return path
-        if offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+        if offline:
             raise DataError(f"{where}: is not in {cache_folder()}, and offline nothing is asked of the network")
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(where, part, progress)
         found = _sha256(part)
-        if wanted not in (None, found):
+        if wanted not in ("", found):
             part.unlink()
             raise DataError(f"{where}: its SHA-256 is {found} and not {wanted}; it is not the file that was asked for")
         record = {"address": where, "bytes": part.stat().st_size, "sha256": found}
@@ -104,15 +103,16 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     except urllib.error.HTTPError as error:
         raise DataError(f"{where}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        come = part.stat().st_size if part.exists() else 0
-        reason = getattr(error, "reason", error) or type(error).__name__
+        come, reason = part.stat().st_size if part.exists() else 0, getattr(error, "reason", error)
         raise DataError(f"{where}: no more than {come:,} bytes came ({reason}); the same command resumes") from error
     except OSError as error:
-        raise DataError(f"{path.parent}: {explain(error)}; LIME_EDITING_CACHE names another folder") from error
+        raise DataError(
+            f"{path.parent}: {error.strerror or explain(error)}; LIME_EDITING_CACHE names another folder"
+        ) from error
     return path
 
 
-def _verify(path: Path, about: Path, wanted: str | None) -> None:
+def _verify(path: Path, about: Path, wanted: str) -> None:
     found = _sha256(path)
     try:
         recorded = json.loads(about.read_text(encoding="utf-8"))["sha256"]
@@ -120,7 +120,7 @@ def _verify(path: Path, about: Path, wanted: str | None) -> None:
         raise DataError(f"{about}: is not a download's record; remove it and {path.name}, and fetch again") from error
     if found != recorded:
         raise DataError(f"{path}: is not what was downloaded, by its SHA-256; remove it, and fetch again")
-    if wanted not in (None, found):
+    if wanted not in ("", found):
         raise DataError(f"{path}: its SHA-256 is {found} and not {wanted}; remove it, and fetch again")
 
 
@@ -143,15 +143,17 @@ def _download(where: str, part: Path, progress: Progress) -> None:
     with answer:
         if answer.status == 206 and not str(answer.headers.get("Content-Range")).startswith(f"bytes {start}-"):
             raise HTTPException(f"asked for bytes from {start}, got {answer.headers.get('Content-Range')}")
-        start = start if answer.status == 206 else 0
-        known = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        done = start if answer.status == 206 else 0
+        known, length = (
+            answer.headers.get("ETag") or answer.headers.get("Last-Modified"),
+            answer.headers.get("Content-Length"),
+        )
         if known and not known.startswith("W/"):
             mark.write_text(known, encoding="utf-8")
         else:
             mark.unlink(missing_ok=True)  # nothing tells whether the rest would be the same file's
-        length = answer.headers.get("Content-Length")
-        total, done = None if length is None else start + int(length), start
-        with part.open("ab" if start else "wb") as file:
+        total = None if length is None else done + int(length)
+        with part.open("ab" if done else "wb") as file:
             progress(done, total)
             while chunk := answer.read(CHUNK):
                 file.write(chunk)

@@ -139,7 +139,7 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
         accuracy = _measure(wanted)
         results.write_json(folder / "metrics.json", accuracy)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be written: {explain(error)}") from error
+        raise UserError(f"{folder}: cannot be written: {explain(error)}; --results names another place") from error
     return accuracy
 
 

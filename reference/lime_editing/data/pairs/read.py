@@ -16,14 +16,13 @@ import glob
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...borders import border
@@ -73,13 +72,17 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table, its columns, and what its name and folders say of its rows; `nested` where it is in XNLI's schema."""
+    """A table, its columns, and what its name and folders say of its rows.
+
+    `nested` where it is in XNLI's schema; `classes` are what the numbers of its labels mean, where the file says it.
+    """
 
     name: str
     columns: tuple[str, ...]
     nested: bool
     split: Split | None
     language: str | None = None
+    classes: tuple[str, ...] = ()
 
 
 #: Per split its rows in XNLI's schema, the classes, and notes.
@@ -132,14 +135,17 @@ def _loaded(found: Files) -> _Loaded:
 
 def _table(found: Files, name: str, split: Split | None) -> _Table | None:
     """What a table is, or None for an empty one. DataError: no sentence pairs."""
-    columns, where = files.columns_of(found, name), found.where(name)
+    columns, where, classes = files.columns_of(found, name), found.where(name), ()
     if files.kind(name) in (".parquet", files.SAVED):
         with files.columnar(found, name) as (schema, _):
-            texts = [schema.field(one).type for one in ("premise", "hypothesis") if one in columns]
-        if any(pa.types.is_struct(type_) for type_ in texts):
+            features = datasets.Features.from_arrow_schema(schema)
+        if any(
+            not isinstance(features.get(one), (datasets.Value, None.__class__)) for one in ("premise", "hypothesis")
+        ):
             if split is None:
                 raise DataError(f"{where}: neither its name nor its folder says its split, one of {', '.join(SPLITS)}")
             return _Table(name, columns, True, split)
+        classes = tuple(getattr(features.get("label"), "names", ()))
     words = [word for word in (*Path(name).name.split(".")[1:-1], Path(name).parent.name) if _CODE.fullmatch(word)]
     language = None if "language" in columns else next((word for word in words if word not in _WORDS), None)
     if "multinli" in name and "language" not in columns:
@@ -149,7 +155,7 @@ def _table(found: Files, name: str, split: Split | None) -> _Table | None:
     lacking += ["split"] if split is None and "split" not in columns else []
     if lacking and columns:
         raise files.lacks(where, lacking, "a corpus of sentence pairs", columns, "sentence pairs")
-    return _Table(name, columns, False, split, language) if columns else None
+    return _Table(name, columns, False, split, language, classes) if columns else None
 
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
@@ -159,23 +165,18 @@ def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
         names = [table.name for table in tables if table.split == split]
         if files.kind(names[0]) == files.SAVED:
             loaded[split] = datasets.load_from_disk(str(Path(found.where(names[0])).parent))
-        elif all(found.path(name) for name in names):
+        elif found.path(names[0]):
             # `datasets` would take brackets and stars in a path for a pattern.
             paths = [glob.escape(found.where(name)) for name in names]
             loaded[split] = datasets.load_dataset("parquet", data_files={split: paths})[split]
         else:
-            parts = []
-            for name in names:
-                with files.columnar(found, name) as (schema, batches):
-                    parts.append(pa.Table.from_batches(batches(schema.names), schema))
-            loaded[split] = datasets.Dataset(pa.concat_tables(parts))
+            raise DataError(f"{found.where(names[0])}: is read from a folder alone, memory-mapped; unpack the archive")
         _check_schema(loaded[split].features, f"{found.root}, split {split!r}")
         if _codes(loaded[split]) != _codes(next(iter(loaded.values()))):
             raise DataError(f"{found.root}, split {split!r}: has other languages than the splits before it")
     label = next(iter(loaded.values())).features["label"]
     if isinstance(label, datasets.ClassLabel):
-        named = tuple(spelled(name) for name in label.names)
-        return loaded, named if len(set(named)) == len(named) else tuple(label.names), []
+        return loaded, tuple(spelled(name) for name in label.names), []
     # Another library wrote it, which does not keep what the numbers mean.
     values = {value for rows in loaded.values() for value in rows.unique("label")} - {None}
     classes, notes = _names({spelled(value) for value in values}, found.root)
@@ -194,17 +195,13 @@ def _codes(rows: Any) -> list[str]:
 
 def _check_schema(features: Any, where: str) -> None:
     """DataError: neither the hub's schema nor what is left of it where another library wrote the file."""
-    fits: dict[str, tuple[type, Callable[[Any], bool]]] = {
-        "premise": (datasets.Translation, lambda kind: isinstance(kind, dict)),
-        "hypothesis": (
-            *(datasets.TranslationVariableLanguages, lambda kind: isinstance(kind, dict) and "translation" in kind),
-        ),
-        "label": (datasets.ClassLabel, lambda kind: isinstance(kind, datasets.Value)),
-    }
-    for name, (kind, plain) in fits.items():
-        if name not in features or not (isinstance(features[name], kind) or plain(features[name])):
-            found = type(features[name]).__name__ if name in features else "no such column"
-            raise DataError(f"{where}: column {name!r} must be {kind.__name__}, found {found}")
+    kinds = {"premise": "Translation", "hypothesis": "TranslationVariableLanguages", "label": "ClassLabel"}
+    plain = {"premise": "dict", "hypothesis": "dict", "label": "Value"}
+    for name, kind in kinds.items():
+        found = type(features[name]).__name__ if name in features else "no such column"
+        keys = features[name] if found == "dict" and name == "hypothesis" else ("language", "translation")
+        if found not in (kind, plain[name]) or not {"language", "translation"} <= set(keys):
+            raise DataError(f"{where}: column {name!r} must be {kind}, found {found}")
 
 
 def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
@@ -218,6 +215,8 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
         given = [name for one, name in named.items() if name and one != "label"]
         for i, (line, row) in enumerate(files.rows(found, table.name, [*named.values(), "split"])):
             where, label, own = f"{found.where(table.name)}:{line}", row.get(named["label"]), named["id"] == "id"
+            if isinstance(label, int) and 0 <= label < len(table.classes):
+                label = table.classes[label]
             if not own and (label == "-" or None in (row.get(named["premise"]), row.get(named["hypothesis"]))):
                 left["no gold label" if label == "-" else "a blank text"] += 1
                 continue
