@@ -97,9 +97,7 @@ def test_an_archive_is_fetched_once_and_read(server: Server, facts: Path, tmp_pa
 
 def test_a_broken_download_goes_on_where_it_was(server: Server) -> None:
     server.content, server.cut = bytes(range(256)) * 40, 3_000
-    with pytest.raises(
-        DataError, match=r"no more than 3,000 bytes came .*10,240 bytes were announced.*the same command resumes"
-    ):
+    with pytest.raises(DataError, match=r"no more than 3,000 bytes came .*10,240 bytes were announced.*resumes"):
         download.fetch(server.address)
     with pytest.raises(DataError, match=r"no more than 6,000 bytes came"):
         download.fetch(server.address)

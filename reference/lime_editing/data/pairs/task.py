@@ -141,7 +141,7 @@ def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> 
     now, most, total = right.get(where, 1.0), counts.sum(1).max() / max(1, counts.sum()), max(1, counts.sum())
     orders = permutations(range(len(known)), len(pairs.classes)) if len(known) < 8 else ()
     best, order = max(((counts[range(len(o)), o].sum() / total, o) for o in orders), default=(0.0, ()))
-    if best > now + max(0.1, 1.5 / total**0.5):  # a tenth, and three standard errors
+    if best > max(now, most) + max(0.1, 1.5 / total**0.5):  # a tenth, and three standard errors
         names = {number: name for name, number in known.items()}
         meant = ", ".join(f"{names[number]} meant {name}" for number, name in zip(order, pairs.classes, strict=True))
         found.append(
