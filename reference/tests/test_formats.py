@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lime_editing.data import pairs as pairs_set
-from lime_editing.data.facts.examine import remarks
+from lime_editing.data.facts import remarks
 from lime_editing.data.facts.read import read as read_facts
 from lime_editing.data.facts.task import fingerprint as of_facts
 from lime_editing.data.pairs.read import Pairs, read

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,35 +35,6 @@ Opener = Callable[[], Any]  # of a buffered binary stream
 #: Files that nobody means: hidden, backups, locks, and what systems leave.
 _UNMEANT = re.compile(
     r"(^|/)(\.|~\$|__MACOSX/|__pycache__/|Thumbs\.db|desktop\.ini|Icon\r)|(~|\.bak|\.old|\.orig|\.tmp)$"
-)
-#: What is recognised and not read, by its name: what it is, and how to make a table of it.
-_OTHER_FILES = {
-    r"\.py": "a loading script of the hub, whose code is never run: with datasets<4, load it and save each split with "
-    "to_parquet()",
-    r"\.arrow": "an Arrow stream of a cache: datasets.Dataset.from_file(path).to_parquet() makes a table of it",
-    r"\.(xlsx?|ods)": "a spreadsheet: save it as .csv in UTF-8",
-    r"\.(xml|tmx|rdf|ttl|nt)": "no table: write a row for each item into a .jsonl or .csv",
-    r"(?<!_uri_list)(?<!dataset_dict)(?<!infos)\.json": "one JSON document: write one object a line (.jsonl)",
-    r"\.(tar|tgz|tar\.gz|7z|rar|bz2|xz|zst)": "an archive that is not read: unpack it and name the folder",
-    r"\.(pkl|pickle|pt|pth|bin|np[yz])": "pickled or binary, and never loaded: save it as .parquet or .jsonl",
-}
-_FACTS, _PAIRS = "facts: give them as --facts (--task facts)", "sentence pairs: give them as --nli (--task nli)"
-_LAMA = "LAMA, whose facts are in English alone; mLAMA has them in 53 languages"
-#: What is recognised by its columns and is something else than was looked for.
-_OTHER_COLUMNS: Sequence[tuple[set[str], str]] = (
-    ({"sub_uri", "evidences"}, _LAMA),
-    ({"masked_sentences"}, _LAMA),
-    ({"pattern"}, "mParaRel, which has many patterns a relation; choose one for each language as `template`"),
-    ({"claim", "evidence_1"}, "X-Fact, whose claims are neither facts with entities nor sentence pairs"),
-    ({"ar", "en", "zh"}, "XNLI-15way, whose sentences have no labels; XNLI-1.0 has them"),
-    ({"sub_uri", "obj_uri"}, _FACTS),
-    ({"subject", "object"}, _FACTS),
-    ({"premise", "hypothesis"}, _PAIRS),
-    ({"sentence1", "sentence2", "gold_label"}, _PAIRS),
-    (
-        {"sentence1", "sentence2"},
-        "pairs without a language, such as PAWS-X: add the column language",
-    ),
 )
 
 
@@ -168,10 +140,15 @@ def once(files: Files, names: Sequence[str]) -> tuple[list[str], list[str]]:
     return sorted(kept), notes
 
 
+def recognised(kind: str) -> Iterator[tuple[str, str]]:
+    """What is not read and has a name: (how it is known, what it is and how to make a table of it)."""
+    yield from tomllib.loads(Path(__file__).with_name("recognised.toml").read_text(encoding="utf-8"))[kind].items()
+
+
 def nothing(files: Files, expected: str) -> DataError:
-    """What is there instead of tables, and how to make some of it."""
+    """What is there instead of tables."""
     for name in files.openers:
-        for pattern, about in _OTHER_FILES.items():
+        for pattern, about in recognised("files"):
             if re.search(pattern + "$", name, re.IGNORECASE):
                 return DataError(f"{files.where(name)}: is {about}; expected {expected}")
     there = ", ".join([*files.openers][:3]) or "no files"
@@ -181,8 +158,8 @@ def nothing(files: Files, expected: str) -> DataError:
 def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str], own: str) -> DataError:
     """What a table lacks of what it seems to be, or what it is instead of its `own` kind."""
     missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
-    others = (about for some, about in _OTHER_COLUMNS if some <= set(columns) and not about.startswith(own))
-    other = next(others, None)
+    others = (about for some, about in recognised("columns") if {*some.split()} <= {*columns})
+    other = next((about for about in others if not about.startswith(own)), None)
     return DataError(f"{where}: {f'is {other}' if other else missing}; it has {', '.join(columns)}")
 
 
@@ -229,11 +206,11 @@ def json_rows(files: Files, name: str) -> Rows:
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        reason = f"{error.msg} at column {error.colno}"
-        raise DataError(f"{where}: is not a JSON object ({reason}); fix or remove the line") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
-        raise DataError(f"{where}: is not a JSON object of plain fields; fix or remove the line") from error
+    except (ValueError, RecursionError) as error:  # the latter: lists in lists in lists
+        plain = (
+            f"({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else "of plain fields"
+        )
+        raise DataError(f"{where}: is not a JSON object {plain}; fix or remove the line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
     for key, value in row.items() if "\\ud" in line or "\\uD" in line else ():
