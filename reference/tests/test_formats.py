@@ -119,9 +119,12 @@ def both_archives(folder: Path, to: Path) -> Path:
 
 
 def both_folders(folder: Path, to: Path) -> Path:
+    """With a translation of the test pairs and a table of something else among them, which are no pairs."""
     rows = own_pairs(folder)
     xnli_10(rows, to / "both" / "XNLI-1.0")
-    xnli_mt(rows, to / "both" / "XNLI-MT-1.0")
+    root = xnli_mt(rows, to / "both" / "XNLI-MT-1.0")
+    shutil.copy(root / "multinli" / "multinli.train.fr.tsv", root / "xnli.test.fr.en.tsv")
+    write_table(root / "statistics.csv", [{"language": "fr", "words": 7}])
     return to / "both"
 
 

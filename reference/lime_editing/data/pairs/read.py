@@ -122,19 +122,26 @@ def _loaded(found: Files) -> _Loaded:
     for name in whole or found.tables:
         words = [word for part in reversed(Path(name.lower()).parts) for word in re.split(r"[^a-z]+", part)]
         by_split.setdefault(next((_WORDS[word] for word in words if word in _WORDS), None), []).append(name)
-    tables = []
+    kept: dict[str, Split | None] = {}
     for split, names in by_split.items():
-        kept, left = files.once(found, names)
-        notes += left
-        tables += [table for name in kept if (table := _table(found, name, split))]
+        once, left = files.once(found, names)
+        notes, kept = [*notes, *left], {**kept, **dict.fromkeys(once, split)}
+    known = {name: _table(found, name, split) for name, split in kept.items()}
+    if not any(known.values()):
+        known = {name: _table(found, name, split, strict=True) for name, split in kept.items()}
+    tables = [table for table in known.values() if table]
+    notes += [f"left out: {name}, which is no table of pairs" for name, table in known.items() if tables and not table]
     if len({table.nested for table in tables}) > 1:
         raise DataError(f"{found.root}: some of its tables have XNLI's schema, and some a row for each language")
     rows, classes, more = (_nested if tables and tables[0].nested else _of_rows)(found, tables)
     return rows, classes, [*notes, *more]
 
 
-def _table(found: Files, name: str, split: Split | None) -> _Table | None:
-    """What a table is, or None for an empty one. DataError: no sentence pairs."""
+def _table(found: Files, name: str, split: Split | None, strict: bool = False) -> _Table | None:
+    """What a table is; None for one that is empty, of two languages, or (if not `strict`) of something else.
+
+    DataError: a table of sentence pairs that lacks a column.
+    """
     columns, where, classes = files.columns_of(found, name), found.where(name), ()
     if files.kind(name) in (".parquet", files.SAVED):
         with files.columnar(found, name) as (schema, _):
@@ -146,16 +153,19 @@ def _table(found: Files, name: str, split: Split | None) -> _Table | None:
                 raise DataError(f"{where}: neither its name nor its folder says its split, one of {', '.join(SPLITS)}")
             return _Table(name, columns, True, split)
         classes = tuple(getattr(features.get("label"), "names", ()))
-    words = [word for word in (*Path(name).name.split(".")[1:-1], Path(name).parent.name) if _CODE.fullmatch(word)]
-    language = None if "language" in columns else next((word for word in words if word not in _WORDS), None)
+    words = [word for word in Path(name.removesuffix(".gz")).name.split(".")[1:-1] if _CODE.fullmatch(word)]
+    named = [word for word in words if word not in _WORDS] or [Path(name).parent.name]
+    language = named[0] if "language" not in columns and _CODE.fullmatch(named[0]) else None
     if "multinli" in name and "language" not in columns:
         language = language or PIVOT
     lacking = [one for one, names in COLUMNS.items() if not any(other in columns for other in names)]
     lacking = [one for one in lacking if language is None or one not in ("id", "language")]
     lacking += ["split"] if split is None and "split" not in columns else []
-    if lacking and columns:
+    if not columns or len(named) > 1 or (len(lacking) > 2 and not strict):
+        return None
+    if lacking:
         raise files.lacks(where, lacking, "a corpus of sentence pairs", columns, "sentence pairs")
-    return _Table(name, columns, False, split, language, classes) if columns else None
+    return _Table(name, columns, False, split, language, classes)
 
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
