@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -112,4 +113,5 @@ def _terminable() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By the module's own name, so that a job on a cluster imports the entry point and unpickles no code.
+    sys.exit(import_module(f"{__package__}.__main__").main())

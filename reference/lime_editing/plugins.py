@@ -34,24 +34,24 @@ def load_all(plugins: Iterable[str]) -> Loaded:
     given = Loaded(plugins)
     for source in given:
         path = Path(source).expanduser()
-        is_file = source.endswith(".py")
         # Two files of one name are two plug-ins.
-        name = f"{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
-        if (name if is_file else source) in sys.modules:
+        own = f"{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
+        name = own if source.endswith(".py") else source
+        if name in sys.modules:
             continue
         before = {**methods(), **data.titles()}.keys()
         try:
-            if is_file:
+            if name == own:
                 _import_file(name, path)
             else:
-                importlib.import_module(source)
+                importlib.import_module(name)
+            if {**methods(), **data.titles()}.keys() == before:
+                raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
         except (Exception, SystemExit) as error:  # whatever a plug-in raises
             sys.modules.pop(name, None)
             if isinstance(error, UserError):
                 raise
             raise UserError(f"--plugin {source}: cannot be imported: {type(error).__name__}: {error}") from error
-        if {**methods(), **data.titles()}.keys() == before:
-            raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
     return given
 
 

@@ -132,8 +132,10 @@ def kill(plan: Plan, pid: int, latest: float, rng: random.Random, results: Path)
 
 
 def cells(results: Path) -> dict[str, bytes]:
-    """All that cells hold, by its path."""
-    return {str(p.relative_to(results)): p.read_bytes() for p in sorted(results.rglob("*")) if p.name in KEPT}
+    """All that cells hold, by its path, but for the name of the folder in the commands that they keep."""
+    name = str(results).encode()
+    paths = [path for path in sorted(results.rglob("*")) if path.name in KEPT]
+    return {str(path.relative_to(results)): path.read_bytes().replace(name, b"") for path in paths}
 
 
 def compare(name: str, whole: Path, cut: Path) -> None:

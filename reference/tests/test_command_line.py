@@ -7,10 +7,17 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lime_editing import __main__
+from lime_editing.cli import options
+from lime_editing.cli.options import command_line, flag, read
 from lime_editing.cli.parser import LIST, parser
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pyarrow", "numpy", "rich")
@@ -59,3 +66,76 @@ def test_every_example_in_a_help_is_a_command_that_is_understood(capsys: pytest.
     for line in lines:
         words = shlex.split(re.split(r" {3,}(?=\S*[a-z])(?!-)", line)[0])[3:]
         assert parser().parse_args(words).command == words[0]
+
+
+# A record is a command line, and a command line is a record
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+NAME = st.text(st.characters(categories=["L", "Nd"], include_characters="._-[]"), min_size=1)
+NAMES = st.lists(NAME, min_size=1, unique=True).map(tuple)
+#: How a value of each kind is drawn, by what reads it.
+DRAWN: dict[Any, st.SearchStrategy[Any]] = {
+    str: TEXT,
+    Path: TEXT.map(Path),
+    options.positive: st.integers(1, 10**9),
+    options.count: st.integers(0, 10**9),
+    options.hours: st.floats(1e-6, 1e6),
+    options.names: NAMES,
+    options.layers: st.integers(1, 99)
+    | st.lists(NAME.filter(lambda n: not n.isdecimal()), min_size=1, unique=True).map(tuple),
+    options.setting: st.tuples(NAME, TEXT),
+}
+KNOWN = {"task": options.tasks(), "approach": options.approaches(), "training": list(options.TRAININGS)}
+
+
+def value_of(one: Field[Any]) -> st.SearchStrategy[Any]:
+    told = one.metadata
+    if told["keys"] is not None:
+        return st.fixed_dictionaries(
+            {}, optional={key: st.sampled_from(values) if values else TEXT for key, values, _ in told["keys"]()}
+        )
+    if one.default is False:
+        return st.booleans()
+    if told["values"]:
+        return st.sampled_from(told["values"])
+    if told["parse"] not in DRAWN:  # options.of: some of what is known
+        return st.lists(st.sampled_from(KNOWN[one.name]), min_size=1, unique=True).map(tuple)
+    drawn = DRAWN[told["parse"]]
+    return st.lists(drawn).map(tuple) if told["many"] else drawn
+
+
+def records(kind: Any) -> st.SearchStrategy[Any]:
+    """Records of a command, in which any field may have its default."""
+    needed = {one.name: value_of(one) for one in fields(kind) if one.default is MISSING and not one.metadata["keys"]}
+    others = {one.name: value_of(one) for one in fields(kind) if one.name not in needed}
+    return st.fixed_dictionaries(needed, optional=others).map(lambda values: kind(**values))
+
+
+@pytest.mark.parametrize("name", LIST)
+@given(data=st.data())
+def test_a_record_is_read_back_from_its_command_line(name: str, data: st.DataObject) -> None:
+    """read(parse(command_line(record))) = record."""
+    record = data.draw(records(LIST[name].options))
+    argv = command_line(name, record)
+    parsed = parser().parse_args(argv)
+    assert parsed.command == name
+    assert read(LIST[name].options, parsed) == record
+
+
+@pytest.mark.parametrize("name", LIST)
+def test_every_option_of_a_record_is_in_the_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = said_by([name, "--help"], capsys)
+    for one in fields(LIST[name].options):
+        told = one.metadata
+        keys = [key for key, _, _ in told["keys"]()] if told["keys"] else [one.name]
+        for key in keys:
+            assert re.search(rf"^  {one.name if told['positional'] else flag(key)}\b", said, re.MULTILINE), key
+        if told["about"]:
+            assert told["about"].replace("%%", "%").split()[0] in said
+
+
+def test_a_command_line_can_be_typed() -> None:
+    """As a shell reads it, whatever signs it has."""
+    record = options.Edit(to="it's", sentence="-- [MASK] $x", look=("a | b",))
+    argv = command_line("edit", record)
+    assert shlex.split(options.shown(argv)) == ["python", "-m", "lime_editing", *argv]

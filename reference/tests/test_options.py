@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lime_editing.report import counts
 from lime_editing.reproduce import checkpoints, processes
 from lime_editing.reproduce.cells import Cell, Experiment, Status, cell_folder, status_at_the_end
 from lime_editing.reproduce.run import run_cell
+from reference.tests.miniature import set_options
 
 MATRICES = ("bert.encoder.layer.0.output.dense.weight", "bert.encoder.layer.2.intermediate.dense.weight")
 
@@ -93,6 +95,37 @@ def test_matrices_by_name_are_what_is_edited_and_what_a_checkpoint_remembers(
     assert set(json.loads(capsys.readouterr().out)["matrices"]) == set(MATRICES)
     assert main([*argv, "--checkpoint", str(folders[1]), "--edited-layers", "1"]) == 2
     assert "the checkpoint says which layers" in capsys.readouterr().err
+
+
+KEPT: dict[str, list[str]] = {
+    "as-it-is": [],
+    "layers-and-languages": ["--edited-layers", "1", "--languages", "en,de"],
+    "matrices": ["--edited-layers", ",".join(MATRICES)],
+    "a-protocol-and-a-ruling": ["--protocol", "released", "--con-positions", "mask"],
+    "both-protocols": ["--protocol", "both"],
+    "trained": ["--approach", "mend", "--training", "lime", "--control", "--seeds", "2"],
+    "tuned": ["--split", "validation", "--set", "settings.finetuning.lr=0.01"],
+}
+
+
+@pytest.mark.parametrize("more", KEPT.values(), ids=KEPT.keys())
+def test_the_command_that_a_cell_keeps_makes_the_same_cells(
+    more: list[str], facts: Path, model: Path, tmp_path: Path
+) -> None:
+    """In an empty folder: the same names, which stand for all that numbers depend on, and the same rows."""
+    root = tmp_path / "results"
+    argv = ["reproduce", "--task", "facts", "--approach", "finetuning", "--facts", str(facts), "--model", str(model)]
+    assert main([*argv, "--results", str(root), *set_options(), *more]) == 0
+
+    def rows() -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in root.rglob("rows.parquet")}
+
+    made = rows()
+    kept = {tuple(json.loads(path.read_text())["command"]) for path in root.rglob("cell.json")}
+    assert len(kept) == 1
+    shutil.rmtree(root)
+    assert main(kept.pop()) == 0
+    assert rows() == made
 
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"

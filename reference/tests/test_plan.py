@@ -8,24 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from lime_editing.__main__ import main
+from lime_editing.cli import plans
 from lime_editing.core.editing import Editor
 from lime_editing.core.editors import finetuning
 from lime_editing.reproduce import plan
-from lime_editing.reproduce import run as experiments
-from reference.tests.test_reproduce import CELL, MINI, SCHEDULE, prepared, run
-from reference.tests.test_reproduce import changed as preset
+from lime_editing.reproduce.cells import Cell, Status
+from lime_editing.reproduce.run import assemble
+from lime_editing.reproduce.scales import Scale
+from reference.tests.miniature import CELL, MINI, SCHEDULE, TASK, prepared, run, scale, set_options
 
 #: Finetuning of a few steps; what is trained is as in the other tests, and so are the folders of its cells.
-QUICK = preset(settings={**MINI.tasks["facts"].settings, "finetuning": finetuning.Settings(lr=2e-3, steps=3)})
-FINETUNING = experiments.Cell("facts", "finetuning", None, 0)
+QUICK = scale(settings={**TASK.settings, "finetuning": finetuning.Settings(lr=2e-3, steps=3)})
+FINETUNING = Cell("facts", "finetuning", None, 0)
 
 
-def made(facts: Path, model: Path, results: Path, *cells: experiments.Cell, jobs: int = 1) -> plan.Plan:
-    return plan.make(cells, {"facts": prepared(facts, model, QUICK)}, results, jobs)
+def made(facts: Path, model: Path, results: Path, *cells: Cell, of: Scale = QUICK) -> plan.Plan:
+    return plan.make(cells, {"paper": {"facts": prepared(facts, model, of)}}, [], results, 1)
 
 
 def test_what_is_planned_is_what_is_done(facts: Path, model: Path, tmp_path: Path) -> None:
@@ -34,13 +35,13 @@ def test_what_is_planned_is_what_is_done(facts: Path, model: Path, tmp_path: Pat
     (planned,) = made(facts, model, results, CELL).cells
     assert planned.state == "to do"
     assert not results.exists()
-    heard: dict[str, int] = {}
-    folder = run(facts, model, results, listen=lambda p: heard.update({p.doing: p.total}))
+    totals: dict[str, int] = {}
+    folder = run(facts, model, results, listen=lambda status: totals.update({status.doing: status.total}))
     assert str(folder) == planned.folder
     curve = json.loads((folder / "curve.json").read_text())
-    assert planned.trained == heard["train"] == SCHEDULE.edits
-    validated = MINI.tasks["facts"].validation.edits or 0
-    assert planned.judged == heard["test en → all"] + heard["test all → all"] + validated * len(curve)
+    assert planned.trained == totals["train"] == SCHEDULE.edits
+    validated = TASK.validation.edits or 0
+    assert planned.judged == totals["test en → all"] + totals["test all → all"] + validated * len(curve)
     total = sum(path.stat().st_size for path in folder.iterdir())
     assert planned.disk == pytest.approx(total, abs=plan.NOTES)
     assert planned.disk > (folder / "editor.safetensors").stat().st_size
@@ -52,8 +53,8 @@ def test_a_finished_cell_costs_nothing_and_an_interrupted_one_what_is_left(
     class Killed(Exception):
         pass
 
-    def die(progress: experiments.Progress) -> None:
-        if progress.doing == "train" and progress.done == 8:
+    def die(status: Status) -> None:
+        if status.doing == "train" and status.done == 8:
             raise Killed
 
     whole = made(facts, model, tmp_path, CELL).cells[0]
@@ -61,7 +62,7 @@ def test_a_finished_cell_costs_nothing_and_an_interrupted_one_what_is_left(
         run(facts, model, tmp_path, listen=die)
     left = made(facts, model, tmp_path, CELL).cells[0]
     assert (left.state, left.trained) == ("begun", SCHEDULE.edits - 6)
-    assert left.operations < whole.operations
+    assert left.judged < whole.judged
     run(facts, model, tmp_path)
     after = made(facts, model, tmp_path, CELL, FINETUNING)
     assert [cell.state for cell in after.cells] == ["done", "to do"]
@@ -69,46 +70,34 @@ def test_a_finished_cell_costs_nothing_and_an_interrupted_one_what_is_left(
     assert [one.approach for one in after.measured] == ["facts finetuning"]
 
 
-def test_operations_and_memory_follow_from_the_cell(facts: Path, model: Path, tmp_path: Path) -> None:
-    cells = [FINETUNING, CELL, experiments.Cell("facts", "unedited", None, 0)]
-    planned = made(facts, model, tmp_path, *cells)
+def test_memory_and_disk_follow_from_the_cell(facts: Path, model: Path, tmp_path: Path) -> None:
+    planned = made(facts, model, tmp_path, FINETUNING, CELL, Cell("facts", "unedited", None, 0))
     by_name = {one.approach: one for one in planned.measured}
     tuned, learned, raw = (by_name[f"facts {name}"] for name in ("finetuning", "mend", "unedited"))
-    subject, _ = experiments.assemble(CELL, prepared(facts, model))
+    subject, _ = assemble(CELL, prepared(facts, model))
     assert isinstance(subject, Editor)
-    numbers = sum(p.numel() for p in subject.parameters.values())
-    assert (learned.editor_bytes, tuned.editor_bytes) == (4 * numbers, 0)
-    assert learned.model_bytes == 4 * sum(p.numel() for p in subject.backbone.model.parameters())
-    assert raw.train_operations == tuned.train_operations == 0 < raw.judge_operations < tuned.judge_operations
-    # A step's backward pass costs more than its forward one, and what it keeps is more than one layer's states.
-    assert learned.train_operations > 0
-    assert learned.step_bytes > 4 * 16 * SCHEDULE.batch
+    weights = 4 * sum(p.numel() for p in subject.backbone.model.parameters())
+    assert (learned.editor, tuned.editor, raw.editor) == (4 * sum(p.numel() for p in subject.parameters.values()), 0, 0)
+    assert raw.memory == weights
+    # A training holds its parameters five times, and what a step keeps for its backward pass.
+    assert learned.memory > weights + 5 * learned.editor
     edited = sum(m.numel() for m in subject.backbone.raw.values())
-    assert tuned.judge_bytes > 5 * plan.BATCH * 4 * edited
+    assert tuned.memory > weights + 5 * 4 * edited
+    assert (tuned.train, raw.train) == (0, 0)
+    assert min(learned.train, *(one.judge for one in planned.measured)) > 0
     cell = planned.cells[1]
-    assert cell.memory > learned.model_bytes + 5 * learned.editor_bytes
-    assert cell.state_bytes == 4 * learned.editor_bytes
+    assert (cell.memory, cell.checkpoint) == (learned.memory, 4 * learned.editor)
 
 
 def test_more_edits_are_planned_as_more_work(facts: Path, model: Path, tmp_path: Path) -> None:
-    longer = preset(all_languages=replace(SCHEDULE, edits=120, validate_every=12))
-    short = plan.make([CELL], {"facts": prepared(facts, model)}, tmp_path, 1).cells[0]
-    long = plan.make([CELL], {"facts": prepared(facts, model, longer)}, tmp_path, 1).cells[0]
-    assert (short.trained, long.trained) == (12, 120)
-    assert long.operations > 2 * short.operations
-
-
-def test_the_counter_knows_products_of_matrices_and_an_lstm() -> None:
-    """Forward, and the gradient of one factor; kernels and threads are left as they were."""
-    threads, fused = torch.get_num_threads(), torch.backends.mkldnn.enabled
-    a, b = torch.ones(3, 5, requires_grad=True), torch.ones(5, 7)
-    _, operations = plan._cost(lambda: torch.matmul(a, b).sum().backward(), "cpu")
-    assert operations == 2 * (2 * 3 * 5 * 7)
-    lstm, words = torch.nn.LSTM(3, 5), torch.ones(2, 1, 3)
-    with torch.no_grad():
-        _, operations = plan._cost(lambda: lstm(words), "cpu")
-    assert operations == 2 * (2 * (3 + 5) * 4 * 5)  # two words, four gates
-    assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == (threads, fused)
+    """Seconds follow from the measured ones, whatever these are."""
+    longer = scale(all_languages=replace(SCHEDULE, edits=120, validate_every=12))
+    for of, trained in ((MINI, 12), (longer, 120)):
+        planned = made(facts, model, tmp_path, CELL, of=of)
+        (cell,), (cost,) = planned.cells, planned.measured
+        assert cell.trained == trained
+        # Two inputs of each role in a validation as in a test, so that a judged edit is a judged edit.
+        assert cell.seconds == pytest.approx(cost.start + cell.trained * cost.train + cell.judged * cost.judge)
 
 
 @pytest.mark.parametrize(
@@ -120,16 +109,19 @@ def test_workers_take_the_next_cell_as_they_end_one(jobs: int, expected: float) 
 
 
 def test_what_comes_first_is_waited_for() -> None:
-    """A classifier is fine-tuned alone; two protocols follow one another, and are told apart."""
-    cell = plan.Planned("c", "f", "to do", 0, 0, 0.0, 2.0, 5, 0, 0)
-    measured = plan.Measured("a", 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
-    one = plan.Plan(2, "cpu", (cell, cell), (measured,), 900)
+    """A classifier is fine-tuned alone, before all cells; on a CPU the largest cells run side by side."""
+    cell = plan.Planned("c", "f", "to do", seconds=2.0, memory=5)
     tuned = replace(cell, cell="t", seconds=3.0, memory=7)
-    both = plan.joined([tuned], {"paper": one, "released": one})
-    assert [c.cell for c in both.cells] == ["t", "c (paper)", "c (paper)", "c (released)", "c (released)"]
-    assert [m.approach for m in both.measured] == ["a (paper)", "a (released)"]
-    assert (both.seconds, both.memory) == (3 + 4, 10)
-    assert (plan.joined([tuned], {"paper": replace(one, jobs=1)}).memory, plan.joined([], {"paper": one})) == (7, one)
+    said = plan.Plan(2, "cpu", (tuned, cell, cell), (), 900, first=1).as_dict()
+    assert (said["seconds"], said["memory"]) == (3 + 2, 10)
+    assert plan.Plan(1, "cpu", (tuned, cell, cell), (), 900, first=1).as_dict()["seconds"] == 3 + 4
+    assert plan.Plan(2, "cuda", (tuned, cell, cell), (), 900, first=1).as_dict()["memory"] == 7
+
+
+def test_two_protocols_are_told_apart(facts: Path, model: Path, tmp_path: Path) -> None:
+    ready = {"facts": prepared(facts, model, QUICK)}
+    both = plan.make([FINETUNING], {"paper": ready, "released": ready}, [], tmp_path, 1)
+    assert [cell.cell for cell in both.cells] == [f"{FINETUNING.name} ({name})" for name in ("paper", "released")]
 
 
 def test_no_cells_take_no_time() -> None:
@@ -141,32 +133,15 @@ def test_the_command_prints_the_plan_and_runs_nothing(
 ) -> None:
     results = tmp_path / "results"
     argv = ["reproduce", "--task", "facts", "--approach", "finetuning", "--facts", str(facts), "--dry-run"]
-    argv += [
-        "--model",
-        str(model),
-        "--results",
-        str(results),
-        "--set",
-        "edited_layers=2",
-        "--jobs",
-        "2",
-        "--set",
-        "settings.finetuning.steps=3",
-    ]
+    argv += ["--model", str(model), "--results", str(results), "--jobs", "2", *set_options()]
     assert main(argv) == 0
     said = capsys.readouterr().out
-    for part in (
-        "facts-unedited-seed0",
-        "facts-finetuning-seed0",
-        "GFLOP",
-        "2 cells, 0 of them done",
-        "Nothing was run",
-    ):
+    for part in ("facts-unedited-seed0", "facts-finetuning-seed0", "2 cells, 0 of them done", "Nothing was run"):
         assert part in said
     assert main([*argv, "--json"]) == 0
     read = json.loads(capsys.readouterr().out)
     assert [cell["state"] for cell in read["cells"]] == ["to do", "to do"]
-    assert {"seconds", "memory", "disk", "operations", "trained", "judged", "jobs", "disk_free"} <= read.keys()
+    assert {"seconds", "memory", "disk", "trained", "judged", "jobs", "disk_free"} <= read.keys()
     assert read["memory"] == sum(cell["memory"] for cell in read["cells"])
     assert not results.exists()
 
@@ -177,9 +152,9 @@ def test_json_without_a_plan_is_refused(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_sizes_and_spans_are_read_in_their_units() -> None:
-    cell = plan.Planned("c", "f", "to do", 12_000, 5, 2.5e12, 7200, 3_000_000_000, 4_500_000, 0)
+    cell = plan.Planned("c", "f", "to do", 12_000, 5, 7200, 3_000_000_000, 4_500_000, 0)
     out = io.StringIO()
-    plan.write(Console(file=out, width=200), plan.Plan(1, "cpu", (cell,), (), 900))
+    plans.write(Console(file=out, width=200), plan.Plan(1, "cpu", (cell,), (), 900))
     said = out.getvalue()
-    for part in ("12,000", "2.5", "2.0 h", "3.0 GB", "4.5 MB", "1 kB are free"):
+    for part in ("12,000", "2.0 h", "3.0 GB", "4.5 MB", "1 kB are free"):
         assert part in said

@@ -112,6 +112,24 @@ def test_a_place_is_what_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
         job()
 
 
+SUBMITTED = """
+import runpy, sys
+from lime_editing.reproduce import jobs
+def run_jobs(wanted, command, *_):
+    print("calls", command.main.__module__)
+    sys.exit()
+jobs.run_jobs = run_jobs
+runpy.run_module("lime_editing", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_job_imports_what_it_calls(facts: Path, model: Path, tmp_path: Path) -> None:
+    """Of `python -m lime_editing` the code is in `__main__`, which another process would have to unpickle."""
+    argv = [sys.executable, "-c", SUBMITTED, *command(facts, model, tmp_path, "--executor", "local")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "calls lime_editing.__main__\n" in done.stdout
+
+
 def test_a_login_node_without_the_device_names_the_same_cells(facts: Path, model: Path, tmp_path: Path) -> None:
     there = prepared(facts, model, "cuda", elsewhere=True)
     assert there.record["device"] == "cuda"

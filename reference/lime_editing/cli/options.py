@@ -302,16 +302,21 @@ def command_line(command: str, record: Any) -> tuple[str, ...]:
     for one in fields(record):
         value = getattr(record, one.name)
         if one.metadata["keys"] is not None:
-            argv += [part for key, text in value.items() for part in (flag(key), text)]
+            argv += [part for key, text in value.items() for part in _given(key, text)]
         elif value == one.default:
             continue
         elif one.metadata["positional"]:
-            last.append(str(value))
+            last += ["--", value] if value.startswith("-") else [value]
         elif value is True:
             argv.append(flag(one.name))
         else:
-            argv += [part for said in _texts(one, value) for part in (flag(one.name), said)]
+            argv += [part for text in _texts(one, value) for part in _given(one.name, text)]
     return (*argv, *last)
+
+
+def _given(name: str, text: str) -> list[str]:
+    """An option with its value, which argparse would take for an option itself where it begins with a dash."""
+    return [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
 
 
 def _texts(one: Field[Any], value: Any) -> list[str]:

@@ -103,6 +103,6 @@ def find(name: str) -> Dataset:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in _BUILT_IN:
-        raise UserError(f"unknown task {name!r}; known: {', '.join(titles())}")
+        raise UserError(f"unknown task {name!r}; known: {', '.join(titles())}; register your own first (--plugin)")
     found: Dataset = import_module(f".{_BUILT_IN[name][0]}", __name__).DATASET
     return found

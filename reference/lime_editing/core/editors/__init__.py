@@ -89,11 +89,11 @@ def register(method: Method) -> None:
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
         raise UserError(f"{method!r} is no editor: it lacks {', '.join(lacks)}; see lime_editing.Method")
+    if not is_dataclass(method.Settings):
+        raise UserError(f"{method.NAME}.Settings is no dataclass; see lime_editing.Method")
     for name, count in _MEMBERS.items():
         if count is not None:
             _check_arguments(f"{method.NAME}.{name}", getattr(method, name), count)
-    if not is_dataclass(method.Settings):
-        raise UserError(f"{method.NAME}.Settings is no dataclass; see lime_editing.Method")
     if not method.NAME.isidentifier() or method.NAME == "unedited":
         raise UserError(f"an editor cannot have the NAME {method.NAME!r}; use letters, digits and _")
     if _METHODS.get(method.NAME, method) is not method:
@@ -116,5 +116,5 @@ def methods() -> Mapping[str, Method]:
 def find(name: str) -> Method:
     """The editor of this name. UserError: an unknown one, with the known ones."""
     if name not in _METHODS:
-        raise UserError(f"unknown editor {name!r}; known: {', '.join(_METHODS)}")
+        raise UserError(f"unknown editor {name!r}; known: {', '.join(_METHODS)}; register your own first (--plugin)")
     return _METHODS[name]
