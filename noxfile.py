@@ -162,3 +162,4 @@ def fixtures(session: nox.Session) -> None:
     session.run(interpreter, "fixtures/build_facts.py", "--check", external=True)
     session.run(interpreter, "fixtures/build_nli.py", "--check", external=True)
     session.run(interpreter, "fixtures/build_golden.py", "--check", external=True)
+    session.run(interpreter, "fixtures/build_editor.py", "--check", external=True)

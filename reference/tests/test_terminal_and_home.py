@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -243,3 +244,42 @@ def test_fine_tuning_into_a_log_says_what_it_does_and_how_far_it_is(
     assert said[0].startswith(f"reading {pairs} and {model}")
     assert any(line.startswith("Fine-tuning ") and "steps" in line for line in said)
     assert sum(line.startswith("fine-tuning: ") for line in said) >= 2
+
+
+@pytest.mark.filterwarnings("ignore:The session .* has already been registered:FutureWarning")
+@pytest.mark.parametrize("home", [None, "elsewhere"])
+def test_nox_keeps_its_environments_in_lime_home_and_reads_paths_from_where_one_is(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sessions with a stand-in for nox's own: what they would call, and where."""
+    nox = pytest.importorskip("nox")
+    monkeypatch.setenv("LIME_HOME", str(tmp_path / home)) if home else monkeypatch.delenv("LIME_HOME", raising=False)
+    told = runpy.run_path(str(ROOT / "noxfile.py"))
+    assert told["ENVIRONMENT"].parent == (tmp_path / home if home else ROOT / ".nox")
+    assert nox.options.envdir == str(told["HOME"])
+    calls: list[tuple[Any, ...]] = []
+
+    class Session:
+        posargs = ("--report", "out.html", "--xfails=mine.toml", "--repeat", "2")
+        invoked_from = str(tmp_path)
+
+        def run(self, *argv: Any, **_: Any) -> None:
+            calls.append(argv)
+
+        def chdir(self, folder: str) -> None:
+            calls.append(("chdir", folder))
+
+    def asked(argv: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        calls.append(tuple(argv))
+        return subprocess.CompletedProcess(argv, 0)
+
+    python = {"python": lambda session, *groups: "python"}
+    monkeypatch.setattr(told["subprocess"], "run", asked)
+    for name in ("spec", "reproduce"):
+        session = told[name]
+        getattr(session, "func", session).__globals__.update(python)
+        getattr(session, "func", session)(Session())
+    assert f"--report={tmp_path}/out.html" in calls[0]
+    assert f"--xfails={tmp_path}/mine.toml" in calls[0]
+    assert calls[1] == ("chdir", str(tmp_path))
+    assert calls[2][:4] == ("python", "-m", "lime_editing", "reproduce")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from ..data import download
@@ -79,13 +78,9 @@ def print_json(value: Any) -> None:
 
 def here(source: str, offline: bool, patterns: Sequence[str] = download.OF_FACTS) -> str:
     """The data at `source` on this machine, fetched first from an address or the hub. DataError: not to be had."""
-    if not download.is_address(source):
-        with doing(console(stderr=True), f"fetching {source}", at_once=False):
-            return download.locate(source, offline, first=patterns)
-    if not sys.stderr.isatty():
-        with doing(console(stderr=True), f"fetching {source}", at_once=False) as say:
-            return download.locate(source, offline, lambda done, total: say(f"{done:,} of {total or '?':,} bytes"))
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("fetching", total=None)
-        return download.locate(source, offline, lambda done, total: bar.update(task, completed=done, total=total))
+    with doing(console(stderr=True), f"fetching {source}", at_once=False) as say:
+        return download.locate(source, offline, lambda done, total: say(_far(done, total)), first=patterns)
+
+
+def _far(done: int, total: int | None) -> str:
+    return f"{done / 1e6:,.1f} MB" + (f" of {total / 1e6:,.1f}" if total else "")

@@ -200,7 +200,7 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
                 f"{unknown[0].source}: all {count} labels in {language!r} contain {tokenizer.unk_token}: the tokenizer "
                 "does not know their letters; leave the language out (--languages), or give another model"
             )
-    for fact, tokens, masks, label in _too_long(facts, tokenizer, labels, reader.longest):
+    for fact, tokens, masks, label in too_long(facts, tokenizer, reader.longest, labels):
         raise DataError(
             f"{fact.source}: {_key(fact)} in {fact.language!r} comes to {tokens} tokens with the {masks} masks of the "
             f"longest label ({label.source}), and the model reads at most {reader.longest}; shorten or remove the "
@@ -254,11 +254,6 @@ def _spelling(facts: Facts, tokenizer: Any, labels: Labels) -> dict[str, tuple[i
     return {code: (len(of), [f for f in of.values() if f], len(merged[code])) for code, of in lost.items() if of}
 
 
-def too_long(facts: Facts, tokenizer: Any, longest: int | None) -> Iterator[tuple[Fact, int, int, Fact]]:
-    """What would stop a run whose model reads at most `longest` tokens. Errors: as of `tasks`."""
-    return _too_long(facts, tokenizer, _labels(facts, tokenizer), longest)
-
-
 def _labels(facts: Facts, tokenizer: Any) -> Labels:
     """The tokens of the label of each entity, by its URI, in each (language, relation)."""
     if tokenizer.mask_token_id is None:
@@ -291,14 +286,15 @@ def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
     return {language: tuple(sorted(by_uri.values())) for language, by_uri in names.items()}
 
 
-def _too_long(
-    facts: Facts, tokenizer: Any, labels: Labels, longest: int | None
+def too_long(
+    facts: Facts, tokenizer: Any, longest: int | None, known: Labels | None = None
 ) -> Iterator[tuple[Fact, int, int, Fact]]:
     """(fact, its tokens, masks among them, whose label is so long) of each sentence that can become too long.
 
     An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
     Only sentences of very many letters are tokenised: a token has one of them at least.
     """
+    labels = known or _labels(facts, tokenizer)
     widest, lengths, longest = dict[str, int](), _lengths(labels), longest or sys.maxsize
     for (_, relation), ids in labels.items():
         widest[relation] = max(widest.get(relation, 0), *map(len, ids.values()))
