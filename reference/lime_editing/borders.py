@@ -9,8 +9,10 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import UserError
@@ -28,22 +30,6 @@ SUPPORTED = (
 )
 OFFLINE = "offline nothing is asked of the network; fetch it first, or run without --offline and HF_HUB_OFFLINE"
 ONLINE = "check the network, or name a folder of this machine"
-_ELSEWHERE = "name another place"
-#: What to do about an error of the system.
-_REMEDIES = {
-    errno.EACCES: f"change the permissions, or {_ELSEWHERE}",
-    errno.EPERM: f"change the permissions, or {_ELSEWHERE}",
-    errno.EROFS: _ELSEWHERE,
-    errno.ENOSPC: "make room, and the same command resumes",
-    errno.EDQUOT: "make room, and the same command resumes",
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: f"a part of this path is a file; {_ELSEWHERE}",
-    errno.EISDIR: "it is a folder; name a file",
-    errno.EEXIST: f"it is a file and no folder; {_ELSEWHERE}, or move the file away",
-    errno.ENAMETOOLONG: f"{_ELSEWHERE} with a shorter path",
-    errno.EMFILE: "raise the limit (ulimit -n)",
-    errno.EIO: f"check the disk, or {_ELSEWHERE}",
-}
 #: Packages that others need without saying so in one form, and how they are called where they are installed from.
 _PACKAGES = ("sentencepiece", "tiktoken", "protobuf", "bitsandbytes", "peft", "fugashi", "ipadic", "unidic", "jieba")
 _INSTALLED_AS = {"google": "protobuf"}
@@ -52,17 +38,6 @@ _NETWORK = re.compile(
     r"|connection (error|refused|reset)|network is unreachable|timed? ?out|max retries|files in the disk cache",
     re.IGNORECASE,
 )
-_SAID: Sequence[tuple[str, str]] = (
-    (r"unrecognized (configuration|model)|not recognize this arch", f"not supported; supported are {SUPPORTED}"),
-    (r"custom code|remote code", "it needs code of its own, which is never run here; give a model of a known family"),
-    (r"\b40[134] client error|repository ?not ?found|not a valid model identifier|gated ?repo|doesn't exist on the hub",
-     "the hub has no such repository, or not for you; check the spelling, or log in (`hf auth login`)"),
-    (r"cache directory permissions", "the cache cannot be written; HF_HOME or LIME_HOME names another folder"),
-    (r"header too (large|small)|incomplete metadata|deserializing header|invalidheader",
-     "the weights (model.safetensors) are damaged or cut short; download them again"),
-    (r"no space left|disk quota", "No space left on device; make room, and the same command resumes"),
-    (r"out of memory|can't allocate memory|bad_alloc", "there is not enough memory; close other programs"),
-)  # fmt: skip
 
 
 @contextmanager
@@ -86,28 +61,28 @@ def border(
 
 def explain(error: BaseException) -> str:
     """The cause of an error of other people's code, with its remedy where the kind is known."""
-    known = (_known(one) for one in _chain(error))
+    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    known = (_known(one, table) for one in _chain(error))
     return next(filter(None, known), f"{type(error).__name__}: {first_line(error)} (--debug shows where)")
 
 
-def _known(one: BaseException) -> str | None:
+def _known(one: BaseException, table: Mapping[str, Mapping[str, str]]) -> str | None:
     """The sentence for one error; None for an unknown kind."""
-    said = f"{type(one).__name__}: {one}"
-    if isinstance(one, MemoryError):
-        return "there is not enough memory; close other programs"
-    if isinstance(one, OSError) and one.errno in _REMEDIES:
-        return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno)}; {_REMEDIES[one.errno]}"
+    remedy = table["system"].get(errno.errorcode.get(one.errno or 0, "")) if isinstance(one, OSError) else None
+    if isinstance(one, OSError) and remedy:
+        return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno or 0)}; {remedy}"
     if isinstance(one, json.JSONDecodeError):
         return f"not JSON ({one.msg} at line {one.lineno}); restore the file"
     if isinstance(one, UnicodeDecodeError):
         return f"not UTF-8 text (byte {one.start}); convert it to UTF-8"
-    found = next((sentence for pattern, sentence in _SAID if re.search(pattern, said, re.IGNORECASE)), None)
+    said = f"{type(one).__name__}: {one}"
+    found = next((text for pattern, text in table["said"].items() if re.search(pattern, said, re.IGNORECASE)), None)
     if found is None and (package := _package(one)):
         found = f"the package {package} is missing; pip install {package}"
     if found is None and _is_network(one):
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
         found = f"it is not in the cache, and {OFFLINE}" if offline else f"the network gives nothing; {ONLINE}"
-    return found
+    return found and found.replace("SUPPORTED", SUPPORTED)
 
 
 def first_line(error: BaseException) -> str:
@@ -195,6 +170,9 @@ def damage(source: str, weights: bool) -> str | None:
                 json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 return f"{path}: {explain(error)}"
+    pieces = [name for name in names if name.endswith((".model", ".spm")) and "tokenizer.json" not in names]
+    if pieces and not (find_spec("sentencepiece") and find_spec("google")):
+        return f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
     index = folder / "model.safetensors.index.json"
     shards = (
         sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())) if index.is_file() else []

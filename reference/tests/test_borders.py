@@ -397,7 +397,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: about(f, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
         r"its weights are quantised",
     ),
-    "package": (sentencepiece, r"the package (tiktoken|sentencepiece|protobuf) is missing; pip install"),
+    "package": (
+        sentencepiece,
+        r"a SentencePiece model \(sentencepiece\.bpe\.model\); pip install sentencepiece protobuf",
+    ),
     "heads": (lambda f: about(f, num_attention_heads=7), r"not a multiple of the number of attention heads"),
     "activation": (lambda f: about(f, hidden_act="nope"), r"KeyError: 'nope'"),
     "type-of-a-value": (lambda f: about(f, hidden_size="big"), r"hidden_size"),
