@@ -158,30 +158,32 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
 
 def damage(source: str, weights: bool) -> str | None:
     """What is wrong with the files of a model's folder, where a look tells; None otherwise."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return f"it is a file; expected {MODEL}" if folder.exists() else None
-    names = [path.name for path in sorted(folder.iterdir())]
+    return next(_damages(Path(source), weights), None)
+
+
+def _damages(folder: Path, weights: bool) -> Iterator[str]:
+    if folder.exists() and not folder.is_dir():
+        yield f"it is a file; expected {MODEL}"
+    names = [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else []
     for path in (folder / name for name in names):
         if is_pointer(path):
-            return pointer(path)
+            yield pointer(path)
         if path.suffix == ".json":
             try:
-                json.loads(path.read_text(encoding="utf-8"))
+                told = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
-                return f"{path}: {explain(error)}"
+                yield f"{path}: {explain(error)}"
+                continue
+            for shard in told.get("weight_map", {}).values() if weights and path.name.endswith(".index.json") else ():
+                if shard not in names:
+                    yield f"{shard} is not in it, which {path.name} names; download it again"
     pieces = [name for name in names if name.endswith((".model", ".spm")) and "tokenizer.json" not in names]
-    if pieces and not (find_spec("sentencepiece") and find_spec("google")):
-        return f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
-    index = folder / "model.safetensors.index.json"
-    shards = (
-        sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())) if index.is_file() else []
-    )
-    for shard in (shard for shard in shards if weights and shard not in names):
-        return f"{shard} is not in it, which {index.name} names; download it again"
-    if weights and not any(name.endswith(".safetensors") for name in names):
-        return _other_weights(folder, names)
-    return f"there is no config.json in it; expected {MODEL}" if weights and "config.json" not in names else None
+    if pieces and not weights and not (find_spec("sentencepiece") and find_spec("google")):
+        yield f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
+    if names and weights and not any(name.endswith(".safetensors") for name in names):
+        yield _other_weights(folder, names)
+    if folder.is_dir() and weights and "config.json" not in names:
+        yield f"there is no config.json in it; expected {MODEL}"
 
 
 def _other_weights(folder: Path, names: Sequence[str]) -> str:
