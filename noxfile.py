@@ -10,18 +10,28 @@ from pathlib import Path
 
 import nox
 
+if sys.version_info < (3, 11):  # noqa: UP036  # pip would say so after half a minute, and not in these words
+    sys.exit(f"Python 3.11 to 3.13 is needed, and this nox runs in {sys.version.split()[0]}: install nox in such a one")
+
 HERE = Path(__file__).parent
-ENVIRONMENT = HERE / ".nox" / f"shared-{sys.version_info.major}.{sys.version_info.minor}"
+#: Where environments go: LIME_HOME, for a checkout that cannot be written, or the checkout.
+HOME = Path(os.environ["LIME_HOME"]).expanduser() if os.environ.get("LIME_HOME") else HERE / ".nox"
+ENVIRONMENT = HOME / f"shared-{sys.version_info.major}.{sys.version_info.minor}"
 REFERENCE = "lime_editing.conformance"
+#: Options of the suite that name a file.
+FILES = ("--report", "--xfails")
 #: No test may wait for a hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 nox.options.default_venv_backend = "none"
+nox.options.envdir = str(HOME)
 nox.options.sessions = ["spec", "tests", "lint"]
 
 
 def python(session: nox.Session, *groups: str) -> str:
     """The shared environment's interpreter, with the package and these dependency groups installed."""
+    if not os.access(next(path for path in (HOME, *HOME.parents) if path.exists()), os.W_OK):
+        session.error(f"{HOME} cannot be written; set LIME_HOME to a folder for environments, caches and results")
     bin_folder = "Scripts" if os.name == "nt" else "bin"
     interpreter = str(ENVIRONMENT / bin_folder / "python")
     made = ENVIRONMENT / "made"  # written last: an interrupted venv has an interpreter but no pip
@@ -55,7 +65,10 @@ def spec(session: nox.Session) -> None:
     interpreter, args, installed = python(session, "spec"), [], []
     given = iter(session.posargs)
     for arg in given:
-        if arg == "--install" or arg.startswith("--install="):
+        name, equals, value = arg.partition("=")
+        if name in FILES:  # relative to where the user is
+            args.append(f"{name}={Path(session.invoked_from, (value if equals else next(given, '')))}")
+        elif arg == "--install" or arg.startswith("--install="):
             installed.append(arg.partition("=")[2] or next(given, ""))
         else:
             args.append(arg)
@@ -97,7 +110,9 @@ def anywhere(session: nox.Session) -> None:
 @nox.session
 def reproduce(session: nox.Session) -> None:
     """The paper's tables and figures, with a page to look at: nox -s reproduce [-- --help]."""
-    session.run(python(session), "-m", "lime_editing", "reproduce", *session.posargs, external=True)
+    interpreter = python(session)
+    session.chdir(session.invoked_from)  # paths are relative to where the user is
+    session.run(interpreter, "-m", "lime_editing", "reproduce", *session.posargs, external=True)
 
 
 @nox.session
@@ -165,3 +180,4 @@ def fixtures(session: nox.Session) -> None:
     session.run(interpreter, "fixtures/build_facts.py", "--check", external=True)
     session.run(interpreter, "fixtures/build_nli.py", "--check", external=True)
     session.run(interpreter, "fixtures/build_golden.py", "--check", external=True)
+    session.run(interpreter, "fixtures/build_editor.py", "--check", external=True)

@@ -6,11 +6,18 @@ A name is imported when it is first used, so that `import lime_editing` loads ne
 from __future__ import annotations
 
 import ast
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
+
+if sys.version_info < (3, 11):  # noqa: UP036  # somebody may run it from a checkout
+    _NEEDED = f"lime_editing needs Python 3.11 or later, and this is {sys.version.split()[0]}"
+    if sys.argv[:1] == ["-m"]:
+        sys.exit(f"error: {_NEEDED}")
+    raise ImportError(_NEEDED)
 
 
 def _homes() -> dict[str, str]:

@@ -1,43 +1,55 @@
-"""The command line, `python -m lime_editing`: dispatch, exit codes and signals."""
+"""The command line, `python -m lime_editing`: dispatch, exit codes, signals, and the terminal."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from .borders import explain
 from .cli.options import Common, plug_in, read
 from .cli.parser import LIST, parser, plugins_of
 from .errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 done, 1 data that cannot be read (check-data), 2 what the user can fix, 130 or 143 interrupted."""
+    """0 done, 1 data that cannot be read (check-data), 2 an error, 130, 141 or 143 interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a letter that the terminal lacks must not end a run
+    os.environ.pop("LIME_DEBUG", None)
+    if "--debug" in given:
+        os.environ["LIME_DEBUG"] = "1"  # for our processes, too
     try:
+        _caches()
         plug_in(plugins_of(given))  # before the options are known: what plug-ins register has options of its own
         parsed = parser().parse_args(given)
         if parsed.command is None:
             parser().print_help()
-            return 0
-        with _terminable():
-            _run(parsed.command, read(LIST[parsed.command].options, parsed))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if given[:1] == ["check-data"] else 2
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        else:
+            with _terminable():
+                _run(parsed.command, read(LIST[parsed.command].options, parsed))
+        sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print("interrupted; what is done is kept, and the same command resumes", file=sys.stderr)
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
+    except BrokenPipeError:  # whoever read our output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exception(error)
+        print(f"error: {error if isinstance(error, UserError) else explain(error)}", file=sys.stderr)
+        return 1 if given[:1] == ["check-data"] else 2
     return 0
 
 
@@ -65,6 +77,22 @@ def _run(command: str, options: Any) -> None:
         from .cli.make_classifier import make_classifier
 
         make_classifier(options)
+
+
+def _caches() -> None:
+    """Say where the libraries keep what they fetch: in LIME_HOME, or, without a home, in a folder for a while."""
+    home = os.environ.get("LIME_HOME")
+    if not home and "HF_HOME" not in os.environ:
+        with suppress(RuntimeError, OSError):  # no home at all
+            if any(os.access(path, os.W_OK) for path in (Path.home() / ".cache" / "huggingface", Path.home())):
+                return
+        home = str(Path(tempfile.gettempdir()) / f"lime_editing-{os.getuid() if hasattr(os, 'getuid') else 0}")
+        print(
+            f"note: there is no home folder to write to; caches go to {home} (LIME_HOME names another)", file=sys.stderr
+        )
+    if home:
+        for name, folder in (("HF_HOME", "huggingface"), ("MPLCONFIGDIR", "matplotlib"), ("XDG_CACHE_HOME", "cache")):
+            os.environ.setdefault(name, str(Path(home, folder)))
 
 
 @contextmanager

@@ -23,14 +23,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
+from .borders import border, explain
 from .core.metrics import ROLES, Counts, Scores, tally
 from .core.records import Outcome
 from .errors import DataError, UserError
@@ -39,7 +40,7 @@ STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
 LOCK = ".lock"
 #: Parts of a record on which no number depends.
-DESCRIBING = ("machine", "titles", "command", "specification")
+DESCRIBING = ("machine", "titles", "command", "specification", "remarks")
 #: What the cells of one table have in common, beside their task and, of the scale's record, `_SCALE`.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
 _SCALE = ("name", "about", "edited_layers", "test")
@@ -53,6 +54,20 @@ _RECORD: Mapping[str, tuple[str, ...]] = {
 #: The files on which a number depends, and those among them on which it does not.
 SOURCES = ("core/**/*.py", "data/**/*.py", "reproduce/run.py")
 NO_SOURCES = ("data/download.py",)
+
+
+def check_place(root: Path, write: bool = True) -> None:
+    """UserError: results cannot be kept here, which is said before hours of work and not after them."""
+    with border(UserError, f"{root}: results cannot be kept here", more="; --results or LIME_HOME names another place"):
+        for path in (root, *root.absolute().parents):
+            if path.exists():
+                if not path.is_dir():
+                    raise UserError(f"{path}: is a file, and results are a folder; name another --results")
+                break
+        if write:
+            root.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=root, prefix=".", suffix=".tmp"):
+                pass
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
@@ -70,20 +85,19 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, (OSError, SafetensorError)):
+        if isinstance(error, Exception) and not isinstance(error, UserError):
             raise UserError(f"{path}: cannot be written: {_refusal(path, error, size)}") from error
         raise
 
 
-def _refusal(path: Path, error: OSError | SafetensorError, size: int | None) -> str:
-    reason = str(getattr(error, "strerror", None) or error)
-    room = []
+def _refusal(path: Path, error: Exception, size: int | None) -> str:
+    reason, room = explain(error), list[str]()
     with suppress(OSError):
         room = [f"{shutil.disk_usage(path.parent).free:,} bytes are free"]
     if size is not None:
         room.insert(0, f"up to {size:,} bytes to write")
     shown = f" ({', '.join(room)})" if room else ""
-    return f"{reason}{shown}; earlier results are kept; fix this, and the same command resumes"
+    return f"{reason}{shown}; earlier results are kept, and the same command resumes"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -251,7 +265,7 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
             f"{folder}: another run is at work here ({holder or 'it did not say which'}); wait for it or stop it"
         ) from error
     except OSError as error:
-        raise UserError(f"{lock}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{lock}: cannot be written: {explain(error)}") from error
     try:
         with suppress(OSError):
             lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

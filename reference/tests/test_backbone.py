@@ -10,8 +10,6 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
     RobertaConfig,
     RobertaForMaskedLM,
     XLMRobertaConfig,
@@ -81,12 +79,6 @@ def test_a_wide_map_in_pieces_is_the_whole_map(monkeypatch: pytest.MonkeyPatch) 
         assert torch.autograd.gradcheck(in_pieces, (hidden.requires_grad_(), *rest))
         assert torch.autograd.gradgradcheck(in_pieces, (hidden.requires_grad_(), *rest))
     assert "_Wide" in type(in_pieces(hidden).grad_fn).__name__
-
-
-def test_another_architecture_is_refused_with_what_was_looked_for() -> None:
-    config = DistilBertConfig(vocab_size=40, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
-    with pytest.raises(ModelError, match=r"DistilBertForMaskedLM is not supported: looked for an encoder"):
-        wrap(DistilBertForMaskedLM(config).eval())
 
 
 def test_an_unknown_matrix_is_refused_with_those_that_exist() -> None:

@@ -73,8 +73,8 @@ def empty_label(facts: Path, _: Path) -> list[str]:
 
 
 def number_for_text(facts: Path, _: Path) -> list[str]:
-    edit_line(facts / "en" / "P2.jsonl", 1, with_value("sub_uri", 7))
-    return ["en/P2.jsonl:1", "'sub_uri'", "7"]
+    edit_line(facts / "en" / "P2.jsonl", 1, with_value("sub_uri", 7.5))
+    return ["en/P2.jsonl:1", "'sub_uri'", "7.5"]
 
 
 def missing_template(facts: Path, _: Path) -> list[str]:
@@ -312,7 +312,10 @@ ZIPS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
     "truncated": (lambda f, to: with_bytes(facts_zip(f, to), lambda b: b[: len(b) // 2]), ["facts.zip", "download it"]),
     "text": (lambda f, to: with_bytes(facts_zip(f, to), lambda _: b"hello"), ["not a readable zip archive"]),
     "empty": (lambda f, to: with_bytes(facts_zip(f, to), lambda _: b""), ["not a readable zip archive"]),
-    "of-nothing": (lambda f, to: facts_zip(to / "nothing", to), ["no <language>/templates.jsonl in this archive"]),
+    "of-nothing": (
+        lambda f, to: facts_zip(to / "nothing", to),
+        ["no facts here (no files); expected facts"],
+    ),
     "above": (lambda f, to: with_entry(facts_zip(f, to), "../../evil.jsonl"), ["'../../evil.jsonl'", "points outside"]),
     "inside-and-above": (lambda f, to: with_entry(facts_zip(f, to), "a/../../b.jsonl"), ["points outside"]),
     "absolute": (
@@ -324,7 +327,7 @@ ZIPS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
     "twice": (lambda f, to: with_entry(facts_zip(f, to), "mlama1.1/de/P1.jsonl"), ["'mlama1.1/de/P1.jsonl' twice"]),
     "two-corpora": (
         lambda f, to: with_entry(facts_zip(f, to), "mlama2/de/templates.jsonl"),
-        ["several folders", "mlama1.1, mlama2"],
+        ["several places", "facts.zip/mlama1.1, ", "facts.zip/mlama2"],
     ),
     "encrypted": (
         lambda f, to: with_bytes(facts_zip(f, to), lambda b: with_headers(b, 6, 8, 1)),
@@ -464,8 +467,8 @@ TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         as_lines(FACT_ROW, without_column(FACT_ROW, "subject_id")),
         ["rows.jsonl:2", "'subject_id'"],
     ),
-    "id-of-number": (as_lines(FACT_ROW | {"subject_id": 7}), ["rows.jsonl:1", "'subject_id'", "7"]),
-    "object-id-of-number": (as_lines(FACT_ROW | {"object_id": 7}), ["rows.jsonl:1", "'object_id'", "7"]),
+    "id-of-number": (as_lines(FACT_ROW | {"subject_id": 7.5}), ["rows.jsonl:1", "'subject_id'", "7.5"]),
+    "object-id-of-number": (as_lines(FACT_ROW | {"object_id": True}), ["rows.jsonl:1", "'object_id'", "True"]),
     "blank-subject": (as_lines(FACT_ROW | {"subject": " \u3000"}), ["rows.jsonl:1", "'subject'"]),
     "language-with-comma": (as_lines(FACT_ROW | {"language": "en,de"}), ["'en,de'", "code without"]),
     "language-with-slash": (as_lines(FACT_ROW | {"language": "en/GB"}), ["'en/GB'", "code without"]),

@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 ) -> None:
     """Before the training where it can be known, and after it; nothing half-written is left."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/classifier-\S+: cannot be written .*--results"):
+    with pytest.raises(UserError, match=r"file/classifier-\S+: cannot be written: .*--results"):
         classifier.make(wanted(pairs, encoder, tmp_path / "file"))
     one = wanted(pairs, encoder, tmp_path / "results")
     usage = shutil.disk_usage(tmp_path)

@@ -75,13 +75,6 @@ def test_old_names_of_weights_are_read(tmp_path: Path) -> None:
     assert load(folder, 2).model.bert.encoder.layer[1].output.LayerNorm.weight.tolist() == [3.0] * 16
 
 
-def test_mdeberta_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
-    folder = hub.mdeberta(tmp_path / "model")
-    for attempt in (lambda: load(folder), lambda: load_encoder(folder, CLASSES)):
-        with pytest.raises(ModelError, match=r"DebertaV2For\w+ is not supported: looked for an encoder of layers"):
-            attempt()
-
-
 def test_a_pooler_that_is_not_there_is_new(tmp_path: Path) -> None:
     folder = hub.labse(tmp_path / "model")
     path = folder / "model.safetensors"

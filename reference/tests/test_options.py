@@ -149,7 +149,7 @@ GIVEN = {
 
 @pytest.mark.parametrize(("task", "argv"), GIVEN)
 def test_what_is_not_named_is_the_scales_own(task: str, argv: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "locate", lambda source, *_: source)  # no hub
+    monkeypatch.setattr(download, "locate", lambda source, *_, **__: source)  # no hub
     options = read(Reproduce, parser().parse_args(["reproduce", *argv.split()]))
     assert given(options, scale_of(options.scale), data.find(task)) == GIVEN[task, argv]
 

@@ -163,7 +163,7 @@ def test_a_killed_worker_ends_the_grid_and_the_same_call_continues(facts: Path, 
 
     with pytest.raises(UserError, match=r"facts-mend-all-seed0 ended with exit code -9; run the same command"):
         until_killed()
-    first, *_, last = run_grid(CELLS[:1], ready, tmp_path, [None])
+    _, first, *_, last = run_grid(CELLS[:1], ready, tmp_path, [None])
     assert first.done >= 8
     assert (last.doing, last.scores is None) == ("done", False)
 

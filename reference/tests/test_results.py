@@ -57,7 +57,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         temporary.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(UserError, match=r"a\.json: cannot be written: disk full"):
+    with pytest.raises(UserError, match=r"a\.json: cannot be written: OSError: disk full"):
         results.write_atomically(tmp_path / "a.json", fail)
     assert results.read_json(tmp_path / "a.json") == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import data
-from ..data import Reader, files
+from ..data import Dataset, Reader, files
+from ..data.download import OF_FACTS
 from ..data.examination import Examination
 from ..errors import UserError
-from .fetch import here
 from .options import CheckData
+from .output import console, doing, here, print_json
 
 
 def check_data(options: CheckData) -> None:
     """The command. DataError, LanguageError, ModelError: as a run would."""
-    path = here(options.path, options.offline, hub=options.task == "facts")
+    path = here(options.path, options.offline, data.find(options.task).patterns if options.task else OF_FACTS)
     dataset = data.find(options.task or task_of(path))
     if dataset.examine is None:
         raise UserError(f"check-data cannot look at data of the task {dataset.name}: its data set has no `examine`")
-    found = dataset.examine(path, options.languages, _reader(options.model) if options.model else None)
-    print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if options.json else text(found))
+    if dataset.classifies or options.model:
+        from ..reproduce.processes import quiet  # noqa: PLC0415  (torch)
+
+        quiet()
+    with doing(console(stderr=True), f"reading {path}", at_once=False):
+        model = _model(options.model, dataset) if options.model else (None, None, "")
+        found = dataset.examine(path, options.languages, *model)
+    print_json(found.as_dict()) if options.json else print(text(found))
 
 
-def _reader(model: str) -> Reader:
-    from ..core.backbone import load_tokenizer, max_tokens  # noqa: PLC0415  torch takes seconds to import
+def _model(model: str, dataset: Dataset) -> tuple[Reader, Any, str]:
+    """What a model reads with, and for pairs, where it is a classifier, how it answers, and its name in the cache."""
+    from ..core.backbone import configuration, fingerprint, load, load_tokenizer, max_tokens  # noqa: PLC0415  (torch)
+    from ..reproduce.run import check_fit, classes_of, reader_of  # noqa: PLC0415
 
-    return Reader(load_tokenizer(model), max_tokens(model))
+    tokenizer, config = load_tokenizer(model), configuration(model)
+    if not dataset.classifies or not any(
+        name.endswith("ForSequenceClassification") for name in config.architectures or ()
+    ):
+        check_fit(tokenizer, config.vocab_size, model, masked=not dataset.classifies)
+        return Reader(tokenizer, max_tokens(model)), None, ""
+    backbone = load(model, 1, classifier=True)
+    return reader_of(tokenizer, backbone), partial(classes_of, backbone), fingerprint(backbone, tokenizer)
 
 
 def task_of(source: str) -> str:
     """Facts or pairs, by the names of files and columns. DataError: a table that cannot be read."""
-    path = Path(source)
-    if path.is_dir():
-        if any(next(path.glob(f"{depth}*/templates.jsonl"), None) for depth in ("", "*/", "*/*/")):
+    with files.opened(Path(source)) as found:
+        if any(name.endswith("/templates.jsonl") for name in found.openers) or not found.tables:
             return "facts"
-        found = files.of_folder(path, "**/*")
-    elif path.is_file():
-        found = files.of_folder(path.parent, path.name)
-    else:
-        return "facts"
-    tables = [name for name in found.openers if name.lower().endswith(files.TABLES)]
-    return "nli" if tables and "premise" in files.columns_of(found, tables[0]) else "facts"
+        columns = set(files.columns_of(found, found.tables[0]))
+        return "nli" if columns & {"premise", "hypothesis", "sentence1"} else "facts"
 
 
 def text(found: Examination) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +21,9 @@ from ..data.question import Asked, Prompt, Question
 from ..errors import UserError
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
+from ..reproduce.scales import FIXTURES
 from .options import Edit
+from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
 
 
@@ -41,13 +42,11 @@ def edit(options: Edit) -> None:
             f"`make-classifier --model {model}` makes"
         )
     processes.quiet()
-    console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json)
-    with console.status(f"reading {source} and {model}"):
+    with doing(console(stderr=True), f"reading {source} and {model}", at_once=False):
         tokenizer = load_tokenizer(model)
-        editor = checkpoints.choose(
-            *(task, options.approach, options.checkpoint, model, tokenizer),
-            *(options.language, scale.task(dataset), options.device),
-        )
+        cell = options.checkpoint or _stored(options, task, model, tokenizer)
+        asked_for = (options.language, scale.task(dataset), options.device)
+        editor = checkpoints.choose(task, options.approach, cell, model, tokenizer, *asked_for)
         texts = [options.sentence] if options.sentence is not None else [options.premise, options.hypothesis]
         asked = Asked(
             *(source, options.languages, options.language, options.to, options.fact or options.pair),
@@ -56,11 +55,19 @@ def edit(options: Edit) -> None:
         assert dataset.question is not None
         content = dataset.read(source, options.languages)
         question = dataset.question(content, reader_of(tokenizer, editor.backbone), asked)
-    shown = show(editor, tokenizer, question, str(options.checkpoint) if options.checkpoint else None)
-    if options.json:
-        print(json.dumps(shown.as_dict(), indent=2, ensure_ascii=False))
-    else:
-        write(console, shown)
+        shown = show(editor, tokenizer, question, str(cell) if cell else None)
+        if editor.parameters and options.approach is None:
+            plain = checkpoints.choose(task, "finetuning", None, model, tokenizer, *asked_for)
+            shown = replace(shown, contrast=show(plain, tokenizer, question).counts())
+    print_json(shown.as_dict()) if options.json else write(console(), shown)
+
+
+def _stored(options: Edit, task: str, model: str, tokenizer: Any) -> Path | None:
+    """The best stored editor of this model, where none is named; the repository has one for its own model."""
+    if options.edited_layers:
+        return None
+    places = (options.results, FIXTURES / "editor")
+    return checkpoints.best(places, task, options.approach, model, tokenizer, options.language)
 
 
 def _task(options: Edit) -> str:
@@ -99,15 +106,19 @@ class Shown:
     parallel: tuple[Line, ...]
     looks: tuple[Line, ...]
     unrelated: tuple[Line, ...]
+    contrast: Mapping[str, Any] | None = None  # the counts of finetuning, beside a trained editor's
 
-    def as_dict(self) -> dict[str, Any]:
-        """For a program; the last three are counts."""
+    def counts(self) -> dict[str, Any]:
         return {
-            **asdict(self),
+            "approach": self.approach,
             "desired": sum(line.desired for line in self.parallel),
             "languages": len(self.parallel),
             "unrelated_changed": sum(line.changed for line in self.unrelated),
         }
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a program."""
+        return {**asdict(self), **self.counts()}
 
 
 def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | None = None) -> Shown:
@@ -173,15 +184,21 @@ def _add(table: Table, title: str, lines: Sequence[Line], wanted: bool) -> None:
 
 
 def _summary(shown: Shown) -> str:
-    desired = sum(line.desired for line in shown.parallel)
-    changed = sum(line.changed for line in shown.unrelated)
-    parts = [f"As desired in {desired} of {len(shown.parallel)} languages"] if len(shown.parallel) > 1 else []
-    if shown.unrelated:
-        parts.append(f"{len(shown.unrelated) - changed} of {len(shown.unrelated)} unrelated answers unchanged")
-    sizes = shown.matrices.values()
+    sizes, parts = shown.matrices.values(), _counted(shown.counts(), len(shown.unrelated))
     parts.append(
         f"{len(shown.matrices)} matrices changed, by {100 * min(sizes):.2g} to {100 * max(sizes):.2g}% of their norm"
         if shown.matrices
         else "no matrix changed: the model answered so before"
     )
-    return "; ".join(parts) + ". The raw model itself is as it was."
+    other = ""
+    if shown.contrast is not None and len(shown.parallel) > 1:
+        told = "; ".join(_counted(shown.contrast, len(shown.unrelated)))
+        other = f"\nBy contrast, finetuning (--approach finetuning): {told[0].lower()}{told[1:]}."
+    return "; ".join(parts) + f". The raw model itself is as it was.{other}"
+
+
+def _counted(counts: Mapping[str, Any], unrelated: int) -> list[str]:
+    languages = counts["languages"]
+    parts = [f"As desired in {counts['desired']} of {languages} languages"] if languages > 1 else []
+    kept = unrelated - counts["unrelated_changed"]
+    return parts + ([f"{kept} of {unrelated} unrelated answers unchanged"] if unrelated else [])

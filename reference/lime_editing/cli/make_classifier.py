@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
-from rich.console import Console
-
-from .. import data
+from .. import data, results
 from ..reproduce import classifier, processes
 from ..reproduce.cells import Sources
-from .fetch import here
 from .options import MakeClassifier
+from .output import console, doing, here
 from .reproduce import make_classifier as make
 from .sources import scale_of
 
@@ -18,10 +14,11 @@ from .sources import scale_of
 def make_classifier(options: MakeClassifier) -> None:
     """The command; it prints the folder of the classifier last. UserError: as of `classifier.find` and `make`."""
     dataset, scale = data.find("nli"), scale_of(options.scale, options.set)
-    source = here(options.nli or scale.data[dataset.name], options.offline, hub=False)
+    source = here(options.nli or scale.data[dataset.name], options.offline, dataset.patterns)
     processes.quiet()
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    sources = Sources(source, options.model, None, options.device, options.precision)
-    wanted = classifier.find(dataset, scale.task(dataset), sources, options.results / scale.name)
-    make(console, wanted)
+    results.check_place(options.results / scale.name)
+    out, sources = console(), Sources(source, options.model, None, options.device, options.precision)
+    with doing(out, f"reading {source} and {options.model}"):
+        wanted = classifier.find(dataset, scale.task(dataset), sources, options.results / scale.name)
+    make(out, wanted)
     print(wanted.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -111,8 +112,24 @@ SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
 AGAIN = "may be given again"
 
 
+def runs() -> Path:
+    """Where results go: a folder of LIME_HOME, or else of where one is."""
+    return Path(os.environ.get("LIME_HOME") or ".") / "runs"
+
+
+def path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class Debug:
+    """The option of every command."""
+
+    debug: bool = option("show where an error comes from", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common(Debug):
     """Options of every command that loads a model or data."""
 
     offline: bool = option("ask nothing of the network; data and models are here already", False, DATA)
@@ -181,7 +198,7 @@ class Reproduce(Sources):
     )
     cell: str | None = option("run this cell alone, here: what a job does", None, WHERE)
     precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
-    results: Path = option("where cells and the report are kept (default: runs)", Path("runs"), KEPT, Path)
+    results: Path = option("where cells and the report are kept (default: runs)", runs(), KEPT, path)
     dry_run: bool = option("print what would run, time one step of each approach, and run nothing", False, KEPT)
     json: bool = option("print the plan of --dry-run for a program", False, KEPT)
 
@@ -197,8 +214,9 @@ class Edit(Sources):
     hypothesis: str | None = option("its second sentence", None)
     to: str = option("the desired answer: words, or a class such as entailment")
     language: str = option("the editing language (default: en)", PIVOT)
-    checkpoint: Path | None = option("folder of a finished cell, whose editor edits", None, parse=Path)
-    approach: str | None = option("the editor (default: the checkpoint's, or finetuning)", None)
+    checkpoint: Path | None = option("folder of a finished cell, whose editor edits", None, parse=path)
+    approach: str | None = option("the editor (default: the best stored one of the model, or finetuning)", None)
+    results: Path = option("where stored editors are looked for (default: runs)", runs(), parse=path)
     scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=SCALES)
     look: tuple[str, ...] = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
     unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count)
@@ -207,11 +225,11 @@ class Edit(Sources):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Debug):
     """`report`: write the report of stored cells again."""
 
-    results: Path = option("folder of one scale's cells (default: runs/tiny)", Path("runs/tiny"), parse=Path)
-    to: Path | None = option("folder to write into, such as that of published results", None, parse=Path)
+    results: Path = option("folder of one scale's cells (default: runs/tiny)", runs() / "tiny", parse=path)
+    to: Path | None = option("folder to write into, such as that of published results", None, parse=path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +239,9 @@ class CheckData(Common):
     path: str = option("folder, zip archive, table, or the address of one", positional=True)
     task: str | None = option("the task they are for (default: by their names)", None)
     languages: tuple[str, ...] | None = option("comma-separated languages (default: all)", None, parse=names)
-    model: str | None = option("folder or hub id; also print what is longer than this model reads", None)
+    model: str | None = option(
+        "folder or hub id; also print what it cannot read or spell, and a classifier's accuracy", None
+    )
     json: bool = option("print for a program", False)
 
 
@@ -237,7 +257,7 @@ class MakeClassifier(Common):
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
     precision: Precision = option("of matrix products (default: float32)", "float32", values=WIDTHS)
-    results: Path = option("where it is kept (default: runs)", Path("runs"), parse=Path)
+    results: Path = option("where it is kept (default: runs)", runs(), parse=path)
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:

@@ -39,7 +39,8 @@ EDIT_EXAMPLES = r"""examples:
   python -m lime_editing edit --pair test/114 --to entailment
   python -m lime_editing edit --premise "Paris is in France ." --hypothesis "Paris is in Spain ." --to entailment
   python -m lime_editing edit --checkpoint runs/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
-Finetuning edits without any training. The other editors need a checkpoint, which is the folder of a finished cell:
+The best stored editor of the model edits: of the cells in --results, or the one that the repository has for its own
+model. Without any, and with --approach finetuning, nothing is trained. More are made by
   python -m lime_editing reproduce --task facts --approach mend --training all
 """
 REPORT_EXAMPLES = """examples:

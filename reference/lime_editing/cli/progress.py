@@ -1,51 +1,72 @@
-"""Progress of cells: bars on a terminal, lines in a log."""
+"""What a person sees while something runs: a spinner or bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..core.metrics import Scores
 from ..reproduce.cells import Status
+from .output import beating
 
 
-def lines(console: Console, statuses: Iterable[Status], every: float = 30.0) -> None:
-    """Read the statuses of one cell; print a line when it begins something, and every so many seconds."""
-    doing, last = "", 0.0
-    for status in statuses:
-        now = time.monotonic()
-        if status.doing == doing and now - last < every and status.done < status.total:
-            continue
-        doing, last = status.doing, now
-        line = f"{status.cell} {status.doing} {status.done}/{status.total} {_numbers(status)}".rstrip()
-        console.print(line, highlight=False, markup=False)
+def lines(console: Console, statuses: Iterable[Status]) -> None:
+    """Read statuses; print a line when a cell begins something, and every 30 seconds where each of them is."""
+    running: dict[str, Status] = {}
+
+    def say(status: Status) -> None:
+        console.print(f"{status.cell} {status.doing} {status.done}/{status.total} {_numbers(status)}".rstrip())
+
+    def beat() -> None:
+        for status in list(running.values()):
+            say(status)
+
+    with beating(beat):
+        for status in statuses:
+            before = running.get(status.cell)
+            running[status.cell] = status
+            if status.doing in ("done", "kept"):
+                running.pop(status.cell)
+            elif before is None or before.doing != status.doing:
+                say(status)
 
 
 def watch(console: Console, cells: int, statuses: Iterable[Status]) -> None:
-    """Read the statuses of many cells: a bar for all, one for each running cell, and a printed row at its end."""
+    """Read the statuses of many cells, and print a row at the end of each: between bars on a terminal, or `lines`."""
+    console.print(f"{'acc, con, succ in percent':<40}{'en → all':^22} {'all → all':^22}")
     started: dict[str, float] = {}
-    tasks: dict[str, TaskID] = {}
+
+    def rows(console: Console) -> Iterator[Status]:
+        for status in statuses:
+            began = started.setdefault(status.cell, time.monotonic())
+            if status.doing in ("done", "kept"):
+                took = f"{time.monotonic() - began:6.0f} s" if status.doing == "done" else "  kept"
+                console.print(f"{status.cell:<40}{_row(status.scores)} {_row(status.all_scores)} {took}")
+            yield status
+
+    if console.is_terminal:
+        _bars(console, cells, rows)
+    else:
+        lines(console, rows(console))
+
+
+def _bars(console: Console, cells: int, rows: Callable[[Console], Iterator[Status]]) -> None:
+    """A bar for all cells, and one for each that runs."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
     with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console) as bars:
         everything = bars.add_task("cells", total=cells, numbers="")
-        header = f"{'acc, con, succ in percent':<40}{'en → all':^22} {'all → all':^22}"
-        bars.console.print(header, highlight=False)
-        for status in statuses:
+        for status in rows(bars.console):
             if status.doing in ("done", "kept"):
                 if status.cell in tasks:
                     bars.remove_task(tasks.pop(status.cell))
-                began = started.get(status.cell, time.monotonic())
-                took = f"{time.monotonic() - began:6.0f} s" if status.doing == "done" else "  kept"
-                row = f"{status.cell:<40}{_row(status.scores)} {_row(status.all_scores)} {took}"
-                bars.console.print(row, highlight=False)
                 bars.advance(everything)
                 continue
             if status.cell not in tasks:
                 tasks[status.cell] = bars.add_task(status.cell, numbers="")
-                started[status.cell] = time.monotonic()
             bars.update(
                 tasks[status.cell],
                 description=f"{status.cell} {status.doing}",

@@ -16,5 +16,6 @@ def report(options: Report) -> None:
     with ExitStack() as stack:
         # Without cells `write` says what is missing, and no folder is made.
         for place in places.values() if folders else ():
+            results.check_place(place)
             stack.enter_context(results.held(place))
         print(write.write(options.results, folders, options.to))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from ..reproduce.run import prepare
 from ..reproduce.scales import Scale
 from . import plans
 from .options import Reproduce, command_line
+from .output import console, doing, print_json
 from .progress import lines, watch
 from .sources import given, refuse_unused, scale_of
 
@@ -53,16 +51,18 @@ def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
     """The command; `main` is the entry point that a job of a cluster calls. UserError: as its parts."""
     run = _run_of(options)
     processes.quiet()
+    results.check_place(run.root, write=not options.dry_run)
     prepared, classifiers = _prepared(run)
     by_protocol = {
         name: {task: grid.under(one, rulings) for task, one in prepared.items()}
         for name, rulings in run.rulings.items()
     }
     if options.dry_run:
-        with run.console.status("timing one step of each approach"):
+        with doing(run.console, "timing one step of each approach"):
             made = plan.make(run.cells, by_protocol, classifiers, run.root, len(run.places))
         if options.json:
-            print(json.dumps(made.as_dict(), indent=2, ensure_ascii=False))
+            remarks = [f"{task}: {remark}" for task, one in prepared.items() for remark in one.remarks]
+            print_json({**made.as_dict(), "remarks": remarks})
         else:
             plans.write(run.console, made)
         return
@@ -77,7 +77,7 @@ def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
     together = f"by {run.processes.count} processes" if run.processes.count > 1 else f"{len(run.places)} at a time"
     run.console.print(f"Editing {run.scale.about}: {count} cells, {together}, kept in {run.root}")
     if len(run.places) < (options.jobs or 1):
-        run.console.print(f"note: one cell per device, so {len(run.places)} at a time", highlight=False)
+        run.console.print(f"note: one cell per device, so {len(run.places)} at a time")
     watch(run.console, count, _statuses(run, by_protocol, main))
     run.processes.leave()
     if options.cell is None and run.processes.first:
@@ -99,8 +99,8 @@ def _run_of(options: Reproduce) -> _Run:
         raise UserError(
             "under torchrun all processes work on one cell; --jobs, --executor and --dry-run are for a single one"
         )
-    console = Console(width=None if sys.stdout.isatty() else 120, stderr=options.json, quiet=not together.first)
-    return _Run(options, scale, cells, rulings, places, root, together, console)
+    out = console(stderr=options.json, quiet=not together.first)
+    return _Run(options, scale, cells, rulings, places, root, together, out)
 
 
 def _refuse_unused(options: Reproduce) -> None:
@@ -175,7 +175,7 @@ def _report(run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]]) -> N
         results.add_to_index(run.root, folders)
         run.console.print(write.table(folders))
         page = write.write(run.root, results.read_index(run.root))
-    run.console.print(f"The page, with figures and intervals: {page}", highlight=False)
+    run.console.print(f"The page, with figures and intervals: {page}")
 
 
 def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
@@ -195,19 +195,19 @@ def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
             else:
                 sources = replace(sources, classes=tuple(wanted.content.classes))
             classifiers += [wanted] if options.dry_run else []
-        with run.console.status(f"reading {source} and {sources.model}"), run.processes.in_turn():
+        with doing(run.console, f"reading {source} and {sources.model}"), run.processes.in_turn():
             cells = [cell for cell in run.cells if cell.task == task]
             found = prepare(task, cells, run.scale, rulings, sources, options.split, run.elsewhere)
         prepared[task] = replace(found, record={**found.record, "command": list(command)}, plugins=options.plugin)
         for remark in found.remarks:
-            run.console.print(f"note: {source}: {remark}", highlight=False, markup=False)
+            run.console.print(f"note: {source}: {remark}")
     return prepared, classifiers
 
 
 def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
     """The raw classifier of an encoder, fine-tuned first where it is not there yet; in a dry run only looked for."""
     options, dataset = run.options, data.find(task)
-    with run.console.status(f"reading {sources.data} and {sources.model}"):
+    with doing(run.console, f"reading {sources.data} and {sources.model}"):
         wanted = classifier.find(dataset, run.scale.task(dataset), sources, run.root, elsewhere=run.elsewhere)
     if options.dry_run or wanted.done:
         return wanted
@@ -227,27 +227,19 @@ def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
 
 def make_classifier(console: Console, wanted: RawClassifier) -> None:
     """Fine-tune a raw classifier as far as that is not done, and print its accuracy."""
-    done, steps = wanted.done, wanted.steps
-    if not done:
+    if wanted.done:
+        accuracy = classifier.make(wanted)["test"]
+    else:
         console.print(
-            f"Fine-tuning {wanted.sources.model} on the English pairs of {wanted.sources.data} first, {steps:,} steps: "
-            f"the raw classifier, kept in {wanted.folder} (`make-classifier` does this alone)",
-            highlight=False,
-            markup=False,
+            f"Fine-tuning {wanted.sources.model} on the English pairs of {wanted.sources.data} first, {wanted.steps:,} "
+            f"steps: the raw classifier, kept in {wanted.folder} (`make-classifier` does this alone)"
         )
-    with nullcontext() if done else results.held(wanted.folder.parent, name=".classifier.lock"):
-        accuracy = classifier.make(wanted, _said(console))["test"]
+        held = results.held(wanted.folder.parent, name=".classifier.lock")
+        with held, doing(console, "fine-tuning", at_once=False) as say:
+            told = classifier.make(wanted, lambda step, steps, loss: say(f"{step:,} of {steps:,}, loss {loss:.3f}"))
+            accuracy = told["test"]
     english, others = accuracy["en"], [value for code, value in accuracy.items() if code != "en"]
     rest = f", {100 * sum(others) / len(others):.1f}% in the others" if others else ""
     console.print(
-        f"The raw classifier in {wanted.folder} is right on {100 * english:.1f}% of the test pairs in English{rest}",
-        highlight=False,
-        markup=False,
+        f"The raw classifier in {wanted.folder} is right on {100 * english:.1f}% of the test pairs in English{rest}"
     )
-
-
-def _said(console: Console) -> Callable[[int, int, float], None]:
-    def say(step: int, steps: int, loss: float) -> None:
-        console.print(f"fine-tuning: {step:,} of {steps:,}, loss {loss:.3f}", highlight=False)
-
-    return say

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from .. import data
 from ..core.editors import methods
 from ..data import Dataset
 from ..errors import UserError
-from ..reproduce.scales import SCALES, Scale, TaskScale, override
-from .fetch import here
+from ..reproduce.scales import FIXTURES, SCALES, Scale, TaskScale, override
 from .options import Sources, flag
+from .output import here
 
 
 def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, bool]:
     """(data, model, whether that model can be edited as it is): what was named, or else the scale's own.
 
-    UserError: the scale has no data for this task.
+    UserError: the scale has no data for this task, or they are in the repository, which is not here.
     """
-    source = options.data.get(dataset.name, scale.data.get(dataset.name))
-    if source is None:
-        raise UserError(f"the scale has no data for the task {dataset.name}; give {flag(dataset.name)} SOURCE")
-    found = here(source, options.offline, hub=not dataset.classifies)
-    if not dataset.classifies:
-        return found, options.model or scale.model, True
-    raw = options.raw_model or (None if options.model else scale.raw_classifier)
-    return found, raw or options.model or scale.model, raw is not None
+    raw = options.raw_model or (None if options.model or not dataset.classifies else scale.raw_classifier)
+    source, model = options.data.get(dataset.name, scale.data.get(dataset.name)), raw or options.model or scale.model
+    for what, value in ((dataset.name, source), ("raw-model" if dataset.classifies else "model", model)):
+        if value is None:
+            raise UserError(f"the scale has no data for the task {dataset.name}; give {flag(dataset.name)} SOURCE")
+        if Path(value).is_relative_to(FIXTURES) and not Path(value).exists():
+            raise UserError(
+                f"{value}: the scale {scale.name} works on fixtures/ of the repository, which is not here; give "
+                f"{flag(what)} of your own, or run in a clone"
+            )
+    found = here(str(source), options.offline, dataset.patterns)
+    return found, model, raw is not None or not dataset.classifies
 
 
 def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:

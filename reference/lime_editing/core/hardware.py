@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..borders import first_line
 from ..errors import UserError
 from ..names import Precision
 
@@ -95,18 +97,41 @@ def join(device: str) -> Processes:
     return Processes(state.process_index, state.num_processes)
 
 
-def check_device(device: str, precision: Precision) -> None:
-    """UserError: no such device here, or one that does not compute in this precision."""
+def check_device(device: str, precision: Precision, elsewhere: bool = False) -> None:
+    """UserError: no such device here, or one that does not compute in this precision.
+
+    With `elsewhere` it is another machine's, and only its name is checked.
+    """
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    if (
-        precision == "bf16"
-        and device.startswith("cuda")
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UserError(
+            f"device {device!r} cannot be used: torch does not know it; here are {', '.join(devices())}"
+        ) from error
+    if elsewhere and kind != "meta":
+        return
+    try:
+        torch.ones(1, device=device).sum().item()  # a device may be there and not compute
+    except Exception as error:  # each kind of device has its own
+        raise UserError(
+            f"device {device!r} cannot be used: {first_line(error)}; here are {', '.join(devices())}"
+        ) from error
+    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"{torch.cuda.get_device_name(device)} has no bf16; leave --precision at float32")
+
+
+def devices() -> list[str]:
+    """The devices of this machine."""
+    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return found + [kind for kind in ("mps", "xpu") if getattr(torch, kind).is_available()]
+
+
+def name_of(device: str) -> str:
+    """What the machine of a record is: its CPU, or its GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu = f"{os.cpu_count()}-core {platform.machine()} CPU"
+    return cpu if device == "cpu" else f"{device} of a {cpu}"
 
 
 def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..names import TASKS, Rulings, Split
+from .download import OF_FACTS
 
 if TYPE_CHECKING:
     from ..core.task import Task
@@ -38,17 +39,19 @@ class Dataset:
     """One data set. `content` is what `read` returns: it has `languages`, a length, and if it `classifies` `classes`.
 
     about        the help of its option
+    patterns     its files in a data set of the hub, where there are others
     classifies   whether the raw model is a classifier; else a masked language model
     read         (source, languages or None) → content. DataError, LanguageError
     fingerprint  a digest of the content, wherever it was read from (clause R3)
     tasks        (content, reader, rulings, errors) → the splits, tokenised
     remarks      (source, content) → sentences that a run prints: where the data are not what they are known to be
+    misfits      (content, reader, predict, key) → sentences on where the data and the raw model do not fit each other
     errors       (content, reader, predict, key) → per judged split the ids of the inputs that the raw model gets wrong,
                  where these alone are edited (clause D7). Without `predict`: of all inputs. `key` names the model
     labelled     (content, reader) → (input, class) of each training pair of the raw classifier (clause D8)
     accuracy     (content, reader, split, predict, key) → the raw classifier's accuracy in each language
     question     what the `edit` command shows of one edit
-    examine      (source, languages, reader or None) → what `check-data` says
+    examine      (source, languages, reader or None, predict, key) → what `check-data` says
     """
 
     name: str
@@ -58,12 +61,14 @@ class Dataset:
     fingerprint: Callable[[Any], str]
     tasks: Callable[[Any, Reader, Rulings, Errors], Mapping[Split, Task]]
     about: str = "where its data are"
+    patterns: tuple[str, ...] = OF_FACTS
     remarks: Callable[[str, Any], list[str]] = lambda source, content: []
+    misfits: Callable[[Any, Reader, Predict | None, str], list[str]] = lambda content, reader, predict, key: []
     errors: Callable[[Any, Reader, Predict | None, str], Errors] = lambda content, reader, predict, key: {}
     labelled: Callable[[Any, Reader], Sequence[tuple[Any, int]]] | None = None
     accuracy: Callable[[Any, Reader, Split, Predict, str], dict[str, float]] | None = None
     question: Callable[[Any, Reader, Asked], Question] | None = None
-    examine: Callable[[str, Sequence[str] | None, Reader | None], Examination] | None = None
+    examine: Callable[..., Examination] | None = None
 
 
 #: The module of each data set of the paper, and the help of its option.

@@ -1,4 +1,4 @@
-"""Data from an address that the user names: fetched once, resumed where it was cut off, with its checksum beside it.
+"""Data from an address or the hub. An address is fetched once, resumed where it was cut off, its checksum kept beside.
 
     <cache>/<digest of the address>-<name>          the file
     <cache>/<digest of the address>-<name>.json     where it is from, how long it is, and its SHA-256
@@ -15,16 +15,18 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..borders import border, explain, place
 from ..errors import DataError
 
 Progress = Callable[[int, int | None], None]
 CHUNK = 1 << 20
-#: What may hold facts in a data set of the hub; models and whatever else lie beside them stay there.
+#: What may hold data in a data set of the hub; models and whatever else lie beside them stay there.
 OF_FACTS = ("*.parquet", "*.jsonl", "*.zip", "*.csv", "*.tsv", "*_sub_uri_list.json")
 TIMEOUT = 60.0  # seconds without a byte
 
@@ -34,32 +36,40 @@ def is_address(source: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """LIME_EDITING_CACHE, or a folder of the user's cache."""
+    """LIME_EDITING_CACHE, or a folder of LIME_HOME or of the user's cache."""
     if os.environ.get("LIME_EDITING_CACHE"):
         return Path(os.environ["LIME_EDITING_CACHE"])
+    if os.environ.get("LIME_HOME"):
+        return Path(os.environ["LIME_HOME"]) / "downloads"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lime_editing"
 
 
-def locate(source: str, offline: bool = False, progress: Progress = lambda done, total: None) -> str:
-    """Where facts lie on this machine: `source` itself if it is there, else an address or a data set of the hub.
+def locate(
+    source: str,
+    offline: bool = False,
+    progress: Progress = lambda done, total: None,
+    expected: str = "a file, a folder, an address, or a data set of the hub (owner/name)",
+    first: Sequence[str] = OF_FACTS,
+) -> str:
+    """Where data lie on this machine: `source` itself if it is there, else an address or a data set of the hub.
 
+    Of a data set of the hub only the files of these `first` patterns are fetched; where there are none, all tables.
     DataError: it cannot be had.
     """
     if is_address(source):
         return str(fetch(source, offline, progress))
-    if Path(source).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        return source
+    found = place(source, DataError, expected, owner=True)
+    if Path(found).exists():
+        return found
     from huggingface_hub import snapshot_download  # noqa: PLC0415  only those who ask the hub wait for it
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
-    try:
-        return str(
-            snapshot_download(source, repo_type="dataset", allow_patterns=list(OF_FACTS), local_files_only=offline)
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(
-            f"{source}: is no file or folder here, and no data set that the hub gave ({str(error).splitlines()[0]})"
-        ) from error
+    with border(DataError, f"{source}: is no file or folder here, and no data set that the hub gave"):
+        for patterns in dict.fromkeys((tuple(first), OF_FACTS)):
+            told: Any = {"repo_type": "dataset", "allow_patterns": list(patterns), "local_files_only": offline}
+            folder = Path(snapshot_download(source, **told))
+            if next(folder.glob("**/*.*"), None):
+                break
+    return str(folder)
 
 
 def fetch(address: str, offline: bool = False, progress: Progress = lambda done, total: None) -> Path:
@@ -68,12 +78,11 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     DataError: not there and offline, no answer, an end before its length, or another checksum than it should have.
     """
     where, _, fragment = address.partition("#")
-    wanted = fragment.removeprefix("sha256=").lower() if fragment else None
-    if wanted is not None and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
+    if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
         raise DataError(f"{address}: expected nothing after '#' but sha256= and 64 hexadecimal digits")
-    name = unquote(urlsplit(where).path).rpartition("/")[2] or "data"
-    key = hashlib.sha256(where.encode()).hexdigest()[:16]
-    path = cache_folder() / f"{key}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
+    wanted = fragment.removeprefix("sha256=").lower()
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(urlsplit(where).path).rpartition("/")[2] or "data")
+    path = cache_folder() / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}-{name}"
     about, part = path.with_name(path.name + ".json"), path.with_name(path.name + ".part")
     try:
         if path.exists() and about.exists():
@@ -84,7 +93,7 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(where, part, progress)
         found = _sha256(part)
-        if wanted not in (None, found):
+        if wanted not in ("", found):
             part.unlink()
             raise DataError(f"{where}: its SHA-256 is {found} and not {wanted}; it is not the file that was asked for")
         record = {"address": where, "bytes": part.stat().st_size, "sha256": found}
@@ -94,15 +103,16 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     except urllib.error.HTTPError as error:
         raise DataError(f"{where}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        come = part.stat().st_size if part.exists() else 0
-        reason = getattr(error, "reason", error) or type(error).__name__
+        come, reason = part.stat().st_size if part.exists() else 0, getattr(error, "reason", error)
         raise DataError(f"{where}: no more than {come:,} bytes came ({reason}); the same command resumes") from error
     except OSError as error:
-        raise DataError(f"{path.parent}: {error.strerror}; LIME_EDITING_CACHE names another folder") from error
+        raise DataError(
+            f"{path.parent}: {error.strerror or explain(error)}; LIME_EDITING_CACHE names another folder"
+        ) from error
     return path
 
 
-def _verify(path: Path, about: Path, wanted: str | None) -> None:
+def _verify(path: Path, about: Path, wanted: str) -> None:
     found = _sha256(path)
     try:
         recorded = json.loads(about.read_text(encoding="utf-8"))["sha256"]
@@ -110,7 +120,7 @@ def _verify(path: Path, about: Path, wanted: str | None) -> None:
         raise DataError(f"{about}: is not a download's record; remove it and {path.name}, and fetch again") from error
     if found != recorded:
         raise DataError(f"{path}: is not what was downloaded, by its SHA-256; remove it, and fetch again")
-    if wanted not in (None, found):
+    if wanted not in ("", found):
         raise DataError(f"{path}: its SHA-256 is {found} and not {wanted}; remove it, and fetch again")
 
 
@@ -133,16 +143,17 @@ def _download(where: str, part: Path, progress: Progress) -> None:
     with answer:
         if answer.status == 206 and not str(answer.headers.get("Content-Range")).startswith(f"bytes {start}-"):
             raise HTTPException(f"asked for bytes from {start}, got {answer.headers.get('Content-Range')}")
-        start = start if answer.status == 206 else 0
-        known = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        done = start if answer.status == 206 else 0
+        known, length = (
+            answer.headers.get("ETag") or answer.headers.get("Last-Modified"),
+            answer.headers.get("Content-Length"),
+        )
         if known and not known.startswith("W/"):
             mark.write_text(known, encoding="utf-8")
         else:
             mark.unlink(missing_ok=True)  # nothing tells whether the rest would be the same file's
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
-        with part.open("ab" if start else "wb") as file:
-            done = start
+        total = None if length is None else done + int(length)
+        with part.open("ab" if done else "wb") as file:
             progress(done, total)
             while chunk := answer.read(CHUNK):
                 file.write(chunk)

@@ -1,4 +1,4 @@
-"""Rows of jsonl, csv and parquet, in folders and in zip archives.
+"""Rows of tables: jsonl, csv, tsv and parquet, plain or .gz, in folders and zip archives, and what `datasets` saves.
 
 The lines are read here rather than by a library, because an error must name the file, the line and the field.
 """
@@ -6,207 +6,336 @@ The lines are read here rather than by a library, because an error must name the
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import json
+import os
+import re
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOWrapper
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from itertools import chain
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
-from ..errors import DataError
+from ..borders import POINTER, first_line, is_pointer, pointer
+from ..errors import DataError, LanguageError
 
-#: What a table may be stored as.
-TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
+#: What a table may be stored as. Of one table in two formats the first of these is read.
+TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
+#: The file by which a folder of `save_to_disk` is known; it stands for the table.
+SAVED = "state.json"
 Rows = Iterator[tuple[int, dict[str, Any]]]
+Opener = Callable[[], Any]  # of a buffered binary stream
+#: Files that nobody means: hidden, backups, locks, and what systems leave.
+_UNMEANT = re.compile(
+    r"(^|/)(\.|~\$|__MACOSX/|__pycache__/|Thumbs\.db|desktop\.ini|Icon\r)|(~|\.bak|\.old|\.orig|\.tmp)$"
+)
+
+
+def kind(name: str) -> str | None:
+    """The suffix of a table, SAVED for a folder of `save_to_disk`, or None for what is no table."""
+    base = PurePosixPath(name).name.lower().removesuffix(".gz")
+    return SAVED if base == SAVED else next((suffix for suffix in TABLES if base.endswith(suffix)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files below a folder or in a zip archive: their names below `root`, with "/", and how each is opened."""
+    """Files below a folder or in zip archives: their names below `root`, with "/", and how each is opened.
+
+    `notes` are sentences on what was left out.
+    """
 
     root: str
-    openers: Mapping[str, Callable[[], IO[bytes]]]
+    openers: Mapping[str, Opener]
+    notes: tuple[str, ...] = ()
 
     def where(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return str(PurePath(self.root, name))
 
+    def path(self, name: str) -> Path | None:
+        """Where a file is on the disk; None in an archive."""
+        path = Path(self.root, name)
+        return path if path.is_file() else None
 
-def of_folder(root: Path, pattern: str) -> Files:
-    """The files of a folder that match, hidden ones aside."""
-    paths = sorted(path for path in root.glob(pattern) if not path.name.startswith("."))
-    return Files(str(root), {path.relative_to(root).as_posix(): _opener(path) for path in paths})
+    @property
+    def tables(self) -> list[str]:
+        saved = {str(PurePath(name).parent) for name in self.openers if name.endswith(".arrow")}
+        return [n for n in self.openers if kind(n) and (kind(n) != SAVED or str(PurePath(n).parent) in saved)]
 
 
 @contextmanager
-def of_zip(path: Path) -> Iterator[Files]:
-    """The files of an archive, read in place: no entry is ever written to disk, wherever its name points.
+def opened(path: Path) -> Iterator[Files]:
+    """The files of a folder (of its archives, where it has no tables), of an archive, or one file.
 
+    No entry of an archive is ever written to disk, wherever its name points.
     DataError: no zip archive, a truncated one, an encrypted entry, or one that points outside the archive.
     """
+    with ExitStack() as stack:
+        if path.suffix.lower() == ".zip" and not path.is_dir():
+            yield Files(str(path), _archive(stack, path))
+            return
+        if not path.is_dir():
+            yield Files(str(path.parent), {path.name: partial(path.open, "rb")})
+            return
+        names, hidden = list[str](), list[str]()
+        for folder, folders, inside in os.walk(path):
+            below = Path(folder).relative_to(path)
+            for name in sorted(inside):
+                (hidden if _UNMEANT.search(name) else names).append((below / name).as_posix())
+            for name in [name for name in folders if _UNMEANT.search(f"{name}/")]:
+                folders.remove(name)
+                hidden += [found.relative_to(path).as_posix() for found in sorted(Path(folder, name).glob("*"))]
+        hidden = [name for name in hidden if "/._" not in f"/{name}" and any(suffix in name for suffix in TABLES)]
+        notes = (f"left out, as hidden files or backups: {', '.join(hidden[:5])}",) if hidden else ()
+        found = Files(str(path), {name: partial((path / name).open, "rb") for name in sorted(names)}, notes)
+        archives = [] if found.tables else [name for name in found.openers if name.lower().endswith(".zip")]
+        inner = {f"{name}/{inside}": o for name in archives for inside, o in _archive(stack, path / name).items()}
+        yield Files(str(path), inner, notes) if inner else found
+
+
+def _archive(stack: ExitStack, path: Path) -> dict[str, Opener]:
     try:
-        archive = zipfile.ZipFile(path)
+        archive = stack.enter_context(zipfile.ZipFile(path))
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: is not a readable zip archive ({error}); if its download was cut short, download it again"
-        ) from error
-    with archive:
-        openers: dict[str, Callable[[], IO[bytes]]] = {}
-        for entry in archive.infolist():
-            name = entry.filename
-            parts = PurePosixPath(name.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts or ":" in str(parts):
-                raise DataError(f"{path}: entry {name!r} points outside the archive; do not trust this file")
-            if entry.is_dir() or name.startswith("__MACOSX/") or parts.name.startswith("."):
-                continue
-            if entry.flag_bits & 1:
-                raise DataError(f"{path}: entry {name!r} is encrypted; unpack it with its password and name the folder")
-            if name in openers:
-                raise DataError(f"{path}: holds the entry {name!r} twice; only one of them can be meant")
-            openers[name] = _entry_opener(archive, entry, path)
-        yield Files(str(path), openers)
+        reason = f"{path}: is not a readable zip archive ({error}); if its download was cut short, download it again"
+        raise DataError(pointer(path) if is_pointer(path) else reason) from error
+    openers: dict[str, Opener] = {}
+    for entry in archive.infolist():
+        name = entry.filename
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in str(parts):
+            raise DataError(f"{path}: entry {name!r} points outside the archive; do not trust this file")
+        if entry.is_dir() or _UNMEANT.search(name):
+            continue
+        if entry.flag_bits & 1:
+            raise DataError(f"{path}: entry {name!r} is encrypted; unpack it with its password and name the folder")
+        if name in openers:
+            raise DataError(f"{path}: holds the entry {name!r} twice; only one of them can be meant")
+        openers[name] = partial(archive.open, entry)
+    return openers
 
 
-def _opener(path: Path) -> Callable[[], IO[bytes]]:
-    return lambda: path.open("rb")
+def once(files: Files, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The tables among these names without those that say the same again, and a note for each that is left out.
+
+    A table in two formats is read in the first of `TABLES`; of two files of the same bytes the first is read.
+    """
+    formats, contents, kept, notes = dict[str, str](), dict[str, str](), list[str](), list[str]()
+    for name in sorted(names, key=lambda name: ([SAVED, *TABLES].index(str(kind(name))), name)):
+        stem = name if kind(name) == SAVED else name.lower().removesuffix(".gz").rpartition(".")[0]
+        same, path = formats.setdefault(stem, name), files.path(name)
+        if path is not None and same == name and len(names) > 1 and kind(name) != SAVED:
+            with path.open("rb") as file:
+                same = contents.setdefault(hashlib.file_digest(file, "blake2b").hexdigest(), name)
+        if same == name:
+            kept.append(name)
+        else:
+            notes.append(f"left out: {name}, which is {same} again, in another format or under another name")
+    return sorted(kept), notes
 
 
-def _entry_opener(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Callable[[], IO[bytes]]:
-    def opened() -> IO[bytes]:
-        try:
-            return archive.open(entry)
-        except NotImplementedError as error:
-            raise DataError(f"{path}: entry {entry.filename!r} cannot be unpacked here: {error}") from error
+def recognised(kind: str) -> Iterator[tuple[str, str]]:
+    """What is not read and has a name: (how it is known, what it is and how to make a table of it)."""
+    yield from tomllib.loads(Path(__file__).with_name("recognised.toml").read_text(encoding="utf-8"))[kind].items()
 
-    return opened
+
+def nothing(files: Files, expected: str) -> DataError:
+    """What is there instead of tables."""
+    for name in files.openers:
+        for pattern, about in recognised("files"):
+            if re.search(pattern + "$", name, re.IGNORECASE):
+                return DataError(f"{files.where(name)}: is {about}; expected {expected}")
+    there = ", ".join([*files.openers][:3]) or "no files"
+    return DataError(f"{files.root}: no {expected.partition(':')[0]} here ({there}); expected {expected}")
+
+
+def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str], own: str) -> DataError:
+    """What a table lacks of what it seems to be, or what it is instead of its `own` kind."""
+    missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
+    others = (about for some, about in recognised("columns") if {*some.split()} <= {*columns})
+    other = next((about for about in others if not about.startswith(own)), None)
+    return DataError(f"{where}: {f'is {other}' if other else missing}; it has {', '.join(columns)}")
 
 
 @contextmanager
-def text(files: Files, name: str) -> Iterator[IO[str]]:
-    """The text of a file, without its byte order mark. DataError: it cannot be read or is not UTF-8."""
+def text(files: Files, name: str, newline: str | None = None, raw: bool = False) -> Iterator[Any]:
+    """The text of a file, without its byte order mark, or its `raw` bytes. DataError: damaged, not UTF-8."""
     where = files.where(name)
     try:
-        with files.openers[name]() as binary:
-            newline = (
-                "" if name.endswith((".csv", ".tsv")) else None
-            )  # the csv module handles line endings within quotes
-            yield TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
+        with files.openers[name]() as stream:
+            if stream.peek(len(POINTER)).startswith(POINTER):
+                raise DataError(pointer(where))
+            unpacked: Any = gzip.open(stream) if name.lower().endswith(".gz") else stream  # noqa: SIM115
+            yield unpacked if raw else TextIOWrapper(unpacked, encoding="utf-8-sig", newline=newline)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: is not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{where}: is damaged in the archive ({error}); download the archive again") from error
+    except NotImplementedError as error:
+        raise DataError(f"{where}: cannot be unpacked here: {error}") from error
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
 
 
 def rows(files: Files, name: str, wanted: Sequence[str] | None = None) -> Rows:
     """(line, row) of a table in its file order; of parquet (row, row). `wanted` columns are enough, where given."""
-    if name.endswith(".parquet"):
-        return parquet_rows(Path(files.root) / name, wanted)
-    return csv_rows(files, name) if name.endswith((".csv", ".tsv")) else json_rows(files, name)
+    if kind(name) == ".jsonl":
+        yield from json_rows(files, name)
+    elif kind(name) in (".csv", ".tsv"):
+        yield from _delimited(files, name)
+    else:
+        with columnar(files, name) as (schema, batches):
+            known = [column for column in schema.names if wanted is None or column in wanted]
+            found = (row for batch in batches(known) for row in batch.to_pylist())  # some thousand at a time
+            yield from ((i, {k: v for k, v in row.items() if v is not None}) for i, row in enumerate(found, 1))
 
 
 def json_rows(files: Files, name: str) -> Rows:
     """(line number, object) of a file of JSON lines."""
+    where = files.where(name)
     with text(files, name) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _object(line, f"{files.where(name)}:{number}")
+        yield from ((i, _object(line, f"{where}:{i}")) for i, line in enumerate(lines, 1) if line.strip())
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: is not a JSON object ({error.msg} at column {error.colno}); fix or remove the line"
-        ) from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
-        raise DataError(f"{where}: is not a JSON object of plain fields; fix or remove the line") from error
+    except (ValueError, RecursionError) as error:  # the latter: lists in lists in lists
+        plain = (
+            f"({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else "of plain fields"
+        )
+        raise DataError(f"{where}: is not a JSON object {plain}; fix or remove the line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    if "\\ud" in line or "\\uD" in line:
-        for key, value in row.items():
-            if isinstance(value, str) and not _encodable(value):
-                raise DataError(f"{where}: field {key!r} holds half of a surrogate pair: {value!r}; fix the escape")
+    for key, value in row.items() if "\\ud" in line or "\\uD" in line else ():
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise DataError(f"{where}: field {key!r} holds half of a surrogate pair: {value!r}; fix the escape")
     return row
 
 
-def _encodable(value: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def csv_rows(files: Files, name: str) -> Rows:
+def _delimited(files: Files, name: str) -> Rows:
     """(line number, row) of a csv or tsv file with a header; an empty cell is a missing field."""
-    where = files.where(name)
-    with text(files, name) as lines:
-        reader = csv.reader(lines, delimiter="\t" if name.endswith(".tsv") else ",", strict=True)
-        try:
-            header = next(reader, None)
-            if header is None:
-                raise DataError(f"{where}: is empty; expected a header line")
+    where, header = files.where(name), list[str]()
+    for number, cells in _cells(files, name, quoted=not _unquoted(files, name)):
+        if not header:
+            header = cells
             for column in header:
                 if header.count(column) > 1:
                     raise DataError(f"{where}:1: column {column!r} is there twice")
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{where}:{reader.line_num}: has {len(cells)} cells, and the header {len(header)} columns; "
-                        f"quote cells that hold the delimiter"
-                    )
-                yield reader.line_num, {key: cell for key, cell in zip(header, cells, strict=True) if cell}
+        elif len(cells) != len(header):
+            raise DataError(
+                f"{where}:{number}: has {len(cells)} cells, and the header {len(header)} columns; quote cells that "
+                "hold the delimiter"
+            )
+        else:
+            yield number, {key: cell for key, cell in zip(header, cells, strict=True) if cell}
+    if not header:
+        raise DataError(f"{where}: is empty; expected a header line")
+
+
+def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
+    where = files.where(name)
+    with text(files, name, "") as lines:
+        first = next(lines, "")
+        delimiter = "\t" if kind(name) == ".tsv" else max(",;\t", key=first.count)  # Excel writes ";" in many countries
+        style: dict[str, Any] = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, **style)
+        try:
+            yield from ((reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
             raise DataError(f"{where}:{reader.line_num}: is not csv ({error}); fix the line") from error
 
 
-def parquet_rows(path: Path, wanted: Sequence[str] | None = None) -> Rows:
-    """(row number, row) of a parquet file, some thousand in memory at a time."""
-    with parquet(path) as file:
-        columns = None if wanted is None else [name for name in file.schema_arrow.names if name in wanted]
-        number = 0
-        for batch in file.iter_batches(4096, columns=columns):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, {key: value for key, value in row.items() if value is not None}
+def _unquoted(files: Files, name: str) -> bool:
+    """Whether a tab-separated file has no quoting, as is usual in this field: a cell may then begin with a quote.
+
+    Where a csv library has quoted cells, all that begin with a quote are whole, and one of them needs its quotes.
+    """
+    if kind(name) != ".tsv":
+        return False
+    width, even, whole, needed = 0, True, True, False
+    for _, cells in _cells(files, name, quoted=False):
+        starts = [cell for cell in cells if cell.startswith('"')]
+        needed = needed or (bool(starts) and not width) or any('""' in cell[1:-1] for cell in starts)
+        whole = whole and all(re.fullmatch(r'"([^"]|"")*"', cell) for cell in starts)
+        width = width or len(cells)
+        even = even and len(cells) == width
+    if even:
+        return not (whole and needed)
+    with suppress(DataError):  # cells with tabs and line ends in them
+        return any(len(cells) != width for _, cells in _cells(files, name, quoted=True))
+    return True
 
 
 @contextmanager
-def parquet(path: Path) -> Iterator[Any]:
-    """An open parquet file. DataError: it is none, or a damaged one."""
+def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any]]]]:
+    """The Arrow schema of a parquet file or a saved dataset, and its batches of some columns.
+
+    DataError: it is none, or a damaged one.
+    """
     import pyarrow as pa  # noqa: PLC0415  only those who have parquet wait for it
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
+    path, where = files.path(name), files.where(name)
+    with text(files, name, raw=True) as stream:
+        try:
+            if kind(name) == SAVED:
+                from datasets import load_from_disk  # noqa: PLC0415
+
+                table = load_from_disk(str(Path(where).parent)).data.table
+                yield table.schema, lambda columns: iter(table.select(columns).to_batches(4096))
+                return
+            source = path if path is not None and path.suffix != ".gz" else pa.BufferReader(stream.read())
+            with pq.ParquetFile(source, memory_map=True) as file:
+                yield file.schema_arrow, lambda columns: file.iter_batches(4096, columns=columns)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            what = "a saved dataset" if kind(name) == SAVED else "parquet"
+            raise DataError(f"{where}: cannot be read as {what} ({first_line(error)})") from error
 
 
 def columns_of(files: Files, name: str) -> tuple[str, ...]:
     """The columns of a table: those of its schema or header, or the fields of its first JSON line."""
-    if name.endswith(".parquet"):
-        with parquet(Path(files.root) / name) as file:
-            return tuple(file.schema_arrow.names)
-    if name.endswith(".jsonl"):
+    if kind(name) == ".jsonl":
         return next((tuple(row) for _, row in json_rows(files, name)), ())
-    with text(files, name) as lines:
-        return tuple(next(csv.reader(lines, delimiter="\t" if name.endswith(".tsv") else ","), ()))
+    if kind(name) in (".csv", ".tsv"):
+        header = next((cells for _, cells in _cells(files, name, quoted=kind(name) == ".csv")), [])
+        return tuple(cell.strip('"') for cell in header)
+    with columnar(files, name) as (schema, _):
+        return tuple(schema.names)
 
 
-def check(row: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
-    """DataError: one of the fields is missing, empty, or no text."""
+def texts(row: Mapping[str, Any], fields: Sequence[str], where: str, ids: Sequence[str] = ()) -> list[str]:
+    """The texts of these fields; `ids` may be whole numbers. DataError: one is missing, empty, or no text."""
+    found = []
     for name in fields:
         value = row.get(name)
+        value = str(value) if type(value) is int and name in ids else value
         if not isinstance(value, str) or not value.strip():
             raise DataError(f"{where}: field {name!r} must be non-empty text, got {value!r}")
+        found.append(value)
+    return found
 
 
 def check_language(language: str, where: str) -> None:
     """DataError: what cannot be a language's code in an example's id, or between commas on a command line."""
     if any(character in ",/" or character.isspace() for character in language):
         raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")
+
+
+def chosen(languages: Sequence[str] | None, known: Sequence[str], where: str) -> tuple[list[str], list[str]]:
+    """The languages that are read, sorted, and a note where two of them differ in case only.
+
+    LanguageError: one that is not known.
+    """
+    for language in languages or ():
+        if language not in known:
+            raise LanguageError(language, sorted(known), f"in {where}")
+    taken = sorted(set(languages or known))
+    twins = [f"{a!r} and {b!r}" for a in taken for b in taken if a < b and a.casefold() == b.casefold()]
+    return taken, [f"languages {both} differ in case only: are they one?" for both in twins]

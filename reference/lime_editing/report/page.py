@@ -69,6 +69,7 @@ def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any
             svg = inline(text, f"{section.slug}-{figure.name}-", f"{figure.title}. {told}")
         figures.append((figure, svg, told))
     commands = [record.get("command") for record in section.records]
+    remarks = dict.fromkeys(remark for record in section.records for remark in record.get("remarks", ()))
     claims = {claim.title: [f for f in judgement.findings if f.claim == claim.title] for claim in CLAIMS}
     return {
         "section": section,
@@ -77,6 +78,7 @@ def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any
         "figures": figures,
         "commands": list(dict.fromkeys(typed(argv) for argv in commands if argv)),
         "without": sum(not argv for argv in commands),
+        "remarks": list(remarks),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from ..core.backbone import load as load_model
 from ..core.editing import Editor, make_editor
 from ..core.editors import find
 from ..core.training import assign
-from ..errors import LanguageError, ModelError
-from ..names import TRAININGS
+from ..errors import DataError, LanguageError, ModelError
+from ..names import ALL, TRAININGS
 from . import store
 from .scales import TaskScale
 
@@ -81,6 +81,35 @@ def choose(
         )
     backbone = load_model(model, scale.edited_layers, device, classifier=data.find(task).classifies)
     return make_editor(method.NAME, backbone, (language,), settings=scale.settings.get(method.NAME))
+
+
+def best(
+    places: Sequence[Path], task: str, approach: str | None, model: str, tokenizer: Any, language: str
+) -> Path | None:
+    """The stored editor that judged best (succ from and to all languages), of those that fit; None where none does.
+
+    It lies in one of these places, or in a folder of one (a scale). What is damaged there is passed over.
+    """
+    found: list[tuple[float, str, Path]] = []
+    for path in sorted(
+        {path for place in places for depth in ("", "*/", "*/*/") for path in place.glob(f"{depth}cell.json")}
+    ):
+        try:
+            record, scores = describe(path.parent), results.read_metrics(path.parent)
+            about, languages, succ = record["cell"], record["languages"], scores[ALL].succ
+        except (ModelError, DataError, KeyError, TypeError):
+            continue
+        if (
+            about["task"] == task
+            and about["training"]
+            and approach in (None, about["approach"])
+            and language in languages
+        ):
+            found.append((succ, str(record["model"]), path.parent))
+    if not found:
+        return None
+    own = fingerprint(load_model(model, 1, classifier=data.find(task).classifies), tokenizer)
+    return max(((succ, folder) for succ, of, folder in found if of == own), default=(0.0, None))[1]
 
 
 def describe(cell: str | Path) -> Mapping[str, Any]:

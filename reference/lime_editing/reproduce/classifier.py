@@ -31,10 +31,11 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .. import __version__, plugins, results
+from ..borders import explain
 from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
 from ..core.hardware import check_device
 from ..core.records import Input
-from ..data import Dataset, Reader
+from ..data import Dataset
 from ..errors import LanguageError, ModelError, UserError
 from ..names import JUDGED, PIVOT
 from .cells import Sources
@@ -66,7 +67,7 @@ class RawClassifier:
     def examples(self) -> Sequence[tuple[Input, int]]:
         """What one epoch sees, each once (clause D8)."""
         assert self.dataset.labelled is not None
-        return self.dataset.labelled(self.content, Reader(self.tokenizer, self.start.max_tokens))
+        return self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start))
 
     @property
     def steps(self) -> int:
@@ -88,8 +89,7 @@ def find(
             f"no raw classifier can be fine-tuned on data of the task {dataset.name}, which has neither `labelled` nor "
             "`accuracy`; give a finished one (--raw-model)"
         )
-    if not elsewhere:
-        check_device(device, sources.precision)
+    check_device(device, sources.precision, elsewhere)
     if torch.device(device).index:
         raise UserError(
             f"a raw classifier is fine-tuned on the first device, and not on {device}; choose with CUDA_VISIBLE_DEVICES"
@@ -139,8 +139,7 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
         accuracy = _measure(wanted)
         results.write_json(folder / "metrics.json", accuracy)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{folder}: cannot be written ({reason}); name another --results") from error
+        raise UserError(f"{folder}: cannot be written: {explain(error)}; --results names another place") from error
     return accuracy
 
 
@@ -183,7 +182,7 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             model=model.requires_grad_(True),
             args=arguments,
             train_dataset=_Rows(wanted.examples),
-            data_collator=partial(collate, pad=wanted.start.pad_id),
+            data_collator=partial(collate, pad=wanted.start.pad_id, types=wanted.start.reads_types),
             callbacks=[log],
         )
         trainer.remove_callback(PrinterCallback)
@@ -224,14 +223,14 @@ class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are 
             self.say(state.global_step, state.max_steps, loss)
 
 
-def collate(examples: Sequence[tuple[Input, int]], pad: int) -> dict[str, Tensor]:
-    """A padded batch with its classes."""
+def collate(examples: Sequence[tuple[Input, int]], pad: int, types: bool = True) -> dict[str, Tensor]:
+    """A padded batch with its classes, and with token types where the model has them."""
     inputs = [example for example, _ in examples]
     rows = {
         "input_ids": padded([i.ids for i in inputs], pad),
         "attention_mask": padded([(1,) * len(i.ids) for i in inputs], 0),
     }
-    if any(i.types for i in inputs):
+    if any(i.types for i in inputs) and types:
         rows["token_type_ids"] = padded([i.types or (0,) * len(i.ids) for i in inputs], 0)
     return {**rows, "labels": torch.tensor([label for _, label in examples])}
 

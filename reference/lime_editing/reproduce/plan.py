@@ -127,7 +127,8 @@ def of_classifier(wanted: RawClassifier) -> Planned:
     if wanted.done:
         return Planned(name, str(wanted.folder))
     model, examples = wanted.start.model.to(device).requires_grad_(True), wanted.examples
-    batch = collate([examples[i] for i in range(min(settings.batch, len(examples)))], wanted.start.pad_id)
+    some = [examples[i] for i in range(min(settings.batch, len(examples)))]
+    batch = collate(some, wanted.start.pad_id, wanted.start.reads_types)
     inputs = {key: rows.to(device) for key, rows in batch.items()}
     seconds, kept = _timed(lambda: model(**inputs).loss.backward(), device)  # noqa: PLW0108  # called twice
     model.zero_grad()
@@ -210,7 +211,7 @@ def _timed(run: Callable[[], object], device: str) -> tuple[float, int]:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             run()
         if device != "cpu":
-            torch.cuda.synchronize(device)
+            torch.accelerator.synchronize()
     return time.perf_counter() - began, sum(kept.values())
 
 

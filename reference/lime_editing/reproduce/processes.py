@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from transformers import logging
 
 from .. import results
+from ..borders import explain
 from ..core.hardware import Processes
 from ..errors import UserError
 from ..plugins import Loaded
@@ -49,6 +51,7 @@ def run_grid(
                 if kept(folders[cell]):
                     yield status_at_the_end(cell, folders[cell], "kept")
                 else:
+                    yield Status(cell.name, "starts", 0, 1)
                     running[cell] = _start(context, cell, experiments[cell.task], root, free.pop(0))
             ready = (
                 wait([worker.messages for worker in running.values()]) if running else []
@@ -146,16 +149,20 @@ def _work(
     signal.signal(signal.SIGTERM, _interrupt)
     if place is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place  # read when CUDA is first used
-    quiet()
     try:
+        quiet()
         for status in run_one(cell, experiment, root):
             messages.send(status)
     except (BrokenPipeError, KeyboardInterrupt):  # the parent has ended
         sys.exit(1)
-    except (UserError, OSError) as error:
-        with suppress(BrokenPipeError):
-            messages.send(f"{cell.name}: {error}")
+    except Exception as error:  # the parent says in one sentence what it was
+        if "LIME_DEBUG" in os.environ:
+            traceback.print_exception(error)
+        with suppress(BrokenPipeError, KeyboardInterrupt):
+            messages.send(f"{cell.name}: {error if isinstance(error, UserError) else explain(error)}")
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
 
 
 def _next_status(messages: Connection) -> Status | None:
@@ -171,6 +178,7 @@ def _next_status(messages: Connection) -> Status | None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough, and a second would end in a traceback
     raise KeyboardInterrupt
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,16 +13,17 @@ import torch
 import transformers
 
 from .. import __version__, data, plugins, results
+from ..borders import beside
 from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from ..core.editing import Editor, Objective, make_editor
 from ..core.evaluation import gathered, judged, predict, validator
-from ..core.hardware import ALONE, Processes, check_device
+from ..core.hardware import ALONE, Processes, check_device, name_of
 from ..core.metrics import Scores, count, scores
 from ..core.records import Input, Outcome
 from ..core.sampling import evaluation_pairs
 from ..core.task import Task
 from ..core.training import State, Validated, train
-from ..data import Dataset, Reader
+from ..data import Dataset, Errors, Reader
 from ..errors import DataError, LanguageError, ModelError
 from ..names import EVALUATIONS, SPECIFICATION, Rulings, Split, Training
 from . import store
@@ -62,23 +61,25 @@ def prepare(
     UserError: an unusable device, data that cannot be read or lack a language in a split, a model that does not fit.
     """
     here = replace(sources, device="cpu", precision="float32") if elsewhere else sources
-    check_device(here.device, here.precision)
+    check_device(sources.device, sources.precision, elsewhere)
     dataset = data.find(task)
     wanted = scale.task(dataset)
     content = dataset.read(sources.data, sources.languages)
-    remarks = [] if sources.languages else dataset.remarks(sources.data, content)
+    whole = sources.languages is None
+    remarks = list(dataset.remarks(sources.data, content) if whole else getattr(content, "notes", ()))
     tokenizer, backbone = load_tokenizer(sources.model), _load(dataset, wanted, here)
     if not isinstance(wanted.edited_layers, int):
         wanted = replace(wanted, edited_layers=backbone.edited)  # in the model's order, so that one choice is one cell
-    check_tokenizer(tokenizer, backbone, sources.model)
-    experiment = Experiment(task, wanted, rulings, sources, split, content.languages, {}, {}, tuple(remarks))
-    model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
     reader = reader_of(tokenizer, backbone)
+    model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
+    errors: Errors = {}
+    ask, key = None if sources.classes or elsewhere else partial(classes_of, backbone), ""
     if not elsewhere:
         key = prediction_key(dataset, model, print_of, sources)
-        ask = None if sources.classes else partial(classes_of, backbone)
-        experiment = replace(experiment, errors=dataset.errors(content, reader, ask, key))
-    _check_languages(cells, experiment, dataset.tasks(content, reader, rulings, experiment.errors))
+        errors = dataset.errors(content, reader, ask, key)
+    remarks += [*dataset.misfits(content, reader, ask, key), *beside(sources.model)]
+    experiment = Experiment(task, wanted, rulings, sources, split, content.languages, errors, {}, tuple(remarks))
+    _check_languages(cells, experiment, dataset.tasks(content, reader, rulings, errors))
     about = {
         "languages": list(content.languages),
         "items": len(content),
@@ -88,21 +89,42 @@ def prepare(
         "model": model,
     }
     there = {"device": sources.device, "precision": sources.precision}
-    return replace(experiment, record={**_circumstances(cells, scale, rulings, here), **about, **there})
-
-
-def check_tokenizer(tokenizer: Any, backbone: Backbone, model: str) -> None:
-    """ModelError: a tokenizer with more entries than the model has embeddings."""
-    if len(tokenizer) > backbone.model.config.vocab_size:
-        raise ModelError(
-            f"{model}: the tokenizer has {len(tokenizer)} entries and the model "
-            f"{backbone.model.config.vocab_size}; they do not belong together"
-        )
+    described = {"remarks": remarks} if remarks else {}
+    return replace(experiment, record={**_circumstances(scale, rulings, here), **about, **there, **described})
 
 
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
-    """What the raw model reads with."""
-    return Reader(tokenizer, backbone.max_tokens, backbone.model.config.label2id if backbone.classifies else None)
+    """What the raw model reads with: all who have both a tokenizer and a model pass here.
+
+    ModelError: they do not fit each other; contradictory classes.
+    """
+    model, classes = backbone.model, class_ids(backbone.model.config) if backbone.classifies else None
+    check_fit(tokenizer, model.get_input_embeddings().num_embeddings, model.name_or_path, masked=classes is None)
+    return Reader(tokenizer, backbone.max_tokens, classes)
+
+
+def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None:
+    """ModelError: a tokenizer that has entries without an embedding, or where sentences are `masked` no mask token."""
+    entries = max(tokenizer.get_vocab().values()) + 1
+    if entries > embeddings:
+        raise ModelError(
+            f"{model}: the tokenizer has {entries} entries and the model {embeddings} embeddings; they do not belong "
+            "together; after tokens are added, model.resize_token_embeddings(len(tokenizer)) comes before saving"
+        )
+    if masked and tokenizer.mask_token_id is None:
+        raise ModelError(f"{model}: the tokenizer has no mask token; facts need a masked language model's tokenizer")
+
+
+def class_ids(config: Any) -> dict[str, int]:
+    """The number of each of a classifier's classes. ModelError: id2label and label2id contradict each other."""
+    ids = {str(name): int(i) for i, name in config.id2label.items()}
+    stated = {str(name): int(i) for name, i in (config.label2id or ids).items()}
+    if stated != ids or sorted(ids.values()) != list(range(len(config.id2label))):
+        raise ModelError(
+            f"the classifier's config.json has the classes {config.id2label} in id2label, and {stated} in label2id; "
+            "both must say the same, and number them from 0"
+        )
+    return ids
 
 
 def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
@@ -124,16 +146,17 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
     for language in sorted(needed - set(languages)):
         raise LanguageError(language, languages, "among the chosen ones; training or judging needs it")
     for part, task in tasks.items():
+        if not task.corpus.languages:
+            raise DataError(f"{sources.data}: no {part} items at all; give data that have them")
         for language in languages:
             if language not in task.corpus.languages:
                 raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
             if task.editable is not None and not any(i.endswith(f"/{language}") for i in task.editable):
-                raise DataError(f"{sources.model}: makes no {part} error in language {language!r} that could be edited")
+                raise DataError(f"{sources.model}: makes no {part} error in {language!r} to edit; leave it out")
 
 
-def _circumstances(cells: Sequence[Cell], scale: Scale, rulings: Rulings, sources: Sources) -> dict[str, Any]:
+def _circumstances(scale: Scale, rulings: Rulings, sources: Sources) -> dict[str, Any]:
     """The part of a record that is not about data or model."""
-    cpu, device = f"{os.cpu_count()}-core {platform.machine()} CPU", sources.device
     return {
         "scale": scale_record(scale),
         **protocol(rulings),
@@ -144,9 +167,9 @@ def _circumstances(cells: Sequence[Cell], scale: Scale, rulings: Rulings, source
             "transformers": transformers.__version__,
             "datasets": datasets.__version__,
         },
-        "device": device,
+        "device": sources.device,
         "precision": sources.precision,
-        "machine": cpu if device == "cpu" else torch.cuda.get_device_name(device),
+        "machine": name_of(sources.device),
     }
 
 

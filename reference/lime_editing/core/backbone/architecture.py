@@ -1,17 +1,59 @@
-"""Where a model has what the core needs: its layers, the two maps of each MLP, its head. Found by structure."""
+"""Where a model has what the core needs: its layers, the two matrices of each MLP, its head. Found by structure.
+
+What a family does otherwise than BERT is in `HEADS`, `CLOSING`, `inputs_of_layers` and `class_logits`.
+
+Of a gated MLP, Wo(act(W₁h) * W₂h), both matrices are edited: Wi, which holds W₁ over W₂ (2f, h), and Wo (h, f). So one
+edit moves the values and the gates together, as they are trained, and still has one x and one δ per matrix.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 
+from ...borders import SUPPORTED
 from ...errors import ModelError
+
+#: By `model_type`, the modules of the masked-language head from the last layer's output on; others have them in one.
+HEADS: Mapping[str, tuple[str, ...]] = {
+    "distilbert": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
+    "electra": ("generator_predictions", "generator_lm_head"),
+    "modernbert": ("model.final_norm", "head", "decoder"),
+}
+#: The module of a layer that ends its attention block with the residual, "attention" in others; None: there is none.
+CLOSING: Mapping[str, str | None] = {"distilbert": "sa_layer_norm", "modernbert": None}
+
+
+def refuse(config: Any) -> None:
+    """ModelError: a configuration whose model cannot be edited here, and why."""
+    reasons = {
+        "its layers share one set of weights, so that an edit of one changes all": config.model_type == "albert",
+        "its layers have adapters of each language between them": config.model_type == "xmod",
+        "its weights are quantised; give the model that it was made from": getattr(config, "quantization_config", None),
+        "it is a decoder, which does not read to the right": getattr(config, "is_decoder", False),
+        "it is an encoder and a decoder": getattr(config, "is_encoder_decoder", False),
+        "it has a convolution beside its first layer": getattr(config, "conv_kernel_size", 0),
+    }
+    for reason in (reason for reason, true in reasons.items() if true):
+        raise ModelError(f"the {config.model_type} model is not supported: {reason}; supported are {SUPPORTED}")
+
+
+def unsupported(model: Any) -> ModelError:
+    return ModelError(
+        f"{re.sub(r'[^A-Za-z0-9_]', '', type(model).__name__)} is not supported: looked for an encoder of layers with "
+        "one MLP of two matrices each, under a masked-language head or a classifier, and the model's own answers from "
+        f"these parts; supported are {SUPPORTED}"
+    )
 
 
 def layer_stack(model: Any) -> nn.ModuleList:
     """The encoder: the one list of the base model that has as many members as the config has layers."""
+    refuse(model.config)
     depth = getattr(model.config, "num_hidden_layers", None)
     stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     stacks = [stack for stack in stacks if all(len(mlp_names(model, layer)) == 2 for layer in stack)]
@@ -21,64 +63,106 @@ def layer_stack(model: Any) -> nn.ModuleList:
 
 
 def mlp_names(model: Any, layer: nn.Module) -> list[str]:
-    """The weights of a layer's MLP: linear maps h → intermediate and intermediate → h, in this order."""
-    h, f = getattr(model.config, "hidden_size", 0), getattr(model.config, "intermediate_size", 0)
+    """The weights of a layer's MLP, which are its last two linear maps: h → f (2f, where it is gated), and f → h."""
     prefixes = {id(module): name for name, module in model.named_modules()}
-    linears = [m for m in layer.modules() if isinstance(m, nn.Linear)]
-    up = [m for m in linears if (m.in_features, m.out_features) == (h, f)]
-    down = [m for m in linears if (m.in_features, m.out_features) == (f, h)]
-    if h == f:  # square matrices cannot be told apart by shape: the MLP comes last in a layer
-        up, down = linears[-2:-1], linears[-1:]
-    return [f"{prefixes[id(m)]}.weight" for m in (*up, *down)]
+    linears, h = [m for m in layer.modules() if isinstance(m, nn.Linear)][-2:], model.config.hidden_size
+    wide = [(m.in_features, m.out_features) for m in linears]
+    fits = len(wide) == 2 and wide[0][0] == wide[1][1] == h and wide[0][1] in (wide[1][0], 2 * wide[1][0])
+    return [f"{prefixes[id(m)]}.weight" for m in linears] if fits else []
 
 
 def is_classifier(model: Any) -> bool:
     return hasattr(model, "classifier")
 
 
+def reads_types(model: Any) -> bool:
+    """Whether the embeddings have token types; DistilBERT and ModernBERT have none, XLM-R one."""
+    types = getattr(model.base_model.embeddings, "token_type_embeddings", None)
+    return types is not None and types.num_embeddings > 1
+
+
+def widen(model: Any, embedded: Tensor) -> Tensor:
+    """Embeddings (…, e) as the encoder takes them (…, h): ELECTRA's and RemBERT's are narrower, and projected."""
+    shape = (embedded.shape[-1], model.config.hidden_size)
+    if shape[0] == shape[1]:
+        return embedded
+    linears = [m for m in model.base_model.modules() if isinstance(m, nn.Linear)]
+    projected: Tensor = next(m for m in linears if (m.in_features, m.out_features) == shape)(embedded)
+    return projected
+
+
+def inputs_of_layers(model: Any, hidden: Tensor, attention: Tensor | None) -> Callable[[nn.Module], dict[str, Any]]:
+    """What each layer is given beside hidden states (B, S, h): its mask, and what it needs for relative positions.
+
+    `attention` (B, S) is None where nothing is padded: the host knows, and does not ask the device.
+    """
+    config, base = model.config, model.base_model
+    told = {"config": config, "inputs_embeds": hidden, "attention_mask": attention}
+    told["allow_is_bidirectional_skip"] = attention is None
+    if config.model_type == "modernbert":
+        at = torch.arange(hidden.shape[1], device=hidden.device)[None]
+        makers = {"full_attention": create_bidirectional_mask}
+        makers["sliding_attention"] = create_bidirectional_sliding_window_mask
+        kinds = {
+            kind: {"attention_mask": makers[kind](**told), "position_embeddings": base.rotary_emb(hidden, at, kind)}
+            for kind in dict.fromkeys(config.layer_types)
+        }
+        return lambda layer: kinds[layer.attention_type]
+    if config.model_type == "deberta-v2":
+        encoder, seen = base.encoder, hidden.new_ones(hidden.shape[:2]) if attention is None else attention.long()
+        same = {"attention_mask": encoder.get_attention_mask(seen), "relative_pos": encoder.get_rel_pos(hidden)}
+        same["rel_embeddings"] = encoder.get_rel_embedding()
+    else:
+        same = {"attention_mask": create_bidirectional_mask(**told)}
+    return lambda layer: same
+
+
 def class_weights(model: Any) -> Tensor:
     """The rows (C, h) of the last linear map of a classifier."""
-    head = model.classifier
-    linears = [head] if isinstance(head, nn.Linear) else [m for m in head.modules() if isinstance(m, nn.Linear)]
-    weight: Tensor = linears[-1].weight
+    weight: Tensor = [m for m in model.classifier.modules() if isinstance(m, nn.Linear)][-1].weight
     return weight
 
 
-def language_head(model: Any) -> nn.Module:
-    """The child of the model that holds the output embeddings."""
-    decoder = model.get_output_embeddings()
-    for child in model.children():
-        if decoder is not None and child is not model.base_model and decoder in set(child.modules()):
-            head: nn.Module = child
-            return head
-    raise unsupported(model)
+def means(model: Any) -> bool:
+    """Whether a classifier reads the mean of all hidden states, as ModernBERT may, and not the first alone."""
+    return is_classifier(model) and getattr(model.config, "classifier_pooling", "cls") == "mean"
 
 
-def last_attention(model: Any, layers: nn.ModuleList) -> nn.Module:
-    """What stands before the MLP in the last layer. ModelError: not one module."""
-    layer, names = layers[-1], mlp_names(model, layers[-1])
-    mlp = {model.get_submodule(name.removesuffix(".weight")) for name in names}
-    parts = [set(child.modules()) for child in layer.children()]
-    before = [
-        child
-        for child, part in zip(layer.children(), parts, strict=True)
-        if not part & mlp and any(isinstance(module, nn.Linear) for module in part)
-    ]
-    if len(before) != 1:
+def class_logits(model: Any, hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Logits (B, C) of the last layer's hidden states (B, P, h), of which each input has so many."""
+    if model.config.model_type == "modernbert":
+        own = torch.arange(hidden.shape[1], device=hidden.device)[None] < lengths[:, None]
+        hidden = (model.base_model.final_norm(hidden) * own[..., None]).sum(1) / lengths[:, None]
+    for name in ("pooler", "pre_classifier", "head"):
+        part = getattr(model, name, None) or getattr(model.base_model, name, None)
+        if part is not None:
+            hidden = part(hidden[:, 0]).relu() if name == "pre_classifier" else part(hidden)
+    classes: Tensor = model.classifier(hidden)
+    return classes
+
+
+def language_head(model: Any) -> Callable[[Tensor], Tensor]:
+    """From hidden states to the vocabulary. ModelError: a model without output embeddings."""
+    if hasattr(model, "lm_predictions"):  # DeBERTa's own, which is told the embeddings
+        return lambda hidden: model.lm_predictions(hidden, model.get_input_embeddings())
+    decoder, parts = model.get_output_embeddings(), HEADS.get(model.config.model_type, ())
+    found = [c for c in model.children() if decoder in set(c.modules()) and c is not model.base_model]
+    if decoder is None or not found:
         raise unsupported(model)
-    return before[0]
+    return nn.Sequential(*(model.get_submodule(part) for part in parts)) if parts else found[0]
+
+
+def closing(model: Any, layers: nn.ModuleList) -> nn.Module | None:
+    """In the last layer, what ends the attention block: from there on rows are independent. None: no such module."""
+    name = CLOSING.get(model.config.model_type, "attention")
+    if name is not None and not hasattr(layers[-1], name):
+        raise unsupported(model)
+    return None if name is None else layers[-1].get_submodule(name)
 
 
 def max_positions(model: Any) -> int:
-    """RoBERTa-like models start counting positions behind their padding index."""
-    positions = model.base_model.embeddings.position_embeddings
+    """RoBERTa-like models count positions from behind their padding index; relative ones have the config's limit."""
+    positions = getattr(model.base_model.embeddings, "position_embeddings", None)
+    if positions is None:
+        return int(model.config.max_position_embeddings)
     return int(positions.num_embeddings) - (0 if positions.padding_idx is None else positions.padding_idx + 1)
-
-
-def unsupported(model: Any) -> ModelError:
-    name = re.sub(r"\W", "", type(model).__name__)
-    return ModelError(
-        f"{name} is not supported: looked for an encoder of layers called as layer(hidden, mask), each with one MLP of "
-        "two linear maps (hidden_size → intermediate_size → hidden_size), under a masked-language head or a "
-        "classifier; BERT, XLM-R and RoBERTa models have it"
-    )

@@ -1,27 +1,28 @@
-"""Models and tokenizers from folders and hub ids."""
+"""Models and tokenizers from folders and hub ids. No code of theirs is run, and no pickle is read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModelForMaskedLM as MaskedLM
+from transformers import AutoModelForSequenceClassification as Classifier
 
+from ...borders import MODEL, border, damage, place
 from ...errors import ModelError
 from ...names import Precision
-from .architecture import max_positions
+from ..hardware import check_device
+from .architecture import max_positions, refuse
 from .model import Backbone, wrap
+
+#: Parameters that differ: name → its shape in the weights, and by config.json.
+Resized = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def load(
@@ -33,22 +34,27 @@ def load(
 ) -> Backbone:
     """A masked language model, or a sequence classifier, from a folder or hub id, frozen, its weights in float32.
 
-    ModelError: no weights, no configuration, weights that lack a part (the head, say), an unsupported architecture.
+    ModelError: no weights, no configuration, weights that lack a part (the head, say), that do not fit config.json or
+    are not finite, an unsupported architecture. UserError: no such device.
     """
-    kind = AutoModelForSequenceClassification if classifier else AutoModelForMaskedLM
-    model, missing, _ = _pretrained(kind, source)
-    if missing:
-        # transformers fills them with random numbers, other ones in each process.
-        named = ", ".join(missing[:5])
-        if not classifier and not any(_of_encoder(model, name) for name in missing):
-            raise ModelError(
-                f"{str(source)!r} is an encoder without a masked-language head (its weights lack {named}): it cannot "
-                "answer facts; give a model that has the head, or edit sentence pairs, for which a classifier is "
-                "fine-tuned from it (--task nli)"
-            )
-        wanted = "sequence classifier" if classifier else "masked language model"
-        raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {named}")
-    return wrap(model.to(device).eval().requires_grad_(False), edited, precision)
+    check_device(device, precision)
+    kind = Classifier if classifier else MaskedLM
+    model, missing, resized = _pretrained(kind, source)
+    if model.config.model_type == "deberta-v2" and any(name.startswith("cls.") for name in missing):
+        model, missing, resized = _pretrained(kind, source, legacy=False)  # DeBERTa's own head
+    named = [f"{name} is {there}, and {here} by config.json" for name, (there, here) in resized.items()]
+    if resized:
+        raise ModelError(f"the weights in {str(source)!r} do not fit config.json: {'; '.join(named[:3])}; restore it")
+    if missing:  # transformers fills them with random numbers, other ones in each process
+        lacks, wanted = ", ".join(missing[:5]), "sequence classifier" if classifier else "masked language model"
+        if classifier or any(_of_encoder(model, name) for name in missing):
+            raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}")
+        raise ModelError(
+            f"{str(source)!r} is an encoder without a masked-language head (its weights lack {lacks}): it cannot "
+            "answer facts; give a model that has the head, or edit sentence pairs, for which a classifier is made of "
+            "it (--task nli)"
+        )
+    return _wrapped(model, source, edited, device, precision)
 
 
 def load_encoder(
@@ -61,18 +67,13 @@ def load_encoder(
 ) -> Backbone:
     """An encoder, whatever its head, under a new one for these classes, whose first weights are drawn with `seed`.
 
-    ModelError: as of `load`, though weights may lack a head and the pooler below it.
+    Errors: as of `load`, though weights may lack a head and the pooler below it.
     """
-    names = dict(enumerate(classes))
+    check_device(device, precision)
+    labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, missing, resized = _pretrained(
-            AutoModelForSequenceClassification,
-            source,
-            id2label=names,
-            label2id={name: i for i, name in names.items()},
-            ignore_mismatched_sizes=True,
-        )
+        model, missing, resized = _pretrained(Classifier, source, **labels)
     lacks = [name for name in (*missing, *resized) if _of_encoder(model, name)]
     if lacks:
         raise ModelError(f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}")
@@ -80,25 +81,36 @@ def load_encoder(
         raise ModelError(
             f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as the raw model (--raw-model)"
         )
-    return wrap(model.to(device).eval().requires_grad_(False), edited, precision)
+    return _wrapped(model, source, edited, device, precision)
 
 
-def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str], list[str]]:
-    """A model, and the names of the parameters that its weights lack, and that are of another size in them.
+def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str], Resized]:
+    """A model, the parameters that its weights lack, and those of another size. ModelError: it cannot be read."""
+    with _reading(source, "a model", weights=True) as found:
+        config = AutoConfig.from_pretrained(found, trust_remote_code=False, **options)
+        refuse(config)
+        config.chunk_size_feed_forward = 0  # which saves memory alone, and calls an edited matrix piece by piece
+        safe = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+        told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # our callers name what differs
+        model, loading = kind.from_pretrained(found, config=config, **safe, **told)
+    resized = {name: (tuple(there), tuple(here)) for name, there, here in sorted(loading["mismatched_keys"])}
+    return model, sorted(loading["missing_keys"]), resized
 
-    ModelError: it cannot be read.
-    """
-    try:
-        model, loading = kind.from_pretrained(
-            str(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"cannot load a model from {str(source)!r}: {reason} "
-            "Expected a hub id, or a folder with config.json and model.safetensors."
-        ) from error
-    return model, sorted(loading["missing_keys"]), sorted(name for name, *_ in loading["mismatched_keys"])
+
+def _wrapped(
+    model: Any, source: str | Path, edited: int | Sequence[str], device: str, precision: Precision
+) -> Backbone:
+    with border(ModelError, f"cannot use the model in {str(source)!r} on {device}"):
+        return wrap(model.to(device).eval().requires_grad_(False), edited, precision)
+
+
+@contextmanager
+def _reading(source: str | Path, what: str, weights: bool = False) -> Iterator[str]:
+    """The folder or hub id to read. ModelError: it cannot be read, for the reason that its files or the error show."""
+    found = place(source, ModelError, MODEL)
+    here = "" if Path(found).exists() else " (no folder here, so a hub id)"
+    with border(ModelError, f"cannot load {what} from {found!r}{here}", lambda: damage(found, weights)):
+        yield found
 
 
 def _of_encoder(model: Any, name: str) -> bool:
@@ -107,36 +119,40 @@ def _of_encoder(model: Any, name: str) -> bool:
     return name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
 
 
+def configuration(source: str | Path) -> Any:
+    """What config.json says, without any weights. ModelError: no such model, or one that is not supported."""
+    with _reading(source, "a configuration") as found:
+        config = AutoConfig.from_pretrained(found, trust_remote_code=False)
+        refuse(config)
+        return config
+
+
 def max_tokens(source: str | Path) -> int:
     """The longest input of the model in a folder or hub id, whose weights are not read. ModelError: no such model."""
-    try:
-        with torch.device("meta"):
-            return max_positions(AutoModel.from_config(AutoConfig.from_pretrained(str(source))))
-    except (OSError, ValueError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot tell how long an input of {str(source)!r} may be: {reason}") from error
+    config = configuration(source)
+    with border(ModelError, f"cannot tell how long an input of {str(source)!r} may be"), torch.device("meta"):
+        return max_positions(AutoModel.from_config(config))
 
 
 def load_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a folder or hub id. ModelError: none there."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load a tokenizer from {str(source)!r}: {reason}") from error
-    # transformers makes an empty one, without a word, where only config.json is there.
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ModelError(
-            f"no tokenizer in {str(source)!r}: expected tokenizer.json or a vocabulary file beside the model"
-        )
-    return tokenizer
+    """The tokenizer of a folder or hub id. ModelError: none there, or one that cannot be read."""
+    with _reading(source, "a tokenizer") as found:
+        tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
+        # transformers makes an empty one, without a word, where only config.json is there.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ModelError(
+                f"no tokenizer in {found!r}: expected tokenizer.json or a vocabulary file beside the model"
+            )
+        tokenizer.truncation_side = "right"  # what is too long loses its end, whatever the folder says
+        return tokenizer
 
 
 def fingerprint(backbone: Backbone, tokenizer: Any) -> str:
     """A short digest of a model's configuration and weights and of its tokenizer."""
     config = {key: value for key, value in backbone.model.config.to_dict().items() if not key.startswith("_")}
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # one in Python has none
+    digest.update((backend.to_str() if backend else json.dumps(sorted(tokenizer.get_vocab().items()))).encode())
     for name, tensor in sorted(backbone.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -47,10 +47,14 @@ def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
         tuple(Prompt("", look, sentence(tokenizer, look, count)) for look in asked.looks),
         tuple(
             # As many masks as the known answer has tokens, so that one can read what the model says.
-            Prompt(f.language, _text(facts, f), request(tokenizer, _text(facts, f), f.obj_label, "").input)
+            Prompt(f.language, _text(facts, f), sentence(tokenizer, _text(facts, f), _length(tokenizer, f)))
             for f in _unrelated_facts(index, place, asked.unrelated)
         ),
     )
+
+
+def _length(tokenizer: Any, fact: Fact) -> int:
+    return len(tokenizer(fact.obj_label, add_special_tokens=False)["input_ids"])
 
 
 def _index(facts: Facts) -> dict[str, dict[str, Fact]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from ...core.records import EditRequest, Input
 from ...core.task import remember, with_masks
 from ...errors import DataError, ModelError
 from ...names import SPLITS, Rulings, Split, Subject
-from .. import Errors, Reader
+from .. import Errors, Predict, Reader
 from .read import LANGUAGES, Fact, Facts
 
 #: The tokens of each entity's label, by its URI, in each (language, relation).
@@ -63,17 +65,17 @@ def disagreements(source: str | Path, facts: Facts) -> list[str]:
     The paper's counts are those of the real mLAMA, which its languages give away. A part of the languages is split
     otherwise, and has nothing to agree with. DataError: a list that is none.
     """
-    stated = sorted(Path(source).glob("**/sub_uri_list/*_sub_uri_list.json")) if Path(source).is_dir() else []
+    lists = sorted(Path(source).glob("**/sub_uri_list/*_sub_uri_list.json")) if Path(source).is_dir() else []
     real = set(facts.languages) >= LANGUAGES
-    parts = split(facts) if stated or real else {}
-    found = []
-    for part, was in PUBLISHED.items() if real else ():
-        subjects, told = len({fact.sub_uri for fact in parts[part].facts}), len(parts[part].facts)
-        if Count(subjects, told) != was:
-            found.append(
-                f"{part} has {subjects:,} subjects and {told:,} facts; the paper has {was.subjects:,} and {was.facts:,}"
-            )
-    for path in stated:
+    parts = split(facts) if lists or real else {}
+    ours = {name: {fact.sub_uri for fact in part.facts} for name, part in parts.items()}
+    found = [
+        f"{name} has {len(ours[name]):,} subjects and {len(parts[name].facts):,} facts; the paper has {was.subjects:,} "
+        f"and {was.facts:,}"
+        for name, was in PUBLISHED.items()
+        if real and Count(len(ours[name]), len(parts[name].facts)) != was
+    ]
+    for path in lists:
         name: Any = path.name.removesuffix("_sub_uri_list.json")
         try:
             listed = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -81,18 +83,14 @@ def disagreements(source: str | Path, facts: Facts) -> list[str]:
             raise DataError(f"{path}: is not a JSON list of subjects ({error})") from error
         if name not in SPLITS or not isinstance(listed, list) or not all(isinstance(uri, str) for uri in listed):
             raise DataError(f"{path}: expected the JSON list of the subjects of one of {', '.join(SPLITS)}")
-        ours, theirs = {fact.sub_uri for fact in parts[name].facts}, set(listed)
-        if ours != theirs:
-            more, fewer = sorted(ours - theirs), sorted(theirs - ours)
+        more, fewer = sorted(ours[name] - set(listed)), sorted(set(listed) - ours[name])
+        if more or fewer:
+            some = [", ".join([*names[:3], *["…"][: len(names) > 3]]) or "none" for names in (more, fewer)]
             found.append(
-                f"{name}: {len(more):,} subjects are not in {path.name} ({_some(more)}), and {len(fewer):,} of it are "
-                f"not in the split ({_some(fewer)})"
+                f"{name}: {len(more):,} subjects are not in {path.name} ({some[0]}), and {len(fewer):,} of it are not "
+                f"in the split ({some[1]})"
             )
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "none"
 
 
 def cuts(count: int) -> tuple[int, int]:
@@ -192,19 +190,23 @@ class FactTask:
 def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, FactTask]:
     """The three splits, tokenised; labels [Y] are shared by all of them (clause D2). Every fact may be edited.
 
-    DataError: a label that tokenises to nothing, or holds the mask token; a sentence that can become longer than the
-    longest input of the model. ModelError: a tokenizer without a mask token.
+    DataError: a label that tokenises to nothing, or holds the mask token; a language of which the tokenizer knows no
+    label; a sentence that can become longer than the longest input of the model. ModelError: no mask token.
     """
-    tokenizer, longest = reader.tokenizer, reader.longest
-    labels = _labels(facts, tokenizer)
-    lengths, parts = _lengths(labels), split(facts)
-    long = None if longest is None else next(_too_long(facts, tokenizer, labels, lengths, longest), None)
-    if long is not None:
+    tokenizer, labels = reader.tokenizer, _labels(facts, reader.tokenizer)
+    for language, (count, unknown, _) in _spelling(facts, tokenizer, labels).items():
+        if count == len(unknown):
+            raise DataError(
+                f"{unknown[0].source}: all {count} labels in {language!r} contain {tokenizer.unk_token}: the tokenizer "
+                "does not know their letters; leave the language out (--languages), or give another model"
+            )
+    for fact, tokens, masks, label in too_long(facts, tokenizer, reader.longest, labels):
         raise DataError(
-            f"{long.fact.source}: {long.named} comes to {long.tokens} tokens with the {long.masks} masks of the "
-            f"longest label ({long.label.source}), and the model reads at most {longest}; shorten or remove the longer "
-            "of the two"
+            f"{fact.source}: {_key(fact)} in {fact.language!r} comes to {tokens} tokens with the {masks} masks of the "
+            f"longest label ({label.source}), and the model reads at most {reader.longest}; shorten or remove the "
+            "longer of the two"
         )
+    parts, lengths = split(facts), _lengths(labels)
     pools = {name: _pool(labels, part.facts if rulings.label_pool == "own" else None) for name, part in parts.items()}
     return {name: FactTask(part, tokenizer, pools[name], lengths, rulings.subject) for name, part in parts.items()}
 
@@ -223,24 +225,33 @@ def _pool(labels: Labels, told: Sequence[Fact] | None) -> dict[tuple[str, str], 
     return {key: tuple(sorted(ids)) for key, ids in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class TooLong:
-    """A sentence that can become longer than a model reads: its tokens, with the masks of the longest label."""
+def misfits(facts: Facts, reader: Reader, predict: Predict | None = None, key: str = "") -> list[str]:
+    """Where the tokenizer cannot say the labels: in which languages how many have unknown tokens, or merge."""
+    tokenizer, found = reader.tokenizer, []
+    for language, (count, unknown, merged) in _spelling(facts, tokenizer, _labels(facts, tokenizer)).items():
+        apart = any(normalize("NFC", fact.obj_label) != fact.obj_label for fact in unknown)
+        if unknown or merged:
+            found.append(
+                f"{len(unknown)} of {count} labels in {language} contain {tokenizer.unk_token}, and {merged} have the "
+                f"tokens of another{'; some are decomposed: normalise the text to NFC' if apart else ''}"
+            )
+    return found
 
-    fact: Fact
-    tokens: int
-    masks: int
-    label: Fact
 
-    @property
-    def named(self) -> str:
-        return f"{_key(self.fact)} in {self.fact.language!r}"
-
-
-def too_long(facts: Facts, tokenizer: Any, longest: int) -> Iterator[TooLong]:
-    """What would stop a run whose model reads at most `longest` tokens. Errors: as of `tasks`."""
-    labels = _labels(facts, tokenizer)
-    return _too_long(facts, tokenizer, labels, _lengths(labels), longest)
+def _spelling(facts: Facts, tokenizer: Any, labels: Labels) -> dict[str, tuple[int, list[Fact], int]]:
+    """Of each language: its labels, a fact of each that has unknown tokens, and how many merge within a relation."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    first = {(fact.language, fact.relation, fact.obj_uri): fact for fact in reversed(facts.facts)}
+    lost: dict[str, dict[str, Fact | None]] = {language: {} for language in facts.languages}
+    same: dict[tuple[str, str, tuple[int, ...]], set[str]] = {}
+    for (language, relation, uri), fact in first.items():
+        ids = labels[language, relation][uri]
+        lost[language][fact.obj_label] = fact if unknown in ids else None
+        same.setdefault((language, relation, ids), set()).add(fact.obj_label)
+    merged: dict[str, set[str]] = {}
+    for (language, _, _), names in same.items():
+        merged.setdefault(language, set()).update(names if len(names) > 1 else ())
+    return {code: (len(of), [f for f in of.values() if f], len(merged[code])) for code, of in lost.items() if of}
 
 
 def _labels(facts: Facts, tokenizer: Any) -> Labels:
@@ -250,13 +261,21 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
     for (language, relation), template in facts.templates.items():
         if tokenizer.mask_token in template:
             raise DataError(f"the template of {relation} in {language!r} contains the mask token: {template!r}")
-    entities: dict[tuple[str, str], dict[str, Fact]] = {}
+    names = list(dict.fromkeys(fact.obj_label for fact in facts.facts))
+    spelled = dict(zip(names, map(tuple, tokenizer(names, add_special_tokens=False)["input_ids"]), strict=True))
+    labels: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
     for fact in facts.facts:
-        if tokenizer.mask_token in fact.sub_label:
-            raise DataError(f"{fact.source}: sub_label {fact.sub_label!r} contains the mask token; remove it")
-        entities.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, fact)
-    spelled: dict[str, tuple[int, ...]] = {}
-    return {key: _label_ids(tuple(pool.values()), tokenizer, spelled) for key, pool in entities.items()}
+        ids = spelled[fact.obj_label]
+        masked = "sub_label" if tokenizer.mask_token in fact.sub_label else "obj_label"
+        if tokenizer.mask_token_id in ids or masked == "sub_label":
+            raise DataError(f"{fact.source}: {masked} {getattr(fact, masked)!r} contains the mask token; remove it")
+        if not ids:
+            raise DataError(
+                f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; remove the row or use a tokenizer "
+                f"that knows its script"
+            )
+        labels.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, ids)
+    return labels
 
 
 def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
@@ -267,18 +286,16 @@ def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
     return {language: tuple(sorted(by_uri.values())) for language, by_uri in names.items()}
 
 
-def _too_long(
-    facts: Facts,
-    tokenizer: Any,
-    labels: Labels,
-    lengths: Mapping[str, Sequence[int]],
-    longest: int,
-) -> Iterator[TooLong]:
-    """An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
+def too_long(
+    facts: Facts, tokenizer: Any, longest: int | None, known: Labels | None = None
+) -> Iterator[tuple[Fact, int, int, Fact]]:
+    """(fact, its tokens, masks among them, whose label is so long) of each sentence that can become too long.
 
+    An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
     Only sentences of very many letters are tokenised: a token has one of them at least.
     """
-    widest: dict[str, int] = {}
+    labels = known or _labels(facts, tokenizer)
+    widest, lengths, longest = dict[str, int](), _lengths(labels), longest or sys.maxsize
     for (_, relation), ids in labels.items():
         widest[relation] = max(widest.get(relation, 0), *map(len, ids.values()))
     for fact in facts.facts:
@@ -288,27 +305,7 @@ def _too_long(
             told = len(tokenizer(text.replace("[Y]", tokenizer.mask_token))["input_ids"]) - 1 + masks
             if told > longest:
                 label = next(f for f in facts.facts if len(labels[f.language, f.relation][f.obj_uri]) == masks)
-                yield TooLong(fact, told, masks, label)
-
-
-def _label_ids(
-    facts: Sequence[Fact], tokenizer: Any, spelled: dict[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    """The tokens of each entity's label; `spelled` are those that are known already, for names recur."""
-    new = [name for name in dict.fromkeys(fact.obj_label for fact in facts) if name not in spelled]
-    if new:
-        encoded = tokenizer(new, add_special_tokens=False)["input_ids"]
-        spelled.update((name, tuple(ids)) for name, ids in zip(new, encoded, strict=True))
-    for fact in facts:
-        ids = spelled[fact.obj_label]
-        if tokenizer.mask_token_id in ids:
-            raise DataError(f"{fact.source}: obj_label {fact.obj_label!r} contains the mask token; remove it")
-        if not ids:
-            raise DataError(
-                f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; remove the row or use a tokenizer "
-                f"that knows its script"
-            )
-    return {fact.obj_uri: spelled[fact.obj_label] for fact in facts}
+                yield fact, told, masks, label
 
 
 def _key(fact: Fact) -> str:

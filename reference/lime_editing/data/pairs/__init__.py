@@ -1,20 +1,70 @@
-"""Sentence pairs (XNLI, or a corpus of one's own): one input of two texts, whose class is predicted."""
+"""Sentence pairs (XNLI, or a corpus of one's own): one input of two texts, whose class is predicted; what they hold."""
 
 from __future__ import annotations
 
-from .. import Dataset
-from .examine import examine
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...names import SPLITS
+from .. import Dataset, Predict, Reader
+from ..examination import Examination, Language, empty, some
 from .question import question
-from .read import fingerprint, read
-from .task import accuracy_of, errors, labelled, tasks
+from .read import CONFIG, fingerprint, read
+from .task import accuracy_of, errors, labelled, misfits, tasks, too_long
+
+ASKED = 300  # test pairs that a classifier is asked about: enough to see whether its classes are the data's
+
+
+def examine(
+    source: str, languages: Sequence[str] | None, reader: Reader | None, predict: Predict | None = None, key: str = ""
+) -> Examination:
+    """What the sentence pairs of some languages (default: all) hold. Errors: as of `read`."""
+    pairs = read(source, languages)
+    lacking = {split: Counter(code for _, code in pairs.lacking[split]) for split in SPLITS}
+    has = {c: {split: len(pairs.rows[split]) - lacking[split][c] for split in SPLITS} for c in pairs.languages}
+    found = {
+        c: Language(sum(of.values()), len(pairs) - sum(of.values()), {str(split): count for split, count in of.items()})
+        for c, of in has.items()
+    }
+    splits: dict[str, dict[str, int]] = {}
+    for split, rows in pairs.rows.items():
+        classes = Counter(rows.with_format("numpy")["label"][:].tolist())
+        splits[split] = {"pairs": len(rows), **{name: classes[i] for i, name in enumerate(pairs.classes)}}
+    counts = {
+        "pairs": len(pairs),
+        "inputs": sum(language.has for language in found.values()),
+        "languages": len(found),
+        "classes": len(pairs.classes),
+    }
+    blank = "a premise or hypothesis is missing or blank in its language"
+    skipped = {f"of {split}: {blank}": sum(of.values()) for split, of in lacking.items() if of}
+    remarks = [*pairs.notes, *empty(found, splits)]
+    for part, numbers in splits.items():
+        remarks += [f"{part} has no pair of class {name!r}" for name in pairs.classes if not numbers[name]]
+    if reader is not None:
+        few = {**pairs.rows, "test": pairs.rows["test"].select(range(min(len(pairs.rows["test"]), ASKED)))}
+        remarks += misfits(replace(pairs, rows=few), reader, predict, f"{key}{fingerprint(pairs)}")
+        for split in SPLITS:
+            found_long = too_long(pairs, reader.tokenizer, reader.longest, split) if reader.longest else ()
+            long = [f"{split}/{i} in {code!r} has {n}" for i, code, n in found_long]
+            if long:
+                remarks.append(
+                    f"{len(long):,} inputs of {split} are longer than {reader.longest} tokens and are cut: {some(long)}"
+                )
+    return Examination("nli", source, fingerprint(pairs), found, counts, splits, skipped, tuple(remarks))
+
 
 DATASET = Dataset(
     name="nli",
     title="NLI",
     classifies=True,
+    patterns=(f"{CONFIG}/*",),
     read=read,
     fingerprint=fingerprint,
     tasks=tasks,
+    remarks=lambda source, pairs: list(pairs.notes),
+    misfits=misfits,
     errors=errors,
     labelled=labelled,
     accuracy=accuracy_of,

@@ -1,16 +1,21 @@
-"""XNLI (§4.3, §A.2, chapter D): parallel sentence pairs, read with `datasets` from a hub id or a folder of that schema.
+"""Sentence pairs (§4.3, §A.2, chapter D): XNLI in each form that it comes in, and a corpus of one's own.
 
-premise     Translation                      {language: text}
-hypothesis  TranslationVariableLanguages     {"language": [...], "translation": [...]}
-label       ClassLabel(entailment, neutral, contradiction)
+XNLI's schema    premise {language: text}, hypothesis {"language": [...], "translation": [...]}, label: parquet (the
+                 hub's `all_languages`, with or without its card) or what `save_to_disk` writes; memory-mapped
+tables           one row per pair and language (`COLUMNS`): XNLI-1.0's .jsonl and .tsv, XNLI-MT-1.0's .tsv, the hub's
+                 configurations of one language each, tables of one's own; held in memory
 
-A corpus of one's own is read from tables (tables.py) and has this schema from then on. A row may lack a language, or
-have a blank text in it: the pair is then missing in that language, and I(x) is smaller (clause S8).
+Rows of one id are parallel; where a table has no ids, those of one line. A split is a column, or in the name of a file
+or folder; a language, too. A row may lack a language, or have a blank text in it: the pair is then missing in that
+language, and I(x) is smaller (clause S8). Labels are names or numbers; XNLI's names are known in other spellings.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,66 +23,291 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import DataError, LanguageError
-from ...names import SPLITS, Split
-from . import tables
-from .tables import CONFIG
+from ...borders import border
+from ...errors import DataError
+from ...names import PIVOT, SPLITS, Split
+from .. import files
+from ..download import locate
+from ..files import Files
+
+CONFIG = "all_languages"
+NAMES = ("entailment", "neutral", "contradiction")
+#: How tables name their columns: the first of these that a table has.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "pairID"),
+    "language": ("language",),
+    "premise": ("premise", "sentence1"),
+    "hypothesis": ("hypothesis", "hypo", "sentence2"),
+    "label": ("label", "gold_label"),
+}
+#: Other spellings of XNLI's classes; XNLI-MT-1.0 has the first.
+SPELLINGS = {"contradictory": "contradiction", "contradicts": "contradiction"}
+SPELLINGS |= dict.fromkeys(("entails", "entailed", "entail"), "entailment")
+EXPECTED = "sentence pairs: a folder, archive or table of XNLI, or a table of pairs (docs/data-and-models.md)"
+#: Words for the splits in the names of files and folders.
+_WORDS: Mapping[str, Split] = {
+    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"
+}  # fmt: skip
+_CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The rows of each split, memory-mapped, the chosen languages, and the classes in the data's order."""
+    """The rows of each split, the chosen languages, and the classes in the data's order.
+
+    `lacking` says what is not said: (row, language). `notes` are sentences on choices that were made in reading.
+    """
 
     rows: Mapping[Split, Any]
     languages: tuple[str, ...]
     classes: tuple[str, ...]
-    lacking: Mapping[Split, frozenset[tuple[int, str]]] = field(default_factory=dict)  # (row, language) not said
+    lacking: Mapping[Split, frozenset[tuple[int, str]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows.values())
 
 
-def read(source: str, languages: Sequence[str] | None = None) -> Pairs:
-    """Load sentence pairs in some languages (default: all): XNLI's `all_languages` of a folder or hub id, or tables.
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table, its columns, and what its name and folders say of its rows.
 
-    DataError: not there, of another schema, or a row without a class. LanguageError: no such language.
+    `nested` where it is in XNLI's schema; `classes` are what the numbers of its labels mean, where the file says it.
     """
-    own = tables.found(Path(source))
-    loaded = tables.read(own, source) if own else _load(source)
-    for split in SPLITS:
-        if split not in loaded:
-            raise DataError(f"{source}: no split {split!r}; found {', '.join(loaded)}")
-        if not own:
-            _check_schema(loaded[split].features, f"{source}, split {split!r}")
-    features = loaded["train"].features
-    known = sorted(features["premise"].languages)
-    for language in languages or ():
-        if language not in known:
-            raise LanguageError(language, known, f"in {source}")
-    chosen = tuple(sorted(set(languages))) if languages else tuple(known)
-    classes = tuple(features["label"].names)
-    rows = {split: loaded[split] for split in SPLITS}
-    lacking = {split: _lacking(rows[split], chosen, len(classes), f"{source}, split {split!r}") for split in SPLITS}
-    return Pairs(rows, chosen, classes, lacking)
+
+    name: str
+    columns: tuple[str, ...]
+    nested: bool
+    split: Split | None
+    language: str | None = None
+    classes: tuple[str, ...] = ()
 
 
-def _load(source: str) -> Any:
-    folder = Path(source)
-    where = str(folder.resolve()) if folder.is_dir() else source
-    bare = {split: sorted(map(str, folder.glob(f"**/{split}*.parquet"))) for split in SPLITS if folder.is_dir()}
-    try:
-        if any(bare.values()) and not tables.names_configuration(folder):
-            return datasets.load_dataset("parquet", data_files={name: paths for name, paths in bare.items() if paths})
-        return datasets.load_dataset(where, CONFIG)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+#: Per split its rows in XNLI's schema, the classes, and notes.
+_Loaded = tuple[dict[Split, Any], tuple[str, ...], list[str]]
+
+
+def read(source: str | Path, languages: Sequence[str] | None = None) -> Pairs:
+    """Load sentence pairs in some languages (default: all).
+
+    `source` is a folder, a zip archive, a table, an address, or a data set of the hub.
+    DataError: not there, of another schema, a bad field, or a row without a class. LanguageError: no such language.
+    """
+    with border(DataError, f"cannot read sentence pairs from {str(source)!r}"):
+        path = Path(locate(str(source), expected=EXPECTED, first=(f"{CONFIG}/*",)))
+        with files.opened(path) as found:
+            loaded, classes, notes = _loaded(found)
+        for split in ("validation", "test"):
+            if split not in loaded:
+                raise DataError(f"{source}: no split {split!r}; found {', '.join(loaded) or 'none'}")
+        if "train" not in loaded:
+            notes.append("no train pairs, which the editors' trainings need; XNLI's own are in XNLI-MT-1.0")
+            loaded["train"] = loaded["test"].select([])
+        taken, more = files.chosen(languages, _codes(loaded["test"]), str(source))
+        rows = {split: loaded[split] for split in SPLITS}
+        lacking = {split: _lacking(rows[split], taken, len(classes), f"{source}, split {split!r}") for split in SPLITS}
+        return Pairs(rows, tuple(taken), classes, lacking, (*notes, *more))
+
+
+def _loaded(found: Files) -> _Loaded:
+    if not found.tables:
+        raise files.nothing(found, EXPECTED)
+    whole = [name for name in found.tables if CONFIG in Path(name).parts[:-1]]
+    notes = [*found.notes]
+    if whole and len(whole) < len(found.tables):
+        notes.append(f"read from {CONFIG} alone, which has the pairs of the other folders, too")
+    by_split: dict[Split | None, list[str]] = {}
+    for name in whole or found.tables:
+        words = [word for part in reversed(Path(name.lower()).parts) for word in re.split(r"[^a-z]+", part)]
+        by_split.setdefault(next((_WORDS[word] for word in words if word in _WORDS), None), []).append(name)
+    kept: dict[str, Split | None] = {}
+    for split, names in by_split.items():
+        once, left = files.once(found, names)
+        notes, kept = [*notes, *left], {**kept, **dict.fromkeys(once, split)}
+    known = {name: _table(found, name, split) for name, split in kept.items()}
+    if not any(known.values()):
+        known = {name: _table(found, name, split, strict=True) for name, split in kept.items()}
+    tables = [table for table in known.values() if table]
+    notes += [f"left out: {name}, which is no table of pairs" for name, table in known.items() if tables and not table]
+    if len({table.nested for table in tables}) > 1:
+        raise DataError(f"{found.root}: some of its tables have XNLI's schema, and some a row for each language")
+    rows, classes, more = (_nested if tables and tables[0].nested else _of_rows)(found, tables)
+    return rows, classes, [*notes, *more]
+
+
+def _table(found: Files, name: str, split: Split | None, strict: bool = False) -> _Table | None:
+    """What a table is; None for one that is empty, of two languages, or (if not `strict`) of something else.
+
+    DataError: a table of sentence pairs that lacks a column.
+    """
+    columns, where, classes = files.columns_of(found, name), found.where(name), ()
+    if files.kind(name) in (".parquet", files.SAVED):
+        with files.columnar(found, name) as (schema, _):
+            features = datasets.Features.from_arrow_schema(schema)
+        if any(
+            not isinstance(features.get(one), (datasets.Value, None.__class__)) for one in ("premise", "hypothesis")
+        ):
+            if split is None:
+                raise DataError(f"{where}: neither its name nor its folder says its split, one of {', '.join(SPLITS)}")
+            return _Table(name, columns, True, split)
+        classes = tuple(getattr(features.get("label"), "names", ()))
+    words = [word for word in Path(name.removesuffix(".gz")).name.split(".")[1:-1] if _CODE.fullmatch(word)]
+    named = [word for word in words if word not in _WORDS] or [Path(name).parent.name]
+    language = named[0] if "language" not in columns and _CODE.fullmatch(named[0]) else None
+    if "multinli" in name and "language" not in columns:
+        language = language or PIVOT
+    lacking = [one for one, names in COLUMNS.items() if not any(other in columns for other in names)]
+    lacking = [one for one in lacking if language is None or one not in ("id", "language")]
+    lacking += ["split"] if split is None and "split" not in columns else []
+    if not columns or len(named) > 1 or (len(lacking) > 2 and not strict):
+        return None
+    if lacking:
+        raise files.lacks(where, lacking, "a corpus of sentence pairs", columns, "sentence pairs")
+    return _Table(name, columns, False, split, language, classes)
+
+
+def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
+    """Rows that are in XNLI's schema already."""
+    loaded: dict[Split, Any] = {}
+    for split in (split for split in SPLITS if any(table.split == split for table in tables)):
+        names = [table.name for table in tables if table.split == split]
+        if files.kind(names[0]) == files.SAVED:
+            loaded[split] = datasets.load_from_disk(str(Path(found.where(names[0])).parent))
+        elif found.path(names[0]):
+            # `datasets` would take brackets and stars in a path for a pattern.
+            paths = [glob.escape(found.where(name)) for name in names]
+            loaded[split] = datasets.load_dataset("parquet", data_files={split: paths})[split]
+        else:
+            raise DataError(f"{found.where(names[0])}: is read from a folder alone, memory-mapped; unpack the archive")
+        _check_schema(loaded[split].features, f"{found.root}, split {split!r}")
+        if _codes(loaded[split]) != _codes(next(iter(loaded.values()))):
+            raise DataError(f"{found.root}, split {split!r}: has other languages than the splits before it")
+    label = next(iter(loaded.values())).features["label"]
+    if isinstance(label, datasets.ClassLabel):
+        return loaded, tuple(spelled(name) for name in label.names), []
+    # Another library wrote it, which does not keep what the numbers mean.
+    values = {value for rows in loaded.values() for value in rows.unique("label")} - {None}
+    classes, notes = _names({spelled(value) for value in values}, found.root)
+    if label.dtype in ("string", "large_string"):
+        numbers = {value: classes.index(spelled(value)) for value in values}
+        for split, rows in loaded.items():
+            told = [numbers.get(value, -1) for value in rows["label"][:]]
+            loaded[split] = rows.remove_columns("label").add_column("label", told)
+    return loaded, classes, notes
+
+
+def _codes(rows: Any) -> list[str]:
+    premise = rows.features["premise"]
+    return sorted(premise if isinstance(premise, dict) else premise.languages)
+
+
+def _check_schema(features: Any, where: str) -> None:
+    """DataError: neither the hub's schema nor what is left of it where another library wrote the file."""
+    kinds = {"premise": "Translation", "hypothesis": "TranslationVariableLanguages", "label": "ClassLabel"}
+    plain = {"premise": "dict", "hypothesis": "dict", "label": "Value"}
+    for name, kind in kinds.items():
+        found = type(features[name]).__name__ if name in features else "no such column"
+        keys = features[name] if found == "dict" and name == "hypothesis" else ("language", "translation")
+        if found not in (kind, plain[name]) or not {"language", "translation"} <= set(keys):
+            raise DataError(f"{where}: column {name!r} must be {kind}, found {found}")
+
+
+def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
+    """Rows in XNLI's schema, of tables that have a row for each pair and language."""
+    pairs: dict[Split, dict[str, dict[str, Any]]] = {split: {} for split in SPLITS}
+    home: dict[str, Split] = {}  # of ids of one's own, which are the same in all splits
+    left: Counter[str] = Counter()
+    for table in tables:
+        named = {one: next((name for name in names if name in table.columns), "") for one, names in COLUMNS.items()}
+        named["language"] = "" if table.language else named["language"]
+        given = [name for one, name in named.items() if name and one != "label"]
+        for i, (line, row) in enumerate(files.rows(found, table.name, [*named.values(), "split"])):
+            where, label, own = f"{found.where(table.name)}:{line}", row.get(named["label"]), named["id"] == "id"
+            if isinstance(label, int) and 0 <= label < len(table.classes):
+                label = table.classes[label]
+            if not own and (label == "-" or None in (row.get(named["premise"]), row.get(named["hypothesis"]))):
+                left["no gold label" if label == "-" else "a blank text"] += 1
+                continue
+            told = dict(zip(given, files.texts(row, given, where, COLUMNS["id"]), strict=True))
+            split, name = _split_of(row, table, where), told.get(named["id"], str(i))
+            if own and home.setdefault(name, split) != split:
+                raise DataError(
+                    f"{where}: id {name!r} is in {home[name]} and in {split}; parallel pairs are in one split"
+                )
+            language = table.language or told[named["language"]]
+            files.check_language(language, where)
+            pair = pairs[split].setdefault(name, {"premise": {}, "hypothesis": {}, "label": _label(label, where)})
+            if language in pair["premise"]:
+                raise DataError(
+                    f"{where}: id {name!r} is told twice in language {language!r}; ids are of parallel pairs"
+                )
+            if pair["label"] != _label(label, where):
+                raise DataError(
+                    f"{where}: label of id {name!r} is {label!r}, and {pair['label']!r} in another language"
+                )
+            pair["premise"][language], pair["hypothesis"][language] = told[named["premise"]], told[named["hypothesis"]]
+    kept = {split: list(rows.values()) for split, rows in pairs.items() if rows}
+    if not kept:
+        raise DataError(f"{found.root}: no sentence pairs in it")
+    names, notes = _names({pair["label"] for rows in kept.values() for pair in rows}, found.root)
+    notes += [f"{count:,} rows with {reason} are left out" for reason, count in left.items()]
+    codes = sorted({code for rows in kept.values() for pair in rows for code in pair["premise"]})
+    return {split: _dataset(rows, codes, names) for split, rows in kept.items()}, names, notes
+
+
+def _dataset(pairs: Sequence[Mapping[str, Any]], codes: Sequence[str], names: Sequence[str]) -> Any:
+    numbers = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))}
+    columns = {
+        "premise": [{code: pair["premise"].get(code) for code in codes} for pair in pairs],
+        "hypothesis": [dict(sorted(pair["hypothesis"].items())) for pair in pairs],
+        "label": [numbers[pair["label"]] for pair in pairs],
+    }
+    features = datasets.Features(
+        premise=datasets.Translation(codes),
+        hypothesis=datasets.TranslationVariableLanguages(codes),
+        label=datasets.ClassLabel(names=list(names)),
+    )
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
+    """The split of a row, by its column or its table's name. DataError: none, or two that differ."""
+    split: Any = row.get("split") if "split" in table.columns else table.split
+    if split not in SPLITS or table.split not in (None, split):
+        meant = f"{table.split}, as the name of the file says" if table.split else f"one of {', '.join(SPLITS)}"
+        raise DataError(f"{where}: field 'split' must be {meant}, got {split!r}")
+    return split  # type: ignore[no-any-return]
+
+
+def _label(label: Any, where: str) -> str | int:
+    if isinstance(label, str) and label.strip():
+        return int(label) if label.isdecimal() else str(spelled(label))
+    if isinstance(label, int) and not isinstance(label, bool) and label >= 0:
+        return label
+    raise DataError(f"{where}: field 'label' must be the name of a class or its number, got {label!r}")
+
+
+def spelled(label: Any) -> Any:
+    """One of XNLI's classes in whatever spelling, under its name; any other label as it is."""
+    name = SPELLINGS.get(str(label).lower(), str(label).lower())
+    return name if name in NAMES else label
+
+
+def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
+    """The classes in order, XNLI's where they are those, else sorted; and a note where the order is a choice."""
+    if labels <= set(NAMES):
+        return NAMES, []
+    if labels <= set(range(len(NAMES))):
+        return NAMES, [f"labels 0, 1 and 2 are taken for {', '.join(NAMES)}, which is XNLI's order"]
+    if not all(isinstance(label, str) for label in labels):
+        raise DataError(f"{source}: labels {', '.join(sorted(map(str, labels)))} are neither names nor 0, 1 and 2")
+    if len({label.casefold() for label in labels}) < len(labels):
         raise DataError(
-            f"cannot load {CONFIG!r} from {source!r}: {reason} Expected a hub id, a folder of parquet files whose "
-            f"README.md names the configuration {CONFIG!r}, or tables of sentence pairs."
-        ) from error
+            f"{source}: labels {', '.join(sorted(labels))} differ in case only; write each class in one way"
+        )
+    return tuple(sorted(labels)), []
 
 
 def _lacking(rows: Any, languages: Sequence[str], classes: int, where: str) -> frozenset[tuple[int, str]]:
@@ -138,15 +368,3 @@ def texts_of(table: Any) -> list[dict[str, tuple[str, str]]]:
         both = ((language, column[i], other.get(language)) for language, column in premises.items())
         rows.append({language: (a, b) for language, a, b in both if a is not None and b is not None})
     return rows
-
-
-def _check_schema(features: Any, where: str) -> None:
-    expected = {
-        "premise": datasets.Translation,
-        "hypothesis": datasets.TranslationVariableLanguages,
-        "label": datasets.ClassLabel,
-    }
-    for name, kind in expected.items():
-        if not isinstance(features.get(name), kind):
-            found = type(features[name]).__name__ if name in features else "no such column"
-            raise DataError(f"{where}: column {name!r} must be {kind.__name__}, found {found}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
-from typing import Any, overload
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...core.corpus import Corpus, Example, FullCorpus, ParallelCorpus
@@ -19,11 +21,10 @@ from ...core.task import pair, remember
 from ...errors import ModelError
 from ...names import JUDGED, PIVOT, Rulings, Split
 from .. import Errors, Predict, Reader
-from .read import Pairs, texts, texts_of
+from .read import NAMES, Pairs, spelled, texts, texts_of
 
 SPECIAL = 4  # tokens around and between the two texts, at most
 BATCH = 256  # rows that a classifier is asked about at a time, in all languages
-_PREDICTED = datasets.Features(predicted=datasets.List(datasets.Value("int8")))
 
 
 @dataclass(frozen=True)
@@ -89,24 +90,63 @@ def tasks(pairs: Pairs, reader: Reader, rulings: Rulings, errors: Errors) -> dic
 
     ModelError: the classifier has other classes than the data.
     """
-    classes, none = class_numbers(pairs, reader.classes or {}), frozenset[tuple[int, str]]()
-    return {
-        split: PairTask(
-            *(split, rows, pairs.languages, reader.tokenizer, classes),
-            *(errors.get(split), pairs.lacking.get(split, none), reader.longest),
-        )
-        for split, rows in pairs.rows.items()
-    }
+    common = (pairs.languages, reader.tokenizer, class_numbers(pairs, reader.classes or {}))
+    parts = {split: PairTask(split, rows, *common, longest=reader.longest) for split, rows in pairs.rows.items()}
+    lacking = {split: pairs.lacking.get(split, frozenset()) for split in parts}
+    return {split: replace(part, wrong=errors.get(split), lacking=lacking[split]) for split, part in parts.items()}
 
 
 def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]:
-    """The number that a classifier (config.label2id) gives to each of the data's classes. ModelError: other classes."""
-    numbers = {name.lower(): number for name, number in label_ids.items()}
-    if set(numbers) == {f"label_{i}" for i in range(len(pairs.classes))}:  # unnamed: the data's order is meant
-        numbers = {name: i for i, name in enumerate(pairs.classes)}
-    if set(numbers) != set(pairs.classes):
-        raise ModelError(f"the classifier's classes are {', '.join(label_ids)}; the data's {', '.join(pairs.classes)}")
-    return tuple(numbers[name] for name in pairs.classes)
+    """The number that a classifier (config.label2id) gives to each of the data's classes, whatever their spelling.
+
+    ModelError: other classes, or unnamed ones (LABEL_0, …) where the data's are not XNLI's, whose order is known.
+    """
+    theirs, ours = ", ".join(label_ids), ", ".join(pairs.classes)
+    numbers = {str(spelled(name)).casefold(): number for name, number in label_ids.items()}
+    if unnamed(label_ids) and len(numbers) == len(pairs.classes):
+        if pairs.classes != NAMES:
+            raise ModelError(
+                f"the classifier's classes have no names ({theirs}), and nothing tells which of them is which of the "
+                f"data's {ours}; name them in its config.json (id2label, label2id)"
+            )
+        numbers = {name: i for i, name in enumerate(NAMES)}
+    if set(numbers) != {name.casefold() for name in pairs.classes}:
+        raise ModelError(f"the classifier's classes are {theirs}; the data's {ours}")
+    return tuple(numbers[name.casefold()] for name in pairs.classes)
+
+
+def unnamed(label_ids: Mapping[str, int]) -> bool:
+    """Whether a classifier has the hub's default names of classes, which say nothing."""
+    return {name.upper() for name in label_ids} == {f"LABEL_{i}" for i in range(len(label_ids))}
+
+
+def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> list[str]:
+    """The raw accuracy in each language, and where it lets one doubt that the classifier's classes are the data's."""
+    found, known = [], reader.classes or {}
+    if known and unnamed(known):
+        found.append(f"the classifier's classes have no names ({', '.join(known)}): taken for these in XNLI's order")
+    if predict is None or not known:
+        return found
+    task = tasks(pairs, reader, Rulings(), {})["test"]
+    table, where = predicted(task, predict, f"{key}-test"), PIVOT if PIVOT in task.languages else task.languages[0]
+    right, said = accuracy(task, table), table[:, task.languages.index(where)]
+    told = ", ".join(f"{code} {100 * value:.1f}%" for code, value in right.items())
+    found.insert(0, f"raw accuracy on {len(task.rows):,} test pairs: {told}")
+    counts, gold = np.zeros((len(pairs.classes), len(known))), np.array(task.rows["label"][:])
+    np.add.at(counts, (gold[said >= 0], said[said >= 0]), 1)
+    total, now = max(1.0, counts.sum()), 100 * right.get(where, 1.0)
+    orders = permutations(range(len(known)), len(pairs.classes)) if len(known) < 8 else ()
+    best, order = max(((100 * counts[range(len(o)), o].sum() / total, o) for o in orders), default=(0.0, ()))
+    most, names = 100 * counts.sum(1).max() / total, {number: name for name, number in known.items()}
+    if best > max(now, most) + max(10, 150 / total**0.5):  # a tenth, and three standard errors
+        meant = ", ".join(f"{names[number]} meant {name}" for number, name in zip(order, pairs.classes, strict=True))
+        found.append(
+            f"raw accuracy in {where} is {now:.1f}%, and would be {best:.1f}% if {meant}: check the names of the "
+            "classes in the classifier's config.json"
+        )
+    elif now < most:
+        found.append(f"raw accuracy in {where} is {now:.1f}%, less than the {most:.1f}% of one answer to all")
+    return found
 
 
 def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterator[tuple[int, str, int]]:
@@ -114,22 +154,19 @@ def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterat
 
     Only pairs of very many letters are tokenised: a token has one of them at least.
     """
-    start = 0
-    for table in pairs.rows[split].with_format("arrow").iter(1000):
+    rows = pairs.rows[split].with_format("arrow")
+    for start in range(0, len(rows), 1000):
         found = [
             (start + i, code, said[code])
-            for i, said in enumerate(texts_of(table))
+            for i, said in enumerate(texts_of(rows[start : start + 1000]))
             for code in pairs.languages
             if code in said and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest
         ]
-        start += len(table)
-        if found:
-            premises, hypotheses = zip(*(texts for _, _, texts in found), strict=True)
-            for (row, code, _), ids in zip(
-                found, tokenizer(list(premises), list(hypotheses), verbose=False)["input_ids"], strict=True
-            ):
-                if len(ids) > longest and (row, code) not in pairs.lacking[split]:
-                    yield row, code, len(ids)
+        both = [[said[side] for _, _, said in found] for side in (0, 1)]
+        encoded = tokenizer(*both, verbose=False)["input_ids"] if found else []
+        for (row, code, _), ids in zip(found, encoded, strict=True):
+            if len(ids) > longest and (row, code) not in pairs.lacking[split]:
+                yield row, code, len(ids)
 
 
 def errors(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> dict[Split, frozenset[str]]:
@@ -154,39 +191,28 @@ def predicted(task: PairTask, predict: Predict, key: str | None = None) -> NDArr
 
     With a `key`, which stands for the model and the data, it is kept in the cache of `datasets` and asked for once.
     """
-
-    def ask(rows: Mapping[str, Sequence[Any]], numbers: Sequence[int]) -> dict[str, Any]:
-        said = [[(i, code) not in task.lacking for code in task.languages] for i in numbers]
-        texts = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        asked = [
-            task.tokenised(row, code)
-            for row, there in zip(texts, said, strict=True)
-            for code, told in zip(task.languages, there, strict=True)
-            if told
-        ]
-        classes = iter(predict(asked))
-        return {"predicted": [[next(classes) if told else -1 for told in there] for there in said]}
-
-    options: dict[str, Any] = {"with_indices": True, "batched": True, "batch_size": BATCH}
-    options |= {"remove_columns": task.rows.column_names, "features": _PREDICTED}
+    shape = (len(task.rows), len(task.languages))
+    path = Path(datasets.config.HF_DATASETS_CACHE) / "lime_editing" / f"{key}.npy"
+    with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+        kept: NDArray[np.int8] = np.load(path)
+        if key is not None and kept.shape == shape:
+            return kept
+    table = np.full(shape, -1, dtype=np.int8)
+    for start in range(0, len(task.rows), BATCH):
+        rows = enumerate(task.rows.select(range(start, min(start + BATCH, len(task.rows)))), start)
+        asked = {
+            (i, j): task.tokenised(row, code)
+            for i, row in rows
+            for j, code in enumerate(task.languages)
+            if (i, code) not in task.lacking
+        }
+        if asked:
+            table[tuple(np.array(list(asked)).T)] = predict(list(asked.values()))
     if key is not None:
-        path = Path(datasets.config.HF_DATASETS_CACHE) / "lime_editing" / f"{key}.arrow"
         path.parent.mkdir(parents=True, exist_ok=True)
-        options |= {"new_fingerprint": key, "cache_file_name": str(path)}
-        try:
-            found = _table(task, task.rows.map(ask, **options))
-        except (pa.ArrowException, OSError):
-            path.unlink(missing_ok=True)
-        else:
-            return found
-    return _table(task, task.rows.map(ask, **options))
-
-
-def _table(task: PairTask, kept: Any) -> NDArray[np.int8]:
-    """OSError: not the whole of it."""
-    table = np.array(kept["predicted"][:], dtype=np.int8).reshape(-1, len(task.languages))
-    if len(table) != len(task.rows):
-        raise OSError(f"{len(table)} rows, and not {len(task.rows)}")
+        with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, table)
+        Path(file.name).replace(path)
     return table
 
 
@@ -198,12 +224,8 @@ def wrong(task: PairTask, table: NDArray[np.int8]) -> frozenset[str]:
 
 def accuracy(task: PairTask, table: NDArray[np.int8]) -> dict[str, float]:
     """By language, the share of its inputs whose class in `predicted` is the gold label."""
-    gold = _gold(task)
-    return {
-        code: float((column == gold)[column >= 0].mean())
-        for code, column in zip(task.languages, table.T, strict=True)
-        if (column >= 0).any()
-    }
+    gold, columns = _gold(task), dict(zip(task.languages, table.T, strict=True))
+    return {code: float((of == gold)[of >= 0].mean()) for code, of in columns.items() if (of >= 0).any()}
 
 
 def _gold(task: PairTask) -> NDArray[np.int64]:
@@ -221,15 +243,7 @@ class Labelled(Sequence[tuple[Input, int]]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    @overload
-    def __getitem__(self, place: int) -> tuple[Input, int]: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[tuple[Input, int]]: ...
-
-    def __getitem__(self, place: int | slice) -> tuple[Input, int] | Sequence[tuple[Input, int]]:
-        if isinstance(place, slice):
-            return replace(self, numbers=self.numbers[place])
+    def __getitem__(self, place: Any) -> Any:
         row = self.task.rows[self.numbers[place]]
         return self.task.tokenised(row, PIVOT), self.task.classes[row["label"]]
 

@@ -1,0 +1,211 @@
+"""Where the program meets what it does not control: files, models, data, devices, packages and the network.
+
+`border` turns whatever escapes there into one sentence: what, where, why, and what to do. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from .errors import UserError
+
+#: What git-lfs leaves in the place of a large file that it has not fetched.
+POINTER = b"version https://git-lfs.github.com/spec/"
+#: A hub id: `name` or `owner/name`.
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+#: How the name of a file ends, which no hub id does.
+FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx|safetensors|bin|pt|py)", re.IGNORECASE)
+#: What a model is.
+MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
+SUPPORTED = (
+    "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
+)
+OFFLINE = "offline nothing is asked of the network; fetch it first, or run without --offline and HF_HUB_OFFLINE"
+ONLINE = "check the network, or name a folder of this machine"
+#: Packages that others need without saying so in one form, and how they are called where they are installed from.
+_PACKAGES = ("sentencepiece", "tiktoken", "protobuf", "bitsandbytes", "peft", "fugashi", "ipadic", "unidic", "jieba")
+_INSTALLED_AS = {"google": "protobuf"}
+_NETWORK = re.compile(
+    r"couldn't connect|outgoing traffic|offline mode|name resolution|name or service not known"
+    r"|connection (error|refused|reset)|network is unreachable|timed? ?out|max retries|files in the disk cache",
+    re.IGNORECASE,
+)
+
+
+@contextmanager
+def border(
+    kind: type[UserError], tried: str, look: Callable[[], str | None] = lambda: None, more: str = ""
+) -> Iterator[None]:
+    """Within, whatever is raised becomes a `kind` with one sentence: `tried`, the cause and the remedy.
+
+    `look` is asked first for what it finds on the spot; `more` follows the cause. A UserError passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        found = None
+        with suppress(Exception):  # looking must not hide what happened
+            found = look()
+        raise kind(f"{tried}: {found or explain(error)}{more}") from error
+
+
+def explain(error: BaseException) -> str:
+    """The cause of an error of other people's code, with its remedy where the kind is known."""
+    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    known = (_known(one, table) for one in _chain(error))
+    return next(filter(None, known), f"{type(error).__name__}: {first_line(error)} (--debug shows where)")
+
+
+def _known(one: BaseException, table: Mapping[str, Mapping[str, str]]) -> str | None:
+    """The sentence for one error; None for an unknown kind."""
+    remedy = table["system"].get(errno.errorcode.get(one.errno or 0, "")) if isinstance(one, OSError) else None
+    if isinstance(one, OSError) and remedy:
+        return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno or 0)}; {remedy}"
+    if isinstance(one, json.JSONDecodeError):
+        return f"not JSON ({one.msg} at line {one.lineno}); restore the file"
+    if isinstance(one, UnicodeDecodeError):
+        return f"not UTF-8 text (byte {one.start}); convert it to UTF-8"
+    said = f"{type(one).__name__}: {one}"
+    found = next((text for pattern, text in table["said"].items() if re.search(pattern, said, re.IGNORECASE)), None)
+    if found is None and (package := _package(one)):
+        found = f"the package {package} is missing; pip install {package}"
+    if found is None and _is_network(one):
+        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
+        found = f"it is not in the cache, and {OFFLINE}" if offline else f"the network gives nothing; {ONLINE}"
+    return found and found.replace("SUPPORTED", SUPPORTED)
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "no reason given")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    known: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in known:
+        known.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _package(error: BaseException) -> str | None:
+    """The package that is missing, if that is what an error says."""
+    said = str(error)
+    if isinstance(error, ImportError) and error.name and not error.name.startswith("lime_editing"):
+        root = error.name.partition(".")[0]
+        return _INSTALLED_AS.get(root, root)
+    if isinstance(error, ImportError) or "install" in said:
+        named = [name for name in _PACKAGES if name in said.lower()]
+        found = re.search(r"pip install (?:-U )?([A-Za-z][\w-]*)|requires the (\w+) library", said)
+        return named[0] if named else found and (found[1] or found[2])
+    return None
+
+
+def _is_network(error: BaseException) -> bool:
+    module = type(error).__module__.partition(".")[0]
+    known = isinstance(error, (ConnectionError, TimeoutError)) and not isinstance(error, BrokenPipeError)
+    return (
+        known
+        or module.startswith(("httpx", "httpcore", "requests", "urllib3", "aiohttp"))
+        or bool(_NETWORK.search(str(error)))
+    )
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is git-lfs's note that the real one was not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(POINTER)) == POINTER
+    except OSError:
+        return False
+
+
+def pointer(path: Path | str) -> str:
+    return (
+        f"{path} is a git-lfs pointer and not the file itself; run `git lfs pull` in its folder, or download the file"
+    )
+
+
+def place(source: str | Path, kind: type[UserError], expected: str, owner: bool = False) -> str:
+    """A file or folder of this machine, with ~ expanded, or a hub id. Nothing that looks like a path is asked of a hub.
+
+    A hub id is `name` or `owner/name` (with `owner`: the latter alone), does not end as a file does, and its owner is
+    no folder here. UserError of this kind: neither, with what was expected.
+    """
+    text = str(source)
+    path = Path(text).expanduser()
+    if text.strip() and os.path.lexists(path):
+        return str(path)
+    first, slash, _ = text.partition("/")
+    if HUB_ID.fullmatch(text) and not FILES.fullmatch(path.suffix) and (slash or not owner):
+        if not slash or not Path(first).is_dir():
+            return text
+        raise kind(
+            f"{text}: no such folder, though {first} is one here (and so no hub id is meant); expected {expected}"
+        )
+    raise kind(f"{text or repr(text)}: no such file or folder; expected {expected}")
+
+
+def damage(source: str, weights: bool) -> str | None:
+    """What is wrong with the files of a model's folder, where a look tells; None otherwise."""
+    return next(_damages(Path(source), weights), None)
+
+
+def _damages(folder: Path, weights: bool) -> Iterator[str]:
+    if folder.exists() and not folder.is_dir():
+        yield f"it is a file; expected {MODEL}"
+    names = [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    for path in (folder / name for name in names):
+        if is_pointer(path):
+            yield pointer(path)
+        if path.suffix == ".json":
+            try:
+                told = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                yield f"{path}: {explain(error)}"
+                continue
+            for shard in told.get("weight_map", {}).values() if weights and path.name.endswith(".index.json") else ():
+                if shard not in names:
+                    yield f"{shard} is not in it, which {path.name} names; download it again"
+    pieces = [name for name in names if name.endswith((".model", ".spm")) and "tokenizer.json" not in names]
+    if pieces and not weights and not (find_spec("sentencepiece") and find_spec("google")):
+        yield f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
+    if names and weights and not any(name.endswith(".safetensors") for name in names):
+        yield _other_weights(folder, names)
+    if folder.is_dir() and weights and "config.json" not in names:
+        yield f"there is no config.json in it; expected {MODEL}"
+
+
+def _other_weights(folder: Path, names: Sequence[str]) -> str:
+    """What lies in a folder in the place of model.safetensors, and what to do."""
+    if "adapter_config.json" in names:
+        return (
+            "it is an adapter (PEFT) without the model that it adapts; merge the two with peft's merge_and_unload(), "
+            "save_pretrained() the result, and give that"
+        )
+    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    if pickled:
+        return (
+            f"its weights are pickled ({pickled[0]}), and pickles are never loaded; if you trust them, convert them: "
+            f"python -c \"from transformers import AutoModelForMaskedLM as M; M.from_pretrained('{folder}')"
+            f".save_pretrained('{folder}')\" (AutoModelForSequenceClassification for a classifier) writes "
+            "model.safetensors"
+        )
+    other = [name for name in names if name.endswith((".h5", ".msgpack", ".onnx", ".gguf", ".index"))]
+    return f"there is no model.safetensors in it{f', but {other[0]}' if other else ''}; expected {MODEL}"
+
+
+def beside(model: str) -> list[str]:
+    """A remark on what lies beside a model's weights and is not loaded, though somebody may have meant it."""
+    adapter = Path(model).expanduser() / "adapter_config.json"
+    return [f"{adapter}: the adapter beside the weights is not loaded; merge it if it is meant"] * adapter.is_file()
