@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lime_editing.core import editing, training
+from lime_editing.core import editing, masks, training
 from lime_editing.core.backbone import Backbone, load_tokenizer, wrap
 from lime_editing.core.editing import Editor, Objective, edit, training_losses
 from lime_editing.core.evaluation import evaluate
@@ -57,11 +57,16 @@ __all__ = [
 #: Phase, and the function that it is. What a phase calls belongs to the innermost phase, except in `WHOLE` ones.
 PHASES: tuple[tuple[str, Any, str], ...] = (
     ("prepare inputs", training, "batch_of_triples"),
+    ("prepare inputs", editing, "uniforms_of"),
+    ("prepare inputs", editing, "batch_of"),
     ("losses", training, "training_losses"),
-    ("trunk", Backbone, "trunk"),
-    ("edit gradient", editing, "desired_gradient"),
-    ("masks", editing, "mask_edit_factors"),
-    ("backward", Tensor, "backward"),
+    ("trunk", Backbone, "read"),
+    ("edit gradient", editing, "capture"),
+    ("masks", masks, "masked"),
+    ("masks", editing, "masks_of"),
+    ("masks", masks, "side_by_side"),
+    ("masks", masks, "penalty"),
+    ("backward", training, "backward"),
     ("optimiser", training, "descend"),
 )
 #: The approach's own part, whose owner is the editor's module.

@@ -230,12 +230,18 @@ def gradients(
         with backbone.autocast():
             losses = training_losses(editor, part, seed, objective, first, len(triples))
         share = len(part) / len(triples)
-        (share * losses["total"]).backward(inputs=parameters)
+        backward(share * losses["total"], parameters)
         sums += share * torch.stack([losses[name].detach() for name in LOSSES])
     for parameter in parameters if not mine else ():
         parameter.grad = torch.zeros_like(parameter)
     processes.add([*(p.grad for p in parameters if p.grad is not None), sums])
     return dict(zip(LOSSES, sums.tolist(), strict=True))
+
+
+def backward(loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Add the gradient to every parameter's `.grad`."""
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+        parameter.grad = gradient if parameter.grad is None or gradient is None else parameter.grad + gradient
 
 
 def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> None:

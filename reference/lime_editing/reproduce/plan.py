@@ -219,7 +219,7 @@ def _judged(experiment: Experiment, subject: Editor | Backbone, task: Task) -> t
             judge(subject, prepared)
             config, states = backbone.model.config, prepared.states
             classes = config.num_labels if backbone.classifies else config.vocab_size
-            size = _bytes([states.hidden]) + len(states.example) * classes * states.hidden.element_size()
+            size = _bytes([states.hidden]) + len(states.places.predicted) * classes * states.hidden.element_size()
 
     seconds, _ = _timed(run, experiment.sources.device)
     dense = 0

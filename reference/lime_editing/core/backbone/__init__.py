@@ -1,17 +1,26 @@
 """The raw model: trunk and upper part, x and δ, and where models come from."""
 
+from .arrays import NO_LABEL, Bucket, Places, Rows, Sent, filled, padded, places_of
 from .loading import fingerprint, load, load_encoder, load_tokenizer, max_tokens
-from .model import Backbone, States, capture, padded, wrap
+from .model import Backbone, States, capture, states_at, wrap
 
 __all__ = [
+    "NO_LABEL",
     "Backbone",
+    "Bucket",
+    "Places",
+    "Rows",
+    "Sent",
     "States",
     "capture",
+    "filled",
     "fingerprint",
     "load",
     "load_encoder",
     "load_tokenizer",
     "max_tokens",
     "padded",
+    "places_of",
+    "states_at",
     "wrap",
 ]

@@ -69,10 +69,15 @@ def last_attention(model: Any, layers: nn.ModuleList) -> nn.Module:
     return before[0]
 
 
+def first_place(model: Any) -> int:
+    """The number of the first place in an input: RoBERTa-like models start behind their padding index."""
+    padding = model.base_model.embeddings.position_embeddings.padding_idx
+    return 0 if padding is None else int(padding) + 1
+
+
 def max_positions(model: Any) -> int:
-    """RoBERTa-like models start counting positions behind their padding index."""
-    positions = model.base_model.embeddings.position_embeddings
-    return int(positions.num_embeddings) - (0 if positions.padding_idx is None else positions.padding_idx + 1)
+    """The longest input."""
+    return int(model.base_model.embeddings.position_embeddings.num_embeddings) - first_place(model)
 
 
 def unsupported(model: Any) -> ModelError:
