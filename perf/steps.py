@@ -57,9 +57,9 @@ __all__ = [
 #: Phase, and the function that it is. What a phase calls belongs to the innermost phase, except in `WHOLE` ones.
 PHASES: tuple[tuple[str, Any, str], ...] = (
     ("prepare inputs", training, "batch_of_triples"),
-    ("prepare inputs", editing, "uniforms_of"),
-    ("prepare inputs", editing, "batch_of"),
-    ("losses", training, "training_losses"),
+    ("prepare inputs", training, "uniforms_of"),
+    ("prepare inputs", training, "batch_of"),
+    ("losses", training, "losses_of"),
     ("trunk", Backbone, "read"),
     ("edit gradient", editing, "capture"),
     ("masks", masks, "masked"),

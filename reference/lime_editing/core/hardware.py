@@ -71,6 +71,28 @@ class Processes:
 ALONE = Processes()
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Numbers that come from a device which computes on meanwhile."""
+
+    values: Tensor
+    copied: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, values: Tensor) -> Later:
+        if not values.is_cuda:
+            return cls(values, None)
+        kept = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        kept.copy_(values, non_blocking=True)
+        return cls(kept, torch.cuda.current_stream(values.device).record_event())
+
+    def read(self) -> list[float]:
+        """The numbers, as soon as they are there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return [float(value) for value in self.values.tolist()]
+
+
 def launched() -> int:
     """How many processes `torchrun`, or `accelerate launch`, has started for this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))

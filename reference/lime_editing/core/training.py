@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -12,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .editing import Editor, Objective, training_losses
-from .hardware import ALONE, Processes, halving
+from .backbone import Sent
+from .editing import Batch, Editor, Objective, batch_of, losses_of, uniforms_of
+from .graphs import Graphs
+from .hardware import ALONE, Later, Processes, halving
 from .masks import open_share
 from .metrics import Scores
 from .records import Triple
@@ -138,29 +142,41 @@ def train(
     The training runs as its events are read: exhaust the iterator. Every step draws from a generator of its own, so
     that the validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results.
     Several processes share each batch. A batch that does not fit into memory is computed in parts, whose sums differ in
-    rounding alone.
-    UserError: a loss that is not finite (the parameters are then those of the step before); no memory for one edit.
+    rounding alone. A GPU computes a step while the next batch is prepared and the losses of the step before are read.
+    UserError: a loss that is not finite (its step and later ones change no parameter); no memory for one edit.
 
     Eight parameters: what is trained, on what, judged how, for how long, towards what, from which seed, state, where.
     """
-    optimiser = adam(editor)
+    optimiser, device = adam(editor), editor.backbone.like.device
     if state is None:
         state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())
     _restore(editor, optimiser, state)
     best, sums, reports, at_a_time = state.best, dict(state.sums), state.reports, schedule.batch
     rates = [group["lr"] for group in optimiser.param_groups]
-    for step in range(state.step + 1, schedule.steps + 1):
+    stopped, unread, graphs = torch.zeros((), device=device), deque[_Unread](), graphs_of(editor, objective)
+    steps, laid = (
+        range(state.step + 1, schedule.steps + 1),
+        Layout(editor, schedule.batch, processes, graphs is not None),
+    )
+    for step, (batch, upcoming) in zip(steps, batches(task, laid, seed, steps, device.type != "cpu"), strict=False):
         if reports and early_stopping(_validations(reports, schedule.batch), schedule.patience)[1]:
             break
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * schedule.rate(step)
-        triples = batch_of_triples(task, schedule.batch, seed, step)
-        attempt = partial(gradients, editor, triples, step_seed(seed, step), objective, processes)
-        losses, at_a_time = halving(attempt, at_a_time)
-        _check_finite(losses["total"], step)
+        values, at_a_time = halving(partial(accumulated, laid, batch, objective, graphs), at_a_time)
+        # No number is waited for: from a loss that is not finite on, the device itself leaves the parameters alone.
+        stopped += ~values[-1].isfinite()
+        optimiser.found_inf = stopped.clamp(max=1)  # type: ignore[attr-defined]
         descend(editor, optimiser, schedule.clip)
-        sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-        yield Stepped(step, losses["total"], at_a_time)
+        unread.append(_Unread(step, at_a_time, Later.of(values)))
+        wait(upcoming)  # whoever reads an event may read the task
+        late = device.type != "cpu" and not (schedule.validates(step) or schedule.checkpoints(step))
+        while len(unread) > late:
+            one = unread.popleft()
+            losses = dict(zip(LOSSES, one.values.read(), strict=True))
+            _check_finite(losses["total"], one.step)
+            sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
+            yield Stepped(one.step, losses["total"], one.at_a_time)
         if schedule.validates(step):
             report = _report(editor, validate(editor), reports, sums, step, at_a_time, schedule)
             reports, sums = (*reports, report), {}
@@ -169,6 +185,15 @@ def train(
         if schedule.checkpoints(step):
             yield State(step, editor.parameters, best, *_moments(optimiser, editor.parameters), sums, reports)
     assign(editor.parameters, best)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A step whose losses are still on the device."""
+
+    step: int
+    at_a_time: int
+    values: Later
 
 
 def _check_finite(loss: float, step: int) -> None:
@@ -201,11 +226,16 @@ def train_step(
     seed: int,
     objective: Objective,
     clip: float,
+    graphs: Graphs[Batch] | None = None,
 ) -> dict[str, float]:
-    """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step."""
-    losses = gradients(editor, triples, seed, objective)
+    """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step.
+
+    `graphs` are `graphs_of` this editor and objective, kept from step to step.
+    """
+    laid = Layout(editor, len(triples), fixed=graphs is not None)
+    values = accumulated(laid, laid.drawn(triples, seed), objective, graphs, len(triples))
     descend(editor, optimiser, clip)
-    return losses
+    return dict(zip(LOSSES, values.tolist(), strict=True))
 
 
 def gradients(
@@ -216,32 +246,104 @@ def gradients(
     processes: Processes = ALONE,
     at_a_time: int | None = None,
 ) -> dict[str, float]:
-    """The losses of a batch, and in every parameter's `.grad` the gradient of the total.
+    """The losses of a batch, and in every parameter's `.grad` the gradient of the total."""
+    laid, count = Layout(editor, len(triples), processes), at_a_time or len(triples)
+    return dict(zip(LOSSES, accumulated(laid, laid.drawn(triples, seed), objective, None, count).tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The triples of a step and the draws of their gates; and all of this process's share as it goes to the device."""
+
+    triples: Sequence[Triple]
+    uniforms: Tensor | None
+    whole: Sequence[Sent[Batch]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How batches of `size` triples are laid out: shared by processes, and in shapes that come again if `fixed`."""
+
+    editor: Editor
+    size: int
+    processes: Processes = ALONE
+    fixed: bool = False
+
+    def drawn(self, triples: Sequence[Triple], seed: int) -> Drawn:
+        """The batch of a step, whose gates the seed draws."""
+        uniforms = uniforms_of(self.editor, self.size, seed)
+        return Drawn(triples, uniforms, self.parts(triples, uniforms, self.size))
+
+    def parts(self, triples: Sequence[Triple], uniforms: Tensor | None, at_a_time: int) -> list[Sent[Batch]]:
+        """This process's share, so many triples at a time; each keeps its gates."""
+        mine = self.processes.share(self.size)
+        chosen = [slice(i, min(i + at_a_time, mine.stop)) for i in range(mine.start, mine.stop, at_a_time)]
+        return [
+            batch_of(self.editor, triples[s], None if uniforms is None else uniforms[s], self.fixed) for s in chosen
+        ]
+
+
+def batches(
+    task: Task, laid: Layout, seed: int, steps: range, ahead: bool
+) -> Iterator[tuple[Drawn, list[Future[Drawn]]]]:
+    """The batch of each step, and that of the next if it is prepared `ahead`, in a thread of its own.
+
+    Wait for it before anything else reads the task: not every tokenizer serves two threads.
+    """
+
+    def prepare(step: int) -> Drawn:
+        return laid.drawn(batch_of_triples(task, laid.size, seed, step), step_seed(seed, step))
+
+    if not ahead:
+        yield from ((prepare(step), []) for step in steps)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = [thread.submit(prepare, step) for step in steps[:1]]
+        for step in steps:
+            now, upcoming = upcoming[0].result(), [thread.submit(prepare, step + 1)] if step + 1 in steps else []
+            yield now, upcoming
+
+
+def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
+    """`computed` as CUDA graphs; None where there is no GPU."""
+    device = editor.backbone.like.device
+    return Graphs(partial(computed, editor, objective), device) if device.type == "cuda" else None
+
+
+def computed(editor: Editor, objective: Objective, batch: Batch) -> list[Tensor | None]:
+    """The losses of a batch (4,), and the gradient of the total for each parameter."""
+    with editor.backbone.autocast():
+        losses = losses_of(editor, batch, objective)
+    return [torch.stack([losses[name].detach() for name in LOSSES]), *backward(editor, losses["total"])]
+
+
+def backward(editor: Editor, total: Tensor) -> Sequence[Tensor | None]:
+    """The gradient for each parameter; None where there is none."""
+    return torch.autograd.grad(total, list(editor.parameters.values()), allow_unused=True)
+
+
+def accumulated(
+    laid: Layout, drawn: Drawn, objective: Objective, graphs: Graphs[Batch] | None, at_a_time: int
+) -> Tensor:
+    """The losses of a batch (4,), and in every parameter's `.grad` the gradient of the total.
 
     The losses are means over the batch, so that parts of it, on one process or on several, add up by their shares.
     """
-    parameters, backbone = list(editor.parameters.values()), editor.backbone
-    for parameter in parameters:
-        parameter.grad = None
-    mine, step = processes.share(len(triples)), at_a_time or len(triples)
-    sums = backbone.like.new_zeros(len(LOSSES))
-    for first in range(mine.start, mine.stop, step):
-        part = triples[first : min(first + step, mine.stop)]
-        with backbone.autocast():
-            losses = training_losses(editor, part, seed, objective, first, len(triples))
-        share = len(part) / len(triples)
-        backward(share * losses["total"], parameters)
-        sums += share * torch.stack([losses[name].detach() for name in LOSSES])
-    for parameter in parameters if not mine else ():
-        parameter.grad = torch.zeros_like(parameter)
-    processes.add([*(p.grad for p in parameters if p.grad is not None), sums])
-    return dict(zip(LOSSES, sums.tolist(), strict=True))
-
-
-def backward(loss: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Add the gradient to every parameter's `.grad`."""
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-        parameter.grad = gradient if parameter.grad is None or gradient is None else parameter.grad + gradient
+    editor, whole = laid.editor, at_a_time >= laid.size
+    parameters, like = list(editor.parameters.values()), editor.backbone.like
+    found: Sequence[Tensor | None] = ()
+    for part in drawn.whole if whole else laid.parts(drawn.triples, drawn.uniforms, at_a_time):
+        own = graphs(part) if graphs and whole else computed(editor, objective, part.on(like.device))
+        share = len(part.record.asked.masks) / laid.size
+        scaled = own if share == 1 else [None if t is None else share * t for t in own]
+        each = zip(found, scaled, strict=True)
+        found = [t if f is None or t is None else f + t for f, t in each] if found else scaled
+    values, *own = found or (like.new_zeros(len(LOSSES)), *map(torch.zeros_like, parameters))
+    for parameter, gradient in zip(parameters, own, strict=True):
+        parameter.grad = gradient
+    assert values is not None
+    laid.processes.add([*(t for t in own if t is not None), values])
+    return values
 
 
 def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> None:
@@ -300,7 +402,8 @@ def _restore(editor: Editor, optimiser: torch.optim.Adam, state: State) -> None:
     assign(editor.parameters, state.parameters)
     for name, first in state.first.items():
         moments = {"exp_avg": first.clone(), "exp_avg_sq": state.second[name].clone()}
-        optimiser.state[editor.parameters[name]] = {"step": torch.tensor(float(state.step)), **moments}
+        step = torch.tensor(float(state.step), device=first.device)
+        optimiser.state[editor.parameters[name]] = {"step": step, **moments}
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -26,7 +26,7 @@ NAME = "knowledge_editor"
 TITLE = "KnowledgeEditor"
 TRAINED = True
 LSTM = "knowledge_editor.lstm."
-_PARTS = ("weight", "bias")
+_PARTS = ("in.weight", "in.bias", "out.weight", "out.bias")
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
@@ -114,10 +114,11 @@ def gates(
     parameters: Mapping[str, Tensor], settings: Settings, shapes: Mapping[str, tuple[int, int]], states: Tensor
 ) -> list[Gates]:
     """The gates of matrices {name: (n, m)} for the LSTM's states (E, 2·lstm)."""
-    weight, bias = (torch.cat([parameters[f"knowledge_editor.{name}.in.{p}"] for name in shapes]) for p in _PARTS)
-    hidden, made = F.linear(states, weight, bias).tanh().chunk(len(shapes), -1), []
-    for own, (name, (n, m)) in zip(hidden, shapes.items(), strict=True):
-        out = F.linear(own, *(parameters[f"knowledge_editor.{name}.out.{part}"] for part in _PARTS))
+    made = []
+    for name, (n, m) in shapes.items():
+        own = {part: parameters[f"knowledge_editor.{name}.{part}"] for part in _PARTS}
+        hidden = F.linear(states, own["in.weight"], own["in.bias"]).tanh()
+        out = F.linear(hidden, own["out.weight"], own["out.bias"])
         scale, a_softmax, a_free, b_softmax, b_free = out[:, None].split([1, m, n, m, n], -1)
         bounded = settings.max_scale * scale.sigmoid()
         made.append(Gates(bounded, a_softmax.softmax(-1), a_free, b_softmax.softmax(-1), b_free))
