@@ -348,8 +348,9 @@ class _Tokenizer:
         self.tokenize = tokenize
         self.mask_token_id = mask
 
-    def __call__(self, text: str | list[str], *pair: str, add_special_tokens: bool = True) -> dict[str, Any]:
-        return {"input_ids": self.tokenize(text, *pair) if isinstance(text, str) else list(map(self.tokenize, text))}
+    def __call__(self, text: Any, *pair: Any, add_special_tokens: bool = True) -> dict[str, Any]:
+        alone = isinstance(text, str)
+        return {"input_ids": self.tokenize(text, *pair) if alone else list(map(self.tokenize, text, *pair))}
 
 
 def split(folder: Any) -> dict[str, list[dict[str, str]]]:

@@ -18,7 +18,7 @@ from .hardware import ALONE, Processes, halving
 from .metrics import Scores, count, hit, scores
 from .records import EditRequest, Input, Outcome
 from .sampling import Pair, derived_rng
-from .task import Task
+from .task import Task, ready
 from .updates import Update
 
 BATCH = 32  # edits that are judged at a time
@@ -153,6 +153,7 @@ def _prepared(
     raw_of: Sequence[Role],
 ) -> Prepared:
     requests, inputs = [], []
+    ready(task, pairs)
     for pair in pairs:
         rng = derived_rng(seed, "inputs", pair.edit.id)
         request = task.request(pair.edit, rng)

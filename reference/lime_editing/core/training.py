@@ -21,8 +21,8 @@ from .hardware import ALONE, Later, Processes, halving
 from .masks import open_share
 from .metrics import Scores
 from .records import Triple
-from .sampling import derived_rng, training_triples
-from .task import Task
+from .sampling import Pair, derived_rng, training_triples
+from .task import Task, ready
 
 LOSSES = ("rel", "loc", "mask", "total")
 
@@ -356,9 +356,9 @@ def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> No
 
 def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:
     """The tokenised (x_e, x_u, x_r) of one step (clause S6)."""
-    rng = derived_rng(seed, "train-inputs", step)
-    triples = []
-    for drawn in training_triples(task.corpus, count, seed, step):
+    rng, chosen, triples = derived_rng(seed, "train-inputs", step), training_triples(task.corpus, count, seed, step), []
+    ready(task, [Pair(drawn.edit, (drawn.update,), (drawn.retain,)) for drawn in chosen])
+    for drawn in chosen:
         request = task.request(drawn.edit, rng)
         update = task.update_input(drawn.update, drawn.edit, request)
         triples.append(Triple(request, update, task.retain_input(drawn.retain, rng)))
