@@ -61,10 +61,12 @@ class Graphs(Generic[R]):
         if shapes not in self._seen:
             self._seen.add(shapes)
             # On the stream that records: a recording must not be the first that uses a library there.
-            self._stream.wait_stream(torch.cuda.current_stream())
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(self._stream):
                 found = self.compute(sent.on(self.device))
-            torch.cuda.current_stream().wait_stream(self._stream)
+            torch.cuda.current_stream(self.device).wait_stream(self._stream)
+            if self._results is None:
+                self._results = [None if t is None else torch.empty_like(t) for t in found]
             return found
         if shapes not in self._recorded:
             self._recorded[shapes] = self._record(sent)
@@ -75,11 +77,10 @@ class Graphs(Generic[R]):
         recorded.integers.copy_(sent.integers, non_blocking=True)
         recorded.numbers.copy_(sent.numbers, non_blocking=True)
         recorded.graph.replay()
-        assert self._results is not None
-        return self._results
+        return self._results or ()
 
     def _record(self, sent: Sent[R]) -> _Recorded:
-        integers, numbers = sent.integers.to(self.device), sent.numbers.to(self.device)
+        integers, numbers = (b.to(self.device, copy=True) for b in (sent.integers, sent.numbers))
         record, graph = sent.within(integers, numbers), torch.cuda.CUDAGraph()
         # Other threads may prepare batches meanwhile, which allocates memory on the host.
         mode = "thread_local"

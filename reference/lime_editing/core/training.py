@@ -158,7 +158,7 @@ def train(
         range(state.step + 1, schedule.steps + 1),
         Layout(editor, schedule.batch, processes, graphs is not None),
     )
-    for step, (batch, upcoming) in zip(steps, batches(task, laid, seed, steps, device.type != "cpu"), strict=False):
+    for step, (batch, upcoming) in zip(steps, batches(task, laid, seed, steps, overlaps(device)), strict=False):
         if reports and early_stopping(_validations(reports, schedule.batch), schedule.patience)[1]:
             break
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
@@ -170,7 +170,7 @@ def train(
         descend(editor, optimiser, schedule.clip)
         unread.append(_Unread(step, at_a_time, Later.of(values)))
         wait(upcoming)  # whoever reads an event may read the task
-        late = device.type != "cpu" and not (schedule.validates(step) or schedule.checkpoints(step))
+        late = overlaps(device) and not (schedule.validates(step) or schedule.checkpoints(step))
         while len(unread) > late:
             one = unread.popleft()
             losses = dict(zip(LOSSES, one.values.read(), strict=True))
@@ -302,6 +302,11 @@ def batches(
         for step in steps:
             now, upcoming = upcoming[0].result(), [thread.submit(prepare, step + 1)] if step + 1 in steps else []
             yield now, upcoming
+
+
+def overlaps(device: torch.device) -> bool:
+    """Whether the host has something to do while the device computes."""
+    return device.type != "cpu"
 
 
 def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
