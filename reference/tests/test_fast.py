@@ -41,6 +41,7 @@ from lime_editing.core.records import EditRequest, Input, Triple
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.training import Layout, Schedule, Stepped, computed, gradients, train
 from lime_editing.errors import UserError
+from lime_editing.reproduce import processes
 
 SMALL = {
     "vocab_size": 60,
@@ -541,3 +542,24 @@ def test_parts_of_a_batch_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         close([p.grad for p in made.parameters.values()], expected)
     assert len(Layout(made, 5).parts(batch, None, 2)) == 3
     assert isinstance(next(iter(train(made, Words(), lambda _: Scores(1, 1, 1), PLAN, Objective(), 0))), Stepped)
+
+
+@pytest.mark.parametrize(
+    ("device", "jobs", "gpus", "visible", "expected"),
+    [
+        ("cuda", None, 2, None, ["0", "1"]),
+        ("cuda", 1, 2, None, ["0"]),
+        ("cuda", 5, 2, None, ["0", "1", "0", "1", "0"]),
+        ("cuda", 3, 1, "GPU-8f6e,2", ["GPU-8f6e"] * 3),
+        ("cuda", 4, 0, None, []),
+        ("cuda:1", 3, 2, None, [None] * 3),
+        ("cuda:1", None, 2, None, [None]),
+        ("cpu", 3, 2, None, [None] * 3),
+    ],
+)
+def test_as_many_cells_as_asked_for_share_the_gpus(
+    device: str, jobs: int | None, gpus: int, visible: str | None, expected: list[str | None]
+) -> None:
+    found = processes.assign(device, jobs, 16, gpus, visible)
+    assert found == expected
+    assert processes.on_one_device(found) == max(map(found.count, found), default=1)

@@ -202,7 +202,11 @@ class Reproduce(Sources):
         many=True,
     )
     jobs: int | None = option(
-        "cells side by side (default: one per CPU core or GPU)", None, group=WHERE, parse=positive, metavar="N"
+        "cells side by side; more than GPUs share them (default: one per CPU core or GPU)",
+        None,
+        group=WHERE,
+        parse=positive,
+        metavar="N",
     )
     executor: str = option(
         "run cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
