@@ -229,8 +229,9 @@ def gradients_of(
     editor: Editor, triples: Sequence[Triple], graphs: Any = None
 ) -> tuple[dict[str, float], Mapping[str, Tensor]]:
     """The losses of a batch, and the gradient of the total for every parameter that has one."""
-    laid = training.Layout(editor, len(triples), fixed=graphs is not None)
-    values = training.accumulated(laid, laid.drawn(triples, 0), MILD, graphs, len(triples))
+    alone, count = training.ALONE, len(triples)
+    parts = partial(training.parts_of, editor, triples, 0, graphs is not None, alone)
+    values = training.accumulated(editor, parts, count, MILD, graphs, alone, count)
     gradients = {name: p.grad.clone() for name, p in editor.parameters.items() if p.grad is not None}
     return dict(zip(training.LOSSES, values.tolist(), strict=True)), gradients
 

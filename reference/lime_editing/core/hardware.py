@@ -71,26 +71,19 @@ class Processes:
 ALONE = Processes()
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
-    """Numbers that come from a device which computes on meanwhile."""
+def later(values: Tensor) -> Callable[[], list[float]]:
+    """What reads the values. They are copied from a GPU while it computes on."""
+    if not values.is_cuda:
+        return values.tolist
+    kept = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    kept.copy_(values, non_blocking=True)
+    copied = torch.cuda.current_stream(values.device).record_event()
 
-    values: Tensor
-    copied: torch.cuda.Event | None
+    def read() -> list[float]:
+        copied.synchronize()
+        return kept.tolist()
 
-    @classmethod
-    def of(cls, values: Tensor) -> Later:
-        if not values.is_cuda:
-            return cls(values, None)
-        kept = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        kept.copy_(values, non_blocking=True)
-        return cls(kept, torch.cuda.current_stream(values.device).record_event())
-
-    def read(self) -> list[float]:
-        """The numbers, as soon as they are there."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        return [float(value) for value in self.values.tolist()]
+    return read
 
 
 def launched() -> int:

@@ -6,9 +6,11 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
+from threading import Lock
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,14 +19,18 @@ from ..errors import UserError
 from .backbone import Sent
 from .editing import Batch, Editor, Objective, batch_of, losses_of, uniforms_of
 from .graphs import Graphs
-from .hardware import ALONE, Later, Processes, halving
+from .hardware import ALONE, Processes, halving, later
 from .masks import open_share
 from .metrics import Scores
 from .records import Triple
 from .sampling import Pair, derived_rng, training_triples
 from .task import Task, ready
 
+T = TypeVar("T")
+Parts: TypeAlias = Callable[[int], Sequence[Sent[Batch]]]  # a batch, so many triples at a time
+_Unread: TypeAlias = tuple[int, int, Callable[[], list[float]]]  # step, triples at a time, and what reads its losses
 LOSSES = ("rel", "loc", "mask", "total")
+AHEAD = 3  # batches that are prepared while a GPU computes: of large ones the gates' draws take longer than a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,53 +153,70 @@ def train(
 
     Eight parameters: what is trained, on what, judged how, for how long, towards what, from which seed, state, where.
     """
-    optimiser, device = adam(editor), editor.backbone.like.device
+    optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
         state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())
     _restore(editor, optimiser, state)
     best, sums, reports, at_a_time = state.best, dict(state.sums), state.reports, schedule.batch
     rates = [group["lr"] for group in optimiser.param_groups]
-    stopped, unread, graphs = torch.zeros((), device=device), deque[_Unread](), graphs_of(editor, objective)
-    steps, laid = (
-        range(state.step + 1, schedule.steps + 1),
-        Layout(editor, schedule.batch, processes, graphs is not None),
-    )
-    for step, (batch, upcoming) in zip(steps, batches(task, laid, seed, steps, overlaps(device)), strict=False):
+    stopped, unread, reading = torch.zeros((), device=device), deque[_Unread](), Lock()
+    steps = range(state.step + 1, schedule.steps + 1)
+
+    def prepare(step: int) -> Parts:
+        with reading:
+            triples = batch_of_triples(task, schedule.batch, seed, step)
+        parts = cache(partial(parts_of, editor, triples, step_seed(seed, step), graphs is not None, processes))
+        parts(schedule.batch)
+        return parts
+
+    for step, parts in zip(steps, ahead(prepare, steps, AHEAD if overlaps(device) else 0), strict=False):
         if reports and early_stopping(_validations(reports, schedule.batch), schedule.patience)[1]:
             break
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * schedule.rate(step)
-        values, at_a_time = halving(partial(accumulated, laid, batch, objective, graphs), at_a_time)
+        attempt = partial(accumulated, editor, parts, schedule.batch, objective, graphs, processes)
+        values, at_a_time = halving(attempt, at_a_time)
         # No number is waited for: from a loss that is not finite on, the device itself leaves the parameters alone.
         stopped += ~values[-1].isfinite()
         optimiser.found_inf = stopped.clamp(max=1)  # type: ignore[attr-defined]
         descend(editor, optimiser, schedule.clip)
-        unread.append(_Unread(step, at_a_time, Later.of(values)))
-        wait(upcoming)  # whoever reads an event may read the task
+        unread.append((step, at_a_time, later(values)))
         late = overlaps(device) and not (schedule.validates(step) or schedule.checkpoints(step))
-        while len(unread) > late:
-            one = unread.popleft()
-            losses = dict(zip(LOSSES, one.values.read(), strict=True))
-            _check_finite(losses["total"], one.step)
-            sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-            yield Stepped(one.step, losses["total"], one.at_a_time)
-        if schedule.validates(step):
-            report = _report(editor, validate(editor), reports, sums, step, at_a_time, schedule)
-            reports, sums = (*reports, report), {}
-            best = _copies(editor.parameters) if report.best else best
-            yield Validated(reports)
-        if schedule.checkpoints(step):
-            yield State(step, editor.parameters, best, *_moments(optimiser, editor.parameters), sums, reports)
+        # Whoever reads an event may read the task, and not every tokenizer serves two threads.
+        with reading:
+            while len(unread) > late:
+                number, count, read = unread.popleft()
+                losses = dict(zip(LOSSES, read(), strict=True))
+                _check_finite(losses["total"], number)
+                sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
+                yield Stepped(number, losses["total"], count)
+            if schedule.validates(step):
+                report = _report(editor, validate(editor), reports, sums, step, at_a_time, schedule)
+                reports, sums = (*reports, report), {}
+                best = _copies(editor.parameters) if report.best else best
+                yield Validated(reports)
+            if schedule.checkpoints(step):
+                yield State(step, editor.parameters, best, *_moments(optimiser, editor.parameters), sums, reports)
     assign(editor.parameters, best)
 
 
-@dataclass(frozen=True, slots=True)
-class _Unread:
-    """A step whose losses are still on the device."""
+def overlaps(device: torch.device) -> bool:
+    """Whether the host has something to do while the device computes."""
+    return device.type != "cpu"
 
-    step: int
-    at_a_time: int
-    values: Later
+
+def ahead(make: Callable[[int], T], steps: range, threads: int) -> Iterator[T]:
+    """What `make` returns for each step, made by so many threads as many steps ahead; by none, when it is asked for."""
+    if threads == 0:
+        yield from map(make, steps)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        upcoming = deque(pool.submit(make, step) for step in steps[:threads])
+        for step in steps:
+            made = upcoming.popleft().result()
+            if step + threads in steps:
+                upcoming.append(pool.submit(make, step + threads))
+            yield made
 
 
 def _check_finite(loss: float, step: int) -> None:
@@ -232,8 +255,8 @@ def train_step(
 
     `graphs` are `graphs_of` this editor and objective, kept from step to step.
     """
-    laid = Layout(editor, len(triples), fixed=graphs is not None)
-    values = accumulated(laid, laid.drawn(triples, seed), objective, graphs, len(triples))
+    parts = partial(parts_of, editor, triples, seed, graphs is not None, ALONE)
+    values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
     descend(editor, optimiser, clip)
     return dict(zip(LOSSES, values.tolist(), strict=True))
 
@@ -247,66 +270,18 @@ def gradients(
     at_a_time: int | None = None,
 ) -> dict[str, float]:
     """The losses of a batch, and in every parameter's `.grad` the gradient of the total."""
-    laid, count = Layout(editor, len(triples), processes), at_a_time or len(triples)
-    return dict(zip(LOSSES, accumulated(laid, laid.drawn(triples, seed), objective, None, count).tolist(), strict=True))
+    parts, size = partial(parts_of, editor, triples, seed, False, processes), len(triples)
+    values = accumulated(editor, parts, size, objective, None, processes, at_a_time or size)
+    return dict(zip(LOSSES, values.tolist(), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """The triples of a step and the draws of their gates; and all of this process's share as it goes to the device."""
-
-    triples: Sequence[Triple]
-    uniforms: Tensor | None
-    whole: Sequence[Sent[Batch]]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How batches of `size` triples are laid out: shared by processes, and in shapes that come again if `fixed`."""
-
-    editor: Editor
-    size: int
-    processes: Processes = ALONE
-    fixed: bool = False
-
-    def drawn(self, triples: Sequence[Triple], seed: int) -> Drawn:
-        """The batch of a step, whose gates the seed draws."""
-        uniforms = uniforms_of(self.editor, self.size, seed)
-        return Drawn(triples, uniforms, self.parts(triples, uniforms, self.size))
-
-    def parts(self, triples: Sequence[Triple], uniforms: Tensor | None, at_a_time: int) -> list[Sent[Batch]]:
-        """This process's share, so many triples at a time; each keeps its gates."""
-        mine = self.processes.share(self.size)
-        chosen = [slice(i, min(i + at_a_time, mine.stop)) for i in range(mine.start, mine.stop, at_a_time)]
-        return [
-            batch_of(self.editor, triples[s], None if uniforms is None else uniforms[s], self.fixed) for s in chosen
-        ]
-
-
-def batches(
-    task: Task, laid: Layout, seed: int, steps: range, ahead: bool
-) -> Iterator[tuple[Drawn, list[Future[Drawn]]]]:
-    """The batch of each step, and that of the next if it is prepared `ahead`, in a thread of its own.
-
-    Wait for it before anything else reads the task: not every tokenizer serves two threads.
-    """
-
-    def prepare(step: int) -> Drawn:
-        return laid.drawn(batch_of_triples(task, laid.size, seed, step), step_seed(seed, step))
-
-    if not ahead:
-        yield from ((prepare(step), []) for step in steps)
-        return
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = [thread.submit(prepare, step) for step in steps[:1]]
-        for step in steps:
-            now, upcoming = upcoming[0].result(), [thread.submit(prepare, step + 1)] if step + 1 in steps else []
-            yield now, upcoming
-
-
-def overlaps(device: torch.device) -> bool:
-    """Whether the host has something to do while the device computes."""
-    return device.type != "cpu"
+def parts_of(
+    editor: Editor, triples: Sequence[Triple], seed: int, fixed: bool, processes: Processes, at_a_time: int
+) -> list[Sent[Batch]]:
+    """This process's share of a batch, so many triples at a time, each with the gates that the seed draws for it."""
+    mine, uniforms = processes.share(len(triples)), uniforms_of(editor, len(triples), seed)
+    chosen = [slice(i, min(i + at_a_time, mine.stop)) for i in range(mine.start, mine.stop, at_a_time)]
+    return [batch_of(editor, triples[s], None if uniforms is None else uniforms[s], fixed) for s in chosen]
 
 
 def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
@@ -328,26 +303,31 @@ def backward(editor: Editor, total: Tensor) -> Sequence[Tensor | None]:
 
 
 def accumulated(
-    laid: Layout, drawn: Drawn, objective: Objective, graphs: Graphs[Batch] | None, at_a_time: int
+    editor: Editor,
+    parts: Parts,
+    size: int,
+    objective: Objective,
+    graphs: Graphs[Batch] | None,
+    processes: Processes,
+    at_a_time: int,
 ) -> Tensor:
-    """The losses of a batch (4,), and in every parameter's `.grad` the gradient of the total.
+    """The losses of a batch of `size` triples (4,), and in every parameter's `.grad` the gradient of the total.
 
     The losses are means over the batch, so that parts of it, on one process or on several, add up by their shares.
     """
-    editor, whole = laid.editor, at_a_time >= laid.size
     parameters, like = list(editor.parameters.values()), editor.backbone.like
     found: Sequence[Tensor | None] = ()
-    for part in drawn.whole if whole else laid.parts(drawn.triples, drawn.uniforms, at_a_time):
-        own = graphs(part) if graphs and whole else computed(editor, objective, part.on(like.device))
-        share = len(part.record.asked.masks) / laid.size
-        scaled = own if share == 1 else [None if t is None else share * t for t in own]
-        each = zip(found, scaled, strict=True)
-        found = [t if f is None or t is None else f + t for f, t in each] if found else scaled
-    values, *own = found or (like.new_zeros(len(LOSSES)), *map(torch.zeros_like, parameters))
-    for parameter, gradient in zip(parameters, own, strict=True):
+    for part in parts(at_a_time):
+        own = graphs(part) if graphs else computed(editor, objective, part.on(like.device))
+        share = len(part.record.asked.masks) / size
+        own = own if share == 1 else [None if t is None else share * t for t in own]
+        each = zip(found, own, strict=True)
+        found = [t if f is None or t is None else f + t for f, t in each] if found else own
+    values, *gradients = found or (like.new_zeros(len(LOSSES)), *map(torch.zeros_like, parameters))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     assert values is not None
-    laid.processes.add([*(t for t in own if t is not None), values])
+    processes.add([*(t for t in gradients if t is not None), values])
     return values
 
 

@@ -16,6 +16,8 @@ from ..records import Input
 
 Integers = NDArray[np.int64]
 R = TypeVar("R", bound=tuple[Any, ...])
+#: A batch of so many edits keeps a GPU busy.
+MANY = 64
 #: The label of a position that only fills up a batch; cross entropy ignores it.
 NO_LABEL = -100
 
@@ -47,8 +49,7 @@ class Places(NamedTuple):
     predicted: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """Sizes that many batches share: S tokens and P predicted positions of an input, and N of all inputs of a kind."""
 
     tokens: int
@@ -56,15 +57,16 @@ class Bucket:
     predicted: int
 
     @classmethod
-    def of(cls, groups: Sequence[Sequence[Input]]) -> Bucket:
-        """The smallest bucket that holds these groups of equally many inputs."""
-        inputs = list(chain.from_iterable(groups))
-        coarse = max(8, len(groups[0]) // 8)
-        predicted = max(sum(len(i.positions) for i in group) for group in groups)
+    def of(cls, kinds: Sequence[Sequence[Input]]) -> Bucket:
+        """The smallest bucket that holds these kinds of equally many inputs."""
+        inputs, count = list(chain.from_iterable(kinds)), len(kinds[0])
+        predicted = max(sum(len(i.positions) for i in kind) for kind in kinds)
+        most = max(len(i.positions) for i in inputs)
         return cls(
-            _up(max(map(_width, inputs)), 8),
-            1 << (max(len(i.positions) for i in inputs) - 1).bit_length(),
-            predicted if predicted == len(groups[0]) else _up(predicted, coarse),
+            # The longest of many inputs varies less, and padding costs more.
+            _up(max(map(_width, inputs)), 8 if count < MANY else 4),
+            1 << (most - 1).bit_length(),
+            predicted if most == 1 else _up(predicted, max(8, count // 8)),
         )
 
 
@@ -74,7 +76,7 @@ def rows_of(inputs: Sequence[Input], pad: int, first: int, bucket: Bucket | None
     `pad` is the token id of padding, `first` the number of the first place: 0, or behind that of padding.
     """
     lengths, widths = np.array([len(i.ids) for i in inputs]), np.array([_width(i) for i in inputs])
-    starts, shape = _starts(widths, None if bucket is None else bucket.tokens)
+    starts, shape = _starts(widths, bucket)
     said, whole = _runs(starts, lengths), _runs(starts, widths)
     ids, types, answering = np.full(shape, pad), np.zeros(shape, int), np.full(shape, -1)
     places, asking = np.full(shape, max(0, first - 1)), np.full(shape, -1)
@@ -175,15 +177,14 @@ def _runs(starts: Integers, lengths: Integers) -> Integers:
     return numbers
 
 
-def _starts(widths: Integers, columns: int | None) -> tuple[Integers, tuple[int, int]]:
+def _starts(widths: Integers, bucket: Bucket | None) -> tuple[Integers, tuple[int, int]]:
     """Where inputs of these widths start in rows of one length, and the shape (R, C) of the rows.
 
-    One input a row, unless several to a row save a tenth: of a shuffled batch a third and more would be padding.
+    Several share a row where that saves a tenth: of a shuffled batch a third and more would be padding.
     """
-    count, longest = len(widths), int(widths.max())
-    if columns is not None:
-        return columns * np.arange(count), (count, columns)
-    capacity = longest * max(2, 64 // longest)
+    count, longest, few = len(widths), int(widths.max()), len(widths) < 3 * MANY
+    alone = longest if bucket is None else bucket.tokens
+    capacity = alone * max(2, 64 // alone) if bucket is None else _up(alone * max(2, 64 // alone), 8)
     starts, order = np.zeros_like(widths), np.argsort(-widths, kind="stable")
     row, used, low, high = 0, 0, 0, count - 1
     while low <= high:
@@ -195,17 +196,17 @@ def _starts(widths: Integers, columns: int | None) -> tuple[Integers, tuple[int,
         low, high = (low + 1, high) if used == 0 else (low, high - 1)
         starts[one] = row * capacity + used
         used += widths[one]
-    if (row + 1) * capacity > 0.9 * count * longest:
-        return longest * np.arange(count), (count, longest)
-    return starts, (row + 1, capacity)
+    if (row + 1) * capacity > 0.9 * count * longest if bucket is None else few:
+        return alone * np.arange(count), (count, alone)
+    return starts, (row + 1 if bucket is None else _up(row + 1, 8), capacity)
 
 
 def _by_kind(record: Any) -> tuple[list[Tensor], list[Tensor]]:
     """The integer tensors of a record, and the others."""
-    leaves = list(_leaves(record))
-    return [leaf for leaf in leaves if not leaf.is_floating_point()], [
-        leaf for leaf in leaves if leaf.is_floating_point()
-    ]
+    whole, real = list[Tensor](), list[Tensor]()
+    for leaf in _leaves(record):
+        (real if leaf.is_floating_point() else whole).append(leaf)
+    return whole, real
 
 
 def _leaves(record: Any) -> Iterator[Tensor]:

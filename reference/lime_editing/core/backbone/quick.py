@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.activations import GELUActivation
 
 
 def quick(model: Any, in_bf16: bool = False, twice: bool = False) -> Any:
@@ -25,8 +23,6 @@ def quick(model: Any, in_bf16: bool = False, twice: bool = False) -> Any:
                 setattr(module, name, Attention(child, twice))
             elif twice and isinstance(child, nn.LayerNorm):
                 setattr(module, name, Norm(child))
-            elif twice and isinstance(child, GELUActivation):
-                setattr(module, name, Gelu())
     for linear in (module for module in copy.modules() if in_bf16 and isinstance(module, nn.Linear)):
         for name, p in linear.named_parameters(recurse=False):
             setattr(linear, name, nn.Parameter(p.to(torch.bfloat16), requires_grad=False))
@@ -108,40 +104,3 @@ class _NormBack(torch.autograd.Function):
         found = found.addcmul(across, (normal * weight * gradient).sum(-1, keepdim=True))
         found = found.addcmul(back, (normal * u).sum(-1, keepdim=True))
         return across * weight, found * (rstd / -x.shape[-1]), None, None, None
-
-
-class Gelu(nn.Module):
-    """GELU with a cheap second derivative."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _Gelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return F.gelu(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        found: Tensor = _GeluBack.apply(gradients[0], *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _GeluBack(torch.autograd.Function):
-    """(g, x) ↦ g·(Φ(x) + x·φ(x))."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient, x)
-        found: Tensor = torch.ops.aten.gelu_backward(gradient, x)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        (u,), (gradient, x) = gradients, ctx.saved_tensors
-        square = x * x
-        curvature = (square * -0.5).exp() * (2 - square) * (2 * math.pi) ** -0.5
-        return torch.ops.aten.gelu_backward(u, x), (u * gradient * curvature).to(x.dtype)
