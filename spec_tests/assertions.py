@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import chi2
 
-from spec_tests.conformance import Violation, clauses
+from .conformance import Violation, clauses
 
 #: A statistical test fails a correct implementation with at most this probability; seeds are fixed besides.
 FALSE_ALARM = 1e-6

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spec_tests.contract import CAPABILITIES, EDITORS, LEARNED, NAMES, OF_EDITOR, RULINGS
+from .contract import CAPABILITIES, EDITORS, LEARNED, NAMES, OF_EDITOR, RULINGS
 
 HERE = Path(__file__).parent
 #: The clause or clauses that a test checks: @clause("M1").

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-from spec_tests import known_failures, report
-from spec_tests.conformance import (
+from . import known_failures, report
+from .conformance import (
     NOT_JUDGED,
     OUTCOMES,
     WRONG,
@@ -27,7 +27,7 @@ from spec_tests.conformance import (
     load,
     table,
 )
-from spec_tests.contract import CAPABILITIES, EDITORS, NAMES
+from .contract import CAPABILITIES, EDITORS, NAMES
 
 HERE = Path(__file__).parent
 IMPLEMENTATION = pytest.StashKey[Implementation]()
@@ -166,6 +166,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     unclaimed = item.config.stash[IMPLEMENTATION].lacks(needed)
     if unclaimed:
         pytest.skip(f"not claimed: {', '.join(unclaimed)}")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small matrices are slower on two threads than on one."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from spec_tests.contract import Input, Request, Triple
+from .contract import Input, Request, Triple
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 MODEL = FIXTURES / "raw_model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,8 +12,8 @@ from typing import Any, TypedDict
 import numpy as np
 import pytest
 
-from spec_tests.assertions import close, equal, holds, rejects
-from spec_tests.conformance import Implementation, clause
+from .assertions import close, equal, holds, rejects
+from .conformance import Implementation, clause
 
 FOLDER = Path(__file__).parent.parent / "fixtures" / "golden"
 ARRAYS = {"w", "m", "log_alpha", "uniforms", "x", "delta", "grad_x", "grad_delta"}
@@ -37,10 +38,17 @@ def all_cases() -> tuple[Case, ...]:
     return tuple(case for path in files for case in json.loads(path.read_text(encoding="utf-8"))["cases"])
 
 
+def slug(text: str) -> str:
+    """A text as a part of a test's id."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
 def cases(*functions: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Parametrise a test by the cases of some functions, each under its own clause."""
     chosen = [case for case in all_cases() if case["function"] in functions]
-    return pytest.mark.parametrize("case", [pytest.param(c, id=c["name"], marks=clause(c["clause"])) for c in chosen])
+    return pytest.mark.parametrize(
+        "case", [pytest.param(c, id=slug(c["name"]), marks=clause(c["clause"])) for c in chosen]
+    )
 
 
 def check(implementation: Implementation, case: Case) -> None:

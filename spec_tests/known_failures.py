@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spec_tests.conformance import Result, SuiteError, clauses
+from .conformance import Result, SuiteError, clauses
 
 
 @dataclass(frozen=True)

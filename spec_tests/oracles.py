@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from spec_tests.contract import Array, Example, FactRow, Outcome
+from .contract import Array, Example, FactRow, Outcome
 
 Rates = dict[str, Fraction]
 

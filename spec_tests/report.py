@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from spec_tests.conformance import (
+from .conformance import (
     CONFORMS,
     NONCONFORMING,
     Implementation,
@@ -24,7 +24,7 @@ from spec_tests.conformance import (
     counted,
     examples_by_clause,
 )
-from spec_tests.contract import RULINGS
+from .contract import RULINGS
 
 CHAPTERS = {
     "T": "The task",

@@ -25,9 +25,9 @@ from typing import Any
 
 import pytest
 
-from spec_tests.conformance import WRONG, Implementation, Injected, Result, SuiteError, clauses, load
-from spec_tests.contract import NAMES, OF_EDITOR
-from spec_tests.mutants import BY_ID, MUTANTS, Mutant, Mutation
+from .conformance import WRONG, Implementation, Injected, Result, SuiteError, clauses, load
+from .contract import NAMES, OF_EDITOR
+from .mutants import BY_ID, MUTANTS, Mutant, Mutation
 
 HERE = Path(__file__).parent
 ALL_KILLED, SURVIVED, NOT_JUDGED = 0, 1, 2
@@ -38,7 +38,7 @@ BASE = "SPEC_TESTS_MUTANTS_OF"
 
 
 def __getattr__(name: str) -> Mutation:
-    """The mutant of this id around the implementation in the environment: `spec_tests.run_mutants:<id>` elsewhere."""
+    """The mutant of this id around the implementation in the environment: `spec_tests.run_mutants:<id>` there."""
     if name not in BY_ID or BASE not in os.environ:
         raise AttributeError(name)
     return BY_ID[name].build(load(os.environ[BASE]).target)
@@ -118,7 +118,7 @@ def judge(mutant: Mutant, base: Implementation, whole: bool = False) -> Verdict:
     chapter = mutant.clause[0]
     target, spelling = mutant.build(base.target), None
     if target.ELSEWHERE and base.spelling:
-        os.environ[BASE], spelling = base.spelling, f"spec_tests.run_mutants:{mutant.id}"
+        os.environ[BASE], spelling = base.spelling, f"{__package__}.run_mutants:{mutant.id}"
     judged, printed = run(
         target, f"mutant {mutant.id}", ["--chapters", chapter, "-x"], ClauseFirst(mutant.clause), spelling
     )
@@ -225,7 +225,7 @@ def without_mutant(base: Implementation) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m spec_tests.run_mutants", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.run_mutants", description=__doc__)
     parser.add_argument(
         "--implementation", required=True, metavar="MODULE[:OBJECT]", help="what the mutants are made of"
     )

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from spec_tests.contract import Array, Example, FactRow, Outcome
+from .contract import Array, Example, FactRow, Outcome
 
 LANGUAGES = ("en", "de", "zh", "ar", "sw")
 

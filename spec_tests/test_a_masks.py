@@ -9,17 +9,37 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spec_tests import golden, oracles
-from spec_tests import strategies as given_
-from spec_tests.assertions import close, distributed, equal, holds, rejects, same_bits
-from spec_tests.conformance import Implementation, clause
-from spec_tests.contract import Array
+from . import golden, oracles
+from . import strategies as given_
+from .assertions import close, distributed, equal, holds, rejects, same_bits
+from .conformance import Implementation, clause, each_of, every_editor, every_learned, needs
+from .contract import Array
+from .editing import every_model, masked_editor, updates, variants
+from .tiny import (
+    LANGUAGES,
+    assert_close,
+    close_gates,
+    conditioned,
+    gate_values,
+    make,
+    make_felt,
+    make_request,
+    make_triple,
+    masked_gradient,
+    rate,
+    setting,
+    shifts,
+    with_update,
+)
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 CLOSED, OPEN = -1e3, 1e3
+#: A gate is not zero with probability sigmoid(log α + this): -β log(-γ/ζ) at the defaults of A3.
+_SHIFT = -BETA * math.log(-GAMMA / ZETA)
 
 
 def learned(implementation: Implementation) -> bool:
@@ -421,3 +441,232 @@ def test_an_unknown_language_is_an_error_listing_the_known(implementation: Imple
 def test_golden_masks(implementation: Implementation, case: golden.Case) -> None:
     """The committed values."""
     golden.check(implementation, case)
+
+
+# Of editors
+
+
+def penalty(implementation: Any, editor: Any) -> tuple[float, dict[tuple[str, str], torch.Tensor]]:
+    """L_mask at λ 1 in closed form, with its gradient per matrix and factor, under the declared normalisation."""
+    factors = {
+        (matrix, factor): arrays[factor].detach()
+        for matrix, arrays in implementation.mask_parameters(editor).items()
+        for factor in ("x", "delta")
+    }
+    open_ = {key: torch.sigmoid(value + _SHIFT) for key, value in factors.items()}
+    mean = implementation.ruling("penalty") == "mean"
+    norm = sum(value.numel() for value in factors.values()) if mean else 1
+    value = sum(float(p.sum()) for p in open_.values()) / norm
+    return value, {key: p * (1 - p) / norm for key, p in open_.items()}
+
+
+def mask_gradients(implementation: Any, editor: Any, gradient: dict[str, Any]) -> dict[tuple[str, str], torch.Tensor]:
+    """The gradients that belong to the mask parameters: the live tensors are found by identity."""
+    names = {value.data_ptr(): name for name, value in implementation.parameters(editor).items()}
+    found = {}
+    for matrix, arrays in implementation.mask_parameters(editor).items():
+        for factor, value in arrays.items():
+            assert value.data_ptr() in names, f"the mask {factor} of {matrix} is not among the parameters"
+            one = gradient[names[value.data_ptr()]]
+            found[matrix, factor] = torch.zeros_like(value) if one is None else one
+    return found
+
+
+@clause("A5")
+@needs("E")
+@every_learned
+def test_the_penalty_is_part_of_the_training_objective(implementation: Any, name: str) -> None:
+    """The mask part is Σ P(gate ≠ 0) over all languages and matrices, and pushes the gates of every language."""
+    editor = masked_editor(implementation, name, setting("bert"))
+    value, slopes = penalty(implementation, editor)
+    parts, gradient = implementation.losses(editor, [make_triple("bert", np.random.default_rng(26), "en")], seed=0)
+    assert parts["mask"] == pytest.approx(value, rel=1e-6)
+    found = mask_gradients(implementation, editor, gradient)
+    for (matrix, factor), slope in slopes.items():
+        for row in (LANGUAGES.index("de"), LANGUAGES.index("fr")):
+            what = f"{LANGUAGES[row]}, which nothing edits, {factor} of {matrix}"
+            assert_close(found[matrix, factor][row], slope[row], what, atol=1e-12)
+
+
+@clause("A5")
+@needs("E")
+@every_learned
+def test_without_masks_there_is_no_penalty(implementation: Any, name: str) -> None:
+    """An editor that has no mask has a mask loss of 0."""
+    editor = make(implementation, name, setting("bert"))
+    parts, _ = implementation.losses(editor, [make_triple("bert", np.random.default_rng(27))], seed=0)
+    assert parts["mask"] == 0.0
+
+
+@clause("A6")
+@needs("E")
+@pytest.mark.parametrize("language", LANGUAGES)
+@every_learned
+def test_an_edit_trains_the_masks_of_its_language_only(implementation: Any, name: str, language: str) -> None:
+    """Take the penalty's gradient off: rows of other languages keep exactly nothing, the editing language's do not."""
+    editor = masked_editor(implementation, name, setting("bert"))
+    rng = np.random.default_rng(28)
+    _, slopes = penalty(implementation, editor)
+    _, gradient = implementation.losses(editor, [make_triple("bert", rng, language) for _ in range(2)], seed=0)
+    for (matrix, factor), found in mask_gradients(implementation, editor, gradient).items():
+        from_edits = found - slopes.get((matrix, factor), torch.zeros_like(found))
+        for row, other in enumerate(LANGUAGES):
+            size = float(from_edits[row].abs().max())
+            if other == language:
+                assert size > 1e-9, f"{factor} of {matrix}: the edit in {other} does not reach its mask"
+            else:
+                assert size < 1e-14, f"{factor} of {matrix}: an edit in {language} moves the mask of {other} by {size}"
+
+
+@clause("A6")
+@needs("E")
+@pytest.mark.parametrize("language", LANGUAGES)
+@every_learned
+def test_an_edit_uses_the_mask_of_its_language_only(implementation: Any, name: str, language: str) -> None:
+    """Other values in the rows of all other languages leave an edit as it was; other values in its own row do not."""
+    world = setting("bert")
+    editor = masked_editor(implementation, name, world)
+    request = make_request("bert", np.random.default_rng(37), language=language)
+    (before,) = updates(implementation, editor, [request])
+    own = LANGUAGES.index(language)
+    for row in [*(r for r in range(len(LANGUAGES)) if r != own), own]:
+        with torch.no_grad():
+            for arrays in implementation.mask_parameters(editor).values():
+                for value in arrays.values():
+                    value[row] = value[row].flip(0) + 0.5
+        (after,) = updates(implementation, editor, [request])
+        for matrix in world.edited:
+            same = torch.allclose(after[matrix], before[matrix], rtol=1e-9)
+            assert same == (row != own), f"{matrix}: the mask of {LANGUAGES[row]} and an edit in {language}"
+
+
+@clause("A7")
+@needs("E")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_masks_act_before_the_transform(implementation: Any, language: str) -> None:
+    """g(mask(x, m_x), mask(δ, m_δ)) with open gates is g of the masked factors with all gates closed."""
+    world = setting("bert")
+    editor = masked_editor(implementation, "mend", world)
+    row = LANGUAGES.index(language)
+    masks = implementation.mask_parameters(editor)
+    captured = implementation.capture(editor, make_request("bert", np.random.default_rng(29), language=language))
+    masked, found = {}, {}
+    for matrix, (x, delta) in captured.items():
+        alive = delta.abs().sum(-1) > 0
+        x, delta = x[alive].detach(), delta[alive].detach()  # noqa: PLW2901
+        found[matrix] = [v.detach().clone() for v in implementation.transform(editor, matrix, x, delta, language)]
+        masked[matrix] = [
+            rows * (1 + gate_values(masks[matrix], factor, row)) for factor, rows in (("x", x), ("delta", delta))
+        ]
+    close_gates(implementation, editor)
+    for matrix, factors in masked.items():
+        expected = implementation.transform(editor, matrix, *factors, language)
+        for which, one, other in zip(("x̃", "δ̃"), found[matrix], expected, strict=True):
+            assert_close(one, other, f"{which} of {matrix}", atol=1e-8)
+
+
+@clause("A7")
+@needs("E")
+@pytest.mark.parametrize("language", LANGUAGES)
+@each_of("editable_training", "knowledge_editor")
+def test_masks_act_on_the_gradient_that_an_editor_takes(implementation: Any, name: str, language: str) -> None:
+    """An inner step, or what is gated, is the sum of outer products of masked factors; nothing else is masked."""
+    world = setting("bert")
+    editor = masked_editor(implementation, name, world)
+    masks = implementation.mask_parameters(editor)
+    request = make_request("bert", np.random.default_rng(46), language=language)
+    shift = shifts(implementation, editor, name, world)
+    gradient = masked_gradient(with_update(world.model, shift), masks, request, LANGUAGES.index(language))
+    (update,) = updates(implementation, editor, [request])
+    gates = implementation.gates(editor, request) if name == "knowledge_editor" else {}
+    for matrix, found in update.items():
+        if name == "knowledge_editor":
+            step, expected = found, conditioned(gates[matrix], gradient[matrix])
+        else:
+            step = found - shift[matrix]
+            expected = -rate(step, gradient[matrix]) * gradient[matrix]
+        assert_close(step, expected, matrix, atol=1e-8 * float(expected.abs().max()))
+
+
+@clause("A3")
+@needs("E")
+@pytest.mark.parametrize(("drawn", "closed"), [("x", "delta"), ("delta", "x")])
+@every_learned
+def test_gates_are_drawn_in_training_and_fixed_at_test(implementation: Any, name: str, drawn: str, closed: str) -> None:
+    """Two seeds give two objectives, by the gates of either factor; an edit at test time is the same each time."""
+    editor = masked_editor(implementation, name, setting("bert"))
+    with torch.no_grad():
+        for arrays in implementation.mask_parameters(editor).values():
+            arrays[closed].fill_(-40.0)
+    rng = np.random.default_rng(30)
+    triple, request = make_triple("bert", rng), make_request("bert", rng)
+    first, again, other = (implementation.losses(editor, [triple], seed=seed)[0]["rel"] for seed in (1, 1, 2))
+    assert first == again, "one seed gives two objectives"
+    assert first != other, f"two seeds give one objective: the gates of {drawn} are not drawn"
+    once, twice = updates(implementation, editor, [request, request])
+    for matrix in once:
+        assert torch.equal(once[matrix], twice[matrix]), f"{matrix}: two edits with one request differ"
+
+
+@clause("A9")
+@needs("E")
+@every_model
+@every_learned
+def test_with_all_gates_closed_a_masked_editor_is_its_base_editor(implementation: Any, name: str, kind: str) -> None:
+    """All gates 0: for every language the edit of the editor without masks that has the same other parameters."""
+    world = setting(kind)
+    base = make_felt(implementation, name, world)
+    masked = masked_editor(implementation, name, world)
+    target = implementation.parameters(base)
+    source = implementation.parameters(masked)
+    assert set(target) <= set(source), "a masked editor has all parameters of its base editor, under the same names"
+    with torch.no_grad():
+        for own, value in target.items():
+            value.copy_(source[own])
+    close_gates(implementation, masked)
+    rng = np.random.default_rng(31)
+    for language in LANGUAGES:
+        request = make_request(kind, rng, language=language)
+        (expected,), (found,) = (updates(implementation, editor, [request]) for editor in (base, masked))
+        for matrix in world.edited:
+            scale = float(expected[matrix].abs().max())
+            assert_close(found[matrix], expected[matrix], f"{matrix}, {language}", rtol=1e-9, atol=1e-12 * scale)
+
+
+@clause("A9")
+@needs("E")
+@every_learned
+def test_permuting_the_languages_permutes_the_masks(implementation: Any, name: str) -> None:
+    """An editor whose languages are listed in another order, with its rows in that order, makes the same edits."""
+    world = setting("bert")
+    order = (2, 0, 1)
+    editor = masked_editor(implementation, name, world)
+    permuted = masked_editor(implementation, name, world, [LANGUAGES[i] for i in order])
+    with torch.no_grad():
+        source = implementation.parameters(editor)
+        for own, value in implementation.parameters(permuted).items():
+            value.copy_(source[own])
+        masks = implementation.mask_parameters(editor)
+        for matrix, arrays in implementation.mask_parameters(permuted).items():
+            for factor, value in arrays.items():
+                value.copy_(masks[matrix][factor][list(order)])
+    for language in LANGUAGES:
+        request = make_request("bert", np.random.default_rng(32), language=language)
+        (expected,), (found,) = (updates(implementation, one, [request]) for one in (editor, permuted))
+        for matrix in world.edited:
+            scale = float(expected[matrix].abs().max())
+            assert_close(found[matrix], expected[matrix], f"{matrix}, {language}", rtol=1e-9, atol=1e-12 * scale)
+
+
+@clause("A10")
+@needs("E")
+@every_editor
+def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(implementation: Any, name: str) -> None:
+    """An editing language that the editor was not made for is refused, by name and with the known ones."""
+    request = make_request("bert", np.random.default_rng(33), language="xx")
+    for masks in variants(name):
+        editor = make(implementation, name, setting("bert"), masks)
+        with pytest.raises((ValueError, LookupError)) as error:
+            implementation.edit(editor, [request])
+        for language in ("xx", *LANGUAGES):
+            assert language in str(error.value), f"masks {masks}: the message does not name {language}: {error.value}"

@@ -14,12 +14,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from spec_tests import strategies as given_
-from spec_tests import tiny
-from spec_tests.assertions import equal, holds
-from spec_tests.conformance import Implementation, clause, every_learned, needs
-from spec_tests.contract import Array, Masks
+from . import strategies as given_
+from . import tiny
+from .assertions import equal, holds
+from .conformance import Implementation, clause, every_learned, needs
+from .contract import Array, Masks
+from .editing import every_model, masked_editor
+from .tiny import assert_close, make, make_request, setting, shifts
 
 Shapes = dict[str, tuple[int, int]]
 
@@ -187,8 +190,8 @@ def masking(implementation: Implementation, side: int, tokens: int, backward: bo
 
 
 @clause("B3")
-@pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("seed", [None, 3], ids=["at-test", "in-training"])
 def test_masking_makes_nothing_of_n_times_m(implementation: Implementation, backward: bool, seed: int | None) -> None:
     """At n = m = 4096 and T = 2 no tensor has n · m elements, and all memory together stays below a byte for each."""
     side, tokens = 4096, 2
@@ -206,3 +209,71 @@ def test_masking_makes_nothing_of_n_times_m(implementation: Implementation, back
     holds("B3", peak < limit, "peak bytes of NumPy", expected=bound, got=peak, n=side, T=tokens, backward=backward)
     largest = seen.elements
     holds("B3", largest < limit // 8, "largest tensor", expected=f"far {bound}", got=largest, n=side, T=tokens)
+
+
+# Of editors
+
+
+class Allocations(TorchDispatchMode):
+    """Records every tensor of at least `least` elements that an operation makes.
+
+    Views of older tensors are none, nor are tensors that have a shape and no memory.
+    """
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least = least
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        old = {_storage(v) for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)}
+        for value in tree_leaves(result):
+            if not isinstance(value, torch.Tensor) or value.is_meta or value.numel() < self.least:
+                continue
+            if _storage(value) not in old:
+                self.found.append(f"{func} made {tuple(value.shape)}")
+        return result
+
+
+def _storage(value: torch.Tensor) -> int:
+    return value.untyped_storage().data_ptr()
+
+
+@clause("B4")
+@needs("E", "factored")
+@every_model
+@every_learned
+def test_factors_multiply_out_to_the_edit(implementation: Any, name: str, kind: str) -> None:
+    """ΔW = Vᵀ U, beside θ' - θ for Editable Training, with a row per token and one for KnowledgeEditor's offset."""
+    world = setting(kind)
+    editor = masked_editor(implementation, name, world)
+    shift = shifts(implementation, editor, name, world)
+    rng = np.random.default_rng(34)
+    requests = [make_request(kind, rng, words=words) for words in (2, 9)]
+    edits = implementation.edit(editor, requests)
+    for index, request in enumerate(requests):
+        update = implementation.dense(editor, edits, index)
+        for matrix, (u, v) in implementation.factors(editor, edits, index).items():
+            n, m = world.shapes[matrix]
+            rows = max(len(one["input_ids"]) for one in requests) + (name == "knowledge_editor")
+            assert u.numel() + v.numel() <= rows * (n + m), f"{matrix}: {u.shape} and {v.shape} for {rows} rows"
+            expected = update[matrix] - shift.get(matrix, 0)
+            scale = float(update[matrix].detach().abs().max())
+            assert_close(v.T @ u, expected, f"edit {index} ({request['language']}), {matrix}", atol=1e-9 * scale)
+
+
+@clause("B4")
+@needs("E", "factored")
+@pytest.mark.parametrize("masks", ["none", "language"])
+@every_learned
+def test_an_edit_makes_nothing_of_the_size_of_a_matrix(implementation: Any, name: str, masks: str) -> None:
+    """While two edits of wide matrices are made, no operation makes a tensor of n·m elements."""
+    world = setting("wide", torch.float32)
+    editor = make(implementation, name, world, masks)
+    requests = [make_request("wide", np.random.default_rng(seed), words=3, positions=1) for seed in (35, 36)]
+    implementation.edit(editor, requests)
+    n, m = world.shapes[world.edited[0]]
+    with Allocations(n * m) as made:
+        implementation.edit(editor, requests)
+    assert not made.found, f"with n·m = {n * m}: {'; '.join(made.found[:4])}"

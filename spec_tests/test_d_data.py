@@ -21,11 +21,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spec_tests import oracles
-from spec_tests import strategies as given_
-from spec_tests.assertions import distributed, equal, holds, rejects
-from spec_tests.conformance import Implementation, clause
-from spec_tests.contract import FactRow, Input, PairEdit, PairRow, Place, Triple
+from . import golden, oracles
+from . import strategies as given_
+from .assertions import distributed, equal, holds, rejects
+from .conformance import Implementation, clause
+from .contract import FactRow, Input, PairEdit, PairRow, Place, Triple
 
 MASK = 3
 SEEDS = range(6000)
@@ -98,7 +98,9 @@ COUNTS = [
 
 
 @clause("D1")
-@pytest.mark.parametrize(("facts", "train", "validation", "test"), COUNTS)
+@pytest.mark.parametrize(
+    ("facts", "train", "validation", "test"), COUNTS, ids=[f"{count[0]}-facts" for count in COUNTS]
+)
 def test_boundaries_are_rounded(
     implementation: Implementation, facts: int, train: int, validation: int, test: int
 ) -> None:
@@ -469,7 +471,7 @@ def read_and_drawn(implementation: Implementation, files: Mapping[str, str]) -> 
 
 
 @clause("D9")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=golden.slug)
 def test_the_same_content_is_the_same_corpus(implementation: Implementation, variant: str) -> None:
     """Line endings, marks, blank lines and the order of files and templates change neither splits nor draws."""
     expected = read_and_drawn(implementation, written(WORLD))
@@ -512,7 +514,7 @@ def test_the_order_of_a_listing_means_nothing(implementation: Implementation, mo
 
 
 @clause("D9")
-@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\xa0"])
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\xa0"], ids=lambda c: f"U+{ord(c):04X}")
 def test_a_line_ends_at_its_line_ending_alone(implementation: Implementation, character: str) -> None:
     """Unicode knows more line separators than files of JSON lines do."""
     rows = [given_.fact_row("en", "P17", 0, 0, f"one{character}name")]
@@ -552,7 +554,9 @@ def refuses(implementation: Implementation, files: Mapping[str, str], naming: tu
 
 
 @clause("D9")
-@pytest.mark.parametrize("line", ['{"sub_uri": "Q1",', "[1, 2]", '"text"', "{} {}"])
+@pytest.mark.parametrize(
+    "line", ['{"sub_uri": "Q1",', "[1, 2]", '"text"', "{} {}"], ids=["cut-off", "list", "text", "two-objects"]
+)
 def test_a_line_that_is_no_object_is_named(implementation: Implementation, line: str) -> None:
     """By file and line."""
     refuses(implementation, broken(line), ("P17.jsonl", str(BAD_LINE)), f"the line {line!r}")
@@ -560,7 +564,7 @@ def test_a_line_that_is_no_object_is_named(implementation: Implementation, line:
 
 @clause("D9")
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("value", [None, 7, "", ["text"]])
+@pytest.mark.parametrize("value", [None, 7, "", ["text"]], ids=["missing", "number", "empty", "list"])
 def test_a_bad_field_is_named(implementation: Implementation, field: str, value: Any) -> None:
     """By file, line and field: missing, a number, empty, a list."""
     naming = ("P17.jsonl", str(BAD_LINE), field)
@@ -576,6 +580,7 @@ def test_a_bad_field_is_named(implementation: Implementation, field: str, value:
         ({"relation": "P99"}, "template"),
         ({"template": "[X] in [Y]"}, "relation"),
     ],
+    ids=["without-object", "without-subject", "without-template", "without-relation"],
 )
 def test_a_bad_template_is_named(implementation: Implementation, line: dict[str, str], field: str) -> None:
     """By file, line and field: without [X] or [Y], without a relation."""

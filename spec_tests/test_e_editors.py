@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
-from spec_tests.conformance import clause, each_of, every_learned, needs
-from spec_tests.contract import Gates, Input, Request
-from spec_tests.facts import Case, load_facts, raw_model
-from spec_tests.tiny import (
+from .conformance import clause, each_of, every_learned, needs
+from .contract import Gates, Input, Request
+from .editing import every_model, every_variant, random_requests, rank
+from .facts import Case, load_facts, raw_model
+from .tiny import (
     LANGUAGES,
     Setting,
     assert_close,
@@ -33,7 +33,6 @@ from spec_tests.tiny import (
     make_triple,
     masked_gradient,
     objective_after_a_step,
-    one_thread,
     outer_sum,
     perturb,
     rate,
@@ -43,24 +42,9 @@ from spec_tests.tiny import (
     with_update,
 )
 
-KINDS = ("bert", "square", "classifier", "roberta")
-VARIANTS = ("none", "language", "shared")
 #: With these Adam needs some steps of a tiny model, and rarely a hundred.
 LR = {"bert": 1e-2, "square": 1e-2, "classifier": 1e-3, "roberta": 1e-2}
-every_model = pytest.mark.parametrize("kind", KINDS)
 with_inner_rates = each_of("mend", "editable_training")
-every_variant = pytest.mark.parametrize("masks", VARIANTS)
-seeds = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture(autouse=True)
-def _light() -> Any:
-    with one_thread():
-        yield
-
-
-def random_requests(kind: str) -> st.SearchStrategy[Request]:
-    return seeds.map(lambda seed: make_request(kind, np.random.default_rng(seed)))
 
 
 def rows(world: Setting, matrix: str, count: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,11 +131,6 @@ def test_the_rank_of_an_update_is_at_most_its_tokens_with_gradient(implementatio
                 assert found <= len(request["positions"]), f"{matrix}: only predicted positions have gradient there"
 
     check()
-
-
-def rank(matrix: torch.Tensor) -> int:
-    singular = torch.linalg.svdvals(matrix)
-    return int((singular > 1e-9 * singular[0]).sum())
 
 
 # --- E3, E12 ----------------------------------------------------------------------------------------------------------
@@ -257,7 +236,7 @@ def test_the_trained_model_starts_as_the_raw_one(implementation: Any, masks: str
 @clause("E4")
 @needs("editable_training")
 @every_model
-@pytest.mark.parametrize("inner_lr", [None, 3e-3])
+@pytest.mark.parametrize("inner_lr", [None, 3e-3], ids=["default", "given"])
 def test_an_edit_is_one_step_from_the_trained_model(implementation: Any, kind: str, inner_lr: float | None) -> None:
     """θ_u = θ' - lr·∇L(θ') with the gradient at θ', trained or not; lr starts at 1e-4, or where it was asked to."""
     world = setting(kind)
@@ -521,7 +500,7 @@ def _transformed(implementation: Any, editor: Any, world: Setting) -> dict[str, 
 
 @clause("E6")
 @every_model
-@pytest.mark.parametrize("inner_lr", [None, 3e-3])
+@pytest.mark.parametrize("inner_lr", [None, 3e-3], ids=["default", "given"])
 def test_the_inner_learning_rate_starts_as_stated(implementation: Any, kind: str, inner_lr: float | None) -> None:
     """ΔW = -1e-4 Σ_t outer(δ̃_t, x̃_t) for every matrix before training, or with the rate that was asked for."""
     world = setting(kind)
@@ -545,7 +524,7 @@ def _rates(implementation: Any, editor: Any, request: Request) -> dict[str, floa
 
 @clause("E7")
 @every_variant
-@pytest.mark.parametrize("languages", [("en",), LANGUAGES])
+@pytest.mark.parametrize("languages", [("en",), LANGUAGES], ids=["monolingual", "multilingual"])
 @every_learned
 def test_every_training_has_its_masks(implementation: Any, name: str, masks: str, languages: tuple[str, ...]) -> None:
     """Without masks there are none; with them each edited matrix has a row per language, or one that all share."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,29 +12,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spec_tests.conformance import clause, every_learned, needs
-from spec_tests.tiny import (
+from .conformance import clause, every_learned, needs
+from .editing import VARIANTS, every_model
+from .tiny import (
     assert_close,
     cross_entropy,
     logits_of,
     make_felt,
     make_triple,
-    one_thread,
     perturb,
     set_masks,
     setting,
     with_update,
 )
-
-KINDS = ("bert", "square", "classifier", "roberta")
-VARIANTS = ("none", "language", "shared")
-every_model = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(autouse=True)
-def _light() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spec_tests import golden, oracles
-from spec_tests import strategies as given_
-from spec_tests.assertions import close, equal, holds, rejects
-from spec_tests.conformance import Implementation, clause
-from spec_tests.contract import Outcome
+from . import golden, oracles
+from . import strategies as given_
+from .assertions import close, equal, holds, rejects
+from .conformance import Implementation, clause
+from .contract import Outcome
 
 
 def rows(edit: str, language: str, *, update: str = "", retain: str = "", said: str = "en") -> list[Outcome]:
@@ -203,7 +203,7 @@ def test_the_succ_of_a_run_is_not_averaged(implementation: Implementation) -> No
 
 @clause("M10")
 @pytest.mark.parametrize(("kept", "missing"), [("update", "retain"), ("retain", "update")])
-@pytest.mark.parametrize("languages", [None, ["en", "de"], ["de"]])
+@pytest.mark.parametrize("languages", [None, ["en", "de"], ["de"]], ids=["all", "both", "one"])
 def test_a_missing_role_is_an_error(
     implementation: Implementation, kept: str, missing: str, languages: list[str] | None
 ) -> None:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spec_tests import oracles
-from spec_tests import strategies as given_
-from spec_tests.assertions import close, equal, holds
-from spec_tests.conformance import Implementation, clause
-from spec_tests.contract import LEARNED, RULINGS, Array, FactRow, StoredRun, TableRow
-from spec_tests.facts import MODEL
-from spec_tests.test_d_data import folder_of, written
+from . import oracles
+from . import strategies as given_
+from .assertions import close, equal, holds
+from .conformance import Implementation, clause
+from .contract import LEARNED, RULINGS, Array, FactRow, StoredRun, TableRow
+from .facts import MODEL
+from .test_d_data import folder_of, written
 
 PAPER: dict[str, float] = {
     "finetuning_lr": 5e-6,
@@ -51,7 +51,7 @@ def test_the_preset_has_the_papers_values(implementation: Implementation, name: 
 
 
 @clause("R2")
-@pytest.mark.parametrize("languages", [["en", "de", "sw"], ["ar", "en"]])
+@pytest.mark.parametrize("languages", [["en", "de", "sw"], ["ar", "en"]], ids="-".join)
 def test_the_tables_have_the_papers_rows(implementation: Implementation, languages: list[str]) -> None:
     """Seven rows each: who is trained on what, with which masks, and edits where."""
     fields = ("training_languages", "edit_languages", "input_languages")
@@ -68,7 +68,7 @@ def test_the_tables_have_the_papers_rows(implementation: Implementation, languag
 
 
 @clause("R7")
-@pytest.mark.parametrize("languages", [["en", "de", "sw"], ["ar", "en"]])
+@pytest.mark.parametrize("languages", [["en", "de", "sw"], ["ar", "en"]], ids="-".join)
 def test_both_tables_show_the_same_editors(implementation: Implementation, languages: list[str]) -> None:
     """Rows of one editor trained in one way name one run; other editors and trainings have runs of their own."""
     runs: dict[tuple[Any, ...], set[str]] = {}
@@ -220,6 +220,7 @@ def test_a_table_of_english_edits_has_their_numbers(implementation: Implementati
         ([0.0, 0.0, 0.0, 0.0, 0.0], 500, 500, 100),
         ([0.2, 0.1, 0.9, 0.9, 0.9], 100, 200, 100),
     ],
+    ids=["rising", "falling", "recovering", "level", "tie", "no-success", "short-patience"],
 )
 def test_training_ends_when_patience_does(
     implementation: Implementation, succ: list[float], patience: int, stopped: int, judged: int

@@ -21,11 +21,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spec_tests import golden, oracles
-from spec_tests import strategies as given_
-from spec_tests.assertions import distributed, equal, holds
-from spec_tests.conformance import Implementation, clause
-from spec_tests.contract import Example, IdTriple, Pair
+from . import golden, oracles
+from . import strategies as given_
+from .assertions import distributed, equal, holds
+from .conformance import Implementation, clause
+from .contract import Example, IdTriple, Pair
 
 LANGUAGES = ["en", "de", "zh", "sw"]
 SEEDS = range(190)
@@ -331,8 +331,8 @@ def test_global_random_state_means_nothing(implementation: Implementation, state
 
 OTHER_PROCESS = """
 import json, sys
-from spec_tests import test_s_sampling as s
-from spec_tests.conformance import load
+from {package} import test_s_sampling as s
+from {package}.conformance import load
 found = load(sys.argv[1])
 print(json.dumps([s.evaluate(found, s.CORPUS, 7), s.evaluate(found, s.CORPUS, 7, 40), s.train(found, s.CORPUS, 7)]))
 """
@@ -345,7 +345,7 @@ def test_hash_seeds_mean_nothing(implementation: Implementation) -> None:
         pytest.skip("not claimed: an injected object exists in this process only")
     expected = [evaluate(implementation, CORPUS, 7), evaluate(implementation, CORPUS, 7, 40)]
     expected.append(train(implementation, CORPUS, 7))
-    command = [sys.executable, "-c", OTHER_PROCESS, implementation.spelling]
+    command = [sys.executable, "-c", OTHER_PROCESS.format(package=__package__), implementation.spelling]
     running = {hash_seed: _start(command, hash_seed) for hash_seed in ("1", "4242")}
     said = {hash_seed: process.communicate(timeout=120) for hash_seed, process in running.items()}
     for hash_seed, (printed, complaints) in said.items():

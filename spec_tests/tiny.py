@@ -23,7 +23,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from spec_tests.contract import Gates, Input, Request, Triple
+from .contract import Gates, Input, Request, Triple
 
 LANGUAGES = ("en", "de", "fr")
 CLASSES = 3

@@ -1,4 +1,4 @@
-"""The error tree. Everything that a user can mend is a UserError: one sentence that says what, where and what to do.
+"""The error tree. What a user can fix is a UserError: one sentence that says what, where and what to do.
 
 UserError
 ├── DataError          a corpus that cannot be read: names file, line and field
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 class UserError(ValueError):
-    """Something that the user can mend; the command line prints it without a traceback and exits with 2."""
+    """Something that the user can fix. The command line prints it without a traceback and exits with 2."""
 
 
 class DataError(UserError):

@@ -56,6 +56,13 @@ Scaling = Literal["none", "learned"]
 Subject = Literal["parallel", "edit-language"]
 Positions = Literal["mask", "all"]
 Condition = Literal["input+label", "input"]
+Pool = Literal["all", "own"]
+Optimiser = Literal["adam", "rmsprop"]
+Rate = Literal["1e-4", "1e-2"]
+Count = Literal["1", "4"]
+Clipping = Literal["apart", "together"]
+LogAlpha = Literal["free", "clamped"]
+Stopping = Literal["averages", "edits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,14 @@ class Rulings:
     subject: Subject = "parallel"
     con_positions: Positions = "mask"
     knowledge_editor_condition: Condition = "input+label"
+    loc_positions: Positions = "mask"
+    label_pool: Pool = "all"
+    finetuning_optimiser: Optimiser = "adam"
+    editable_training_inner_lr: Rate = "1e-4"
+    retain_inputs: Count = "1"
+    clipping: Clipping = "apart"
+    log_alpha: LogAlpha = "free"
+    stopping: Stopping = "averages"
 
 
 #: Of each ruling its values, and what it decides.
@@ -78,9 +93,20 @@ RULINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "subject": (get_args(Subject), "whose subject label an update input carries (facts)"),
     "con_positions": (get_args(Positions), "positions at which a retained prediction is compared (facts)"),
     "knowledge_editor_condition": (get_args(Condition), "what KnowledgeEditor reads"),
+    "loc_positions": (get_args(Positions), "positions at which the locality loss is taken (facts)"),
+    "label_pool": (get_args(Pool), "splits whose facts name the entities that may be desired (facts)"),
+    "finetuning_optimiser": (get_args(Optimiser), "whose steps Finetuning takes"),
+    "editable_training_inner_lr": (get_args(Rate), "where its inner rates start (scale paper)"),
+    "retain_inputs": (get_args(Count), "retain inputs of an edit when an editor is judged (scale paper)"),
+    "clipping": (get_args(Clipping), "gradients clipped for editor and masks apart at 1, or together at 100"),
+    "log_alpha": (get_args(LogAlpha), "whether log α is clamped to ±log 100 before each step"),
+    "stopping": (get_args(Stopping), "validated number: succ of the averages, or the mean of the edits' own"),
 }
 
 PROTOCOLS: Mapping[str, Rulings] = {
     "paper": Rulings(),
-    "released": Rulings("released", "mean", "learned", "edit-language", "all", "input"),
+    "released": Rulings(
+        *("released", "mean", "learned", "edit-language", "all", "input", "all", "own", "rmsprop", "1e-2", "4"),
+        *("together", "clamped", "edits"),
+    ),
 }

@@ -39,6 +39,16 @@ EDITOR = "editor.safetensors"
 LOCK = ".lock"
 #: Parts of a record on which no number depends.
 DESCRIBING = ("machine", "titles", "command")
+#: What the cells of one table have in common, beside their task and, of the scale's record, `_SCALE`.
+_SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
+_SCALE = ("name", "about", "edited_layers", "test")
+#: What every record has, and what these parts have.
+_RECORD: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys((*_SCOPE, "code", "device", "machine"), ()),
+    "cell": ("task", "approach", "training", "seed"),
+    "scale": ("name", "about"),
+    "titles": ("task", "approach"),
+}
 #: The files on which a number depends, and those among them on which it does not.
 SOURCES = ("core/**/*.py", "data/**/*.py", "reproduce/run.py")
 NO_SOURCES = ("data/download.py",)
@@ -47,7 +57,7 @@ NO_SOURCES = ("data/download.py",)
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
     """Call `write` with a temporary path beside `path`, then move the result into place.
 
-    UserError: the disk or the folder refuses; the old file stays, and no temporary one. `size` (bytes) is told.
+    UserError: the disk or the folder refuses; the old file stays, and no temporary one. The message has the `size`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -72,7 +82,7 @@ def _refusal(path: Path, error: OSError | SafetensorError, size: int | None) -> 
     if size is not None:
         room.insert(0, f"up to {size:,} bytes to write")
     shown = f" ({', '.join(room)})" if room else ""
-    return f"{reason}{shown}; what was written before is kept, and the same command continues once this is mended"
+    return f"{reason}{shown}; earlier results are kept; fix this, and the same command resumes"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -93,7 +103,7 @@ def read_json(path: Path) -> Any:
 
 
 def remedy(path: Path) -> str:
-    """What to do about a damaged file: of a cell nothing can be mended alone but a training's checkpoint."""
+    """What to do about a damaged file. Of a cell only a training's checkpoint can be replaced alone."""
     if path.name == "index.json":
         return "remove it: the cells stay, and a run lists its own again"
     return f"remove {path if path.name == STATE else path.parent}, and the same command makes it again"
@@ -166,16 +176,35 @@ def _shown(value: Any) -> str:
 def add_to_index(root: Path, folders: Iterable[Path]) -> None:
     """Note which cells the report of `root` is about; a cell that is run again under its protocol takes its place.
 
-    Cells of the same task on other data, another model or other languages leave: no table may mix them.
+    Cells of the same task on other data, another model or other languages leave, and so do other seeds of the same
+    editor with other settings: no table may mix them.
     """
-    cells = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
-    scopes = {cell["cell"]["task"]: _scope(cell) for cell in cells.values()}  # the last one's, which is new
+    records = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
+    # The last record of each kind is the new one.
+    sources = {record["cell"]["task"]: _sources(record) for record in records.values()}
+    settings = {_editor(record): (record["rulings"], record["scale"]) for record in records.values()}
     kept = {
-        (cell["protocol"], *cell["cell"].values()): folder.name
-        for folder, cell in cells.items()
-        if _scope(cell) == scopes[cell["cell"]["task"]]
+        (*_editor(record), record["cell"]["seed"]): folder.name
+        for folder, record in records.items()
+        if sources[record["cell"]["task"]] == _sources(record)
+        and settings[_editor(record)] == (record["rulings"], record["scale"])
     }
     write_json(root / "index.json", list(kept.values()))
+
+
+def _sources(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return record["scale"]["name"], record["data"], record["model"], record["languages"]
+
+
+def _editor(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the seeds of one editor have in common."""
+    return record["protocol"], *(record["cell"][name] for name in ("task", "approach", "training"))
+
+
+def scope(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal in cells that stand in one table."""
+    scale = {name: record["scale"].get(name) for name in _SCALE}
+    return {"task": record["cell"]["task"], "scale": scale, **{name: record[name] for name in _SCOPE}}
 
 
 def read_index(root: Path) -> list[Path]:
@@ -191,17 +220,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     """A cell's cell.json. DataError: it lacks what every record has."""
     path = folder / "cell.json"
     record = read_json(path)
-    try:
-        for value in (record["cell"]["task"], record["protocol"]):
-            str(value)
-        _scope(record)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not the record of a cell (no {error}); {remedy(path)}") from error
-    return dict(record)
-
-
-def _scope(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    return cell["preset"]["name"], cell["data"], cell["model"], tuple(cell["languages"])
+    there = record if isinstance(record, dict) else {}
+    lacks = [
+        name for name, parts in _RECORD.items() if name not in there or (parts and not isinstance(there[name], dict))
+    ]
+    lacks += [f"{n}.{part}" for n, parts in _RECORD.items() if n not in lacks for part in parts if part not in there[n]]
+    if lacks:
+        raise DataError(f"{path}: is not the record of a cell (no {', '.join(map(repr, lacks))}); {remedy(path)}")
+    return dict(there)
 
 
 @contextmanager
@@ -285,4 +311,4 @@ def _there(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        raise DataError(f"{path.parent}: cannot be looked into: {error.strerror}; mend its permissions") from error
+        raise DataError(f"{path.parent}: cannot be looked into: {error.strerror}; change its permissions") from error

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from lime_editing.core.prompts import MASK
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM
 
@@ -21,7 +22,6 @@ from lime_editing.core import prompts
 from lime_editing.core.backbone import load, load_tokenizer
 from lime_editing.core.editing import Editor, edit, make_editor
 from lime_editing.core.editors import finetuning
-from lime_editing.core.prompts import MASK
 from lime_editing.data.facts import task as mlama
 from lime_editing.errors import UserError
 from lime_editing.reproduce import checkpoints

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from spec_tests.contract import (
+from ..contract import (
     Array,
     Example,
     Experiment,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from spec_tests.adapters import numpy_core, textbook
-from spec_tests.contract import NAMES, OF_EDITOR
+from ..contract import NAMES, OF_EDITOR
+from . import numpy_core, textbook
 
 CLAIMS = frozenset(NAMES)
 EDITORS = textbook.EDITORS

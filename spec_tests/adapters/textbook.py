@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from spec_tests.contract import Gates, Input, Losses, Masks, Request, Triple
+from ..contract import Gates, Input, Losses, Masks, Request, Triple
 
 EDITORS = ("mend", "editable_training", "knowledge_editor", "finetuning")
 LAMBDA_REL, LAMBDA_LOC, LAMBDA_MASK = 0.1, 1.0, 1.0

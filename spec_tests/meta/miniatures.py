@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from spec_tests.adapters import numpy_core
+from ..adapters import numpy_core
 
 
 def _metrics(**changes: Any) -> SimpleNamespace:

@@ -11,9 +11,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from spec_tests import golden
-from spec_tests.conformance import clauses
-from spec_tests.contract import NAMES, RULINGS
+from .. import golden
+from ..conformance import clauses
+from ..contract import NAMES, RULINGS
 
 FILES = sorted(path for path in golden.FOLDER.glob("*.json") if path.name != "schema.json")
 SCHEMA = json.loads((golden.FOLDER / "schema.json").read_text(encoding="utf-8"))

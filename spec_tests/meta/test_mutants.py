@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from spec_tests import run_mutants
-from spec_tests.conformance import HERE, Implementation, Result, clauses
-from spec_tests.contract import CAPABILITIES, EDITORS, NAMES
-from spec_tests.mutants import BY_ID, MUTANTS, Mutant, Mutation
-from spec_tests.run_mutants import WITHOUT_MUTANT, Verdict
+from .. import run_mutants
+from ..conformance import HERE, Implementation, Result, clauses
+from ..contract import CAPABILITIES, EDITORS, NAMES
+from ..mutants import BY_ID, MUTANTS, Mutant, Mutation
+from ..run_mutants import WITHOUT_MUTANT, Verdict
 
 #: What released code of this field got wrong, and who stands for it.
 DEFECTS = {

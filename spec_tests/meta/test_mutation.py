@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spec_tests.mutation.survivors import KINDS, Explanation, Mutation, Run, explanations, rate, report
+from ..mutation.survivors import KINDS, Explanation, Mutation, Run, explanations, rate, report
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 KNOWN = explanations()

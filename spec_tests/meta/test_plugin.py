@@ -15,9 +15,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from spec_tests import report
-from spec_tests.conformance import Implementation, Result, Violation, clauses
-from spec_tests.meta.miniatures import right
+from .. import report
+from ..conformance import Implementation, Result, Violation, clauses
+from .miniatures import right
 
 ROOT = Path(__file__).parents[2]
 MINIATURES = "spec_tests.meta.miniatures"

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spec_tests import test_a_masks as masks
-from spec_tests import test_d_data as data
-from spec_tests import test_s_sampling as sampling
-from spec_tests.adapters import numpy_core
-from spec_tests.assertions import chi_square, distributed
-from spec_tests.conformance import HERE, Implementation
-from spec_tests.contract import IdTriple, Pair
+from .. import test_a_masks as masks
+from .. import test_d_data as data
+from .. import test_s_sampling as sampling
+from ..adapters import numpy_core
+from ..assertions import chi_square, distributed
+from ..conformance import HERE, Implementation
+from ..contract import IdTriple, Pair
 
 ENOUGH, SAMPLES = 0.99, 1000
 FAIR = Implementation(numpy_core, "numpy_core")

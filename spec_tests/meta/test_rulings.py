@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from spec_tests.conformance import HERE, clauses
-from spec_tests.contract import RULINGS
+from ..conformance import HERE, clauses
+from ..contract import RULINGS
 
 PAGE = (HERE / "RULINGS.md").read_text(encoding="utf-8")
 #: An entry begins a line or a row of a table with the clauses that it is about: **D4, D5**.

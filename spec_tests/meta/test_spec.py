@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from spec_tests import golden, test_r_reproduction
-from spec_tests.conformance import HERE, clauses
-from spec_tests.contract import CAPABILITIES, EDITORS, NAMES
+from .. import golden, test_r_reproduction
+from ..conformance import HERE, clauses
+from ..contract import CAPABILITIES, EDITORS, NAMES
 
 SUITE = sorted(HERE.glob("test_*.py"))
 ROOT = HERE.parent
@@ -77,10 +77,10 @@ def test_every_test_states_its_law(test: ast.FunctionDef) -> None:
 def test_the_suite_imports_no_implementation(path: Path) -> None:
     """The suite knows the contract alone; adapters are implementations, and the suite does not know them either."""
     imported = imports(path)
-    assert not [name for name in imported if name.startswith(".")], "imports are absolute"
+    assert not [name for name in imported if name.partition(".")[0] == HERE.name], "the folder may have another name"
     assert not [name for name in imported if name.partition(".")[0] in ("lime_editing", "reference")]
     if path.parent == HERE:
-        assert not [name for name in imported if name.startswith("spec_tests.adapters")]
+        assert not [name for name in imported if name.startswith((".adapters", "..adapters"))]
 
 
 @pytest.mark.parametrize("path", REFERENCE, ids=lambda path: str(path.relative_to(ROOT)))
@@ -104,8 +104,8 @@ def imports(path: Path) -> set[str]:
 def test_the_independent_adapter_knows_no_oracle() -> None:
     """An adapter that shared code with the suite would agree with it in its errors."""
     tree = ast.parse((HERE / "adapters" / "numpy_core.py").read_text(encoding="utf-8"))
-    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name for name in modules if name and name.startswith("spec_tests")} == {"spec_tests.contract"}
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
+    assert modules == {"contract"}
 
 
 def test_the_preset_is_that_of_the_table() -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 
-from spec_tests import oracles
-from spec_tests import strategies as given_
+from .. import oracles
+from .. import strategies as given_
 
 SEARCH = settings(
     max_examples=2000,

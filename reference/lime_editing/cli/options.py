@@ -18,25 +18,27 @@ Record = TypeVar("Record")
 Keys = Callable[[], Sequence[tuple[str, Sequence[str] | None, str]]]
 
 
+WHAT, DATA, WHERE, KEPT = "what is run", "data and models", "where it runs", "results"
+
+
 def option(
     about: str,
     default: Any = MISSING,
-    *,
     group: str = "options",
     parse: Callable[[str], Any] = str,
-    metavar: str | None = None,
+    *,
     values: Sequence[str] | None = None,
     many: bool = False,
     keys: Keys | None = None,
     positional: bool = False,
 ) -> Any:
-    """A field that is an option: its help, how its text is read, and its group in the help.
+    """A field that is an option: its help, its default, its group in the help, and how its text is read.
 
     False as default makes a flag. `many` options may be given again; their values are collected. `keys` makes an option
-    of each key of a mapping. Ten parameters: all that argparse is told of an option.
+    of each key of a mapping. Eight parameters: all that argparse is told of an option.
     """
-    told = {"about": about, "group": group, "parse": parse, "metavar": metavar, "values": values}
-    told |= {"many": many, "keys": keys, "positional": positional}
+    told = {"about": about, "group": group, "parse": parse, "values": values, "many": many, "keys": keys}
+    told["positional"] = positional
     if keys is not None:
         return field(default_factory=dict, metadata=told)
     return field(metadata=told) if default is MISSING else field(default=default, metadata=told)
@@ -105,20 +107,20 @@ def approaches() -> list[str]:
 
 #: Approaches that plug-ins have registered, in this process.
 PLUGGED_IN: list[str] = []
-
-WHAT, DATA, WHERE, KEPT = "what is run", "data and models", "where it runs", "results"
+OWN = [name for name in APPROACHES if name != "unedited"]
+SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
+AGAIN = "may be given again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """Options of every command that loads a model or data."""
 
-    offline: bool = option("ask nothing of the network; data and models are here already", False, group=DATA)
+    offline: bool = option("ask nothing of the network; data and models are here already", False, DATA)
     plugin: tuple[str, ...] = option(
-        "import this module or .py file first: it registers an editor or a data set of your own; may be given again",
+        f"import this module or .py file, which registers an editor or data set of your own; {AGAIN}",
         (),
-        group=DATA,
-        metavar="MODULE",
+        DATA,
         many=True,
     )
 
@@ -127,144 +129,80 @@ class Common:
 class Sources(Common):
     """Data and model of a task: what is named, or else the scale's own."""
 
-    data: Mapping[str, str] = option(
-        "data", group=DATA, metavar="SOURCE", keys=lambda: [(name, None, data.about(name)) for name in tasks()]
-    )
+    data: Mapping[str, str] = option("", group=DATA, keys=lambda: [(name, None, data.about(name)) for name in tasks()])
     model: str | None = option(
-        "encoder, folder or hub id: facts ask its masked-language head, and for pairs a classifier is fine-tuned from "
-        "it (default: the scale's)",
+        "encoder, folder or hub id: facts ask its masked-language head; for pairs a classifier is fine-tuned from it",
         None,
-        group=DATA,
+        DATA,
     )
-    raw_model: str | None = option(
-        "a finished classifier of pairs instead, folder or hub id (default: without --model the scale's)",
-        None,
-        group=DATA,
-        metavar="MODEL",
-    )
+    raw_model: str | None = option("a finished classifier of pairs instead, folder or hub id", None, DATA)
     edited_layers: int | tuple[str, ...] | None = option(
-        "edit the MLPs of so many layers from the top, or the matrices of these names (default: 3)",
-        None,
-        group=DATA,
-        parse=layers,
-        metavar="N|NAMES",
+        "edit the MLPs of so many layers from the top, or the matrices of these names (default: 3)", None, DATA, layers
     )
-    device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", group=WHERE)
+    device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", WHERE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(Sources):
     """`reproduce`: train and judge editors, and write the report."""
 
-    scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", group=WHAT, values=("tiny", "paper"))
-    task: tuple[str, ...] = option(
-        "facts, nli or both (default: both)", ("facts", "nli"), group=WHAT, parse=of(tasks), metavar="TASKS"
-    )
+    scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", WHAT, values=SCALES)
+    task: tuple[str, ...] = option("of facts, nli, or plug-ins (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
     approach: tuple[str, ...] | None = option(
-        f"of {', '.join(name for name in APPROACHES if name != 'unedited')}, or of plug-ins (default: the paper's)",
-        None,
-        group=WHAT,
-        parse=of(approaches),
-        metavar="APPROACHES",
+        f"of {', '.join(OWN)}, or plug-ins (default: the paper's)", None, WHAT, of(approaches)
     )
     training: tuple[str, ...] | None = option(
-        f"how learned editors are trained, of {', '.join(TRAININGS)} (default: en,all,lime)",
-        None,
-        group=WHAT,
-        parse=of(lambda: list(TRAININGS)),
-        metavar="TRAININGS",
+        f"of learned editors: of {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(lambda: list(TRAININGS))
     )
-    control: bool = option("also train with one mask shared by all languages (training shared)", False, group=WHAT)
-    seeds: int | None = option("runs per cell (default: the scale's)", None, group=WHAT, parse=positive, metavar="N")
+    control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
+    seeds: int | None = option("runs per cell (default: the scale's)", None, WHAT, positive)
     languages: tuple[str, ...] | None = option(
-        "comma-separated languages (default: all of the data)", None, group=WHAT, parse=names
+        "comma-separated languages (default: all of the data)", None, WHAT, names
     )
     protocol: str = option(
-        "rulings as printed, as the released code has them, or one after the other (default: paper)",
-        "paper",
-        group=WHAT,
-        values=(*PROTOCOLS, "both"),
+        "rulings as printed, or as the released code has them", "paper", WHAT, values=(*PROTOCOLS, "both")
     )
     ruling: Mapping[str, str] = option(
-        "rulings",
-        group=WHAT,
-        keys=lambda: [
-            (name, values, f"{about} (default: the protocol's)") for name, (values, about) in RULINGS.items()
-        ],
+        "", group=WHAT, keys=lambda: [(name, values, about) for name, (values, about) in RULINGS.items()]
     )
-    split: Split = option("what to judge on; tune on validation (default: test)", "test", group=WHAT, values=JUDGED)
+    split: Split = option("what to judge on; tune on validation (default: test)", "test", WHAT, values=JUDGED)
     set: tuple[tuple[str, str], ...] = option(
-        "change a value of the scale, such as settings.mend.lr=1e-3 or mask_lr=0.01; may be given again",
-        (),
-        group=WHAT,
-        parse=setting,
-        metavar="NAME=VALUE",
-        many=True,
+        f"change NAME=VALUE of the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True
     )
-    jobs: int | None = option(
-        "cells side by side; more than GPUs share them (default: one per CPU core or GPU)",
-        None,
-        group=WHERE,
-        parse=positive,
-        metavar="N",
-    )
+    jobs: int | None = option("cells side by side, also on one GPU (default: one per CPU core or GPU)", None, WHERE, positive)
     executor: str = option(
-        "run cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
-        "processes",
-        group=WHERE,
+        "cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
+        *("processes", WHERE),
         values=("processes", "local", "slurm"),
     )
-    partition: str | None = option("where Slurm runs the jobs (default: the cluster's)", None, group=WHERE)
-    hours: float | None = option(
-        "time limit of a job; a longer one is queued again (default: 24)", None, group=WHERE, parse=hours
-    )
+    partition: str | None = option("where Slurm runs the jobs (default: the cluster's)", None, WHERE)
+    hours: float | None = option("limit of a job; a longer one is queued again (default: 24)", None, WHERE, hours)
     slurm: tuple[tuple[str, str], ...] = option(
-        "another option of sbatch, such as account=nlp or mem=32G; may be given again",
-        (),
-        group=WHERE,
-        parse=setting,
-        metavar="NAME=VALUE",
-        many=True,
+        f"another NAME=VALUE for sbatch, such as account=nlp or mem=32G; {AGAIN}", (), WHERE, setting, many=True
     )
-    cell: str | None = option("run this cell alone, here: what a job does", None, group=WHERE, metavar="NAME")
-    precision: Precision = option(
-        "of matrix products; bf16 is faster where the device has it (default: float32)",
-        "float32",
-        group=WHERE,
-        values=("float32", "bf16"),
-    )
-    results: Path = option(
-        "where cells and the report are kept (default: results)", Path("results"), group=KEPT, parse=Path
-    )
-    dry_run: bool = option("print what would run, time one step of each approach, and run nothing", False, group=KEPT)
-    json: bool = option("print the plan of --dry-run for a program", False, group=KEPT)
+    cell: str | None = option("run this cell alone, here: what a job does", None, WHERE)
+    precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
+    results: Path = option("where cells and the report are kept (default: runs)", Path("runs"), KEPT, Path)
+    dry_run: bool = option("print what would run, time one step of each approach, and run nothing", False, KEPT)
+    json: bool = option("print the plan of --dry-run for a program", False, KEPT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(Sources):
     """`edit`: change one answer, and show it before and after."""
 
-    sentence: str | None = option(
-        "what to edit: a sentence with [MASK] in the place of the answer", None, positional=True
-    )
-    fact: str | None = option(
-        "a fact of the corpus instead, its subject by id or by name", None, metavar="RELATION/SUBJECT"
-    )
-    pair: str | None = option("a sentence pair of the corpus instead", None, metavar="SPLIT/ROW")
+    sentence: str | None = option("what to edit: a sentence with [MASK] for the answer", None, positional=True)
+    fact: str | None = option("RELATION/SUBJECT of the corpus instead, the subject by id or by name", None)
+    pair: str | None = option("SPLIT/ROW of the corpus of sentence pairs instead", None)
     premise: str | None = option("a sentence pair of your own instead, with --hypothesis", None)
     hypothesis: str | None = option("its second sentence", None)
-    to: str = option("the desired answer: words, or a class such as entailment", metavar="ANSWER")
+    to: str = option("the desired answer: words, or a class such as entailment")
     language: str = option("the editing language (default: en)", PIVOT)
-    checkpoint: Path | None = option("folder of a finished cell, whose editor edits", None, parse=Path, metavar="CELL")
+    checkpoint: Path | None = option("folder of a finished cell, whose editor edits", None, parse=Path)
     approach: str | None = option("the editor (default: the checkpoint's, or finetuning)", None)
-    scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=("tiny", "paper"))
-    look: tuple[str, ...] = option(
-        "ask this too, before and after; a pair as 'PREMISE | HYPOTHESIS'; may be given again",
-        (),
-        metavar="INPUT",
-        many=True,
-    )
-    unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count, metavar="N")
+    scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=SCALES)
+    look: tuple[str, ...] = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
+    unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count)
     languages: tuple[str, ...] | None = option("comma-separated languages to look in (default: all)", None, parse=names)
     json: bool = option("print for a program", False)
 
@@ -273,17 +211,18 @@ class Edit(Sources):
 class Report:
     """`report`: write the report of stored cells again."""
 
-    results: Path = option("folder of one scale's cells (default: results/tiny)", Path("results/tiny"), parse=Path)
+    results: Path = option("folder of one scale's cells (default: runs/tiny)", Path("runs/tiny"), parse=Path)
+    to: Path | None = option("folder to write into, such as that of published results", None, parse=Path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckData(Common):
-    """`check-data`: say what data hold."""
+    """`check-data`: print what data hold."""
 
     path: str = option("folder, zip archive, table, or the address of one", positional=True)
-    task: str | None = option("what they are for (default: by their names)", None, values=("facts", "nli"))
+    task: str | None = option("the task they are for (default: by their names)", None)
     languages: tuple[str, ...] | None = option("comma-separated languages (default: all)", None, parse=names)
-    model: str | None = option("folder or hub id; also say what is longer than this model reads", None)
+    model: str | None = option("folder or hub id; also print what is longer than this model reads", None)
     json: bool = option("print for a program", False)
 
 
@@ -292,48 +231,36 @@ class MakeClassifier(Common):
     """`make-classifier`: fine-tune a raw classifier of sentence pairs."""
 
     model: str = option("encoder, folder or hub id")
-    nli: str | None = option(
-        "folder or hub id in XNLI's schema, or table (default: the scale's)", None, metavar="SOURCE"
-    )
-    scale: str = option("whose settings it is made with (default: tiny)", "tiny", values=("tiny", "paper"))
+    nli: str | None = option("folder or hub id in XNLI's schema, or table (default: the scale's)", None)
+    scale: str = option("whose settings it is made with (default: tiny)", "tiny", values=SCALES)
     set: tuple[tuple[str, str], ...] = option(
-        "change a value, such as classifier.lr=1e-5; may be given again",
-        (),
-        parse=setting,
-        metavar="NAME=VALUE",
-        many=True,
+        f"change NAME=VALUE of them, such as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
-    precision: Precision = option("of matrix products (default: float32)", "float32", values=("float32", "bf16"))
-    results: Path = option("where it is kept (default: results)", Path("results"), parse=Path)
+    precision: Precision = option("of matrix products (default: float32)", "float32", values=WIDTHS)
+    results: Path = option("where it is kept (default: runs)", Path("runs"), parse=Path)
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:
     """An option of a parser for each field of a record, in groups."""
     groups: dict[str, Any] = {"options": parser}
     for one in fields(record):
-        told = one.metadata
-        place = groups.setdefault(told["group"], None) or parser.add_argument_group(told["group"])
-        groups[told["group"]] = place
+        told, required = one.metadata, one.default is MISSING
+        if told["group"] not in groups:
+            groups[told["group"]] = parser.add_argument_group(told["group"])
+        place = groups[told["group"]]
         if told["keys"] is not None:
             for key, values, about in told["keys"]():
-                more = {"choices": values} if values else {"metavar": told["metavar"]}
-                place.add_argument(_flag(key), dest=f"{one.name}.{key}", default=None, help=about, **more)
+                more: dict[str, Any] = {"choices": values} if values else {"metavar": "SOURCE"}
+                place.add_argument(_flag(key), dest=f"{one.name}.{key}", help=about, **more)
         elif told["positional"]:
-            required = one.default is MISSING
-            place.add_argument(one.name, nargs=None if required else "?", default=None, help=told["about"])
+            place.add_argument(one.name, nargs=None if required else "?", help=told["about"])
         elif one.default is False:
             place.add_argument(_flag(one.name), action="store_true", help=told["about"])
         else:
             shape: dict[str, Any] = {"action": "append"} if told["many"] else {}
-            if told["values"]:
-                shape["choices"] = told["values"]
-            elif told["metavar"]:
-                shape["metavar"] = told["metavar"]
-            required = one.default is MISSING
-            place.add_argument(
-                _flag(one.name), type=told["parse"], default=None, help=told["about"], required=required, **shape
-            )
+            shape |= {"choices": told["values"], "required": required, "help": told["about"]}
+            place.add_argument(_flag(one.name), type=told["parse"], **shape)
 
 
 def read(record: type[Record], parsed: argparse.Namespace) -> Record:

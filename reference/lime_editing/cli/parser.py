@@ -12,7 +12,7 @@ COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
   python -m lime_editing reproduce                                    the paper's tables and figures in small
   python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
-  python -m lime_editing report --results results/tiny                write the page again
+  python -m lime_editing report --results runs/tiny                   write the page again
   python -m lime_editing check-data mlama1.1.zip                      what data hold, lack, and what is skipped
 Every command says more: python -m lime_editing COMMAND --help
 """
@@ -36,19 +36,20 @@ EDIT_EXAMPLES = r"""examples:
       --look "Frankreichs Hauptstadt ist [MASK] ."
   python -m lime_editing edit --pair test/114 --to entailment
   python -m lime_editing edit --premise "Paris is in France ." --hypothesis "Paris is in Spain ." --to entailment
-  python -m lime_editing edit --checkpoint results/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
+  python -m lime_editing edit --checkpoint runs/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
 Finetuning edits without any training. The other editors need a checkpoint, which is the folder of a finished cell:
-  python -m lime_editing reproduce --task facts --approach mend --variant all
+  python -m lime_editing reproduce --task facts --approach mend --training all
 """
 REPORT_EXAMPLES = """examples:
   python -m lime_editing report
-  python -m lime_editing report --results results/paper
+  python -m lime_editing report --results runs/paper
+  python -m lime_editing report --results runs/tiny --to results/tiny     renew what is published
 """
 CHECK_EXAMPLES = """examples:
   python -m lime_editing check-data fixtures/facts/mlama1.1
   python -m lime_editing check-data mlama1.1.zip --languages en,fr
   python -m lime_editing check-data my-facts.csv --json
-  python -m lime_editing check-data facebook/xnli --kind pairs --model bert-base-multilingual-cased
+  python -m lime_editing check-data facebook/xnli --task nli --model bert-base-multilingual-cased
 A table of facts (jsonl, csv, tsv, parquet) has the columns language, relation, template (with [X] and [Y]), subject,
 object, and subject_id or fact, whose rows are parallel in all languages; object_id may be beside them. A table of
 sentence pairs has id, language, premise, hypothesis, label and split. The exit code is 1 for data that cannot be read.
@@ -123,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
             help=command.help,
             description=command.description,
             epilog=command.examples,
+            usage=f"python -m lime_editing {name} [options]",
             formatter_class=_Help,
         )
         add(made, command.options)

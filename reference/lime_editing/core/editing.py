@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -138,9 +138,16 @@ def make_editor(
     mask_lr: float = 1e-3,
     mask_scale: Scaling = "none",
 ) -> Editor:
-    """An untrained editor. UserError: an unknown method, named with the known ones; masks without any parameters."""
+    """An untrained editor. `settings` are the method's own record, or a mapping of some of its values.
+
+    UserError: an unknown method or setting, named with the known ones; masks without any parameters.
+    """
     found = find(method)
-    settings = found.Settings() if settings is None else settings
+    if settings is None or isinstance(settings, Mapping):
+        try:
+            settings = found.Settings(**(settings or {}))
+        except TypeError as error:
+            raise UserError(f"unknown settings of {method}: {error}; it has {found.Settings()}") from error
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
         if not parameters:

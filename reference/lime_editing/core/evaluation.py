@@ -165,9 +165,10 @@ def _prepared(
     width = max(map(len, inputs))
     if con_positions == "all" and not backbone.classifies:
         for pair, row in zip(pairs, inputs, strict=True):
-            # Padded as if the edit were alone, so that no other edit has a part in its outcomes (clause E8).
-            padded = tuple(range(max(len(i.ids) for i in row)))
-            row[len(pair.update) :] = [replace(i, positions=padded) for i in row[len(pair.update) :]]
+            # Padded to the longest of the edit's own retain inputs, as released: no other edit has a part (clause E8).
+            own = row[len(pair.update) :]
+            padded = tuple(range(max((len(i.ids) for i in own), default=0)))
+            row[len(pair.update) :] = [replace(i, positions=padded) for i in own]
     rows = [i for row in inputs for i in row + row[-1:] * (width - len(row))]
     wanted = [
         e * width + j

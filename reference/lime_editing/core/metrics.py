@@ -145,6 +145,12 @@ def breakdown(
     return found
 
 
+def mean_of_edits(counts: Counts) -> float:
+    """The mean over edits of the harmonic mean of an edit's own acc and con: what stops a released training (R5)."""
+    _, _, values = rates(counts, in_all)
+    return float(np.mean(succ(values[:, 0], values[:, 1])))
+
+
 def aggregate(runs: Sequence[Scores]) -> Scores:
     """Several runs: mean acc, mean con, and the succ of these means (clause M9)."""
     if not runs:

@@ -96,7 +96,7 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         come = part.stat().st_size if part.exists() else 0
         reason = getattr(error, "reason", error) or type(error).__name__
-        raise DataError(f"{where}: no more than {come:,} bytes came ({reason}); the same command goes on") from error
+        raise DataError(f"{where}: no more than {come:,} bytes came ({reason}); the same command resumes") from error
     except OSError as error:
         raise DataError(f"{path.parent}: {error.strerror}; LIME_EDITING_CACHE names another folder") from error
     return path

@@ -89,7 +89,9 @@ def text(files: Files, name: str) -> Iterator[IO[str]]:
     where = files.where(name)
     try:
         with files.openers[name]() as binary:
-            newline = "" if name.endswith((".csv", ".tsv")) else None  # csv minds line endings within quotes itself
+            newline = (
+                "" if name.endswith((".csv", ".tsv")) else None
+            )  # the csv module handles line endings within quotes
             yield TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: is not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
@@ -119,16 +121,16 @@ def _object(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{where}: is not a JSON object ({error.msg} at column {error.colno}); mend or remove the line"
+            f"{where}: is not a JSON object ({error.msg} at column {error.colno}); fix or remove the line"
         ) from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
-        raise DataError(f"{where}: is not a JSON object of plain fields; mend or remove the line") from error
+        raise DataError(f"{where}: is not a JSON object of plain fields; fix or remove the line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
     if "\\ud" in line or "\\uD" in line:
         for key, value in row.items():
             if isinstance(value, str) and not _encodable(value):
-                raise DataError(f"{where}: field {key!r} holds half of a surrogate pair: {value!r}; mend the escape")
+                raise DataError(f"{where}: field {key!r} holds half of a surrogate pair: {value!r}; fix the escape")
     return row
 
 
@@ -158,7 +160,7 @@ def csv_rows(files: Files, name: str) -> Rows:
                     )
                 yield reader.line_num, {key: cell for key, cell in zip(header, cells, strict=True) if cell}
         except csv.Error as error:
-            raise DataError(f"{where}:{reader.line_num}: is not csv ({error}); mend the line") from error
+            raise DataError(f"{where}:{reader.line_num}: is not csv ({error}); fix the line") from error
 
 
 def parquet_rows(path: Path, wanted: Sequence[str] | None = None) -> Rows:

@@ -54,7 +54,7 @@ class Experiment:
     """One task, ready to run: `record` is what its numbers depend on beside the cell (clause R3)."""
 
     dataset: str
-    scale: TaskScale
+    base: TaskScale
     rulings: Rulings
     sources: Sources
     split: Split  # what cells are judged on; validation is for tuning
@@ -63,6 +63,11 @@ class Experiment:
     record: Mapping[str, Any]
     remarks: tuple[str, ...] = ()  # where the data are not what they are known to be
     plugins: tuple[str, ...] = ()  # modules that register what a worker needs
+
+    @property
+    def scale(self) -> TaskScale:
+        """The settings under these rulings."""
+        return self.base.under(self.rulings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,13 +173,13 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             report_to="none",
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # several would enlarge the batch
-        heard = _Heard(say)
+        log = _Log(say)
         trainer = Trainer(
             model=model.requires_grad_(True),
             args=arguments,
             train_dataset=_Rows(wanted.examples),
             data_collator=partial(collate, pad=wanted.start.pad_id),
-            callbacks=[heard],
+            callbacks=[log],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -190,7 +190,7 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             f"{wanted.folder}: the fine-tuning diverged: its weights are no numbers any more; lower the learning rate, "
             f"--set classifier.lr={settings.lr / 4:.0e}"
         )
-    return heard.losses
+    return log.losses
 
 
 class _Rows(torch.utils.data.Dataset[tuple[Input, int]]):
@@ -206,8 +206,8 @@ class _Rows(torch.utils.data.Dataset[tuple[Input, int]]):
         return self.examples[place]
 
 
-class _Heard(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
-    """Trainer's way of saying how far it is."""
+class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
+    """Reports the losses that Trainer logs."""
 
     def __init__(self, say: Say) -> None:
         self.say, self.losses = say, list[dict[str, float]]()

@@ -30,7 +30,7 @@ from .run import run_cell
 @dataclass(frozen=True, slots=True)
 class _Worker:
     process: Any
-    hears: Connection
+    messages: Connection
     place: str | None
 
 
@@ -52,9 +52,11 @@ def run_grid(
                     yield status_at_the_end(cell, folders[cell], "kept")
                 else:
                     running[cell] = _start(context, cell, experiments[cell.task], root, free.pop(0))
-            ready = wait([worker.hears for worker in running.values()]) if running else []  # for ever, of none
-            for cell in [cell for cell, worker in running.items() if worker.hears in ready]:
-                message = _heard(running[cell].hears)
+            ready = (
+                wait([worker.messages for worker in running.values()]) if running else []
+            )  # wait([]) would wait for ever
+            for cell in [cell for cell, worker in running.items() if worker.messages in ready]:
+                message = _next_status(running[cell].messages)
                 if message is not None:
                     yield message
                     continue
@@ -74,12 +76,12 @@ def run_grid(
 
 
 def _start(context: Any, cell: Cell, experiment: Experiment, root: Path, place: str | None) -> _Worker:
-    hears, says = context.Pipe(duplex=False)
-    arguments = (cell, experiment, root, place, says)
-    worker = _Worker(context.Process(target=_work, args=arguments, daemon=True), hears, place)
-    with _unheard_interrupts():
+    messages, end = context.Pipe(duplex=False)
+    arguments = (cell, experiment, root, place, end)
+    worker = _Worker(context.Process(target=_work, args=arguments, daemon=True), messages, place)
+    with _without_interrupts():
         worker.process.start()
-    says.close()  # so that its end is heard
+    end.close()  # else the pipe never ends
     return worker
 
 
@@ -145,7 +147,7 @@ def kept(folder: Path) -> bool:
     return True
 
 
-def _work(cell: Cell, experiment: Experiment, root: Path, place: str | None, says: Connection) -> None:
+def _work(cell: Cell, experiment: Experiment, root: Path, place: str | None, messages: Connection) -> None:
     """The body of a worker process. A UserError goes back as a message."""
     signal.signal(signal.SIGTERM, _interrupt)
     if place is not None:
@@ -155,20 +157,20 @@ def _work(cell: Cell, experiment: Experiment, root: Path, place: str | None, say
         for plugin in experiment.plugins:
             importlib.import_module(plugin)
         for status in run_one(cell, experiment, root):
-            says.send(status)
-    except (BrokenPipeError, KeyboardInterrupt):  # nobody listens any more
+            messages.send(status)
+    except (BrokenPipeError, KeyboardInterrupt):  # the parent has ended
         sys.exit(1)
     except (UserError, OSError) as error:
         with suppress(BrokenPipeError):
-            says.send(f"{cell.name}: {error}")
+            messages.send(f"{cell.name}: {error}")
         sys.exit(1)
 
 
-def _heard(hears: Connection) -> Status | None:
+def _next_status(messages: Connection) -> Status | None:
     """The next status of a worker; None where it has ended. UserError: what it failed with."""
     try:
-        message = hears.recv()
-    except (EOFError, OSError):  # it has ended, perhaps within a word
+        message = messages.recv()
+    except (EOFError, OSError):  # it has ended, perhaps within a message
         return None
     if isinstance(message, str):
         raise UserError(message)
@@ -181,8 +183,8 @@ def _interrupt(signum: int, frame: object) -> None:
 
 
 @contextmanager
-def _unheard_interrupts() -> Iterator[None]:
-    """A process started within hears no Ctrl-C, and prints no traceback: this one hears it, and ends the others."""
+def _without_interrupts() -> Iterator[None]:
+    """A process started within ignores Ctrl-C: this process handles it, and ends the others."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

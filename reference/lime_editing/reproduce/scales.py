@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..core.editors import editable_training, finetuning, knowledge_editor, mend
 from ..core.training import Schedule
 from ..data import Dataset
 from ..errors import UserError
-from ..names import Penalty, Training
+from ..names import PROTOCOLS, Penalty, Rulings, Training
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 
@@ -52,6 +52,16 @@ class TaskScale:
     validation: Evaluation
     test: Evaluation
     classifier: FineTuning  # where sentence pairs are given a model that is no classifier yet
+    released: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by ruling, values of the released code
+
+    def under(self, rulings: Rulings) -> TaskScale:
+        """With the values that the released code has for those rulings that follow it."""
+        changed = self
+        for name, values in self.released.items():
+            if getattr(rulings, name) == getattr(PROTOCOLS["released"], name):
+                for path, value in values.items():
+                    changed = override(changed, path, value)
+        return changed
 
     def schedule(self, training: Training) -> Schedule:
         """How long a training takes: one language has fewer examples, and its own schedule (§B.3)."""
@@ -98,6 +108,13 @@ _PAPER = TaskScale(
     test=Evaluation(n_update=1, n_retain=1, edits=None),
     # §B.1 says on what it was fine-tuned, and not how: these are ours, of what BERT's authors recommend.
     classifier=FineTuning(epochs=3, batch=32, lr=2e-5, warmup=0.1, weight_decay=0.01),
+    released={  # config/alg/enn.yaml, and config.yaml's val_batch_size of 5
+        "editable_training_inner_lr": {
+            "settings.editable_training.lr": "1e-3",
+            "settings.editable_training.inner_lr": "1e-2",
+        },
+        "retain_inputs": {"validation.n_retain": "4", "test.n_retain": "4"},
+    },
 )
 
 PAPER = Scale(

@@ -52,6 +52,14 @@ def read_about(path: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
+def step_reached(path: Path) -> int:
+    """The step of an interrupted training's checkpoint; 0 where none can be read."""
+    try:
+        return int(read_about(path).get("step", 0))
+    except ModelError:
+        return 0
+
+
 def save_state(path: Path, record: Mapping[str, Any], state: State) -> None:
     """A training's state as one file, with the record of the cell that it belongs to."""
     groups = {"now": state.parameters, "best": state.best, "first": state.first, "second": state.second}

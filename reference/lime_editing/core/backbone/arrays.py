@@ -61,7 +61,7 @@ class Bucket(NamedTuple):
         """The smallest bucket that holds these kinds of equally many inputs."""
         inputs, count = list(chain.from_iterable(kinds)), len(kinds[0])
         predicted = max(sum(len(i.positions) for i in kind) for kind in kinds)
-        most = max(len(i.positions) for i in inputs)
+        most = max(1, *(len(i.positions) for i in inputs))
         return cls(
             # The longest of many inputs varies less, and padding costs more.
             _up(max(map(_width, inputs)), 8 if count < MANY else 4),
@@ -96,7 +96,7 @@ def places_of(inputs: Sequence[Input], starts: Integers, kinds: int = 1, bucket:
     """Where these inputs lie, which start there. The predicted positions come kind by kind, every `kinds`-th input."""
     lengths, widths = np.array([len(i.ids) for i in inputs]), np.array([_width(i) for i in inputs])
     counts = np.array([len(i.positions) for i in inputs])
-    s, p = (widths.max(), counts.max()) if bucket is None else (bucket.tokens, bucket.positions)
+    s, p = (widths.max(), max(1, counts.max())) if bucket is None else (bucket.tokens, bucket.positions)
     column, there = np.arange(s), np.arange(p) < counts[:, None]
     tokens = starts[:, None] + np.minimum(column, widths[:, None] - 1)
     full = bucket is None and bool((lengths == s).all())
@@ -163,7 +163,7 @@ class Sent(Generic[R]):
 
 def _width(one: Input) -> int:
     """Clause M7's "all" predicts padding as well."""
-    return max(len(one.ids), max(one.positions) + 1)
+    return max(len(one.ids), *(p + 1 for p in one.positions))
 
 
 def _up(size: int, to: int) -> int:

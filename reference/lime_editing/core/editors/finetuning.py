@@ -6,12 +6,13 @@ Edits are independent, so each has its own ΔW and its own moments; one that is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ...names import Optimiser
 from ..updates import Update
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 NAME = "finetuning"
 TITLE = "Finetuning"
 TRAINED = False
-BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's usual ones
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of Adam, as published
+ALPHA, LARGEST = 0.99, 100.0  # of RMSprop, torch's default; the norm at which the released code clips
 PIECE = 1 << 16  # numbers that Adam works on at a time
 
 
@@ -30,6 +32,8 @@ class Settings:
 
     lr: float = 5e-6
     steps: int = 100  # at most; 1 at least
+    #: "rmsprop", with the gradient of all matrices clipped to a norm of 100, is as in the released code.
+    optimiser: Optimiser = field(default="adam", metadata={"ruling": "finetuning_optimiser"})
 
 
 def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
@@ -45,8 +49,9 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 @torch.no_grad()
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The dense ΔW of each edit after its last step (clause E12)."""
+    take_step = _adam if settings.optimiser == "adam" else _rmsprop
     result: dict[str, Tensor] = {}
-    # The edits that are not yet done: their numbers, and per matrix ΔW and the two moments, (K, m, n) each.
+    # The edits that are not yet done: their indices, and per matrix ΔW and the two moments, (K, m, n) each.
     running, state = torch.empty(0), dict[str, tuple[Tensor, Tensor, Tensor]]()
     for step in range(settings.steps):
         at = Update(deltas={name: delta for name, (delta, _, _) in state.items()}) if state else None
@@ -55,7 +60,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
         if not state:
             running = torch.arange(len(done), device=done.device)
             for name, (x, delta) in gradient.factors.items():
-                # What Adam sums up is never in bf16, whatever the products are in.
+                # The optimiser's sums are never in bf16, whatever the products are in.
                 exact = torch.promote_types(delta.dtype, torch.float32)
                 zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1], dtype=exact)
                 result[name], state[name] = zeros, (zeros.clone(), zeros.clone(), zeros.clone())
@@ -67,8 +72,13 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
         if done.any():
             running, edits = running[left], edits.take(left)
             state = {name: (d[left], first[left], second[left]) for name, (d, first, second) in state.items()}
-        for name, (x, delta) in gradient.factors.items():
-            _adam(*state[name], (delta[left].mT @ x[left]).to(state[name][0]), step + 1, settings.lr)
+        gradients = {
+            name: (delta[left].mT @ x[left]).to(state[name][0]) for name, (x, delta) in gradient.factors.items()
+        }
+        if settings.optimiser == "rmsprop":
+            _clip(gradients)
+        for name, g in gradients.items():
+            take_step(*state[name], g, step + 1, settings.lr)
     for name, (delta, _, _) in state.items():
         result[name][running] = delta
     return Update(deltas=result)
@@ -82,3 +92,16 @@ def _adam(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: 
         v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
         root = v.sqrt().div_((1 - BETA2**step) ** 0.5).add_(EPS)
         d.addcdiv_(m, root, value=-lr / (1 - BETA1**step))
+
+
+def _rmsprop(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: int, lr: float) -> None:
+    """One step of RMSprop, in place; the first moment and the step have no part in it."""
+    second.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
+    delta.addcdiv_(gradient, second.sqrt().add_(EPS), value=-lr)
+
+
+def _clip(gradients: Mapping[str, Tensor]) -> None:
+    """Scale each edit's gradient over all matrices down to the largest norm, in place."""
+    norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
+    for g in gradients.values():
+        g.mul_((LARGEST / (norm + 1e-6)).clamp(max=1)[:, None, None])

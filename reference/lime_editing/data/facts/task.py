@@ -21,6 +21,9 @@ from ...names import SPLITS, Rulings, Split, Subject
 from .. import Errors, Reader
 from .read import LANGUAGES, Fact, Facts
 
+#: The tokens of each entity's label, by its URI, in each (language, relation).
+Labels = Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -205,9 +208,7 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
     """
     tokenizer, longest = reader.tokenizer, reader.longest
     labels = _labels(facts, tokenizer)
-    # A canonical order, so that a draw does not depend on how the files were read (clause D9).
-    candidates = {key: tuple(sorted(set(ids.values()))) for key, ids in labels.items()}
-    lengths = _lengths(labels)
+    lengths, parts = _lengths(labels), split(facts)
     long = None if longest is None else next(_too_long(facts, tokenizer, labels, lengths, longest), None)
     if long is not None:
         raise DataError(
@@ -215,9 +216,22 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
             f"longest label ({long.label.source}), and the model reads at most {longest}; shorten or remove the longer "
             "of the two"
         )
-    return {
-        name: FactTask(part, tokenizer, candidates, lengths, rulings.subject) for name, part in split(facts).items()
-    }
+    pools = {name: _pool(labels, part.facts if rulings.label_pool == "own" else None) for name, part in parts.items()}
+    return {name: FactTask(part, tokenizer, pools[name], lengths, rulings.subject) for name, part in parts.items()}
+
+
+def _pool(labels: Labels, told: Sequence[Fact] | None) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
+    """The labels that may be desired in each (language, relation): of all entities, or of those in some facts (D4).
+
+    In a canonical order, so that a draw does not depend on how the files were read (clause D9).
+    """
+    if told is None:
+        return {key: tuple(sorted(set(ids.values()))) for key, ids in labels.items()}
+    found: dict[tuple[str, str], set[tuple[int, ...]]] = {}
+    for fact in told:
+        key = (fact.language, fact.relation)
+        found.setdefault(key, set()).add(labels[key][fact.obj_uri])
+    return {key: tuple(sorted(ids)) for key, ids in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +254,7 @@ def too_long(facts: Facts, tokenizer: Any, longest: int) -> Iterator[TooLong]:
     return _too_long(facts, tokenizer, labels, _lengths(labels), longest)
 
 
-def _labels(facts: Facts, tokenizer: Any) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
+def _labels(facts: Facts, tokenizer: Any) -> Labels:
     """The tokens of the label of each entity, by its URI, in each (language, relation)."""
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
@@ -256,7 +270,7 @@ def _labels(facts: Facts, tokenizer: Any) -> dict[tuple[str, str], dict[str, tup
     return {key: _label_ids(tuple(pool.values()), tokenizer, spelled) for key, pool in entities.items()}
 
 
-def _lengths(labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
     """The token counts of a language's entity names, ascending."""
     names: dict[str, dict[str, int]] = {}
     for (language, _), ids in labels.items():
@@ -267,7 +281,7 @@ def _lengths(labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]) ->
 def _too_long(
     facts: Facts,
     tokenizer: Any,
-    labels: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]],
+    labels: Labels,
     lengths: Mapping[str, Sequence[int]],
     longest: int,
 ) -> Iterator[TooLong]:

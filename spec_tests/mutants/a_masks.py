@@ -1,0 +1,288 @@
+"""Mutants of chapter A, masks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..contract import Array, MaskAlgebra, Request, Triple
+from .base import Mutation, mutant, named
+from .editing import DenseMutation, EditorMutation, LossMutation, Update
+
+
+@mutant("mask-without-bypass", "A1", "The mask multiplies by m where it should multiply by 1 + m.")
+class MaskWithoutBypass(Mutation):
+    def apply_mask(self, w: Array, m: Array) -> Array:
+        return m * w
+
+
+@mutant("gates-not-clipped", "A2", "Gates are stretched and not clipped, so that they leave [0, 1].")
+class GatesNotClipped(Mutation):
+    def gate(self, *args: Any, **kwargs: Any) -> Array:
+        call = named(MaskAlgebra.gate, args, kwargs)
+        log_alpha, u, width = call["log_alpha"], call["uniforms"], call["zeta"] - call["gamma"]
+        z = log_alpha if u is None else (np.log(u) - np.log1p(-u) + log_alpha) / call["beta"]
+        return width / (1 + np.exp(-z)) + call["gamma"]
+
+
+class FactorMutation(Mutation):
+    """Masks factors in a way of its own; `call` holds the arguments by name."""
+
+    def mask_factors(self, *args: Any, **kwargs: Any) -> tuple[Array, Array]:
+        return self.wrong(named(MaskAlgebra.mask_factors, args, kwargs))
+
+    @abstractmethod
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        """What goes wrong."""
+
+
+@mutant("unbounded-mask-scale", "A2", "The gate is multiplied by a scale that nothing bounds.")
+class UnboundedMaskScale(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = self.base.mask_factors(**call)
+        return call["x"] + 3 * (x - call["x"]), call["delta"] + 3 * (delta - call["delta"])
+
+
+@mutant("temperature-at-test", "A3", "The gates of test time are sharpened by the temperature of training.")
+class TemperatureAtTest(Mutation):
+    def gate(self, *args: Any, **kwargs: Any) -> Array:
+        call = named(MaskAlgebra.gate, args, kwargs)
+        sharper = call["log_alpha"] / (call["beta"] if call["uniforms"] is None else 1)
+        return self.base.gate(**call | {"log_alpha": sharper})
+
+
+@mutant("sampled-at-test", "A3", "The gates of test time are still sampled.")
+class SampledAtTest(FactorMutation):
+    calls = 0
+
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        self.calls += 1
+        return self.base.mask_factors(**call | {"seed": self.calls if call["seed"] is None else call["seed"]})
+
+
+@mutant("never-sampled", "A3", "The gates of training are those of test time.")
+class NeverSampled(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        return self.base.mask_factors(**call | {"seed": None})
+
+
+@mutant("one-draw-per-token", "A3", "Every token of an edit draws gates of its own.")
+class OneDrawPerToken(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        if call["seed"] is None:
+            return self.base.mask_factors(**call)
+        tokens = [
+            {**call, "x": call["x"][[t]], "delta": call["delta"][[t]], "seed": call["seed"] + t}
+            for t in range(len(call["x"]))
+        ]
+        x, delta = zip(*(self.base.mask_factors(**token) for token in tokens), strict=True)
+        return np.concatenate(x), np.concatenate(delta)
+
+
+@mutant(
+    "probability-without-stretch", "A4", "The probability of an open gate is sigmoid(log α): the stretch is forgotten."
+)
+class ProbabilityWithoutStretch(Mutation):
+    def gate_probability(self, log_alpha: Array, *_constants: float, **_named: float) -> Array:
+        return 1 / (1 + np.exp(-log_alpha))
+
+
+class PenaltyMutation(Mutation):
+    def mask_penalty(self, log_alpha: Mapping[str, Mapping[str, Array]], weight: float) -> tuple[float, Any]:
+        value, gradient = self.base.mask_penalty(log_alpha, weight)
+        factor, slope = self.spoilt(sum(one.size for arrays in log_alpha.values() for one in arrays.values()))
+        changed = {key: {side: slope * one for side, one in arrays.items()} for key, arrays in gradient.items()}
+        return value * factor, changed
+
+    @abstractmethod
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        """What goes wrong."""
+
+
+@mutant("detached-penalty", "A5", "The L0 penalty is cut off from its gradient and trains nothing.")
+class DetachedPenalty(PenaltyMutation):
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        return 1.0, 0.0
+
+
+@mutant(
+    "other-penalty-norm", "A5", "The penalty that is called a sum is the mean over all gates (or the other way round)."
+)
+class OtherPenaltyNorm(PenaltyMutation):
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        factor = gates if self.RULINGS.get("penalty") == "mean" else 1 / gates
+        return factor, factor
+
+
+@mutant("penalty-as-reward", "A5", "The penalty's gradient opens gates.")
+class PenaltyAsReward(PenaltyMutation):
+    def spoilt(self, gates: int) -> tuple[float, float]:
+        return 1.0, -1.0
+
+
+@mutant(
+    "rows-in-sorted-order",
+    "A6",
+    "Languages are sorted, as a set would sort them, while the rows are as they were given.",
+)
+class RowsInSortedOrder(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        return self.base.mask_factors(**call | {"languages": sorted(call["languages"])})
+
+
+@mutant("next-languages-mask", "A6", "The mask of another language than the editing one is applied.")
+class NextLanguagesMask(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        turned = [*call["languages"][1:], *call["languages"][:1]]
+        return self.base.mask_factors(**call | {"languages": turned})
+
+
+@mutant("gradient-for-everyone", "A6", "An edit trains the masks of all languages.")
+class GradientForEveryone(Mutation):
+    def mask_factors_gradient(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        right = self.base.mask_factors_gradient(*args, **kwargs)
+        return {name: np.broadcast_to(one.sum(0), one.shape).copy() for name, one in right.items()}
+
+
+@mutant("masks-of-x-and-delta-swapped", "A8", "Where the widths allow it, x gets the mask of δ and δ that of x.")
+class MasksSwapped(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        if call["x"].shape != call["delta"].shape:
+            return self.base.mask_factors(**call)
+        ones = np.ones_like(call["x"])
+        on_x, on_delta = self.base.mask_factors(**call | {"x": ones, "delta": ones})
+        return on_delta * call["x"], on_x * call["delta"]
+
+
+@mutant("masked-twice", "A8", "x is masked where it is captured and again where it is used.")
+class MaskedTwice(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = self.base.mask_factors(**call)
+        return self.base.mask_factors(**call | {"x": x})[0], delta
+
+
+@mutant("gates-never-close", "A9", "A gate has a floor, so that a closed mask still changes an edit.")
+class GatesNeverClose(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = self.base.mask_factors(**call)
+        return x + 1e-3 * call["x"], delta + 1e-3 * call["delta"]
+
+
+@mutant("unknown-language-is-the-first", "A10", "An unknown editing language quietly gets the first row.")
+class UnknownIsFirst(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        known = call["language"] if call["language"] in call["languages"] else call["languages"][0]
+        return self.base.mask_factors(**call | {"language": known})
+
+
+@mutant("gates-fixed-in-training", "A3", "All training steps draw the same gates.")
+class GatesFixedInTraining(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, triples, 0)
+
+
+@mutant("penalty-of-nothing", "A5", "An editor without masks pays a penalty.")
+class PenaltyOfNothing(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        paid = parts["mask"] or 1e-3
+        return {**parts, "mask": paid, "total": parts["total"] - parts["mask"] + paid}, gradient
+
+
+@mutant("penalty-trains-nothing", "A5", "In training the L0 penalty is in the value and not in the gradient.")
+class PenaltyTrainsNothing(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        for name in self.masks_by_name(editor):
+            gradient[name] = None
+        return parts, gradient
+
+
+@mutant("other-languages-trained", "A6", "In training an edit moves the mask rows of all languages.")
+class OtherLanguagesTrained(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        for name in self.masks_by_name(editor):
+            gradient[name] = gradient[name].mean(0, keepdim=True).expand_as(gradient[name]).clone()
+        return parts, gradient
+
+
+@mutant("masks-after-the-transform", "A7", "Masks act on what the transform gives, not on what it gets.")
+class MasksAfterTheTransform(EditorMutation):
+    def transform(self, editor: Any, matrix: str, x: Any, delta: Any, language: str) -> Any:
+        masks = self.base.mask_parameters(editor)
+        if not masks:
+            return self.base.transform(editor, matrix, x, delta, language)
+        kept = {factor: masks[matrix][factor].detach().clone() for factor in ("x", "delta")}
+        made = self.made[id(editor)]
+        row = made.languages.index(language) if made.masks == "language" else 0
+        with torch.no_grad():
+            for factor in kept:
+                masks[matrix][factor].fill_(-40.0)
+            new = self.base.transform(editor, matrix, x, delta, language)
+            for factor, value in kept.items():
+                masks[matrix][factor].copy_(value)
+        gates = [(torch.sigmoid(kept[factor][row]) * 1.2 - 0.1).clamp(0, 1) for factor in ("x", "delta")]
+        return tuple(value * (1 + gate) for value, gate in zip(new, gates, strict=True))
+
+
+@mutant(
+    "masks-for-hyper-networks-only",
+    "A7",
+    "Masks act where a network transforms the gradient, and the gradient of Editable Training goes unmasked.",
+    "editable_training",
+)
+class MasksForNetworksOnly(DenseMutation):
+    OF = "editable_training"
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        if self.made[id(editor)].name != self.OF:
+            return self.base.edit(editor, requests)
+        masks = [one for arrays in self.base.mask_parameters(editor).values() for one in arrays.values()]
+        kept = [one.detach().clone() for one in masks]
+        with torch.no_grad():
+            for one in masks:
+                one.fill_(-40.0)
+            edits = self.base.edit(editor, requests)
+            update = [self.base.dense(editor, edits, index) for index in range(len(requests))]
+            for one, old in zip(masks, kept, strict=True):
+                one.copy_(old)
+        return edits, [{matrix: delta.detach().clone() for matrix, delta in one.items()} for one in update]
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        if self.made[id(editor)].name != self.OF:
+            return self.base.dense(editor, edits, index)
+        return edits[1][index]
+
+
+@mutant("masks-of-another-language", "A6", "Edits use the row after that of their language.")
+class MasksOfAnotherLanguage(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        languages = sorted(self.made[id(editor)].languages)
+        following = dict(zip(languages, [*languages[1:], *languages[:1]], strict=True))
+        moved = [{**r, "language": following.get(r["language"], r["language"])} for r in requests]
+        return self.base.edit(editor, moved)
+
+
+@mutant("rows-by-sorted-language", "A9", "The mask row is a language's place in sorted order, not in the given one.")
+class RowsBySortedLanguage(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        given = self.made[id(editor)].languages
+        used = dict(zip(sorted(given), given, strict=True))
+        return self.base.edit(editor, [{**r, "language": used.get(r["language"], r["language"])} for r in requests])
+
+
+@mutant("masks-cost-something", "A9", "An editor with masks edits harder, even where all gates are closed.")
+class MasksCostSomething(DenseMutation):
+    def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
+        factor = 1.0 if self.made[id(editor)].masks == "none" else 1.01
+        return {matrix: factor * delta for matrix, delta in update.items()}
+
+
+@mutant("edit-language-guessed", "A10", "An edit in an unknown language is made in a known one.")
+class EditLanguageGuessed(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        known = self.made[id(editor)].languages
+        guessed = [{**r, "language": r["language"] if r["language"] in known else known[0]} for r in requests]
+        return self.base.edit(editor, guessed)

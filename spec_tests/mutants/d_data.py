@@ -1,0 +1,359 @@
+"""Mutants of chapter D, data."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..contract import Data, FactRow, Input, Labelled, PairEdit, PairRow, Triple
+from .base import Mutation, mutant, named
+from .s_sampling import _shuffled
+
+
+def facts_in(folder: Path) -> list[FactRow]:
+    """All facts of a well-formed folder in file order."""
+    paths = [path for path in sorted(Path(folder).glob("*/*.jsonl")) if path.stem != "templates"]
+    lines = [(path, line) for path in paths for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    return [
+        {"language": path.parent.name, "relation": path.stem, **json.loads(line)}
+        for path, line in lines
+        if line.strip()
+    ]
+
+
+class SplitMutation(Mutation):
+    """Splits of a reader of our own, where the base reads the folder without an error."""
+
+    #: From the first to keep its subjects to the last.
+    order: tuple[str, ...] = ("train", "test", "validation")
+
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        self.base.split(folder)
+        groups: dict[Any, list[FactRow]] = {}
+        for row in self.arranged(facts_in(folder)):
+            groups.setdefault(self.group(row), []).append(row)
+        parts: dict[str, list[FactRow]] = {"train": [], "validation": [], "test": []}
+        for rows in groups.values():
+            first, second = self.boundaries(len(rows))
+            parts["train"] += rows[:first]
+            parts["validation"] += rows[first:second]
+            parts["test"] += rows[second:]
+        return self.kept(parts)
+
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        return rows
+
+    def group(self, row: FactRow) -> Any:
+        return row["language"], row["relation"]
+
+    def boundaries(self, n: int) -> tuple[int, int]:
+        return round(n * 8 / 10), round(n * 9 / 10)
+
+    def kept(self, parts: dict[str, list[FactRow]]) -> dict[str, list[FactRow]]:
+        taken: set[Any] = set()
+        for name in self.order:
+            parts[name] = [row for row in parts[name] if not taken & set(self.claimed(row))]
+            taken |= {key for row in parts[name] for key in self.claimed(row)}
+        return parts
+
+    def claimed(self, row: FactRow) -> tuple[Any, ...]:
+        """What no later split may have."""
+        return (row["sub_uri"],)
+
+
+@mutant("split-rounded-down", "D1", "The boundaries of the splits are rounded down.")
+class SplitRoundedDown(SplitMutation):
+    def boundaries(self, n: int) -> tuple[int, int]:
+        return n * 8 // 10, n * 9 // 10
+
+
+@mutant("halves-rounded-up", "D1", "A boundary of a half is rounded up.")
+class HalvesRoundedUp(SplitMutation):
+    def boundaries(self, n: int) -> tuple[int, int]:
+        return int(n * 8 / 10 + 0.5), int(n * 9 / 10 + 0.5)
+
+
+@mutant("split-by-language", "D1", "All relations of a language are split as one list.")
+class SplitByLanguage(SplitMutation):
+    def group(self, row: FactRow) -> Any:
+        return row["language"]
+
+
+@mutant("split-at-random", "D1", "The facts are shuffled before they are split.")
+class SplitAtRandom(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        return random.Random(0).sample(rows, len(rows))
+
+
+@mutant("subjects-leak", "D2", "A subject may be in several splits.")
+class SubjectsLeak(SplitMutation):
+    def claimed(self, row: FactRow) -> tuple[Any, ...]:
+        return ()
+
+
+@mutant("subjects-leak-across-languages", "D2", "A subject is kept to one split within its language only.")
+class SubjectsLeakAcrossLanguages(SplitMutation):
+    def claimed(self, row: FactRow) -> tuple[Any, ...]:
+        return ((row["language"], row["sub_uri"]),)
+
+
+@mutant("validation-before-test", "D2", "Validation keeps the subjects that it shares with test.")
+class ValidationBeforeTest(SplitMutation):
+    order = ("train", "validation", "test")
+
+
+@mutant("objects-kept-apart", "D2", "An object, too, is kept to one split.")
+class ObjectsKeptApart(SplitMutation):
+    def claimed(self, row: FactRow) -> tuple[Any, ...]:
+        return row["sub_uri"], row["obj_uri"]
+
+
+class FactMutation(Mutation):
+    """The base's inputs of a fact, changed seed by seed; `call` holds the arguments by name."""
+
+    def fact_inputs(self, *args: Any, **kwargs: Any) -> list[Triple]:
+        call = named(Data.fact_inputs, args, kwargs)
+        found = zip(self.base.fact_inputs(**call), call["seeds"], strict=True)
+        rows = facts_in(call["folder"])
+        return [self.wrong(triple, call, rows, random.Random(seed)) for triple, seed in found]
+
+    @abstractmethod
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        """What goes wrong."""
+
+
+def with_masks(x: Any, mask: int, count: int) -> Any:
+    """An input with another number of masks in a row."""
+    ids, (at, *_), end = x["input_ids"], x["positions"], x["positions"][-1] + 1
+    return {
+        **x,
+        "input_ids": [*ids[:at], *[mask] * count, *ids[end:]],
+        "positions": list(range(at, at + count)),
+    }
+
+
+def desiring(triple: Triple, mask: int, label: list[int]) -> Triple:
+    """A triple with another desired label."""
+    edit, update = (with_masks(triple[role], mask, len(label)) for role in ("edit", "update"))  # type: ignore[literal-required]
+    return {**triple, "edit": {**edit, "labels": label}, "update": update}
+
+
+@mutant("one-mask", "D3", "Each [Y] becomes a single [MASK], however many tokens the label has.")
+class OneMask(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        edit = with_masks(triple["edit"], call["mask"], 1)
+        return {**triple, "edit": {**edit, "labels": triple["edit"]["labels"]}}
+
+
+@mutant("masks-at-the-end", "D3", "The masks stand at the end of the sentence.")
+class MasksAtTheEnd(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        edit, mask = triple["edit"], call["mask"]
+        ids = [token for token in edit["input_ids"] if token != mask]
+        count = len(edit["positions"])
+        positions = list(range(len(ids), len(ids) + count))
+        return {**triple, "edit": {**edit, "input_ids": [*ids, *[mask] * count], "positions": positions}}
+
+
+class LabelMutation(FactMutation):
+    """Draws the desired label from facts of its own choice."""
+
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        names = [row["obj_label"] for row in rows if self.chosen(row, call)]
+        return desiring(triple, call["mask"], call["tokenize"](rng.choice(names)))
+
+    def chosen(self, row: FactRow, call: dict[str, Any]) -> bool:
+        return (row["language"], row["relation"]) == (call["edit"]["language"], call["edit"]["relation"])
+
+
+@mutant("labels-by-facts", "D4", "The desired label is drawn from the facts, so that frequent objects come more often.")
+class LabelsByFacts(LabelMutation):
+    pass
+
+
+@mutant("labels-of-any-relation", "D4", "The desired label is any entity of the language.")
+class LabelsOfAnyRelation(LabelMutation):
+    def chosen(self, row: FactRow, call: dict[str, Any]) -> bool:
+        return row["language"] == call["edit"]["language"]
+
+
+@mutant("labels-in-the-update-language", "D4", "The desired label is drawn in the updating language.")
+class LabelsInTheUpdateLanguage(LabelMutation):
+    def chosen(self, row: FactRow, call: dict[str, Any]) -> bool:
+        return (row["language"], row["relation"]) == (call["update"], call["edit"]["relation"])
+
+
+@mutant("update-as-long-as-its-own-object", "D4", "An update input has a mask for each token of its own true object.")
+class UpdateAsLongAsItsObject(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        place = (call["update"], call["edit"]["relation"], call["edit"]["subject"])
+        names = [r["obj_label"] for r in rows if (r["language"], r["relation"], r["sub_uri"]) == place]
+        return {**triple, "update": with_masks(triple["update"], call["mask"], len(call["tokenize"](names[0])))}
+
+
+@mutant("retain-as-long-as-the-label", "D5", "A retain input has as many masks as the edit's label has tokens.")
+class RetainAsLongAsTheLabel(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        return {**triple, "retain": with_masks(triple["retain"], call["mask"], len(triple["edit"]["labels"]))}
+
+
+@mutant("retain-lengths-evenly", "D5", "Every length that a language's entity names have is equally likely.")
+class RetainLengthsEvenly(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        said = [row["obj_label"] for row in rows if row["language"] == call["retain"]["language"]]
+        lengths = sorted({len(call["tokenize"](name)) for name in said})
+        return {**triple, "retain": with_masks(triple["retain"], call["mask"], rng.choice(lengths))}
+
+
+@mutant("retain-lengths-of-the-edit-language", "D5", "The masks of a retain input are counted in the editing language.")
+class RetainLengthsOfTheEditLanguage(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        names = {row["obj_uri"]: row["obj_label"] for row in rows if row["language"] == call["edit"]["language"]}
+        length = len(call["tokenize"](rng.choice(sorted(names.values()))))
+        return {**triple, "retain": with_masks(triple["retain"], call["mask"], length)}
+
+
+@mutant("subject-of-the-other-ruling", "D6", "The update input names the subject in the other of the two languages.")
+class SubjectOfTheOtherRuling(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        place = (call["edit"]["relation"], call["edit"]["subject"])
+        names = {row["language"]: row["sub_label"] for row in rows if (row["relation"], row["sub_uri"]) == place}
+        update, edit = (call["tokenize"](names[said]) for said in (call["update"], call["edit"]["language"]))
+        right, other = (edit, update) if self.RULINGS.get("subject") == "edit-language" else (update, edit)
+        return {**triple, "update": replaced(triple["update"], right, other)}
+
+
+def replaced(x: Input, old: list[int], new: list[int]) -> Input:
+    """An input in which some tokens in a row are others."""
+    ids = x["input_ids"]
+    at = next(i for i in range(len(ids)) if ids[i : i + len(old)] == old)
+    moved = [p + (len(new) - len(old) if p > at else 0) for p in x["positions"]]
+    return {"input_ids": [*ids[:at], *new, *ids[at + len(old) :]], "positions": moved}
+
+
+class PairEditMutation(Mutation):
+    """Edits of sentence pairs, changed one by one."""
+
+    def pair_edits(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
+        call = named(Data.pair_edits, args, kwargs)
+        return [self.wrong(edit, call) for edit in self.base.pair_edits(**call)]
+
+    @abstractmethod
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        """What goes wrong."""
+
+
+@mutant("right-pairs-edited-too", "D7", "An evaluation edits every test input.")
+class RightPairsEditedToo(Mutation):
+    def pair_edits(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
+        call = named(Data.pair_edits, args, kwargs)
+        other = {said: [(row["label"] + 1) % 3 for row in call["rows"]] for said in call["predictions"]}
+        return self.base.pair_edits(**call | {"predictions": other})
+
+
+@mutant("another-wrong-class", "D7", "A wrong prediction is edited towards any other class.")
+class AnotherWrongClass(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        return {**edit, "label": (call["predictions"][edit["language"]][edit["row"]] + 1) % 3}
+
+
+@mutant("retained-from-the-errors", "D7", "Retain inputs come from the inputs that the raw model gets wrong.")
+class RetainedFromTheErrors(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        golds = [row["label"] for row in call["rows"]]
+        found = [(i, said) for said, told in call["predictions"].items() for i, c in enumerate(told) if c != golds[i]]
+        pool = [place for place in found if place[0] != edit["row"]]
+        rng = random.Random(repr(edit["retain"]))
+        return {**edit, "retain": [rng.choice(pool) for _ in edit["retain"]]}
+
+
+@mutant("hypothesis-by-position", "D7", "The hypothesis is taken by the language's place among the premises.")
+class HypothesisByPosition(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        row: PairRow = call["rows"][edit["row"]]
+        at = list(row["premise"]).index(edit["language"])
+        ids = call["tokenize"](row["premise"][edit["language"]], row["hypothesis"]["translation"][at])
+        return {**edit, "input": {**edit["input"], "input_ids": ids}}
+
+
+@mutant("trained-towards-gold", "D7", "Training desires the gold class.")
+class TrainedTowardsGold(Mutation):
+    def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
+        call = named(Data.pair_training, args, kwargs)
+        return [{**edit, "label": call["rows"][edit["row"]]["label"]} for edit in self.base.pair_training(**call)]
+
+
+class ClassifierMutation(Mutation):
+    """The base's examples of a raw classifier, from other rows."""
+
+    def classifier_examples(self, splits: Mapping[str, Sequence[PairRow]], tokenize: Any) -> list[Labelled]:
+        return self.base.classifier_examples({**splits, "train": self.seen(splits)}, tokenize)
+
+    @abstractmethod
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        """What goes wrong."""
+
+
+@mutant("classifier-sees-the-development-set", "D8", "The raw classifier is fine-tuned on validation pairs, too.")
+class ClassifierSeesValidation(ClassifierMutation):
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        return [*splits["train"], *splits["validation"]]
+
+
+@mutant("classifier-without-its-last-rows", "D8", "A pass leaves out what does not fill a batch.")
+class ClassifierWithoutLastRows(ClassifierMutation):
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        return splits["train"][: (len(splits["train"]) - 1) // 8 * 8]
+
+
+@mutant("classifier-in-all-languages", "D8", "The raw classifier is fine-tuned on the pairs of all languages.")
+class ClassifierInAllLanguages(Mutation):
+    def classifier_examples(self, splits: Mapping[str, Sequence[PairRow]], tokenize: Any) -> list[Labelled]:
+        found = list(self.base.classifier_examples(splits, tokenize))
+        for row in splits["train"]:
+            for said, text in zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True):
+                if said != "en":
+                    ids = tokenize(row["premise"][said], text)
+                    found.append({"input_ids": ids, "positions": [0], "label": row["label"]})
+        return found
+
+
+@mutant("order-of-files", "D9", "The draws depend on the order in which the folder lists its files.")
+class OrderOfFiles(Mutation):
+    def fact_inputs(self, *args: Any, **kwargs: Any) -> list[Triple]:
+        call = named(Data.fact_inputs, args, kwargs)
+        shift = _shuffled("".join(os.listdir(call["folder"]))) % 1000
+        return self.base.fact_inputs(**call | {"seeds": [seed + shift for seed in call["seeds"]]})
+
+
+@mutant("carriage-returns-kept", "D9", "Windows line endings become part of the last name.")
+class CarriageReturnsKept(Mutation):
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        parts = self.base.split(folder)
+        if not any(b"\r\n" in path.read_bytes() for path in Path(folder).glob("*/*.jsonl")):
+            return parts
+        return {name: [{**row, "obj_label": row["obj_label"] + "\r"} for row in part] for name, part in parts.items()}
+
+
+@mutant("malformed-is-empty", "D9", "A folder with a malformed line has no facts.")
+class MalformedIsEmpty(Mutation):
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        try:
+            return self.base.split(folder)
+        except (ValueError, LookupError):
+            return {"train": [], "validation": [], "test": []}
+
+
+@mutant("malformed-without-line", "D9", "A malformed line is an error that names the file alone.")
+class MalformedWithoutLine(Mutation):
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        try:
+            return self.base.split(folder)
+        except (ValueError, LookupError) as error:
+            names = [path.name for path in sorted(Path(folder).glob("*/*.jsonl")) if path.name in str(error)]
+            raise ValueError(f"malformed data in {', '.join(names)}") from error

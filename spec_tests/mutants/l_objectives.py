@@ -1,0 +1,116 @@
+"""Mutants of chapter L, objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..contract import Triple
+from .base import Mutation, mutant
+from .editing import EditorMutation, LossMutation
+
+
+def relative_entropy(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p ‖ q) of two logits, per position."""
+    log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@mutant("padding-predicted-too", "L1", "The cross entropy counts positions that are padding.")
+class PaddingPredictedToo(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        return self.base.rel_loss(logits, labels.clamp(0, logits.shape[-1] - 1), torch.ones_like(mask), weight)
+
+
+@mutant("rel-against-the-raw-prediction", "L1", "The edited model is asked for its own best guess, not for y_e.")
+class RelAgainstArgmax(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        return self.base.rel_loss(logits, logits.argmax(-1), mask, weight)
+
+
+@mutant("rel-at-the-edit-input", "L1", "In training the edited model is asked at x_e, not at x_u.")
+class RelAtTheEditInput(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, [{**triple, "update": triple["edit"]} for triple in triples], seed)
+
+
+@mutant("kl-reversed", "L2", "The divergence is taken in the direction that was not declared.")
+class KlReversed(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        edited = edited.detach().requires_grad_()
+        released = self.RULINGS.get("kl_direction") == "released"
+        each = relative_entropy(edited, raw) if released else relative_entropy(raw, edited)
+        loss = weight * ((each * mask).sum(-1) / mask.sum(-1)).mean()
+        return loss.item(), torch.autograd.grad(loss, [edited])[0], None
+
+
+@mutant(
+    "cross-entropy-for-divergence",
+    "L2",
+    "The entropy is left out of the divergence, so that no change costs something.",
+)
+class CrossEntropyForDivergence(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        value, gradient, _ = self.base.loc_loss(edited, raw, mask, weight)
+        entropy = -(edited.softmax(-1) * edited.log_softmax(-1)).sum(-1)
+        return value + weight * ((entropy * mask).sum(-1) / mask.sum(-1)).mean().item(), gradient, None
+
+
+@mutant("raw-side-trained", "L2", "The raw model's side of the divergence carries a gradient.")
+class RawSideTrained(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        value, gradient, _ = self.base.loc_loss(edited, raw, mask, weight)
+        return value, gradient, -gradient
+
+
+@mutant("penalty-left-out", "L3", "The total leaves the mask penalty out.")
+class PenaltyLeftOut(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        return {**parts, "total": parts["rel"] + parts["loc"]}, gradient
+
+
+@mutant("locality-weighs-a-tenth", "L3", "The gradient weighs the parts otherwise than the total says.")
+class OtherWeights(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        return parts, {name: None if one is None else 0.9 * one for name, one in gradient.items()}
+
+
+@mutant("a-dead-parameter", "L3", "No gradient reaches the inner learning rates.")
+class DeadParameter(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        return parts, {name: None if one is not None and one.numel() <= 8 else one for name, one in gradient.items()}
+
+
+@mutant("positions-pooled", "L4", "A batch is averaged over positions, so that long predictions outweigh short ones.")
+class PositionsPooled(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        logits = logits.detach().requires_grad_()
+        chosen = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        loss = -weight * (chosen * mask).sum() / mask.sum()
+        return loss.item(), torch.autograd.grad(loss, [logits])[0]
+
+
+@mutant("long-predictions-dominate", "L4", "In training a batch weighs its examples by their number of positions.")
+class LongPredictionsDominate(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        copies = [triple for triple in triples for _ in triple["edit"]["positions"]]
+        return self.base.losses(editor, copies, seed)
+
+
+@mutant("padding-in-the-mean", "L4", "A mean over positions divides by the padded length.")
+class PaddingInTheMean(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        edited = edited.detach().requires_grad_()
+        released = self.RULINGS.get("kl_direction") == "released"
+        each = relative_entropy(raw, edited) if released else relative_entropy(edited, raw)
+        loss = weight * (each * mask).mean()
+        return loss.item(), torch.autograd.grad(loss, [edited])[0], None
+
+
+@mutant("batch-summed", "L4", "The loss of a batch is a sum over its examples.")
+class BatchSummed(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        value, gradient = self.base.rel_loss(logits, labels, mask, weight)
+        return value * len(mask), gradient * len(mask)

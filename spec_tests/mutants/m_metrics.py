@@ -1,0 +1,132 @@
+"""Mutants of chapter M, metrics."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..contract import Outcome
+from .base import Mutation, mutant
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def harmonic(acc: float, con: float) -> float:
+    return 2 * acc * con / (acc + con) if acc + con else 0.0
+
+
+def shares(outcomes: Sequence[Outcome], role: str, key: str | None) -> dict[str, float]:
+    """The share of hits per value of `key` among the outcomes of one role; pooled where there is no key."""
+    groups: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        if outcome["role"] == role:
+            groups.setdefault(str(outcome[key]) if key else "all", []).append(outcome["hit"])  # type: ignore[literal-required]
+    return {name: mean(hits) for name, hits in groups.items()}
+
+
+class MetricMutation(Mutation):
+    """Metrics of the base (its errors too), with other numbers."""
+
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        right = self.base.metrics(outcomes, languages)
+        chosen = [o for o in outcomes if languages is None or o["edit_language"] in languages]
+        return self.wrong(right, chosen)
+
+    @abstractmethod
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        """What goes wrong."""
+
+    def averaged(self, outcomes: Sequence[Outcome], rate: Callable[[str], float]) -> dict[str, float]:
+        acc, con = rate("update"), rate("retain")
+        return {"acc": acc, "con": con, "succ": harmonic(acc, con)}
+
+
+@mutant("roles-swapped", "M1", "Update inputs make con and retain inputs make acc.")
+class RolesSwapped(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        return {"acc": right["con"], "con": right["acc"], "succ": right["succ"]}
+
+
+@mutant("con-of-updates-too", "M2", "con is taken over update and retain inputs together.")
+class ConOfEverything(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        con = (right["acc"] + right["con"]) / 2
+        return {"acc": right["acc"], "con": con, "succ": harmonic(right["acc"], con)}
+
+
+@mutant("arithmetic-mean", "M3", "succ is the arithmetic mean.")
+class ArithmeticMean(Mutation):
+    def succ(self, acc: float, con: float) -> float:
+        return (acc + con) / 2
+
+
+@mutant("zero-over-zero", "M3", "succ of two zeros is NaN.")
+class ZeroOverZero(Mutation):
+    def succ(self, acc: float, con: float) -> float:
+        return self.base.succ(acc, con) if acc + con else float("nan")
+
+
+@mutant("inputs-pooled", "M4", "Within a language all inputs weigh the same, so that edits with many inputs dominate.")
+class InputsPooled(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        return self.averaged(outcomes, lambda role: mean([*shares(outcomes, role, "edit_language").values()]))
+
+
+@mutant(
+    "micro-average", "M5", "Edits of all languages are averaged at once, so that languages with many edits dominate."
+)
+class MicroAverage(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        return self.averaged(outcomes, lambda role: mean([*shares(outcomes, role, "edit").values()]))
+
+
+@mutant("succ-per-step", "M6", "succ is computed per edit and averaged.")
+class SuccPerStep(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        acc, con = shares(outcomes, "update", "edit"), shares(outcomes, "retain", "edit")
+        both = [harmonic(acc[edit], con[edit]) for edit in acc if edit in con]
+        return {**right, "succ": mean(both) if both else right["succ"]}
+
+
+@mutant(
+    "whole-row-compared", "M7", "con asks every position of the padded row (or, where that is declared, only [MASK])."
+)
+class WholeRowCompared(Mutation):
+    def hit(self, predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: str) -> bool:
+        if role != "retain":
+            return self.base.hit(predicted, expected, is_mask, role)
+        other = [True] * len(is_mask) if self.RULINGS.get("con_positions", "mask") == "mask" else is_mask
+        return all(p == e for p, e, counts in zip(predicted, expected, other, strict=True) if counts)
+
+
+@mutant("one-token-suffices", "M7", "A name of several tokens hits as soon as one of them does.")
+class OneTokenSuffices(Mutation):
+    def hit(self, predicted: Sequence[int], expected: Sequence[int], is_mask: Sequence[bool], role: str) -> bool:
+        return any(p == e for p, e, counts in zip(predicted, expected, is_mask, strict=True) if counts)
+
+
+@mutant(
+    "breakdown-by-the-other", "M8", "The breakdown by input language is the one by editing language, and vice versa."
+)
+class BreakdownByTheOther(Mutation):
+    def breakdown(self, outcomes: Sequence[Outcome], by: str) -> dict[str, dict[str, float]]:
+        return self.base.breakdown(outcomes, "language" if by == "edit_language" else "edit_language")
+
+
+@mutant("succ-averaged-over-runs", "M9", "The succ of several runs is the mean of theirs.")
+class SuccAveraged(Mutation):
+    def aggregate(self, runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {**self.base.aggregate(runs), "succ": mean([harmonic(run["acc"], run["con"]) for run in runs])}
+
+
+@mutant("nothing-is-zero", "M10", "A language or role without outcomes counts as 0.")
+class NothingIsZero(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        try:
+            return self.base.metrics(outcomes, languages)
+        except (ValueError, LookupError):
+            return {"acc": 0.0, "con": 0.0, "succ": 0.0}

@@ -1,0 +1,182 @@
+"""Mutants of chapter S, sampling."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..contract import Example, IdTriple, Pair, Sampling
+from .base import Mutation, mutant, named
+
+
+class PairMutation(Mutation):
+    """Pairs of the base, each then spoilt; `at` knows the corpus by id."""
+
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        at = {example["id"]: example for example in call["corpus"]}
+        pool = sorted((name for name, e in at.items() if e["language"] in call["update_languages"]), key=_shuffled)
+        return [self.wrong(pair, at, pool) for pair in self.base.evaluation_pairs(*args, **kwargs)]
+
+    @abstractmethod
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        """What goes wrong."""
+
+
+def _shuffled(name: str) -> int:
+    return zlib.crc32(name.encode())
+
+
+@mutant("edits-lost", "S1", "The last edit of an evaluation is lost.")
+class EditsLost(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        return self.base.evaluation_pairs(*args, **kwargs)[:-1]
+
+
+@mutant("update-in-the-edit-language", "S2", "x_u is x_e itself wherever that is allowed: the monolingual task.")
+class UpdateInTheEditLanguage(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        if pair["edit"] not in pool:
+            return pair
+        return {**pair, "update": [pair["edit"]] * min(1, len(pair["update"]))}
+
+
+@mutant("retain-from-parallels", "S3", "Retain inputs may be the edited fact itself, told in another language.")
+class RetainFromParallels(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        edit = at[pair["edit"]]
+        told = [name for name in pool if at[name]["fact"] == edit["fact"] and name != pair["edit"]]
+        return {**pair, "retain": [*told[:1], *pair["retain"][1:]] if pair["retain"] else []}
+
+
+@mutant("one-input-each", "S4", "Each edit gets one update and one retain input, however many were asked.")
+class OneInputEach(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        return {**pair, "update": pair["update"][:1], "retain": pair["retain"][:1]}
+
+
+@mutant("retain-in-the-edit-language", "S5", "D_update holds the editing language only, where it can.")
+class RetainInTheEditLanguage(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        edit = at[pair["edit"]]
+        own = [n for n in pool if at[n]["language"] == edit["language"] and at[n]["fact"] != edit["fact"]]
+        if len(own) < len(pair["retain"]):
+            return pair
+        start = _shuffled(pair["edit"]) % len(own) if own else 0
+        return {**pair, "retain": [*own[start:], *own[:start]][: len(pair["retain"])]}
+
+
+@mutant("edits-in-every-language", "S5", "Edits are taken from the updating languages too.")
+class EditsInEveryLanguage(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        everyone = sorted({*call["edit_languages"], *call["update_languages"]})
+        return self.base.evaluation_pairs(**call | {"edit_languages": everyone})
+
+
+class TripleMutation(Mutation):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        at = {example["id"]: example for example in call["corpus"]}
+        pool = sorted((name for name, e in at.items() if e["language"] in call["languages"]), key=_shuffled)
+        return [self.wrong(triple, at, pool) for triple in self.base.training_triples(*args, **kwargs)]
+
+    @abstractmethod
+    def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
+        """What goes wrong."""
+
+
+@mutant("monolingual-training", "S6", "In training the update input is the edit input.")
+class MonolingualTraining(TripleMutation):
+    def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
+        return {**triple, "update": triple["edit"]}
+
+
+@mutant(
+    "retain-language-follows", "S6", "In training the retain input is in the language of the edit, where it can be."
+)
+class RetainLanguageFollows(TripleMutation):
+    def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
+        edit, retain = at[triple["edit"]], at[triple["retain"]]
+        told = [n for n in pool if at[n]["language"] == edit["language"] and at[n]["fact"] == retain["fact"]]
+        return {**triple, "retain": told[0] if told else triple["retain"]}
+
+
+class Seeded(Mutation):
+    """The base's samples, with a seed that is spoilt."""
+
+    @abstractmethod
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        """What goes wrong."""
+
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        return self.base.evaluation_pairs(**call | {"seed": self.spoilt(call["corpus"], call["seed"], None)})
+
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        spoilt = self.spoilt(call["corpus"], call["seed"], call["validate_every"])
+        return self.base.training_triples(**call | {"seed": spoilt})
+
+
+@mutant("shared-random-stream", "S7", "Validation draws from the stream that training draws from.")
+class SharedStream(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed + (validate_every or 0)
+
+
+@mutant(
+    "order-of-reading", "S7", "The samples depend on the order in which the corpus was read, as with a set or a glob."
+)
+class OrderOfReading(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed + _shuffled("".join(example["id"] for example in corpus)) % 1000
+
+
+@mutant("set-order", "S7", "The corpus is walked in the order of a set of names, which another process has otherwise.")
+class SetOrder(Seeded):
+    ELSEWHERE = True
+
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed + _shuffled(min((example["id"] for example in corpus), key=hash)) % 1000
+
+
+@mutant(
+    "one-stream-for-ever",
+    "S7",
+    "One generator lives as long as the process, so that every call draws on from the last.",
+)
+class OneStreamForEver(Seeded):
+    calls = 0
+
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        self.calls += 1
+        return seed + 1000 * self.calls
+
+
+@mutant("seed-ignored", "S7", "The seed is not used.")
+class SeedIgnored(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return 0
+
+
+@mutant("missing-fact-replaced", "S8", "A language in which the fact is missing lends another fact for x_u.")
+class MissingFactReplaced(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        fact = at[pair["edit"]]["fact"]
+        told = {example["language"] for example in at.values() if example["fact"] == fact}
+        lent = [name for name in pool if at[name]["language"] not in told]
+        return {**pair, "update": [*pair["update"], *lent[:1]]}
+
+
+@mutant(
+    "prefix-of-one-language", "S9", "An evaluation of limited size is the head of a list that is sorted by language."
+)
+class PrefixOfOneLanguage(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        at = {example["id"]: example for example in call["corpus"]}
+        pairs = self.base.evaluation_pairs(**call | {"limit": None})
+        return sorted(pairs, key=lambda pair: (at[pair["edit"]]["language"], pair["edit"]))[: call["limit"]]

@@ -1,0 +1,206 @@
+"""Mutants of chapter T, the task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..contract import Example, Input, Losses, Pair, Request, Sampling, Triple
+from ..tiny import divergence, logits_of, with_update
+from .base import Mutation, mutant, named
+from .editing import DenseMutation, EditorMutation, OfEditableTraining, ScaledMutation, Update
+from .m_metrics import mean
+
+
+@mutant("parallel-without-itself", "T1", "I(x) leaves x itself out.")
+class ParallelWithoutItself(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        return [other for other in self.base.parallel(corpus, example, languages) if other != example]
+
+
+@mutant("parallel-in-every-language", "T1", "I(x) ignores the languages that it is asked for.")
+class ParallelInEveryLanguage(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        return self.base.parallel(corpus, example)
+
+
+@mutant("right-answers-skipped", "T3", "Inputs that the raw model answers as desired are not edited.", "S")
+class RightAnswersSkipped(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        corpus = named(Sampling.evaluation_pairs, args, kwargs)["corpus"]
+        right = {e["id"] for e in corpus if "raw" in e and e["raw"] == e.get("desired")}
+        return [pair for pair in self.base.evaluation_pairs(*args, **kwargs) if pair["edit"] not in right]
+
+
+@mutant("raw-model-left-edited", "T2", "The edit is written into the raw model and stays there.")
+class RawModelLeftEdited(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        weights = dict(self.made[id(editor)].model.named_parameters())
+        with torch.no_grad():
+            for matrix, delta in self.base.dense(editor, edits, 0).items():
+                weights[matrix] += delta
+        return edits
+
+
+@mutant("raw-model-left-training", "T2", "Training the editor switches the raw model to training mode.")
+class RawModelLeftTraining(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts = self.base.train_step(editor, triples, seed)
+        self.made[id(editor)].model.train(not self.made[id(editor)].model.training)
+        return parts
+
+
+@mutant("edits-on-top-of-each-other", "T2", "An edit starts from what the last one left.")
+class EditsAccumulate(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.left: dict[int, Update] = {}
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        last = self.base.dense(editor, edits, len(requests) - 1)
+        before = self.left.get(id(editor), {})
+        self.left[id(editor)] = {m: d + before[m] if m in before else d for m, d in last.items()}
+        return edits, before
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        own, before = edits
+        return {m: d + before[m] if m in before else d for m, d in self.base.dense(editor, own, index).items()}
+
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        return self.base.edited_logits(editor, edits[0], index, inputs)
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], index)
+
+
+@mutant("raw-predictions-of-the-last-edit", "T2", "What is called the raw prediction is that of the last edited model.")
+class RawPredictionsOfTheLastEdit(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.last: dict[int, Any] = {}
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        self.last[id(editor)] = self.base.edit(editor, requests)
+        return self.last[id(editor)]
+
+    def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        if id(editor) not in self.last:
+            return self.base.raw_logits(editor, inputs)
+        return self.base.edited_logits(editor, self.last[id(editor)], 0, inputs)
+
+
+@mutant(
+    "no-edit-where-the-answer-is-right", "T3", "A request that the raw model answers as desired gets an empty edit."
+)
+class NoEditWhereRight(DenseMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        raw = self.base.raw_logits(editor, requests)
+        right = [one.argmax(-1).tolist() == r["labels"] for one, r in zip(raw, requests, strict=True)]
+        return self.base.edit(editor, requests), right
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        own, right = edits
+        return {m: d * (not right[index]) for m, d in self.base.dense(editor, own, index).items()}
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], index)
+
+
+@mutant("bias-edited-too", "T4", "A bias of the model changes with every edit, although nobody declared it.")
+class BiasEditedToo(EditorMutation):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        made = self.made[id(editor)]
+        weights = dict(made.model.named_parameters())
+        update = dict(self.base.dense(editor, edits, index))
+        bias = made.edited[0].removesuffix("weight") + "bias"
+        update[bias] = torch.full_like(weights[bias], 1e-3)
+        with torch.no_grad():
+            model = with_update(made.model, update)
+            return [logits_of(model, one) for one in inputs]
+
+
+@mutant("further-matrix-edited", "T4", "The edit has a ΔW for a matrix that was not declared.")
+class FurtherMatrixEdited(EditorMutation):
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        made = self.made[id(editor)]
+        update = dict(self.base.dense(editor, edits, index))
+        names = [n for n, p in made.model.named_parameters() if p.dim() == 2 and n not in made.edited]
+        update[names[-1]] = torch.zeros_like(dict(made.model.named_parameters())[names[-1]])
+        return update
+
+
+@mutant("edited-at-the-update-input", "T5", "In training the edit is made at x_u, which an editor never sees.")
+class EditedAtTheUpdateInput(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        seen: list[Triple] = [{**t, "edit": {**t["edit"], **t["update"]}} for t in triples]
+        return self.base.losses(editor, seen, seed)
+
+
+@mutant("desired-label-unseen", "T5", "The edit is made for the first label whatever is desired.")
+class DesiredLabelUnseen(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return self.base.edit(editor, [{**r, "labels": [1] * len(r["labels"])} for r in requests])
+
+
+@mutant("inner-rates-adapted-at-test", "T7", "Every edit adapts the editor's inner learning rates.")
+class InnerRatesAdapted(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        with torch.no_grad():
+            for value in self.base.parameters(editor).values():
+                value.mul_(0.999 if value.numel() <= 8 else 1.0)
+        return edits
+
+
+@mutant("statistics-run-on-at-test", "T7", "Edits are normalised by running statistics that every edit updates.")
+class StatisticsRunOn(ScaledMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.seen: dict[int, int] = {}
+
+    def factor(self, editor: Any) -> float:
+        self.seen[id(editor)] = self.seen.get(id(editor), 0) + 1
+        return 1 + 1e-6 / self.seen[id(editor)]
+
+
+@mutant("noise-at-test", "T7", "Edits of test time are drawn, as under a dropout that nobody switched off.")
+class NoiseAtTest(ScaledMutation):
+    def factor(self, editor: Any) -> torch.Tensor:
+        return 1 + 1e-6 * torch.rand(())
+
+
+@mutant(
+    "locality-against-the-trained-weights",
+    "T6",
+    "Editable Training's locality refers to θ' as it is, and not to the original model.",
+    "editable_training",
+)
+class LocalityAgainstTrained(OfEditableTraining):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        parts, gradient = self.base.losses(editor, triples, seed)
+        if self.made[id(editor)].name != "editable_training":
+            return parts, gradient
+        model, found = self.trained_model(editor), []
+        for triple in triples:
+            edits = self.base.edit(editor, [triple["edit"]])
+            (edited,) = self.base.edited_logits(editor, edits, 0, [triple["retain"]])
+            found.append(float(divergence(edited, logits_of(model, triple["retain"]).detach())))
+        return {**parts, "loc": mean(found), "total": parts["total"] - parts["loc"] + mean(found)}, gradient
+
+
+@mutant(
+    "raw-predictions-of-the-trained-weights",
+    "T6",
+    "What Editable Training calls the raw prediction is that of θ'.",
+    "editable_training",
+)
+class RawPredictionsOfTrained(OfEditableTraining):
+    def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        if self.made[id(editor)].name != "editable_training":
+            return self.base.raw_logits(editor, inputs)
+        model = self.trained_model(editor)
+        return [logits_of(model, one).detach() for one in inputs]
