@@ -128,7 +128,7 @@ class Backbone:
         return here._run(here.layers[: here.first], hidden, mask).flatten(0, 1)
 
     def trunk(self, inputs: Sequence[Input]) -> States:
-        """`read` for these inputs, of which a class is predicted at the first token. ModelError: one that is too long."""
+        """`read` for these inputs; a class is predicted at the first token. ModelError: one that is too long."""
         inputs = [replace(i, positions=(0,)) for i in inputs] if self.classifies else inputs
         rows, starts = self.rows(inputs)
         sent, places = Sent.of((rows, places_of(inputs, starts)), self.like).on(self.like.device)
