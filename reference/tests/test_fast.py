@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,10 +33,10 @@ from lime_editing.core.backbone import Backbone, Sent, arrays, wrap
 from lime_editing.core.backbone.arrays import Bucket
 from lime_editing.core.backbone.quick import Norm, quick
 from lime_editing.core.corpus import Example, ParallelCorpus
-from lime_editing.core.editing import Editor, Objective, batch_of, make_editor, uniforms_of
+from lime_editing.core.editing import Editor, Objective, batch_of, make_editor, masks_of, uniforms_of
 from lime_editing.core.editors import knowledge_editor, mend
 from lime_editing.core.hardware import ALONE
-from lime_editing.core.masks import draw_uniforms, init_masks
+from lime_editing.core.masks import draw_uniforms, gate, init_masks, side_by_side
 from lime_editing.core.metrics import Scores
 from lime_editing.core.records import EditRequest, Input, Triple
 from lime_editing.core.sampling import evaluation_pairs
@@ -295,6 +295,59 @@ def test_the_draws_of_gates_are_those_of_one_matrix_after_another() -> None:
     found = draw_uniforms(parameters, 6, 11)
     torch.testing.assert_close(found, torch.cat(expected, 1).float(), atol=1e-6, rtol=0)
     assert torch.equal(found[4:], draw_uniforms(parameters, 6, 11)[4:])
+
+
+def test_a_learned_scale_multiplies_the_gates_of_the_same_row() -> None:
+    made = make_editor("mend", backbone("bert"), LANGUAGES, "language", mask_scale="learned")
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in made.mask_parameters().values():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    rows = torch.tensor([2, 0, 2])
+    expected = [
+        gate(made.parameters[f"mask.{name}.{part}"][rows]) * made.parameters[f"mask.{name}.{part}_scale"][rows]
+        for name in made.backbone.shapes
+        for part in ("x", "delta")
+    ]
+    torch.testing.assert_close(masks_of(made, rows, None), torch.cat(expected, 1))
+    # In a step they are gathered from what the penalty needs anyway.
+    found = masks_of(made, rows, None, side_by_side(made.parameters))
+    torch.testing.assert_close(found, torch.cat(expected, 1))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_fused_step_is_adam_s(name: str, fixed: bool) -> None:
+    """Every parameter, masks included, is where plain Adam takes it: the fused kernel reads gradients as they lie."""
+    made, plain = editor(name, "bert"), editor(name, "bert")
+    ours = training.adam(made)
+    theirs = torch.optim.Adam(
+        [
+            {
+                **group,
+                "params": [
+                    plain.parameters[n] for n, p in made.parameters.items() if any(p is q for q in group["params"])
+                ],
+            }
+            for group in ours.param_groups
+        ],
+        foreach=False,
+        fused=False,
+    )
+    for group in theirs.param_groups:
+        group.update(fused=False, foreach=False)
+    for step in range(3):
+        batch = triples("bert", 4, step)
+        parts = partial(training.parts_of, made, batch, step, fixed, ALONE)
+        training.accumulated(made, parts, 4, Objective(), None, ALONE, 4)
+        training.descend(made, ours, 1.0)
+        gradients(plain, batch, step, Objective())
+        training.descend(plain, theirs, 1.0)
+    start = editor(name, "bert").parameters
+    for key, p in plain.parameters.items():
+        moved = p.detach() - start[key].detach()
+        assert moved.abs().max() > 0
+        torch.testing.assert_close(made.parameters[key].detach() - start[key].detach(), moved, rtol=2e-2, atol=1e-6)
 
 
 # The loop

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
@@ -16,6 +17,7 @@ from ..names import Direction, Masks, Penalty, Scaling
 from . import masks as lime
 from .backbone import (
     NO_LABEL,
+    Array,
     Backbone,
     Bucket,
     Places,
@@ -66,12 +68,12 @@ class Asked(NamedTuple):
     masks (E,) are rows of the masks; words (E, S) those of x_e and y_e; lengths (E, 2) how many x_e has, and both have.
     """
 
-    labels: Tensor
-    example: Tensor
-    shares: Tensor
-    masks: Tensor
-    words: Tensor
-    lengths: Tensor
+    labels: Array
+    example: Array
+    shares: Array
+    masks: Array
+    words: Array
+    lengths: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class EditBatch:
 
         def correct() -> Tensor:
             misses = ((logits.argmax(-1) != asked.labels) & (asked.labels != NO_LABEL)).long()
-            return misses.new_zeros(len(asked.masks)).index_add(0, asked.example, misses) == 0
+            missed: Tensor = misses.new_zeros(len(asked.masks)).index_add(0, asked.example, misses)
+            return missed == 0
 
         return Gradient(factors, correct)
 
@@ -205,26 +208,22 @@ def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
 def asked_of(editor: Editor, requests: Sequence[EditRequest], bucket: Bucket | None = None) -> Asked:
     """The requests as arrays. LanguageError: an editing language that the editor was not made for."""
     counts = [len(request.labels) for request in requests]
-    labels = _array([label for request in requests for label in request.labels])
-    example, shares = _array([e for e, count in enumerate(counts) for _ in range(count)]), shares_of(counts)
+    labels = np.array([label for request in requests for label in request.labels])
+    example, shares = np.repeat(np.arange(len(requests)), counts), shares_of(counts)
     if bucket is not None:
         size = bucket.predicted
         labels, example, shares = filled(labels, size, NO_LABEL), filled(example, size, 0), filled(shares, size, 0)
     # A class stands behind all words until its own row comes in.
     said = [(*r.input.ids, *((0,) if editor.backbone.classifies else r.labels)) for r in requests]
-    words = padded(said, 0, None if bucket is None else bucket.tokens + bucket.positions)
-    lengths = _array([(len(r.input.ids), len(row)) for r, row in zip(requests, said, strict=True)])
+    words = padded(said, 0, None if bucket is None else bucket.tokens + bucket.positions).numpy()
+    lengths = np.array([(len(r.input.ids), len(row)) for r, row in zip(requests, said, strict=True)])
     masks = lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
-    return Asked(labels, example, shares, _array(masks), words, lengths)
+    return Asked(labels, example, shares, np.array(masks), words, lengths)
 
 
-def shares_of(counts: Sequence[int]) -> Tensor:
+def shares_of(counts: Sequence[int]) -> NDArray[np.float64]:
     """Of inputs with so many predicted positions: what each position counts in the mean of its own input."""
-    return _array([1 / count for count in counts for _ in range(count)])
-
-
-def _array(values: Sequence[Any]) -> Tensor:
-    return torch.from_numpy(np.array(values))
+    return np.repeat(1 / np.array(counts), counts)
 
 
 def uniforms_of(editor: Editor, edits: int, seed: int) -> Tensor | None:
@@ -243,8 +242,8 @@ class Batch(NamedTuple):
     pairs: Places
     retains: Places
     asked: Asked
-    shares: Tensor
-    uniforms: Tensor | None
+    shares: Array
+    uniforms: Array | None
 
 
 def batch_of(editor: Editor, triples: Sequence[Triple], uniforms: Tensor | None, fixed: bool = False) -> Sent[Batch]:
@@ -268,7 +267,7 @@ def batch_of(editor: Editor, triples: Sequence[Triple], uniforms: Tensor | None,
         places_of(retains, of_pairs[1::2], 1, bucket),
         asked_of(editor, requests, bucket),
         shares if bucket is None else filled(shares, bucket.predicted, 0),
-        uniforms,
+        None if uniforms is None else uniforms.numpy(),
     )
     return Sent.of(record, backbone.like)
 

@@ -38,8 +38,8 @@ class Graphs(Generic[R]):
     def __init__(self, compute: Callable[[R], Results], device: torch.device) -> None:
         self.compute, self.device = compute, device
         self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-        self._seen: set[tuple[torch.Size, ...]] = set()
-        self._recorded: OrderedDict[tuple[torch.Size, ...], _Recorded] = OrderedDict()
+        self._seen: set[tuple[tuple[int, ...], ...]] = set()
+        self._recorded: OrderedDict[tuple[tuple[int, ...], ...], _Recorded] = OrderedDict()
         self._results: Results | None = None
         self._works = True
 
@@ -66,7 +66,7 @@ class Graphs(Generic[R]):
                 found = self.compute(sent.on(self.device))
             torch.cuda.current_stream(self.device).wait_stream(self._stream)
             if self._results is None:
-                self._results = [None if t is None else torch.empty_like(t) for t in found]
+                self._results = [None if t is None else t.new_empty(t.shape) for t in found]
             return found
         if shapes not in self._recorded:
             self._recorded[shapes] = self._record(sent)

@@ -325,7 +325,8 @@ def accumulated(
         found = [t if f is None or t is None else f + t for f, t in each] if found else own
     values, *gradients = found or (like.new_zeros(len(LOSSES)), *map(torch.zeros_like, parameters))
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        # Adam's fused kernel takes numbers as they lie in memory, whatever their strides.
+        parameter.grad = None if gradient is None else gradient.contiguous()
     assert values is not None
     processes.add([*(t for t in gradients if t is not None), values])
     return values

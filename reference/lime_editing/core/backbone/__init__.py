@@ -1,11 +1,12 @@
 """The raw model: trunk and upper part, x and δ, and where models come from."""
 
-from .arrays import NO_LABEL, Bucket, Places, Rows, Sent, filled, padded, places_of
+from .arrays import NO_LABEL, Array, Bucket, Places, Rows, Sent, filled, padded, places_of
 from .loading import fingerprint, load, load_encoder, load_tokenizer, max_tokens
 from .model import Backbone, States, capture, states_at, wrap
 
 __all__ = [
     "NO_LABEL",
+    "Array",
     "Backbone",
     "Bucket",
     "Places",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..records import Input
 
-Integers = NDArray[np.int64]
+Integers: TypeAlias = NDArray[np.int64]
+Array: TypeAlias = Any  # of a record: an NDArray on the host, a Tensor on the device
 R = TypeVar("R", bound=tuple[Any, ...])
 #: A batch of so many edits keeps a GPU busy.
 MANY = 64
@@ -29,11 +30,11 @@ class Rows(NamedTuple):
     belongs to, as a query and as a key; None where each row is one whole input.
     """
 
-    ids: Tensor
-    types: Tensor
-    places: Tensor
-    asking: Tensor | None
-    answering: Tensor | None
+    ids: Array
+    types: Array
+    places: Array
+    asking: Array | None
+    answering: Array | None
 
 
 class Places(NamedTuple):
@@ -43,10 +44,10 @@ class Places(NamedTuple):
     tokens, the predicted ones; predicted (N,) of the B·P slots, for an input may have fewer than P.
     """
 
-    tokens: Tensor
-    padding: Tensor | None
-    slots: Tensor
-    predicted: Tensor
+    tokens: Array
+    padding: Array | None
+    slots: Array
+    predicted: Array
 
 
 class Bucket(NamedTuple):
@@ -87,9 +88,8 @@ def rows_of(inputs: Sequence[Input], pad: int, first: int, bucket: Bucket | None
     asking.flat[whole] = np.repeat(np.arange(len(inputs)), widths)
     of_place = (said, lengths) if first else (whole, widths)
     places.flat[of_place[0]] = first + _runs(np.zeros_like(starts), of_place[1])
-    apart = None if bucket is None and len(said) == ids.size and shape[0] == len(inputs) else (asking, answering)
-    laid = (torch.from_numpy(each) for each in (ids, types, places))
-    return Rows(*laid, *((None, None) if apart is None else map(torch.from_numpy, apart))), starts
+    whole_rows = bucket is None and len(said) == ids.size and shape[0] == len(inputs)
+    return Rows(ids, types, places, *((None, None) if whole_rows else (asking, answering))), starts
 
 
 def places_of(inputs: Sequence[Input], starts: Integers, kinds: int = 1, bucket: Bucket | None = None) -> Places:
@@ -107,14 +107,13 @@ def places_of(inputs: Sequence[Input], starts: Integers, kinds: int = 1, bucket:
     numbers = np.arange(slots.size).reshape(slots.shape)
     predicted = [numbers[kind::kinds][there[kind::kinds]] for kind in range(kinds)]
     if bucket is not None:
-        predicted = [np.pad(each, (0, bucket.predicted - len(each))) for each in predicted]
-    pad = None if padding is None else torch.from_numpy(padding)
-    return Places(torch.from_numpy(tokens), pad, *map(torch.from_numpy, (slots, np.concatenate(predicted))))
+        predicted = [filled(each, bucket.predicted, 0) for each in predicted]
+    return Places(tokens, padding, slots, np.concatenate(predicted))
 
 
-def filled(values: Tensor, size: int, value: float) -> Tensor:
+def filled(values: NDArray[Any], size: int, value: int) -> NDArray[Any]:
     """A row of values, filled up."""
-    return torch.from_numpy(np.pad(values.numpy(), (0, size - len(values)), constant_values=value))
+    return np.pad(values, (0, size - len(values)), constant_values=value)
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, width: int | None = None) -> Tensor:
@@ -125,7 +124,7 @@ def padded(rows: Sequence[Sequence[int]], value: int, width: int | None = None) 
 
 @dataclass(frozen=True, slots=True)
 class Sent(Generic[R]):
-    """A record of tensors, nested as it may be, in two buffers: one of integers, one of numbers."""
+    """A record of arrays, nested as it may be, in two buffers: one of integers, one of numbers."""
 
     record: R
     integers: Tensor
@@ -136,14 +135,14 @@ class Sent(Generic[R]):
         """Numbers get the dtype of `like`; the buffers are pinned where it is on a GPU."""
         buffers = []
         for leaves, dtype in zip(_by_kind(record), (torch.long, like.dtype), strict=True):
-            buffer = torch.empty(sum(leaf.numel() for leaf in leaves), dtype=dtype, pin_memory=like.is_cuda)
+            buffer = torch.empty(sum(leaf.size for leaf in leaves), dtype=dtype, pin_memory=like.is_cuda)
             if leaves:
-                np.concatenate([leaf.numpy().ravel() for leaf in leaves], out=buffer.numpy(), casting="same_kind")
+                np.concatenate([leaf.ravel() for leaf in leaves], out=buffer.numpy(), casting="same_kind")
             buffers.append(buffer)
         return cls(record, *buffers)
 
     @property
-    def shapes(self) -> tuple[torch.Size, ...]:
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
         """What two batches have in common that can lie in the same memory."""
         return tuple(leaf.shape for leaves in _by_kind(self.record) for leaf in leaves)
 
@@ -154,7 +153,7 @@ class Sent(Generic[R]):
     def within(self, integers: Tensor, numbers: Tensor) -> R:
         """The record as views of two such buffers."""
         parts = [
-            iter(buffer.split([leaf.numel() for leaf in leaves]))
+            iter(buffer.split([leaf.size for leaf in leaves]))
             for buffer, leaves in zip((integers, numbers), _by_kind(self.record), strict=True)
         ]
         built: R = _built(self.record, parts)
@@ -201,15 +200,14 @@ def _starts(widths: Integers, bucket: Bucket | None) -> tuple[Integers, tuple[in
     return starts, (row + 1 if bucket is None else _up(row + 1, 8), capacity)
 
 
-def _by_kind(record: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """The integer tensors of a record, and the others."""
-    whole, real = list[Tensor](), list[Tensor]()
-    for leaf in _leaves(record):
-        (real if leaf.is_floating_point() else whole).append(leaf)
-    return whole, real
+def _by_kind(record: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """The integer arrays of a record, and the others."""
+    leaves = list(_leaves(record))
+    whole = [leaf for leaf in leaves if leaf.dtype.kind == "i"]
+    return whole, [leaf for leaf in leaves if leaf.dtype.kind != "i"]
 
 
-def _leaves(record: Any) -> Iterator[Tensor]:
+def _leaves(record: Any) -> Iterator[NDArray[Any]]:
     if isinstance(record, tuple):
         for part in record:
             yield from _leaves(part)
@@ -221,4 +219,4 @@ def _built(record: Any, parts: Sequence[Iterator[Tensor]]) -> Any:
     if isinstance(record, tuple):
         built = [_built(part, parts) for part in record]
         return record._make(built) if hasattr(record, "_make") else tuple(built)
-    return None if record is None else next(parts[record.is_floating_point()]).view(record.shape)
+    return None if record is None else next(parts[record.dtype.kind != "i"]).view(record.shape)

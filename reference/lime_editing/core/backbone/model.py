@@ -311,12 +311,11 @@ def _check(backbone: Backbone) -> None:
     positions = (0,) if is_classifier(model) else (0, 1)
     rows = [Input(tuple((5 * i + 3) % size for i in range(length)), positions) for length in (6, 4)]
     rows = [Input(tuple(i if i != backbone.pad_id else i + 1 for i in row.ids), row.positions) for row in rows]
-    told = padded([[1] * len(row.ids) for row in rows], 0)
+    ids, told = padded([row.ids for row in rows], backbone.pad_id), padded([[1] * len(row.ids) for row in rows], 0)
     try:
         with torch.no_grad():
             ours = backbone.upper(backbone.trunk(rows))
-            ids = padded([row.ids for row in rows], backbone.pad_id).to(ours.device)
-            theirs = model(input_ids=ids, attention_mask=told.to(ours.device)).logits
+            theirs = model(input_ids=ids.to(ours.device), attention_mask=told.to(ours.device)).logits
     except (RuntimeError, TypeError, AttributeError) as error:
         raise unsupported(model) from error
     theirs = theirs if is_classifier(model) else theirs[:, :2].flatten(0, 1)
