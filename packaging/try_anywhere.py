@@ -2,8 +2,8 @@
 
     python packaging/try_anywhere.py [--keep FOLDER] [--only numpy1|old]
 
-numpy1: the independent adapter of NumPy alone, under NumPy 1 and without torch. old: spec_tests/meta/old_code, written in
-the habits of 2021, under Python 3.8, torch 1.8 and transformers 4.6, as it stands and with one fault. Where there is no
+numpy1: the independent adapter of NumPy alone, under NumPy 1 and without torch. old: spec_tests/meta/old_code, written
+in the habits of 2021, under Python 3.8, torch 1.8 and transformers 4.6, as it stands and with one fault. Without
 Python 3.8, it gets this Python, a torch of its own and the last transformers 4. FOLDER keeps the environments for the
 next time.
 """

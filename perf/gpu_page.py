@@ -17,6 +17,7 @@ def page(content: Row) -> str:
     flops = {row["precision"]: row["flops"] for row in _rows(parts, "2") if "flops" in row}
     sections: dict[str, Callable[[list[Row]], list[str]]] = {
         "1": _against_cpu,
+        "7": _recorded,
         "2": _peaks,
         "3": lambda rows: _speed(rows, flops),
         "6": lambda rows: _profiles(rows, flops),
@@ -55,6 +56,22 @@ def _against_cpu(rows: list[Row]) -> list[str]:
     ]
     lines = ["Largest relative error against the CPU in float32; gradients and ΔW tensor by tensor.", ""]
     return lines + table(("editor", "task", "masks", "precision", *quantities, ""), body)
+
+
+def _recorded(rows: list[Row]) -> list[str]:
+    quantities = ("losses", "gradient", "parameters", "training", "again")
+    body = [
+        [
+            *(row[key] for key in ("editor", "task", "masks", "precision")),
+            *(f"{row['errors'][q]:.1e}" if q in row["errors"] else "" for q in quantities),
+            row["graphs"],
+            "pass" if row["passed"] else "FAIL",
+            "; ".join(row["said"]),
+        ]
+        for row in rows
+    ]
+    lines = ["Largest relative error of recorded steps; `again` compares a second training with the first.", ""]
+    return lines + table(("editor", "task", "masks", "precision", *quantities, "graphs", "", ""), body)
 
 
 def _peaks(rows: list[Row]) -> list[str]:

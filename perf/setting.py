@@ -182,7 +182,7 @@ def dense_objective(backbone: Backbone, triples: Sequence[Triple], update: Updat
         deltas = update.dense(i, backbone.raw)
         total = total + 0.1 * _mean_rel(dense_logits(backbone, triple.update, deltas), triple.edit)
         raw, edited = (dense_logits(backbone, triple.retain, d) for d in ({}, deltas))
-        total = total + loc_loss(edited, raw, torch.zeros(len(raw), dtype=torch.long, device=raw.device)).sum()
+        total = total + loc_loss(edited, raw, raw.new_full((len(raw),), 1 / len(raw)))
     return total / len(triples)
 
 
@@ -199,7 +199,7 @@ def dense_finetuning(backbone: Backbone, request: EditRequest, steps: int, lr: f
 
 def _mean_rel(logits: Tensor, request: EditRequest) -> Tensor:
     labels = torch.tensor(request.labels, device=logits.device)
-    return rel_loss(logits, labels, torch.zeros_like(labels)).sum()
+    return rel_loss(logits, labels, logits.new_full((len(labels),), 1 / len(labels)))
 
 
 # The same things as plain data, for the one-edit-at-a-time implementation of the contract

@@ -5,7 +5,6 @@ All that the programs for a GPU and for the host's share need of the reference i
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,35 +19,39 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lime_editing.core import editing, training
-from lime_editing.core.backbone import Backbone, load_tokenizer, wrap
-from lime_editing.core.editing import Editor, Objective, edit, training_losses
+from lime_editing.core import editing, masks, training
+from lime_editing.core.backbone import Backbone, Sent, load_tokenizer, wrap
+from lime_editing.core.editing import Editor, Objective, edit
 from lime_editing.core.evaluation import evaluate
 from lime_editing.core.records import Triple
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.training import adam, descend, train_step
+from lime_editing.errors import UserError
 from lime_editing.names import Rulings
 
 __all__ = [
+    "MILD",
     "PHASES",
     "Backbone",
     "Editor",
     "Objective",
     "Phases",
     "Triple",
+    "UserError",
     "adam",
     "code",
     "descend",
     "edit",
     "evaluate",
     "evaluation_pairs",
+    "loop_of",
     "moved",
     "phases_of",
     "real_data",
     "real_step",
     "step_of",
     "train_step",
-    "training_losses",
+    "training",
     "ways",
     "with_precision",
     "wrap",
@@ -57,11 +60,17 @@ __all__ = [
 #: Phase, and the function that it is. What a phase calls belongs to the innermost phase, except in `WHOLE` ones.
 PHASES: tuple[tuple[str, Any, str], ...] = (
     ("prepare inputs", training, "batch_of_triples"),
-    ("losses", training, "training_losses"),
-    ("trunk", Backbone, "trunk"),
-    ("edit gradient", editing, "desired_gradient"),
-    ("masks", editing, "mask_edit_factors"),
-    ("backward", Tensor, "backward"),
+    ("prepare inputs", training, "uniforms_of"),
+    ("prepare inputs", training, "batch_of"),
+    ("prepare inputs", Sent, "within"),
+    ("losses", training, "losses_of"),
+    ("trunk", Backbone, "read"),
+    ("edit gradient", editing, "capture"),
+    ("masks", masks, "masked"),
+    ("masks", editing, "masks_of"),
+    ("masks", masks, "side_by_side"),
+    ("masks", masks, "penalty"),
+    ("backward", training, "backward"),
     ("optimiser", training, "descend"),
 )
 #: The approach's own part, whose owner is the editor's module.
@@ -71,15 +80,26 @@ WHOLE = frozenset({"edit gradient", "backward"})
 ORDER = ("prepare inputs", "trunk", "edit gradient", "masks", UPDATE, "losses", "backward", "optimiser", REST)
 
 
-def ways() -> tuple[str, ...]:
-    """How a step can run: always eagerly, and as a captured graph where the reference offers that."""
-    return ("eager", "captured") if "capture" in inspect.signature(train_step).parameters else ("eager",)
+def ways(device: str) -> tuple[str, ...]:
+    """How a step can run: eagerly, recorded as a CUDA graph, and in the loop, which also prepares batches ahead."""
+    return ("eager", "loop") if device == "cpu" else ("eager", "captured", "loop")
 
 
 def step_of(editor: Editor, triples: Sequence[Triple], way: str = "eager") -> Callable[[], object]:
-    """One step of the real loop; the learning rates are the paper's, so that it may be repeated."""
-    options = {"capture": way == "captured"} if "captured" in ways() else {}
-    return partial(train_step, editor, adam(editor), triples, 0, Objective(), 1.0, **options)
+    """One step, from a batch of triples on; the learning rates are the paper's, so that it may be repeated."""
+    graphs = training.graphs_of(editor, Objective()) if way == "captured" else None
+    return partial(train_step, editor, adam(editor), triples, 0, Objective(), 1.0, graphs)
+
+
+def loop_of(editor: Editor, task: Any, batch: int) -> Callable[[], object]:
+    """One more step of a training that never ends, validates or stores anything."""
+    never = 10**9 * batch
+    schedule = training.Schedule(never, batch, never, never, never)
+    return partial(next, training.train(editor, task, _no_validation, schedule, Objective(), 0))
+
+
+def _no_validation(editor: Editor) -> Any:
+    raise AssertionError("a training that never ends is not validated")
 
 
 def real_step(editor: Editor, task: Any, batch: int) -> Callable[[], object]:
@@ -205,14 +225,19 @@ def relative(actual: Tensor, expected: Tensor, least: float = 0.0) -> float:
     return 0.0 if error == 0 else error / size if size else float("inf")
 
 
-def gradients_of(editor: Editor, triples: Sequence[Triple]) -> tuple[dict[str, float], Mapping[str, Tensor]]:
+def gradients_of(
+    editor: Editor, triples: Sequence[Triple], graphs: Any = None
+) -> tuple[dict[str, float], Mapping[str, Tensor]]:
     """The losses of a batch, and the gradient of the total for every parameter that has one."""
-    with editor.backbone.autocast():
-        losses = training_losses(editor, triples, 0, Objective(lambda_mask=1e-5))
-    live = editor.parameters
-    found = torch.autograd.grad(losses["total"], list(live.values()), allow_unused=True)
-    gradients = {name: g for name, g in zip(live, found, strict=True) if g is not None}
-    return {name: loss.item() for name, loss in losses.items()}, gradients
+    alone, count = training.ALONE, len(triples)
+    parts = partial(training.parts_of, editor, triples, 0, graphs is not None, alone)
+    values = training.accumulated(editor, parts, count, MILD, graphs, alone, count)
+    gradients = {name: p.grad.clone() for name, p in editor.parameters.items() if p.grad is not None}
+    return dict(zip(training.LOSSES, values.tolist(), strict=True)), gradients
+
+
+#: An objective in which the masks' penalty does not drown the rest.
+MILD = Objective(lambda_mask=1e-5)
 
 
 def code() -> str | None:

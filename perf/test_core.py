@@ -47,7 +47,7 @@ def test_transform(measure: Callable[..., None], machine: Machine, size_name: st
     parameters = mend.init({"w": torch.zeros(m, n, device=machine.device)}, n, mend.Settings(size.rank), 0)
     for parameter in parameters.values():
         parameter.requires_grad_()
-    x, delta = (torch.randn(EDITS, rows, width, device=machine.device) for width in (n, m))
+    x, delta = (torch.randn(EDITS * rows, width, device=machine.device) for width in (n, m))
     # It starts as the identity on normalised rows.
     with torch.no_grad(), machine.computing():
         transformed = mend.transform(parameters, 0, x, delta)

@@ -87,8 +87,8 @@ def test_every_operation_belongs_to_one_phase(editor: str) -> None:
     with Dispatched() as dispatched:
         run()
     assert sum(phases.taken.values()) == dispatched.total
-    # Data are prepared by another function, and little is left over.
-    assert set(phases.taken) == set(steps.ORDER) - {"prepare inputs"}
+    # Little is left over.
+    assert set(phases.taken) == set(steps.ORDER)
     assert phases.taken["rest"] < 0.02 * dispatched.total
     assert [getattr(owner, name) for _, owner, name in steps.PHASES] == before
 

@@ -28,26 +28,27 @@ def test_masks(measure: Callable[..., None], machine: Machine, h: int, languages
     parameters = lime.init_masks(shapes, languages, like=torch.zeros((), device=machine.device))
     for parameter in parameters.values():
         parameter.requires_grad_()
-    rows = [i % languages for i in range(edits)]
-    values = {name: torch.randn(edits, tokens, p.shape[1], device=machine.device) for name, p in parameters.items()}
-    draws = lime.draw_uniforms(parameters, edits, 0)
+    rows = torch.tensor([i % languages for i in range(edits)], device=machine.device)
+    factors = {
+        name: tuple(torch.randn(edits, tokens, width, device=machine.device) for width in widths)
+        for name, widths in shapes.items()
+    }
+    draws = lime.draw_uniforms(parameters, edits, 0).to(machine.device)
 
     def run() -> None:
-        masked = [lime.masked(parameters, name, rows, factor, draws) for name, factor in values.items()]
-        total = torch.stack([part.sum() for part in masked]).sum() + lime.penalty(parameters)
+        log_alphas = lime.side_by_side(parameters)
+        masked = lime.masked(factors, lime.gate(torch.nn.functional.embedding(rows, log_alphas), draws))
+        total = torch.stack([part.sum() for pair in masked.values() for part in pair]).sum() + lime.penalty(log_alphas)
         torch.autograd.grad(total, list(parameters.values()))
 
     # Masking the factors masks their product (clause A8).
-    x, delta = (lime.masked(parameters, f"mask.w0.{part}", rows, values[f"mask.w0.{part}"], None) for part in _PARTS)
-    gates = [1 + lime.gate(parameters[f"mask.w0.{part}"][rows[0]]) for part in _PARTS]
-    plain = values["mask.w0.delta"][0].mT @ values["mask.w0.x"][0]
+    x, delta = lime.masked(factors, lime.gate(lime.side_by_side(parameters, rows)))["w0"]
+    gates = [1 + lime.gate(parameters[f"mask.w0.{part}"][rows[0]]) for part in ("x", "delta")]
+    plain = factors["w0"][1][0].mT @ factors["w0"][0][0]
     machine.close(delta[0].mT @ x[0], torch.outer(gates[1], gates[0]) * plain)
     numbers = sum(parameter.numel() for parameter in parameters.values())
     assert numbers == 30 * h * languages
     measure(run, "masks of a step", edits, axes={"h": h, "languages": languages}, numbers=numbers, seconds=0.2)
-
-
-_PARTS = ("x", "delta")
 
 
 def measure_step(

@@ -42,9 +42,9 @@ CORE = ("capture", "masks", "transform", "apply")
 #: Where each part of a step begins and ends. An inner part counts for itself, except that all in `capture` is capture.
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("data", training, "batch_of_triples"),
-    ("trunk", backbones.Backbone, "trunk"),
+    ("trunk", backbones.Backbone, "read"),
     ("capture", editing, "capture"),
-    ("masks", editing, "mask_edit_factors"),
+    ("masks", masks, "masked"),
     ("transform", mend, "transform"),
     ("edited layers", backbones.Backbone, "upper"),
     ("apply", Update, "apply"),

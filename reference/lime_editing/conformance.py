@@ -21,7 +21,7 @@ from .core import masks as lime
 from .core import metrics as scoring
 from .core.backbone import load_tokenizer, wrap
 from .core.corpus import Example, ParallelCorpus
-from .core.editing import Editor, Objective, edit_factors, mask_edit_factors, training_losses
+from .core.editing import Editor, Objective, edit_batch, edit_factors, masks_of, training_losses
 from .core.editing import edit as run_edit
 from .core.editing import make_editor as build
 from .core.editors import editable_training, knowledge_editor, mend, methods
@@ -31,14 +31,13 @@ from .core.sampling import evaluation_pairs as sample_pairs
 from .core.sampling import training_triples as sample_triples
 from .core.training import adam, early_stopping, step_seed
 from .core.training import train_step as run_step
-from .core.updates import Update
+from .core.updates import Factors, Update
 from .data import Dataset, Reader, register
 from .data import find as find_data
 from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
-from .data.pairs.read import Pairs
-from .data.pairs.tables import NAMES
+from .data.pairs.read import NAMES, Pairs
 from .data.pairs.task import PairTask
 from .names import ALL, APPROACHES, EN, TRAININGS, Rulings, Split
 from .report import figures, tables
@@ -128,7 +127,8 @@ def _leaves(log_alpha: Mapping[str, Any], matrix: str) -> dict[str, torch.Tensor
 
 def mask_penalty(log_alpha: Any, weight: float) -> tuple[float, dict[str, dict[str, Any]]]:
     leaves = {matrix: _leaves(parts, matrix) for matrix, parts in log_alpha.items()}
-    value = weight * lime.penalty({name: p for parts in leaves.values() for name, p in parts.items()})
+    log_alphas = lime.side_by_side({name: p for parts in leaves.values() for name, p in parts.items()})
+    value = weight * lime.penalty(log_alphas)
     value.backward()
     gradient = {
         matrix: {part: leaves[matrix][f"mask.{matrix}.{part}"].grad.numpy() for part in parts}  # type: ignore[union-attr]
@@ -138,12 +138,11 @@ def mask_penalty(log_alpha: Any, weight: float) -> tuple[float, dict[str, dict[s
 
 
 def _masked(leaves: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-    rows = lime.mask_rows([language], languages, "language")
+    rows = torch.tensor(lime.mask_rows([language], languages, "language"))
     draws = None if seed is None else lime.draw_uniforms(leaves, 1, seed)
-    x, delta = torch.as_tensor(x)[None], torch.as_tensor(delta)[None]
-    return lime.masked(leaves, "mask.w.x", rows, x, draws)[0], lime.masked(leaves, "mask.w.delta", rows, delta, draws)[
-        0
-    ]
+    factors = {"w": (torch.as_tensor(x)[None], torch.as_tensor(delta)[None])}
+    masked_x, masked_delta = lime.masked(factors, lime.gate(lime.side_by_side(leaves, rows), draws))["w"]
+    return masked_x[0], masked_delta[0]
 
 
 def mask_factors(log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None = None) -> Any:
@@ -254,9 +253,13 @@ def capture(session: Session, request: Any) -> dict[str, tuple[torch.Tensor, tor
 @torch.no_grad()
 def transform(session: Session, matrix: str, x: Any, delta: Any, language: str) -> tuple[torch.Tensor, torch.Tensor]:
     editor = session.editor
-    masked = mask_edit_factors(editor, {matrix: (x[None], delta[None])}, [language])
+    factors: Factors = {matrix: (x[None], delta[None])}
+    if editor.masks != "none":
+        rows = torch.tensor(lime.mask_rows([language], editor.languages, editor.masks))
+        own = {name: p for name, p in editor.parameters.items() if name.startswith(f"mask.{matrix}.")}
+        factors = lime.masked(factors, masks_of(replace(editor, parameters=own), rows, None))
     index = mend.index_in_shape(editor.backbone.shapes, matrix)
-    x_tilde, delta_tilde = mend.transform(editor.parameters, index, *masked[matrix])
+    x_tilde, delta_tilde = mend.transform(editor.parameters, index, *factors[matrix])
     return x_tilde[0], delta_tilde[0]
 
 
@@ -268,13 +271,17 @@ def trained_weights(session: Session) -> dict[str, tuple[str, torch.Tensor]]:
 @torch.no_grad()
 def gates(session: Session, request: Any) -> dict[str, dict[str, Any]]:
     editor = session.editor
-    condition = editor.backbone.condition([_request(request)], editor.settings.condition == "input+label")
-    states = knowledge_editor.read(editor.parameters, *condition)
-    result = {}
-    for name, (n, m) in editor.backbone.shapes.items():
-        g = knowledge_editor.gates(editor.parameters, editor.settings, name, states, n, m)
-        result[name] = {"scale": g.scale[0], "a": (g.a_softmax[0], g.a_free[0]), "b": (g.b_softmax[0], g.b_free[0])}
-    return result
+    batch = edit_batch(editor, [_request(request)], editor.backbone.trunk([_input(request)]))
+    states = knowledge_editor.read(editor.parameters, *batch.condition(editor.settings.condition == "input+label"))
+    found = knowledge_editor.gates(editor.parameters, editor.settings, editor.backbone.shapes, states)
+    return {
+        name: {
+            "scale": g.scale[0, 0, 0],
+            "a": (g.a_softmax[0, 0], g.a_free[0, 0]),
+            "b": (g.b_softmax[0, 0], g.b_free[0, 0]),
+        }
+        for name, g in zip(editor.backbone.shapes, found, strict=True)
+    }
 
 
 @torch.no_grad()
@@ -318,16 +325,22 @@ def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
     return run_step(session.editor, session.optimiser, _triples(triples), seed, Objective(), clip=1.0)
 
 
+def _shares(mask: Any) -> torch.Tensor:
+    """1 / how many predicted positions the example of each has."""
+    shares: torch.Tensor = (1 / mask.sum(1, keepdim=True)).expand(mask.shape)[mask]
+    return shares
+
+
 def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor]:
     logits = logits.detach().clone().requires_grad_()
-    value = weight * objectives.rel_loss(logits[mask], labels[mask], mask.nonzero()[:, 0]).mean()
+    value = weight * objectives.rel_loss(logits[mask], labels[mask], _shares(mask)) / len(mask)
     value.backward()
     return value.item(), logits.grad
 
 
 def loc_loss(edited: Any, raw: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor, torch.Tensor | None]:
     edited, raw = (t.detach().clone().requires_grad_() for t in (edited, raw))
-    value = weight * objectives.loc_loss(edited[mask], raw[mask], mask.nonzero()[:, 0]).mean()
+    value = weight * objectives.loc_loss(edited[mask], raw[mask], _shares(mask)) / len(mask)
     value.backward()
     return value.item(), edited.grad, raw.grad
 
@@ -344,8 +357,9 @@ class _Tokenizer:
         self.tokenize = tokenize
         self.mask_token_id = mask
 
-    def __call__(self, text: str | list[str], *pair: str, add_special_tokens: bool = True) -> dict[str, Any]:
-        return {"input_ids": self.tokenize(text, *pair) if isinstance(text, str) else list(map(self.tokenize, text))}
+    def __call__(self, text: Any, *pair: Any, add_special_tokens: bool = True) -> dict[str, Any]:
+        alone = isinstance(text, str)
+        return {"input_ids": self.tokenize(text, *pair) if alone else list(map(self.tokenize, text, *pair))}
 
 
 def split(folder: Any) -> dict[str, list[dict[str, str]]]:

@@ -36,10 +36,10 @@ from transformers import (
 
 from lime_editing.core.backbone import Backbone, capture, load, load_encoder, load_tokenizer, max_tokens, wrap
 from lime_editing.core.corpus import Example, ParallelCorpus
-from lime_editing.core.editing import Objective, edit, make_editor
+from lime_editing.core.editing import Objective, batch_of, edit, losses_of, make_editor
 from lime_editing.core.evaluation import predict
 from lime_editing.core.metrics import Scores
-from lime_editing.core.records import EditRequest, Input
+from lime_editing.core.records import EditRequest, Input, Triple
 from lime_editing.core.task import pair, request
 from lime_editing.core.training import Schedule, train
 from lime_editing.errors import ModelError
@@ -140,12 +140,7 @@ def test_trunk_and_upper_part_answer_as_the_model(backbone: Backbone) -> None:
 def test_the_gradient_of_the_edited_matrices_is_autograds(backbone: Backbone) -> None:
     asked, model = inputs(), backbone.model
     states = backbone.trunk(asked)
-    owner = torch.arange(len(asked)) if backbone.classifies else states.example
-
-    def losses(logits: Tensor) -> Tensor:
-        return logits.new_zeros(len(asked)).index_add(0, owner, logits.log_softmax(-1)[:, 1])
-
-    factors, _ = capture(backbone, states, losses)
+    factors, _ = capture(backbone, states, lambda logits: logits.log_softmax(-1)[:, 1].sum())
     model.requires_grad_(True)
     whole = own_logits(model, asked).log_softmax(-1)[:, 1].sum()
     theirs = torch.autograd.grad(whole, [backbone.linears[name].weight for name in backbone.edited])
@@ -209,6 +204,23 @@ def test_a_short_training_works(name: str, kind: str, method: str, tmp_path: Pat
         pass
     assert all(bool(p.isfinite().all()) for p in editor.parameters.values())
     assert any(not torch.equal(before[name], p) for name, p in editor.parameters.items())
+
+
+def test_a_step_of_fixed_shape_has_the_losses_of_a_step_of_any_shape(backbone: Backbone) -> None:
+    """Also where every input needs a row of its own, because positions are those in the row."""
+    toy, rng = Toy(backbone.classifies), np.random.default_rng(0)
+    examples = toy.corpus.examples
+    requests = [toy.request(example, rng) for example in examples[:3]]
+    triples = [
+        Triple(asked, toy.update_input(example, example, asked), toy.retain_input(example, rng))
+        for asked, example in zip(requests, examples[3:6], strict=True)
+    ]
+    made = make_editor("mend", backbone, ["de", "en"])
+    free, fixed = (
+        losses_of(made, batch_of(made, triples, None, bool(f)).on(torch.device("cpu")), Objective()) for f in (0, 1)
+    )
+    for name, loss in free.items():
+        torch.testing.assert_close(fixed[name], loss, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -30,16 +30,18 @@ def run(folder: Path, *arguments: str, without: tuple[str, ...] = ()) -> subproc
 def test_every_part_runs_with_few_packages(tmp_path: Path) -> None:
     """The parts of two runs are in one file; what needs more packages says so."""
     command = ("-m", "perf.gpu", "--quick", "--device", "cpu", "--out", str(tmp_path / "out"), "--parts")
-    for parts in ("3,6", "1,2,5"):
+    for parts in ("3,6", "1,2,5,7"):
         done = run(tmp_path, *command, parts, without=OTHERS)
         assert done.returncode == 0, done.stdout + done.stderr
     (file,) = (tmp_path / "out").glob("*.json")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["parts"]
-    assert {number: part["status"] for number, part in found.items()} == dict.fromkeys("12356", "complete")
+    assert {number: part["status"] for number, part in found.items()} == dict.fromkeys("123567", "complete")
     assert [row for part in found.values() for row in part["rows"] if "error" in row] == []
     assert {row["editor"] for row in found["1"]["rows"]} == {*LEARNED, "finetuning"}
     assert all(row["errors"]["logits"] > 0 for row in found["1"]["rows"] if row["precision"] == "bf16")
     assert {row["what"] for row in found["3"]["rows"]} == {"training", "evaluation"}
+    assert {row["way"] for row in found["3"]["rows"]} == {"eager", "loop"}
+    assert all(row["passed"] for row in found["7"]["rows"])
     assert all(row["operations"] == sum(row["operations_by_phase"].values()) for row in found["6"]["rows"])
     assert set(found["6"]["rows"][0]["operations_by_phase"]) >= {
         "trunk",
@@ -134,7 +136,7 @@ def test_a_trace_is_read() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--parts", "1,7"], "expected numbers of 1 to 6"),
+        (["--parts", "1,8"], "expected numbers of 1 to 7"),
         (["--device", "tpu"], "expected cpu, cuda or cuda:N"),
         (["--limit", "0"], "more than 0"),
     ],

@@ -185,7 +185,9 @@ class Reproduce(Sources):
     set: tuple[tuple[str, str], ...] = option(
         f"change NAME=VALUE of the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True
     )
-    jobs: int | None = option("cells side by side (default: one per CPU core or GPU)", None, WHERE, positive)
+    jobs: int | None = option(
+        "cells side by side, also on one GPU (default: one per CPU core or GPU)", None, WHERE, positive
+    )
     executor: str = option(
         "cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
         *("processes", WHERE),

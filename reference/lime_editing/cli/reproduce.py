@@ -59,7 +59,8 @@ def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
     }
     if options.dry_run:
         with doing(run.console, "timing one step of each approach"):
-            made = plan.make(run.cells, by_protocol, classifiers, run.root, len(run.places))
+            shared = processes.on_one_device(run.places)
+            made = plan.make(run.cells, by_protocol, classifiers, run.root, len(run.places), shared)
         if options.json:
             remarks = [f"{task}: {remark}" for task, one in prepared.items() for remark in one.remarks]
             print_json({**made.as_dict(), "remarks": remarks})
@@ -76,8 +77,12 @@ def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
     count = len(run.cells) * len(run.rulings)
     together = f"by {run.processes.count} processes" if run.processes.count > 1 else f"{len(run.places)} at a time"
     run.console.print(f"Editing {run.scale.about}: {count} cells, {together}, kept in {run.root}")
-    if len(run.places) < (options.jobs or 1):
-        run.console.print(f"note: one cell per device, so {len(run.places)} at a time")
+    shared = processes.on_one_device(run.places)
+    if shared > 1 and options.device != "cpu":
+        run.console.print(
+            f"note: up to {shared} cells at a time share a device; a batch beyond its memory is computed in parts",
+            highlight=False,
+        )
     watch(run.console, count, _statuses(run, by_protocol, main))
     run.processes.leave()
     if options.cell is None and run.processes.first:

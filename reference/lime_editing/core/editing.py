@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
 from ..names import Direction, Masks, Penalty, Scaling
 from . import masks as lime
-from .backbone import Backbone, States, capture
+from .backbone import (
+    NO_LABEL,
+    Array,
+    Backbone,
+    Bucket,
+    Places,
+    Rows,
+    Sent,
+    States,
+    capture,
+    filled,
+    padded,
+    places_of,
+    states_at,
+)
 from .editors import Gradient, Method, find
 from .losses import loc_loss, rel_loss, total_loss
 from .records import EditRequest, Triple
@@ -49,28 +66,62 @@ class Editor:
         return {name: p for name, p in self.parameters.items() if name.startswith(lime.PREFIX)}
 
 
+class Asked(NamedTuple):
+    """E requests of N labels: labels, example (whose each is) and shares (1 / how many its request has), (N,) each.
+
+    masks (E,) are rows of the masks; words (E, S) those of x_e and y_e; lengths (E, 2) how many x_e has, and both have.
+    """
+
+    labels: Array
+    example: Array
+    shares: Array
+    masks: Array
+    words: Array
+    lengths: Array
+
+
 @dataclass(frozen=True, slots=True)
 class EditBatch:
-    """editors.Edits: E requests, their trunk states, and the draws of their gates (None: the gates of test time)."""
+    """editors.Edits: E requests, their trunk states, and their masks (E, gates) if the editor has any.
+
+    `requests` are needed to `take` some of them.
+    """
 
     editor: Editor
-    requests: tuple[EditRequest, ...]
+    asked: Asked
     states: States
-    draws: Mapping[str, Tensor] | None = None
+    masks: Tensor | None = None
+    requests: tuple[EditRequest, ...] = ()
 
     def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
-        plain = desired_gradient(self.editor.backbone, self.requests, self.states, at, differentiable)
-        languages = [request.language for request in self.requests]
-        return Gradient(mask_edit_factors(self.editor, plain.factors, languages, self.draws), plain.correct)
+        asked, editor = self.asked, self.editor
+
+        def loss(logits: Tensor) -> Tensor:
+            return rel_loss(logits, asked.labels, asked.shares)
+
+        factors, logits = capture(editor.backbone, self.states, loss, at, differentiable)
+        if self.masks is not None:
+            factors = lime.masked(factors, self.masks)
+
+        def correct() -> Tensor:
+            misses = ((logits.argmax(-1) != asked.labels) & (asked.labels != NO_LABEL)).long()
+            missed: Tensor = misses.new_zeros(len(asked.masks)).index_add(0, asked.example, misses)
+            return missed == 0
+
+        return Gradient(factors, correct)
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
-        return self.editor.backbone.condition(self.requests, labels)
+        asked, backbone = self.asked, self.editor.backbone
+        lengths = asked.lengths[:, int(labels)]
+        classes = asked.labels if labels and backbone.classifies else None
+        return backbone.embedded(asked.words, lengths, classes), lengths
 
     def take(self, chosen: Tensor) -> EditBatch:
         kept = chosen.tolist()
-        requests = tuple(self.requests[i] for i in kept)
-        draws = None if self.draws is None else {name: u[chosen] for name, u in self.draws.items()}
-        return EditBatch(self.editor, requests, self.states.take(kept), draws)
+        requests = [self.requests[i] for i in kept]
+        states = self.editor.backbone.taken(self.states, kept, [request.input for request in requests])
+        batch = edit_batch(self.editor, requests, states)
+        return batch if self.masks is None else replace(batch, masks=self.masks[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,52 +172,109 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
     LanguageError: an editing language that the editor was not made for.
     """
-    draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(requests), seed)
-    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), draws)
+    states = editor.backbone.trunk([request.input for request in requests])
+    drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
+    return edit_from(editor, requests, states, None if drawn is None else drawn.to(states.hidden.device))
 
 
 def edit_from(
-    editor: Editor, requests: Sequence[EditRequest], states: States, draws: Mapping[str, Tensor] | None = None
+    editor: Editor, requests: Sequence[EditRequest], states: States, uniforms: Tensor | None = None
 ) -> Update:
     """`edit`, given the trunk states of the edit inputs and the draws of their gates."""
-    lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
-    return editor.method.update(editor.parameters, editor.settings, EditBatch(editor, tuple(requests), states, draws))
+    batch = edit_batch(editor, requests, states, uniforms)
+    return editor.method.update(editor.parameters, editor.settings, batch)
+
+
+def edit_batch(
+    editor: Editor, requests: Sequence[EditRequest], states: States, uniforms: Tensor | None = None
+) -> EditBatch:
+    """The requests as the editor sees them. LanguageError: as of `edit`."""
+    asked = Sent.of(asked_of(editor, requests), editor.backbone.like).on(states.hidden.device)
+    masks = masks_of(editor, asked.masks, uniforms) if editor.masks != "none" else None
+    return EditBatch(editor, asked, states, masks, tuple(requests))
+
+
+def masks_of(editor: Editor, rows: Tensor, uniforms: Tensor | None, log_alphas: Tensor | None = None) -> Tensor:
+    """The masks (E, gates) at these rows (E,), sampled where there are `uniforms` (clauses A3, A6)."""
+    own = editor.parameters
+    chosen = lime.side_by_side(own, rows) if log_alphas is None else F.embedding(rows, log_alphas)
+    m = lime.gate(chosen, uniforms)
+    return m * lime.side_by_side(own, rows, "_scale") if any(name.endswith("_scale") for name in own) else m
 
 
 def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
     """x and δ of the edited matrices at the raw parameters, without masks (clause E1)."""
+    bare = replace(editor, masks="none")
     states = editor.backbone.trunk([request.input for request in requests])
-    return desired_gradient(editor.backbone, requests, states).factors
+    return edit_batch(bare, requests, states).gradient().factors
 
 
-def desired_gradient(
-    backbone: Backbone,
-    requests: Sequence[EditRequest],
-    states: States,
-    at: Update | None = None,
-    differentiable: bool = False,
-) -> Gradient:
-    """editors.Edits.gradient without masks, given the trunk states of the edit inputs."""
-    labels, example, count = labels_of(requests, states), states.example, len(requests)
-    factors, logits = capture(backbone, states, lambda out: rel_loss(out, labels, example, count), at, differentiable)
-    misses = (logits.argmax(-1) != labels).long()
-    return Gradient(factors, misses.new_zeros(count).index_add(0, example, misses) == 0)
+def asked_of(editor: Editor, requests: Sequence[EditRequest], bucket: Bucket | None = None) -> Asked:
+    """The requests as arrays. LanguageError: an editing language that the editor was not made for."""
+    counts = [len(request.labels) for request in requests]
+    labels = np.array([label for request in requests for label in request.labels])
+    example, shares = np.repeat(np.arange(len(requests)), counts), shares_of(counts)
+    if bucket is not None:
+        size = bucket.predicted
+        labels, example, shares = filled(labels, size, NO_LABEL), filled(example, size, 0), filled(shares, size, 0)
+    # A class stands behind all words until its own row comes in.
+    said = [(*r.input.ids, *((0,) if editor.backbone.classifies else r.labels)) for r in requests]
+    words = padded(said, 0, None if bucket is None else bucket.tokens + bucket.positions).numpy()
+    lengths = np.array([(len(r.input.ids), len(row)) for r, row in zip(requests, said, strict=True)])
+    masks = lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
+    return Asked(labels, example, shares, np.array(masks), words, lengths)
 
 
-def mask_edit_factors(
-    editor: Editor, factors: Factors, languages: Sequence[str], draws: Mapping[str, Tensor] | None = None
-) -> Factors:
-    """The factors under the masks of each edit's language; the same factors for an editor without masks (clause A7)."""
-    if editor.masks == "none":
-        return factors
-    rows = lime.mask_rows(languages, editor.languages, editor.masks)
-    return {
-        name: (
-            lime.masked(editor.parameters, f"{lime.PREFIX}{name}.x", rows, x, draws),
-            lime.masked(editor.parameters, f"{lime.PREFIX}{name}.delta", rows, delta, draws),
-        )
-        for name, (x, delta) in factors.items()
-    }
+def shares_of(counts: Sequence[int]) -> NDArray[np.float64]:
+    """Of inputs with so many predicted positions: what each position counts in the mean of its own input."""
+    return np.repeat(1 / np.array(counts), counts)
+
+
+def uniforms_of(editor: Editor, edits: int, seed: int) -> Tensor | None:
+    """The draws of the gates of so many edits (E, gates), on the host; None without masks."""
+    return None if editor.masks == "none" else lime.draw_uniforms(editor.parameters, edits, seed)
+
+
+class Batch(NamedTuple):
+    """E triples: all inputs in rows, the places of x_e, of x_u and x_r side by side and of x_r alone, and the requests.
+
+    shares (N,) are those of the positions that are predicted at x_r; uniforms (E, gates) draw the gates.
+    """
+
+    rows: Rows
+    edits: Places
+    pairs: Places
+    retains: Places
+    asked: Asked
+    shares: Array
+    uniforms: Array | None
+
+
+def batch_of(editor: Editor, triples: Sequence[Triple], uniforms: Tensor | None, fixed: bool = False) -> Sent[Batch]:
+    """Triples as arrays; of a `fixed` shape where many batches are to share it.
+
+    ModelError: an input that is too long. LanguageError: as of `edit`.
+    """
+    backbone, requests = editor.backbone, [triple.edit for triple in triples]
+    edits = backbone.predicted([request.input for request in requests])
+    pairs = backbone.predicted([i for triple in triples for i in (triple.update, triple.retain)])
+    retains = pairs[1::2]
+    bucket = Bucket.of([edits, pairs[::2], retains]) if fixed else None
+    # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
+    rows, starts = backbone.rows(edits + pairs, bucket)
+    of_edits, of_pairs = starts[: len(edits)], starts[len(edits) :]
+    shares = shares_of([len(i.positions) for i in retains])
+    record = Batch(
+        rows,
+        places_of(edits, of_edits, 1, bucket),
+        # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
+        places_of(pairs, of_pairs, 2, bucket),
+        places_of(retains, of_pairs[1::2], 1, bucket),
+        asked_of(editor, requests, bucket),
+        shares if bucket is None else filled(shares, bucket.predicted, 0),
+        None if uniforms is None else uniforms.numpy(),
+    )
+    return Sent.of(record, backbone.like)
 
 
 def training_losses(
@@ -176,31 +284,26 @@ def training_losses(
 
     Of a batch of `of` edits that is computed in parts, these are those from number `first` on: each keeps its gates.
     """
-    backbone = editor.backbone
-    requests = [triple.edit for triple in triples]
-    inputs = [r.input for r in requests] + [i for triple in triples for i in (triple.update, triple.retain)]
-    # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
-    everything = backbone.trunk(inputs)
-    draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
-    draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
-    update = edit_from(editor, requests, everything.take(range(len(requests))), draws)
-    # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
-    states = everything.take(range(len(requests), len(inputs)))
-    retains = states.take(range(1, 2 * len(triples), 2))
+    uniforms = uniforms_of(editor, of or len(triples), seed)
+    own = None if uniforms is None else uniforms[first : first + len(triples)]
+    return losses_of(editor, batch_of(editor, triples, own).on(editor.backbone.like.device), objective)
+
+
+def losses_of(editor: Editor, batch: Batch, objective: Objective) -> dict[str, Tensor]:
+    """`training_losses` of a batch on the device. Nothing is read on the host."""
+    backbone, output = editor.backbone, editor.backbone.read(batch.rows)
+    asked, masks, penalty = batch.asked, None, output.new_zeros(())
+    if editor.masks != "none":
+        # The penalty needs all rows anyway: those of the edits are gathered from them.
+        log_alphas = lime.side_by_side(editor.parameters)
+        masks = masks_of(editor, asked.masks, batch.uniforms, log_alphas)
+        penalty = lime.penalty(log_alphas, objective.penalty)
+    edits = EditBatch(editor, asked, states_at(output, batch.edits), masks)
+    update = editor.method.update(editor.parameters, editor.settings, edits)
     with torch.no_grad():
-        raw = backbone.upper(retains)
-    edited = backbone.upper(states, update)
-    # A classifier has one row per example and no positions; both count examples in the same order.
-    of_update, of_retain = states.rows(range(0, 2 * len(triples), 2)), states.rows(range(1, 2 * len(triples), 2))
-    updated = states.example[of_update] // 2
-    rel = rel_loss(edited[of_update], labels_of(requests, states), updated, len(triples))
-    loc = loc_loss(edited[of_retain], raw, retains.example, objective.kl_direction, len(triples))
-    masks = editor.mask_parameters()
-    mask = lime.penalty(masks, objective.penalty) if masks else rel.new_zeros(())
-    return total_loss(rel, loc, mask, objective.lambda_rel, objective.lambda_loc, objective.lambda_mask)
-
-
-def labels_of(requests: Sequence[EditRequest], states: States) -> Tensor:
-    """The desired labels of all requests in a row (N,), in the order of the predicted positions."""
-    labels = torch.tensor([label for request in requests for label in request.labels])
-    return labels.to(states.example.device, non_blocking=True)
+        raw = backbone.upper(states_at(output, batch.retains))
+    edited = backbone.upper(states_at(output, batch.pairs), update)
+    updated, retained = edited.split([len(edited) - len(raw), len(raw)])
+    rel = rel_loss(updated, asked.labels, asked.shares) / len(asked.masks)
+    loc = loc_loss(retained, raw, batch.shares, objective.kl_direction) / len(asked.masks)
+    return total_loss(rel, loc, penalty, objective.lambda_rel, objective.lambda_loc, objective.lambda_mask)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..names import Positions, Role
-from .backbone import Backbone, States
+from .backbone import Backbone, Sent, States, places_of, states_at
 from .corpus import Example
 from .editing import Editor, edit_from
 from .hardware import ALONE, Processes, halving
 from .metrics import Scores, count, hit, scores
 from .records import EditRequest, Input, Outcome
 from .sampling import Pair, derived_rng
-from .task import Task
+from .task import Task, ready
 from .updates import Update
 
 BATCH = 32  # edits that are judged at a time
@@ -29,7 +30,8 @@ class Prepared:
 
     edits     the trunk states of the edit inputs
     states    those of all inputs to be judged, rows e·width … (e+1)·width - 1 of edit e
-    raw       per row the raw model's prediction, where it is wanted
+    counts    how many positions are predicted in each of these rows
+    asked     the rows whose raw predictions are wanted, and `raw` these predictions, row by row, on the device
     """
 
     pairs: tuple[Pair, ...]
@@ -37,7 +39,9 @@ class Prepared:
     edits: States
     states: States
     width: int
-    raw: tuple[tuple[int, ...], ...]
+    counts: tuple[int, ...]
+    asked: tuple[int, ...]
+    raw: Tensor
 
 
 def judged(
@@ -149,6 +153,7 @@ def _prepared(
     raw_of: Sequence[Role],
 ) -> Prepared:
     requests, inputs = [], []
+    ready(task, pairs)
     for pair in pairs:
         rng = derived_rng(seed, "inputs", pair.edit.id)
         request = task.request(pair.edit, rng)
@@ -165,57 +170,62 @@ def _prepared(
             padded = tuple(range(max((len(i.ids) for i in own), default=0)))
             row[len(pair.update) :] = [replace(i, positions=padded) for i in own]
     rows = [i for row in inputs for i in row + row[-1:] * (width - len(row))]
-    states = backbone.trunk(rows)
     wanted = [
         e * width + j
         for e, pair in enumerate(pairs)
         for j in range(len(pair.update) + len(pair.retain))
         if ("update" if j < len(pair.update) else "retain") in raw_of
     ]
-    raw: list[tuple[int, ...]] = [()] * len(rows)
-    if wanted:
-        for i, prediction in zip(wanted, predictions(backbone, states.take(wanted)), strict=True):
-            raw[i] = prediction
-    edits = backbone.trunk([request.input for request in requests])
-    return Prepared(tuple(pairs), tuple(requests), edits, states, width, tuple(raw))
+    edited, like = [request.input for request in requests], backbone.like
+    laid, starts = backbone.rows(edited + rows)
+    of_rows = starts[len(edited) :]
+    of_wanted = places_of([rows[i] for i in wanted], of_rows[wanted]) if wanted else None
+    record = (laid, places_of(edited, starts[: len(edited)]), places_of(rows, of_rows), of_wanted)
+    laid, of_edits, of_all, of_wanted = Sent.of(record, like).on(like.device)
+    output = backbone.read(laid)
+    edits, states, raw = states_at(output, of_edits), states_at(output, of_all), like.new_empty(0, dtype=torch.long)
+    if of_wanted is not None:
+        raw = backbone.upper(states_at(output, of_wanted)).argmax(-1)
+    counts = tuple(len(i.positions) for i in rows)
+    return Prepared(tuple(pairs), tuple(requests), edits, states, width, counts, tuple(wanted), raw)
 
 
 @torch.no_grad()
 def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
     """One outcome per edit and input of a prepared batch."""
-    edited: Sequence[tuple[int, ...]] = prepared.raw
+    found, width = [prepared.raw], prepared.width
     if isinstance(subject, Editor):
         with subject.backbone.autocast():
             update = edit_from(subject, prepared.requests, prepared.edits)
-            edited = predictions(subject.backbone, prepared.states, update)
+            found.append(subject.backbone.upper(prepared.states, update).argmax(-1))
+    # One read of a batch: each waits for the device.
+    best = iter(torch.cat(found).tolist())
+    raw = {i: tuple(islice(best, prepared.counts[i])) for i in prepared.asked}
+    edited = {i: tuple(islice(best, count)) for i, count in enumerate(prepared.counts)} if len(found) > 1 else raw
     outcomes = []
     for e, (pair, request) in enumerate(zip(prepared.pairs, prepared.requests, strict=True)):
-        for j, place in enumerate(_places(pair), e * prepared.width):
-            expected = request.labels if place.role == "update" else prepared.raw[j]
-            outcomes.append(replace(place, hit=hit(edited[j], expected)))
+        for row, place in enumerate(_places(pair), e * width):
+            expected = request.labels if place.role == "update" else raw[row]
+            outcomes.append(replace(place, hit=hit(edited[row], expected)))
     return outcomes
-
-
-def predictions(backbone: Backbone, states: States, update: Update | None = None) -> list[tuple[int, ...]]:
-    """Per input the most likely token at each of its predicted positions, or its class."""
-    best = backbone.upper(states, update).argmax(-1).tolist()
-    counts = [1 if backbone.classifies else len(own) for own in states.positions]
-    return [tuple(best[end - n : end]) for n, end in zip(counts, accumulate(counts), strict=True)]
 
 
 @torch.no_grad()
 def predict(
     backbone: Backbone, inputs: Sequence[Input], update: Update | None = None, batch: int = 128
 ) -> list[tuple[int, ...]]:
-    """`predictions` of any number of inputs, `batch` at a time, those of like length together."""
+    """Per input the most likely token at each of its predicted positions, or its class.
+
+    `batch` inputs are computed at a time, those of like length together.
+    """
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
     found: list[tuple[int, ...]] = [()] * len(inputs)
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         with backbone.autocast():
-            best = predictions(backbone, backbone.trunk([inputs[i] for i in chosen]), update)
-        for i, prediction in zip(chosen, best, strict=True):
-            found[i] = prediction
+            best = iter(backbone.upper(backbone.trunk([inputs[i] for i in chosen]), update).argmax(-1).tolist())
+        for i in chosen:
+            found[i] = tuple(islice(best, len(inputs[i].positions)))
     return found
 
 

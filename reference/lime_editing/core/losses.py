@@ -9,35 +9,27 @@ from torch import Tensor
 from ..names import Direction
 
 
-def per_example(values: Tensor, example: Tensor, examples: int | None = None) -> Tensor:
-    """Means over each example's positions: values (N,), example (N,) in [0, B) and each there at least once → (B,).
+def rel_loss(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+    """L_rel without λ, summed over examples (L1): cross entropy of logits (N, V) against labels (N,).
 
-    Who knows the number B of examples says it, and a device need not be waited for.
+    An example's loss is the mean over its predicted positions: `shares` (N,) are 1 / how many the own example has.
     """
-    zeros = values.new_zeros(int(example.max()) + 1 if examples is None else examples)
-    return zeros.index_add(0, example, values) / zeros.index_add(0, example, torch.ones_like(values))
+    return (F.cross_entropy(logits, labels, reduction="none") * shares).sum()
 
 
-def rel_loss(logits: Tensor, labels: Tensor, example: Tensor, examples: int | None = None) -> Tensor:
-    """L_rel without λ: cross entropy of logits (N, V) against labels (N,) at the predicted positions → (B,) (L1)."""
-    return per_example(F.cross_entropy(logits, labels, reduction="none"), example, examples)
-
-
-def loc_loss(
-    edited: Tensor, raw: Tensor, example: Tensor, direction: Direction = "paper", examples: int | None = None
-) -> Tensor:
-    """L_loc without λ: KL(edited ‖ raw) of logits (N, V) at the predicted positions → (B,) (clause L2).
+def loc_loss(edited: Tensor, raw: Tensor, shares: Tensor, direction: Direction = "paper") -> Tensor:
+    """L_loc without λ, summed over examples (clause L2): KL(edited ‖ raw) of logits (N, V); `shares` as of `rel_loss`.
 
     "released" is KL(raw ‖ edited), as in the released code and MEND. The raw side carries no gradient.
     """
     log_edited, log_raw = F.log_softmax(edited, -1), F.log_softmax(raw.detach(), -1)
     first, second = (log_edited, log_raw) if direction == "paper" else (log_raw, log_edited)
-    return per_example((first.exp() * (first - second)).sum(-1), example, examples)
+    return ((first.exp() * (first - second)).sum(-1) * shares).sum()
 
 
 def total_loss(
     rel: Tensor, loc: Tensor, mask: Tensor, lambda_rel: float, lambda_loc: float, lambda_mask: float
 ) -> dict[str, Tensor]:
-    """{"rel", "loc", "mask", "total"}: weighted, averaged over the batch; rel and loc are (B,), mask a scalar (L3)."""
-    parts = {"rel": lambda_rel * rel.mean(), "loc": lambda_loc * loc.mean(), "mask": lambda_mask * mask}
+    """{"rel", "loc", "mask", "total"}: weighted; rel and loc are means over the batch, all are scalars (L3)."""
+    parts = {"rel": lambda_rel * rel, "loc": lambda_loc * loc, "mask": lambda_mask * mask}
     return parts | {"total": torch.stack(tuple(parts.values())).sum()}

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import LanguageError
 from ..names import Masks, Penalty, Scaling
+from .updates import Factors
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 PREFIX = "mask."  # of the parameters' names
@@ -21,7 +24,7 @@ PREFIX = "mask."  # of the parameters' names
 
 def apply_mask(w: Tensor, m: Tensor) -> Tensor:
     """mask(W, m) = W + m ⊙ W (clause A1)."""
-    return w + m * w
+    return w * (1 + m)
 
 
 def gate(
@@ -37,17 +40,15 @@ def gate_probability(log_alpha: Tensor, beta: float = BETA, gamma: float = GAMMA
     return torch.sigmoid(log_alpha - beta * math.log(-gamma / zeta))
 
 
-def penalty(parameters: Mapping[str, Tensor], normalisation: Penalty = "sum") -> Tensor:
+def penalty(log_alphas: Tensor, normalisation: Penalty = "sum") -> Tensor:
     """Σ_{l,W} E‖m‖₀ over every gate of every language and matrix, or their mean; it has a gradient (clause A5)."""
-    gates = [gate_probability(p) for name, p in parameters.items() if name.endswith((".x", ".delta"))]
-    total = torch.stack([g.sum() for g in gates]).sum()
-    return total if normalisation == "sum" else total / sum(g.numel() for g in gates)
+    gates = gate_probability(log_alphas)
+    return gates.sum() if normalisation == "sum" else gates.mean()
 
 
 def open_share(parameters: Mapping[str, Tensor]) -> float:
     """The share of gates that are not zero at test time: 0 says that the masks do nothing."""
-    gates = torch.cat([gate(p).flatten() for name, p in parameters.items() if name.endswith((".x", ".delta"))])
-    return (gates > 0).double().mean().item()
+    return (gate(side_by_side(parameters)) > 0).double().mean().item()
 
 
 def init_masks(
@@ -75,32 +76,34 @@ def mask_rows(requests: Sequence[str], languages: Sequence[str], masks: Masks) -
     return [0 if masks == "shared" else languages.index(language) for language in requests]
 
 
-def draw_uniforms(parameters: Mapping[str, Tensor], edits: int, seed: int) -> dict[str, Tensor]:
-    """One uniform for each edit and gate, shared by the edit's tokens (clause A3): {name: (E, width)}."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = {}
-    for name, p in parameters.items():
-        if name.startswith(PREFIX) and name.endswith((".x", ".delta")):
-            u = torch.rand(edits, p.shape[1], generator=generator, dtype=torch.float64)
-            draws[name] = u.clamp(1e-6, 1 - 1e-6).to(p, non_blocking=True)
-    return draws
+def draw_uniforms(parameters: Mapping[str, Tensor], edits: int, seed: int) -> Tensor:
+    """One uniform for each edit and gate, shared by the edit's tokens (clause A3): (E, gates), on the host."""
+    known, generator = list(_of_kind(parameters).values()), torch.Generator().manual_seed(seed)
+    sizes = [edits * p.shape[1] for p in known]
+    drawn = torch.rand(sum(sizes), generator=generator, dtype=torch.float64).clamp_(1e-6, 1 - 1e-6).to(known[0].dtype)
+    # One matrix and side after another, as they have always been drawn.
+    parts = np.split(drawn.numpy(), np.cumsum(sizes)[:-1])
+    return torch.from_numpy(np.concatenate([part.reshape(edits, -1) for part in parts], 1))
 
 
-def masked(
-    parameters: Mapping[str, Tensor],
-    name: str,
-    rows: Sequence[int],
-    values: Tensor,
-    uniforms: Mapping[str, Tensor] | None,
-) -> Tensor:
-    """mask(values, m) for values (E, T, width), with the row of each edit; `name` is "mask.<matrix>.x" or ".delta".
+def side_by_side(parameters: Mapping[str, Tensor], rows: Tensor | None = None, kind: str = "") -> Tensor:
+    """log α of all matrices (L, gates), x and δ of each, or such of these rows (E, gates); `kind` "_scale": the scales.
 
-    O(T·width) work per edit: no intermediate has n·m elements (clause B3).
+    Rows are gathered first, so that the cost of an edit does not grow with the languages.
     """
-    # Gather before the gate: only the rows in use are computed, so the cost does not grow with the languages.
-    index = torch.tensor(rows).to(values.device, non_blocking=True)
-    m = gate(parameters[name][index], None if uniforms is None else uniforms[name])
-    scale = parameters.get(f"{name}_scale")
-    if scale is not None:
-        m = m * scale[index]
-    return apply_mask(values, m[:, None, :])
+    parts = _of_kind(parameters, kind).values()
+    return torch.cat([p if rows is None else F.embedding(rows, p) for p in parts], 1)
+
+
+def masked(factors: Factors, m: Tensor) -> Factors:
+    """The factors x (E, T, n) and δ (E, T, m) of each matrix under masks m (E, gates), those of x and δ in their order.
+
+    It is `apply_mask`, with one sum for all. O(T·width) work per edit: no intermediate has n·m elements (clause B3).
+    """
+    each = iter((1 + m[:, None]).split([t.shape[-1] for pair in factors.values() for t in pair], -1))
+    return {matrix: (x * next(each), delta * next(each)) for matrix, (x, delta) in factors.items()}
+
+
+def _of_kind(parameters: Mapping[str, Tensor], kind: str = "") -> dict[str, Tensor]:
+    ends = (f".x{kind}", f".delta{kind}")
+    return {name: p for name, p in parameters.items() if name.startswith(PREFIX) and name.endswith(ends)}

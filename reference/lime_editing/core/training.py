@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
+from threading import Lock
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .editing import Editor, Objective, training_losses
-from .hardware import ALONE, Processes, halving
+from .backbone import Sent
+from .editing import Batch, Editor, Objective, batch_of, losses_of, uniforms_of
+from .graphs import Graphs
+from .hardware import ALONE, Processes, halving, later
 from .masks import open_share
 from .metrics import Scores
 from .records import Triple
-from .sampling import derived_rng, training_triples
-from .task import Task
+from .sampling import Pair, derived_rng, training_triples
+from .task import Task, ready
 
+T = TypeVar("T")
+Parts: TypeAlias = Callable[[int], Sequence[Sent[Batch]]]  # a batch, so many triples at a time
+_Unread: TypeAlias = tuple[int, int, Callable[[], list[float]]]  # step, triples at a time, and what reads its losses
 LOSSES = ("rel", "loc", "mask", "total")
+AHEAD = 3  # batches that are prepared while a GPU computes: of large ones the gates' draws take longer than a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,37 +148,75 @@ def train(
     The training runs as its events are read: exhaust the iterator. Every step draws from a generator of its own, so
     that the validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results.
     Several processes share each batch. A batch that does not fit into memory is computed in parts, whose sums differ in
-    rounding alone.
-    UserError: a loss that is not finite (the parameters are then those of the step before); no memory for one edit.
+    rounding alone. A GPU computes a step while the next batch is prepared and the losses of the step before are read.
+    UserError: a loss that is not finite (its step and later ones change no parameter); no memory for one edit.
 
     Eight parameters: what is trained, on what, judged how, for how long, towards what, from which seed, state, where.
     """
-    optimiser = adam(editor)
+    optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
         state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())
     _restore(editor, optimiser, state)
     best, sums, reports, at_a_time = state.best, dict(state.sums), state.reports, schedule.batch
     rates = [group["lr"] for group in optimiser.param_groups]
-    for step in range(state.step + 1, schedule.steps + 1):
+    stopped, unread, reading = torch.zeros((), device=device), deque[_Unread](), Lock()
+    steps = range(state.step + 1, schedule.steps + 1)
+
+    def prepare(step: int) -> Parts:
+        with reading:
+            triples = batch_of_triples(task, schedule.batch, seed, step)
+        parts = cache(partial(parts_of, editor, triples, step_seed(seed, step), graphs is not None, processes))
+        parts(schedule.batch)
+        return parts
+
+    for step, parts in zip(steps, ahead(prepare, steps, AHEAD if overlaps(device) else 0), strict=False):
         if reports and early_stopping(_validations(reports, schedule.batch), schedule.patience)[1]:
             break
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * schedule.rate(step)
-        triples = batch_of_triples(task, schedule.batch, seed, step)
-        attempt = partial(gradients, editor, triples, step_seed(seed, step), objective, processes)
-        losses, at_a_time = halving(attempt, at_a_time)
-        _check_finite(losses["total"], step)
+        attempt = partial(accumulated, editor, parts, schedule.batch, objective, graphs, processes)
+        values, at_a_time = halving(attempt, at_a_time)
+        # No number is waited for: from a loss that is not finite on, the device itself leaves the parameters alone.
+        stopped += ~values[-1].isfinite()
+        optimiser.found_inf = stopped.clamp(max=1)  # type: ignore[attr-defined]
         descend(editor, optimiser, schedule.clip)
-        sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-        yield Stepped(step, losses["total"], at_a_time)
-        if schedule.validates(step):
-            report = _report(editor, validate(editor), reports, sums, step, at_a_time, schedule)
-            reports, sums = (*reports, report), {}
-            best = _copies(editor.parameters) if report.best else best
-            yield Validated(reports)
-        if schedule.checkpoints(step):
-            yield State(step, editor.parameters, best, *_moments(optimiser, editor.parameters), sums, reports)
+        unread.append((step, at_a_time, later(values)))
+        late = overlaps(device) and not (schedule.validates(step) or schedule.checkpoints(step))
+        # Whoever reads an event may read the task, and not every tokenizer serves two threads.
+        with reading:
+            while len(unread) > late:
+                number, count, read = unread.popleft()
+                losses = dict(zip(LOSSES, read(), strict=True))
+                _check_finite(losses["total"], number)
+                sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
+                yield Stepped(number, losses["total"], count)
+            if schedule.validates(step):
+                report = _report(editor, validate(editor), reports, sums, step, at_a_time, schedule)
+                reports, sums = (*reports, report), {}
+                best = _copies(editor.parameters) if report.best else best
+                yield Validated(reports)
+            if schedule.checkpoints(step):
+                yield State(step, editor.parameters, best, *_moments(optimiser, editor.parameters), sums, reports)
     assign(editor.parameters, best)
+
+
+def overlaps(device: torch.device) -> bool:
+    """Whether the host has something to do while the device computes."""
+    return device.type != "cpu"
+
+
+def ahead(make: Callable[[int], T], steps: range, threads: int) -> Iterator[T]:
+    """What `make` returns for each step, made by so many threads as many steps ahead; by none, when it is asked for."""
+    if threads == 0:
+        yield from map(make, steps)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        upcoming = deque(pool.submit(make, step) for step in steps[:threads])
+        for step in steps:
+            made = upcoming.popleft().result()
+            if step + threads in steps:
+                upcoming.append(pool.submit(make, step + threads))
+            yield made
 
 
 def _check_finite(loss: float, step: int) -> None:
@@ -201,11 +249,16 @@ def train_step(
     seed: int,
     objective: Objective,
     clip: float,
+    graphs: Graphs[Batch] | None = None,
 ) -> dict[str, float]:
-    """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step."""
-    losses = gradients(editor, triples, seed, objective)
+    """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step.
+
+    `graphs` are `graphs_of` this editor and objective, kept from step to step.
+    """
+    parts = partial(parts_of, editor, triples, seed, graphs is not None, ALONE)
+    values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
     descend(editor, optimiser, clip)
-    return losses
+    return dict(zip(LOSSES, values.tolist(), strict=True))
 
 
 def gradients(
@@ -216,26 +269,67 @@ def gradients(
     processes: Processes = ALONE,
     at_a_time: int | None = None,
 ) -> dict[str, float]:
-    """The losses of a batch, and in every parameter's `.grad` the gradient of the total.
+    """The losses of a batch, and in every parameter's `.grad` the gradient of the total."""
+    parts, size = partial(parts_of, editor, triples, seed, False, processes), len(triples)
+    values = accumulated(editor, parts, size, objective, None, processes, at_a_time or size)
+    return dict(zip(LOSSES, values.tolist(), strict=True))
+
+
+def parts_of(
+    editor: Editor, triples: Sequence[Triple], seed: int, fixed: bool, processes: Processes, at_a_time: int
+) -> list[Sent[Batch]]:
+    """This process's share of a batch, so many triples at a time, each with the gates that the seed draws for it."""
+    mine, uniforms = processes.share(len(triples)), uniforms_of(editor, len(triples), seed)
+    chosen = [slice(i, min(i + at_a_time, mine.stop)) for i in range(mine.start, mine.stop, at_a_time)]
+    return [batch_of(editor, triples[s], None if uniforms is None else uniforms[s], fixed) for s in chosen]
+
+
+def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
+    """`computed` as CUDA graphs; None where there is no GPU."""
+    device = editor.backbone.like.device
+    return Graphs(partial(computed, editor, objective), device) if device.type == "cuda" else None
+
+
+def computed(editor: Editor, objective: Objective, batch: Batch) -> list[Tensor | None]:
+    """The losses of a batch (4,), and the gradient of the total for each parameter."""
+    with editor.backbone.autocast():
+        losses = losses_of(editor, batch, objective)
+    return [torch.stack([losses[name].detach() for name in LOSSES]), *backward(editor, losses["total"])]
+
+
+def backward(editor: Editor, total: Tensor) -> Sequence[Tensor | None]:
+    """The gradient for each parameter; None where there is none."""
+    return torch.autograd.grad(total, list(editor.parameters.values()), allow_unused=True)
+
+
+def accumulated(
+    editor: Editor,
+    parts: Parts,
+    size: int,
+    objective: Objective,
+    graphs: Graphs[Batch] | None,
+    processes: Processes,
+    at_a_time: int,
+) -> Tensor:
+    """The losses of a batch of `size` triples (4,), and in every parameter's `.grad` the gradient of the total.
 
     The losses are means over the batch, so that parts of it, on one process or on several, add up by their shares.
     """
-    parameters, backbone = list(editor.parameters.values()), editor.backbone
-    for parameter in parameters:
-        parameter.grad = None
-    mine, step = processes.share(len(triples)), at_a_time or len(triples)
-    sums = backbone.like.new_zeros(len(LOSSES))
-    for first in range(mine.start, mine.stop, step):
-        part = triples[first : min(first + step, mine.stop)]
-        with backbone.autocast():
-            losses = training_losses(editor, part, seed, objective, first, len(triples))
-        share = len(part) / len(triples)
-        (share * losses["total"]).backward(inputs=parameters)
-        sums += share * torch.stack([losses[name].detach() for name in LOSSES])
-    for parameter in parameters if not mine else ():
-        parameter.grad = torch.zeros_like(parameter)
-    processes.add([*(p.grad for p in parameters if p.grad is not None), sums])
-    return dict(zip(LOSSES, sums.tolist(), strict=True))
+    parameters, like = list(editor.parameters.values()), editor.backbone.like
+    found: Sequence[Tensor | None] = ()
+    for part in parts(at_a_time):
+        own = graphs(part) if graphs else computed(editor, objective, part.on(like.device))
+        share = len(part.record.asked.masks) / size
+        own = own if share == 1 else [None if t is None else share * t for t in own]
+        each = zip(found, own, strict=True)
+        found = [t if f is None or t is None else f + t for f, t in each] if found else own
+    values, *gradients = found or (like.new_zeros(len(LOSSES)), *map(torch.zeros_like, parameters))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        # Adam's fused kernel takes numbers as they lie in memory, whatever their strides.
+        parameter.grad = None if gradient is None else gradient.contiguous()
+    assert values is not None
+    processes.add([*(t for t in gradients if t is not None), values])
+    return values
 
 
 def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> None:
@@ -248,9 +342,9 @@ def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> No
 
 def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:
     """The tokenised (x_e, x_u, x_r) of one step (clause S6)."""
-    rng = derived_rng(seed, "train-inputs", step)
-    triples = []
-    for drawn in training_triples(task.corpus, count, seed, step):
+    rng, chosen, triples = derived_rng(seed, "train-inputs", step), training_triples(task.corpus, count, seed, step), []
+    ready(task, [Pair(drawn.edit, (drawn.update,), (drawn.retain,)) for drawn in chosen])
+    for drawn in chosen:
         request = task.request(drawn.edit, rng)
         update = task.update_input(drawn.update, drawn.edit, request)
         triples.append(Triple(request, update, task.retain_input(drawn.retain, rng)))
@@ -294,7 +388,8 @@ def _restore(editor: Editor, optimiser: torch.optim.Adam, state: State) -> None:
     assign(editor.parameters, state.parameters)
     for name, first in state.first.items():
         moments = {"exp_avg": first.clone(), "exp_avg_sq": state.second[name].clone()}
-        optimiser.state[editor.parameters[name]] = {"step": torch.tensor(float(state.step)), **moments}
+        step = torch.tensor(float(state.step), device=first.device)
+        optimiser.state[editor.parameters[name]] = {"step": step, **moments}
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 Factors: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
@@ -45,13 +46,17 @@ class Update:
             result[name] = v[0].mT @ u[0] + result.get(name, 0)
         return result
 
-    def apply(self, name: str, hidden: Tensor) -> Tensor:
-        """What factors or deltas add for the inputs h (E·k, S, n), of which rows e·k … (e+1)·k - 1 see edit e (B4)."""
-        result = hidden.new_zeros(())
+    def apply(self, name: str, hidden: Tensor, output: Tensor) -> Tensor:
+        """W·h + ΔW·h for inputs h (E·k, S, n) and W·h (E·k, S, m); rows e·k … (e+1)·k - 1 see edit e (clause B4)."""
         if name in self.factors:
             u, v = self.factors[name]
-            result = (hidden.reshape(len(u), -1, u.shape[-1]) @ u.mT @ v).view(*hidden.shape[:-1], -1)
+            output = _plus(output, torch.bmm(hidden.reshape(len(u), -1, u.shape[-1]), u.mT), v)
         if name in self.deltas:
-            d = self.deltas[name]
-            result = result + (hidden.reshape(len(d), -1, d.shape[-1]) @ d.mT).view(*hidden.shape[:-1], -1)
-        return result
+            delta = self.deltas[name]
+            output = _plus(output, hidden.reshape(len(delta), -1, delta.shape[-1]), delta.mT)
+        return output
+
+
+def _plus(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """output (E·k, S, m) + left (E, k·S, r) right (E, r, m)."""
+    return torch.baddbmm(output.reshape(*left.shape[:2], -1), left, right).view_as(output)

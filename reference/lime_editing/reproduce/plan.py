@@ -59,7 +59,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All cells of a run, `jobs` at a time. The `first` ones run before all others, one by one."""
+    """All cells of a run, `jobs` at a time, `shared` on one device. The `first` ones run before all others."""
 
     jobs: int
     device: str
@@ -67,11 +67,14 @@ class Plan:
     measured: tuple[Cost, ...]
     disk_free: int
     first: int = 0
+    shared: int = 1
 
     def as_dict(self) -> dict[str, Any]:
-        """For a program: seconds, bytes and counts. On a CPU the largest cells run side by side."""
+        """For a program: seconds, bytes and counts. The largest cells may be side by side."""
         alone, others = self.cells[: self.first], self.cells[self.first :]
-        beside = sorted((cell.memory for cell in others), reverse=True)[: self.jobs if self.device == "cpu" else 1]
+        beside = sorted((cell.memory for cell in others), reverse=True)[
+            : self.jobs if self.device == "cpu" else self.shared
+        ]
         states = sorted((cell.checkpoint for cell in self.cells), reverse=True)[: self.jobs]
         waits = makespan([cell.seconds for cell in others if cell.state != "done"], self.jobs)
         return {
@@ -98,6 +101,7 @@ def make(
     classifiers: Sequence[RawClassifier],
     root: Path,
     jobs: int,
+    shared: int = 1,
 ) -> Plan:
     """The plan of a run of these cells under each protocol ({protocol: {task: experiment}}). It writes nothing."""
     first = [of_classifier(wanted) for wanted in classifiers]
@@ -118,7 +122,7 @@ def make(
     existing = next(path for path in (root, *root.absolute().parents) if path.is_dir())
     device = next(iter(next(iter(protocols.values())).values())).sources.device
     free, measured = shutil.disk_usage(existing).free, tuple(cost for cost, _ in costs.values())
-    return Plan(jobs, device, (*first, *planned), measured, free, len(first))
+    return Plan(jobs, device, (*first, *planned), measured, free, len(first), shared)
 
 
 def of_classifier(wanted: RawClassifier) -> Planned:

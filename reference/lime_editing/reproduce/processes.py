@@ -1,4 +1,4 @@
-"""Many cells side by side, in processes of one thread each, on a GPU each where there are any."""
+"""Many cells side by side, in processes of one thread each, on GPUs where there are any."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -94,16 +96,23 @@ def places(device: str, jobs: int | None) -> list[str | None]:
 
 
 def assign(device: str, jobs: int | None, cores: int, gpus: int, visible: str | None) -> list[str | None]:
-    """`jobs` places, or as many as the machine has: one per core, or one per GPU, and never two cells on a GPU.
+    """`jobs` places, or as many as the machine has: one per core, or one per GPU.
 
-    `visible` is CUDA_VISIBLE_DEVICES: numbers or other names, of which the first `gpus` can be used.
+    More cells than GPUs share them evenly: a small cell fills a small part of one. `visible` is CUDA_VISIBLE_DEVICES:
+    numbers or other names, of which the first `gpus` can be used.
     """
     if device == "cpu":
         return [None] * (jobs or cores)
-    if device != "cuda":
-        return [None]  # one device that the user names
+    if device != "cuda":  # one device that the user names
+        return [None] * (jobs or 1)
     names = [name.strip() for name in visible.split(",")] if visible else [str(i) for i in range(gpus)]
-    return list(names[:gpus][:jobs])
+    usable = names[:gpus]
+    return list(islice(cycle(usable), jobs or len(usable)))
+
+
+def on_one_device(places: Sequence[str | None]) -> int:
+    """How many cells at most are on one device at a time."""
+    return max(Counter(places).values(), default=1)
 
 
 def run_one(cell: Cell, experiment: Experiment, root: Path, patience: float = 10.0) -> Iterator[Status]:

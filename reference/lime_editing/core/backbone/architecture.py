@@ -27,6 +27,8 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 }
 #: The module of a layer that ends its attention block with the residual, "attention" in others; None: there is none.
 CLOSING: Mapping[str, str | None] = {"distilbert": "sa_layer_norm", "modernbert": None}
+#: The families whose layers find positions themselves, from where a token stands in its row.
+RELATIVE = ("modernbert", "deberta-v2")
 
 
 def refuse(config: Any) -> None:
@@ -91,12 +93,27 @@ def widen(model: Any, embedded: Tensor) -> Tensor:
     return projected
 
 
-def inputs_of_layers(model: Any, hidden: Tensor, attention: Tensor | None) -> Callable[[nn.Module], dict[str, Any]]:
+def shares_rows(model: Any) -> bool:
+    """Whether several inputs fit in one row: where each stands is told by numbers, and the mask keeps them apart."""
+    return model.config.model_type not in RELATIVE
+
+
+def entrance(model: Any, ids: Tensor, types: Tensor, places: Tensor) -> Tensor:
+    """What the first layer takes (R, C, h)."""
+    told = {"token_type_ids": types} if reads_types(model) else {}
+    told |= {"position_ids": places} if shares_rows(model) else {}
+    return widen(model, model.base_model.embeddings(input_ids=ids, **told))
+
+
+def inputs_of_layers(model: Any, hidden: Tensor, mask: Tensor | None) -> Callable[[nn.Module], dict[str, Any]]:
     """What each layer is given beside hidden states (B, S, h): its mask, and what it needs for relative positions.
 
-    `attention` (B, S) is None where nothing is padded: the host knows, and does not ask the device.
+    `mask` is added to the attention scores, 0 or -inf; None where nothing is padded: the host knows, and does not ask
+    the device.
     """
-    config, base = model.config, model.base_model
+    if shares_rows(model):
+        return lambda layer: {"attention_mask": mask}
+    config, base, attention = model.config, model.base_model, None if mask is None else mask[:, 0, 0] == 0
     told = {"config": config, "inputs_embeds": hidden, "attention_mask": attention}
     told["allow_is_bidirectional_skip"] = attention is None
     if config.model_type == "modernbert":
@@ -108,12 +125,9 @@ def inputs_of_layers(model: Any, hidden: Tensor, attention: Tensor | None) -> Ca
             for kind in dict.fromkeys(config.layer_types)
         }
         return lambda layer: kinds[layer.attention_type]
-    if config.model_type == "deberta-v2":
-        encoder, seen = base.encoder, hidden.new_ones(hidden.shape[:2]) if attention is None else attention.long()
-        same = {"attention_mask": encoder.get_attention_mask(seen), "relative_pos": encoder.get_rel_pos(hidden)}
-        same["rel_embeddings"] = encoder.get_rel_embedding()
-    else:
-        same = {"attention_mask": create_bidirectional_mask(**told)}
+    encoder, seen = base.encoder, hidden.new_ones(hidden.shape[:2]) if attention is None else attention.long()
+    same = {"attention_mask": encoder.get_attention_mask(seen), "relative_pos": encoder.get_rel_pos(hidden)}
+    same["rel_embeddings"] = encoder.get_rel_embedding()
     return lambda layer: same
 
 
@@ -128,11 +142,11 @@ def means(model: Any) -> bool:
     return is_classifier(model) and getattr(model.config, "classifier_pooling", "cls") == "mean"
 
 
-def class_logits(model: Any, hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Logits (B, C) of the last layer's hidden states (B, P, h), of which each input has so many."""
+def class_logits(model: Any, hidden: Tensor, padding: Tensor | None) -> Tensor:
+    """Logits (B, C) of the last layer's hidden states (B, P, h); `padding` (B, 1, 1, P) is 0 or -inf, None: 0."""
     if model.config.model_type == "modernbert":
-        own = torch.arange(hidden.shape[1], device=hidden.device)[None] < lengths[:, None]
-        hidden = (model.base_model.final_norm(hidden) * own[..., None]).sum(1) / lengths[:, None]
+        own = hidden.new_ones(hidden.shape[:2]) if padding is None else (padding[:, 0, 0] == 0).to(hidden.dtype)
+        hidden = (model.base_model.final_norm(hidden) * own[..., None]).sum(1) / own.sum(1)[:, None]
     for name in ("pooler", "pre_classifier", "head"):
         part = getattr(model, name, None) or getattr(model.base_model, name, None)
         if part is not None:
@@ -160,9 +174,15 @@ def closing(model: Any, layers: nn.ModuleList) -> nn.Module | None:
     return None if name is None else layers[-1].get_submodule(name)
 
 
+def first_place(model: Any) -> int:
+    """The number of the first place in an input: RoBERTa-like models start behind their padding index."""
+    padding = getattr(getattr(model.base_model.embeddings, "position_embeddings", None), "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
 def max_positions(model: Any) -> int:
-    """RoBERTa-like models count positions from behind their padding index; relative ones have the config's limit."""
+    """The longest input; with relative positions, the config's limit."""
     positions = getattr(model.base_model.embeddings, "position_embeddings", None)
     if positions is None:
         return int(model.config.max_position_embeddings)
-    return int(positions.num_embeddings) - (0 if positions.padding_idx is None else positions.padding_idx + 1)
+    return int(positions.num_embeddings) - first_place(model)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,49 +22,21 @@ from torch.utils.hooks import RemovableHandle
 
 from ...errors import ModelError
 from ...names import Precision
-from ..records import EditRequest, Input
+from ..records import Input
 from ..updates import Factors, Update
 from . import architecture
 from .architecture import class_weights, is_classifier, language_head, layer_stack, mlp_names, unsupported
+from .arrays import Bucket, Integers, Places, Rows, Sent, padded, places_of, rows_of
+from .quick import Attention, quick
 from .wide import InPieces
-
-#: A group of inputs of like length grows up to so many tokens: fewer would not fill a processor.
-GROUP = 256
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """B padded inputs at the entrance of the first edited layer, and their N predicted positions.
-
-    hidden (B, S, h), attention (B, S); lengths and predicted positions stay on the host, where they are known without
-    waiting for a device; example (N,) in [0, B), example by example, says whose the predicted positions are.
-    """
+    """B padded inputs at the entrance of the first edited layer, hidden (B, S, h), and where they come from."""
 
     hidden: Tensor
-    attention: Tensor
-    lengths: tuple[int, ...]
-    positions: tuple[tuple[int, ...], ...]
-    example: Tensor
-
-    @classmethod
-    def of(
-        cls, hidden: Tensor, attention: Tensor, lengths: Sequence[int], positions: Sequence[tuple[int, ...]]
-    ) -> States:
-        example = _on(hidden.device, [b for b, own in enumerate(positions) for _ in own])
-        return cls(hidden, attention, tuple(lengths), tuple(positions), example)
-
-    def take(self, chosen: Sequence[int]) -> States:
-        """The examples at these indices, with no more padding than they need."""
-        index = _on(self.hidden.device, chosen)
-        lengths, positions = [self.lengths[i] for i in chosen], [self.positions[i] for i in chosen]
-        # Clause M7's "all" predicts padding as well.
-        width = max([*lengths, *(p + 1 for own in positions for p in own)])
-        return States.of(self.hidden[index, :width], self.attention[index, :width], lengths, positions)
-
-    def rows(self, chosen: Sequence[int]) -> Tensor:
-        """The rows of these examples' predicted positions, of all N."""
-        starts = [0, *accumulate(map(len, self.positions))]
-        return _on(self.hidden.device, [row for b in chosen for row in range(starts[b], starts[b + 1])])
+    places: Places
 
 
 @dataclass(frozen=True)
@@ -117,81 +90,103 @@ class Backbone:
         return architecture.closing(self.model, self.layers)
 
     @cached_property
-    def reads_types(self) -> bool:
-        """Whether the model has token types."""
-        return architecture.reads_types(self.model)
+    def _copies(self) -> dict[tuple[bool, bool], Backbone]:
+        return {}
 
-    @torch.no_grad()
-    def trunk(self, inputs: Sequence[Input]) -> States:
-        """Pad the inputs and run the frozen part of the encoder on them. ModelError: an input that is too long."""
+    def copy(self, twice: bool = False) -> Backbone:
+        """What computes: a copy of the model, in bf16 under `autocast`, that can be differentiated `twice` or once."""
+        key = (self.precision == "bf16" and torch.is_autocast_enabled(self.like.device.type), twice)
+        if key not in self._copies:
+            model = quick(self.model, *key)
+            self._copies[key] = replace(self, model=model, layers=layer_stack(model))
+        return self._copies[key]
+
+    def rows(self, inputs: Sequence[Input], bucket: Bucket | None = None) -> tuple[Rows, Integers]:
+        """The inputs as `read` takes them, and where each starts. ModelError: one that is too long."""
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
             raise ModelError(f"an input has {longest} tokens, and the model reads at most {self.max_tokens}")
-        like = self.like
-        device = like.device
-        lengths = [len(i.ids) for i in inputs]
-        attention = torch.arange(longest, device=device)[None] < _on(device, lengths)[:, None]
-        hidden = like.new_zeros(len(inputs), longest, self.width)
-        # Inputs of like length go together: of a shuffled batch of facts a third and more would be padding.
-        for chosen in _alike(lengths):
-            width = max(lengths[i] for i in chosen)
-            ids = padded([inputs[i].ids for i in chosen], self.pad_id).to(device, non_blocking=True)
-            types = {}
-            if self.reads_types and any(i.types for i in inputs):
-                rows = [inputs[i].types or (0,) * len(inputs[i].ids) for i in chosen]
-                types["token_type_ids"] = padded(rows, 0).to(device, non_blocking=True)
-            index = _on(device, chosen)
-            try:
-                entrance = architecture.widen(self.model, self.model.base_model.embeddings(input_ids=ids, **types))
-            except IndexError as error:
-                raise ModelError("a token has no embedding: tokenizer and model do not belong together") from error
-            seen = None if all(lengths[i] == width for i in chosen) else attention[index, :width]
-            hidden[index, :width] = self._run(self.layers[: self.first], entrance, seen)
-        return States.of(hidden, attention, lengths, [i.positions for i in inputs])
+        shared = architecture.shares_rows(self.model)
+        return rows_of(inputs, self.pad_id, architecture.first_place(self.model), shared, bucket)
 
-    def upper(self, states: States, update: Update | None = None) -> Tensor:
+    @torch.no_grad()
+    def read(self, rows: Rows) -> Tensor:
+        """The frozen part of the encoder: its output (R·C, h) at every token."""
+        here, mask = self.copy(), None
+        try:
+            hidden = architecture.entrance(here.model, rows.ids, rows.types, rows.places)
+        except IndexError as error:
+            raise ModelError("a token has no embedding: tokenizer and model do not belong together") from error
+        if rows.asking is not None and rows.answering is not None:
+            apart = rows.answering[:, None, None] < 0
+            if architecture.shares_rows(self.model):
+                apart = rows.asking[:, None, :, None] != rows.answering[:, None, None]
+            mask = hidden.new_zeros(apart.shape).masked_fill_(apart, -torch.inf)
+        return here._run(here.layers[: here.first], hidden, mask).flatten(0, 1)
+
+    def predicted(self, inputs: Sequence[Input]) -> list[Input]:
+        """The inputs, each with the positions that the head reads: a class is predicted at the first token."""
+        return [replace(i, positions=(0,)) for i in inputs] if self.classifies else list(inputs)
+
+    def trunk(self, inputs: Sequence[Input]) -> States:
+        """`read` for these inputs. ModelError: one that is too long."""
+        inputs = self.predicted(inputs)
+        rows, starts = self.rows(inputs)
+        sent, places = Sent.of((rows, places_of(inputs, starts)), self.like).on(self.like.device)
+        return states_at(self.read(sent), places)
+
+    def taken(self, states: States, kept: Sequence[int], inputs: Sequence[Input]) -> States:
+        """The states at these indices, which are those of these inputs."""
+        starts = states.hidden.shape[1] * np.array(kept)
+        (places,) = Sent.of((places_of(inputs, starts),), self.like).on(states.hidden.device)
+        return states_at(states.hidden.flatten(0, 1), places)
+
+    def upper(self, states: States, update: Update | None = None, twice: bool = False) -> Tensor:
         """Logits (N, V) at the predicted positions, under an update of E edits where B = E·k, or of the raw model.
 
-        Rows e·k … (e+1)·k - 1 of the batch see edit e.
+        Rows e·k … (e+1)·k - 1 of the batch see edit e. A classifier has one row of classes per input. The logits can be
+        differentiated `twice`, or once.
         """
+        here, places = self.copy(twice), states.places
         weights = {} if update is None else update.weights
-        attention = None if min(states.lengths) == states.hidden.shape[1] else states.attention
-        positions: Sequence[tuple[int, ...]] = states.positions
-        if self.classifies:
-            positions = [tuple(range(n)) if architecture.means(self.model) else (0,) for n in states.lengths]
         # Without the last layer's other rows a training step on facts at mBERT size has 7 to 12% fewer operations.
-        with self._applied(update), self._narrowed(positions):
-            hidden = self._run(self.layers[self.first :], states.hidden, attention, weights)
-        return self.head(hidden if self.closing is not None else _narrow(hidden, positions), positions)
-
-    def head(self, hidden: Tensor, positions: Sequence[tuple[int, ...]]) -> Tensor:
-        """Logits (N, V) of hidden states (B, P, h) at the predicted positions, or one row of classes per input."""
+        kernel = sdpa_kernel(SDPBackend.MATH) if twice and here.has_fused else nullcontext()
+        with here._applied(update), here._narrowed(places.slots), kernel:
+            hidden = here._run(here.layers[here.first :], states.hidden, places.padding, weights)
+        if architecture.means(here.model):
+            return architecture.class_logits(here.model, hidden, places.padding)
+        chosen = places.predicted if here.closing is not None else places.slots.flatten()[places.predicted]
+        rows = F.embedding(chosen, hidden.flatten(0, 1))
         if self.classifies:
-            return architecture.class_logits(self.model, hidden, _on(hidden.device, [len(own) for own in positions]))
-        most = hidden.shape[1]
-        rows = _rows(hidden, [most * b + slot for b, own in enumerate(positions) for slot in range(len(own))])
+            return architecture.class_logits(here.model, rows[:, None], None)
         with InPieces():
-            vocabulary: Tensor = language_head(self.model)(rows)
+            vocabulary: Tensor = language_head(here.model)(rows)
         return vocabulary
 
     @torch.no_grad()
-    def condition(self, requests: Sequence[EditRequest], labels: bool) -> tuple[Tensor, Tensor]:
-        """The model's own embeddings of each x_e, followed by those of y_e with `labels`; (B, S, h) and lengths (B,).
+    def embedded(self, words: Tensor, lengths: Tensor, classes: Tensor | None = None) -> Tensor:
+        """The model's own embeddings (E, S, h) of words (E, S), 0 behind each row's length (E,).
 
-        A class has no word embedding: the output layer's row stands for it (clause E5).
+        A class has no word embedding: the output layer's row of `classes` (E,) stands for a row's last word (E5).
         """
-        # A class stands behind all words until its own row comes in.
-        said = [r.labels if labels else () for r in requests]
-        read = [(*r.input.ids, *((0,) * len(y) if self.classifies else y)) for r, y in zip(requests, said, strict=True)]
-        words = self.model.get_input_embeddings().weight
-        device, lengths = words.device, torch.tensor([len(row) for row in read])
-        embedded = architecture.widen(self.model, words[padded(read, 0).to(device, non_blocking=True)])
-        if self.classifies and labels:
-            edit = _on(device, [e for e, y in enumerate(said) for _ in y])
-            place = _on(device, [len(r.input.ids) + i for r in requests for i in range(len(r.labels))])
-            embedded[edit, place] = class_weights(self.model)[_on(device, [label for y in said for label in y])]
-        padding = torch.arange(embedded.shape[1]) >= lengths[:, None]
-        return embedded.masked_fill(padding.to(device, non_blocking=True)[..., None], 0), lengths
+        found = architecture.widen(self.model, self.model.get_input_embeddings()(words))
+        column = torch.arange(words.shape[1], device=words.device)
+        ends = lengths[:, None]
+        if classes is not None:
+            rows = F.embedding(classes, class_weights(self.model))
+            found = torch.where((column == ends - 1)[..., None], rows[:, None], found)
+        embedded: Tensor = found.masked_fill((column >= ends)[..., None], 0)
+        return embedded
+
+    @cached_property
+    def has_fused(self) -> bool:
+        """Whether some attention is the model's own, and may use a kernel without a second derivative."""
+        return not any(isinstance(module, Attention) for module in self.layers[-1].modules())
+
+    @property
+    def reads_types(self) -> bool:
+        """Whether the model has token types."""
+        return architecture.reads_types(self.model)
 
     @property
     def classifies(self) -> bool:
@@ -207,11 +202,11 @@ class Backbone:
         self,
         layers: Iterable[nn.Module],
         hidden: Tensor,
-        attention: Tensor | None,
+        mask: Tensor | None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """The layers, with some of the edited matrices replaced by others. `attention` is None without padding."""
-        told = architecture.inputs_of_layers(self.model, hidden, attention)
+        """The layers, with some of the edited matrices replaced by others. `mask` is added to the attention scores."""
+        told = architecture.inputs_of_layers(self.model, hidden, mask)
         for layer in layers:
             names = {module: path for path, module in layer.named_modules()} if weights else {}
             own = {
@@ -228,7 +223,7 @@ class Backbone:
         """While open, each edited linear computes W·h + ΔW·h (clause B4)."""
 
         def add(update: Update, name: str) -> Any:
-            return lambda _, inputs, output: output + update.apply(name, inputs[0])
+            return lambda _, inputs, output: update.apply(name, inputs[0], output)
 
         names = () if update is None else dict.fromkeys((*update.factors, *update.deltas))
         handles = [self.linears[name].register_forward_hook(add(update, name)) for name in names if update is not None]
@@ -238,15 +233,16 @@ class Backbone:
             _remove(handles)
 
     @contextmanager
-    def _narrowed(self, positions: Sequence[tuple[int, ...]]) -> Iterator[None]:
-        """While open, the last layer goes on from its attention with the predicted positions alone: (B, P, h).
+    def _narrowed(self, slots: Tensor) -> Iterator[None]:
+        """While open, the last layer goes on from its attention with these (B, P) of its B·S tokens alone: (B, P, h).
 
-        Where no module ends its attention block, it goes on with all rows, and `upper` takes these from its output.
+        An input with fewer than P repeats its first token; nobody reads what becomes of it. Where no module ends the
+        attention block, the layer goes on with all tokens, and `upper` takes these from its output.
         """
 
         def narrow(_: nn.Module, __: Any, output: Any) -> Any:
             whole, *rest = output if isinstance(output, tuple) else (output,)
-            kept = _narrow(whole, positions)
+            kept = F.embedding(slots, whole.flatten(0, 1))
             return (kept, *rest) if isinstance(output, tuple) else kept
 
         handles = [] if self.closing is None else [self.closing.register_forward_hook(narrow)]
@@ -254,6 +250,11 @@ class Backbone:
             yield
         finally:
             _remove(handles)
+
+
+def states_at(output: Tensor, places: Places) -> States:
+    """The inputs at these places of the trunk's output."""
+    return States(F.embedding(places.tokens, output), places)
 
 
 def capture(
@@ -267,11 +268,12 @@ def capture(
 
     T is S, and in the last layer P: no other row has a gradient there. Rows beyond an input's own have δ = 0.
 
-    `loss_of` maps logits (N, V) to one loss per example (B,). The losses are summed, so that each row's δ is its own
-    gradient whatever the batch. No `.grad` is filled. x and δ carry no gradient, unless they are to be
-    `differentiable` with respect to the update that they are taken `at`. The logits come along.
+    `loss_of` maps logits (N, V) to the sum of one loss per example, so that each row's δ is its own gradient whatever
+    the batch. No `.grad` is filled. x and δ carry no gradient, unless they are to be `differentiable` with respect to
+    the update that they are taken `at`. The logits come along.
     """
     taken: dict[str, tuple[Tensor, Tensor]] = {}
+    linears = backbone.copy(differentiable).linears
 
     def keep(name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -281,18 +283,15 @@ def capture(
 
         return hook
 
-    handles = [linear.register_forward_hook(keep(name)) for name, linear in backbone.linears.items()]
-    # The fused attention kernels have no second derivative.
-    kernel = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
+    handles = [linear.register_forward_hook(keep(name)) for name, linear in linears.items()]
     try:
-        with torch.enable_grad(), kernel:
-            logits = backbone.upper(states, at)
-            names = list(backbone.linears)
-            outputs = [taken[name][1] for name in names]
-            deltas = torch.autograd.grad(loss_of(logits).sum(), outputs, create_graph=differentiable)
+        with torch.enable_grad():
+            logits = backbone.upper(states, at, differentiable)
+            outputs = [taken[name][1] for name in linears]
+            deltas = torch.autograd.grad(loss_of(logits), outputs, create_graph=differentiable)
     finally:
         _remove(handles)
-    return {name: (taken[name][0], delta) for name, delta in zip(names, deltas, strict=True)}, logits
+    return {name: (taken[name][0], delta) for name, delta in zip(linears, deltas, strict=True)}, logits
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "float32") -> Backbone:
@@ -347,50 +346,19 @@ def _same(backbone: Backbone) -> bool:
         told |= told.pop("kwargs", {})
         given.append({name for name, value in told.items() if isinstance(value, (Tensor, tuple))})
 
-    handle = layer.register_forward_pre_hook(note, with_kwargs=True)
+    handles = [one.register_forward_pre_hook(note, with_kwargs=True) for one in (backbone.copy().layers[-1], layer)]
     try:
-        states = backbone.trunk([Input(row, (0, 1)) for row in rows])
-        ours, ids = backbone.upper(states), padded(rows, backbone.pad_id).to(states.hidden.device)
-        theirs = model(input_ids=ids, attention_mask=states.attention.long(), return_dict=True).logits
+        ours = backbone.upper(backbone.trunk([Input(row, (0, 1)) for row in rows]))
+        ids, told = (padded(part, value).to(ours.device) for part, value in ((rows, backbone.pad_id), (_ones(rows), 0)))
+        theirs = model(input_ids=ids, attention_mask=told, return_dict=True).logits
     finally:
-        handle.remove()
-    theirs = theirs if is_classifier(model) else theirs[states.example, _on(theirs.device, [0, 1, 0, 1])]
+        _remove(handles)
+    theirs = theirs if is_classifier(model) else theirs[:, :2].flatten(0, 1)
     return given[-1] <= given[0] and torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
-def _narrow(whole: Tensor, positions: Sequence[tuple[int, ...]]) -> Tensor:
-    """(B, S, h) at the predicted positions alone: (B, P, h). An input with fewer than P repeats its first row."""
-    most = max(1, *map(len, positions))
-    start = range(0, len(positions) * whole.shape[1], whole.shape[1])
-    rows = [b + p for b, own in zip(start, positions, strict=True) for p in (*own, *[0] * (most - len(own)))]
-    return _rows(whole, rows).view(len(positions), most, whole.shape[2])
-
-
-def _rows(hidden: Tensor, rows: Sequence[int]) -> Tensor:
-    """These of all B·S rows of (B, S, h)."""
-    return hidden.flatten(0, 1).index_select(0, _on(hidden.device, rows))
-
-
-def _on(device: torch.device, values: Sequence[int]) -> Tensor:
-    """Indices that the host knows, on the device, which nobody waits for."""
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
-
-
-def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows of any lengths as one tensor (B, S), filled up with a value."""
-    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
-
-
-def _alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices in groups of like length, the longest first, each of a few hundred tokens at least."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[groups[-1][0]] if groups else 0
-        if groups and (longest * len(groups[-1]) < GROUP or lengths[i] > 0.9 * longest):
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
+def _ones(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [[1] * len(row) for row in rows]
 
 
 def _remove(handles: Sequence[RemovableHandle]) -> None:

@@ -20,10 +20,13 @@ from . import editable_training, finetuning, knowledge_editor, mend
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """Per edited matrix the factors x (E, T, n) and δ (E, T, m) of ∇L, and whether x_e is predicted as desired (E,)."""
+    """Per edited matrix the factors x (E, T, n) and δ (E, T, m) of ∇L.
+
+    `correct()` says which x_e are predicted as desired (E,); it is computed where it is asked for.
+    """
 
     factors: Factors
-    correct: Tensor
+    correct: Callable[[], Tensor]
 
 
 class Edits(Protocol):
@@ -36,7 +39,10 @@ class Edits(Protocol):
         """
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
-        """Frozen embeddings (E, S, h) of x_e, followed by those of y_e with `labels`, and the lengths (E,)."""
+        """Frozen embeddings (E, S, h) of x_e, followed by those of y_e with `labels`, and the lengths (E,).
+
+        Both are on the model's device: reading a length there would wait for a GPU.
+        """
 
     def take(self, chosen: Tensor) -> Edits:
         """The edits at these indices, ascending."""

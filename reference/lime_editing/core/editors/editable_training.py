@@ -54,6 +54,6 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
     """
     weights = {name.removeprefix(WEIGHT): p for name, p in parameters.items() if name.startswith(WEIGHT)}
     gradient = edits.gradient(Update(weights=weights), differentiable=torch.is_grad_enabled())
-    rates = parameters[LOG_INNER_LR].exp()
-    steps = {name: (x, -rates[i] * delta) for i, (name, (x, delta)) in enumerate(gradient.factors.items())}
-    return Update(steps, weights=weights)
+    rates = parameters[LOG_INNER_LR].exp().neg().unbind()
+    each = zip(gradient.factors.items(), rates, strict=True)
+    return Update({name: (x, rate * delta) for (name, (x, delta)), rate in each}, weights=weights)

@@ -56,14 +56,14 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
     for step in range(settings.steps):
         at = Update(deltas={name: delta for name, (delta, _, _) in state.items()}) if state else None
         gradient = edits.gradient(at)
+        done = gradient.correct()
         if not state:
-            running = torch.arange(len(gradient.correct), device=gradient.correct.device)
+            running = torch.arange(len(done), device=done.device)
             for name, (x, delta) in gradient.factors.items():
                 # The optimiser's sums are never in bf16, whatever the products are in.
                 exact = torch.promote_types(delta.dtype, torch.float32)
                 zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1], dtype=exact)
                 result[name], state[name] = zeros, (zeros.clone(), zeros.clone(), zeros.clone())
-        done = gradient.correct
         for name, (delta, _, _) in state.items():
             result[name][running[done]] = delta[done]
         if done.all():

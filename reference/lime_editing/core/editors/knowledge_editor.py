@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from ...names import Condition
 from ..updates import Update
@@ -28,6 +27,7 @@ TITLE = "KnowledgeEditor"
 TRAINED = True
 LSTM = "knowledge_editor.lstm."
 _PARTS = ("in.weight", "in.bias", "out.weight", "out.bias")
+_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Settings:
 
 
 class Gates(NamedTuple):
-    """Per edit the scale (E,) and the vectors of a and b: softmax (E, m) and free (E, n)."""
+    """Per edit the scale (E, 1, 1), and the vectors of a and b: softmax (E, 1, m) and free (E, 1, n)."""
 
     scale: Tensor
     a_softmax: Tensor
@@ -83,32 +83,43 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
     """The gated factors of each edit's gradient, and one row more for the offset b."""
     factors = edits.gradient().factors
     states = read(parameters, *edits.condition(settings.condition == "input+label"))
+    made = gates(parameters, settings, {name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}, states)
     result = {}
-    for name, (x, delta) in factors.items():
-        g = gates(parameters, settings, name, states, x.shape[-1], delta.shape[-1])
-        u = torch.cat([x * g.a_free[:, None], g.b_free[:, None]], 1)
-        v = torch.cat([delta * g.a_softmax[:, None], g.b_softmax[:, None]], 1)
-        result[name] = (u, g.scale[:, None, None] * v)
+    for (name, (x, delta)), g in zip(factors.items(), made, strict=True):
+        v = torch.cat([delta * (g.scale * g.a_softmax), g.scale * g.b_softmax], 1)
+        result[name] = (torch.cat([x * g.a_free, g.b_free], 1), v)
     return Update(result)
 
 
 def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) -> Tensor:
-    """The LSTM's last states of both directions (E, 2·lstm), for embeddings (E, S, h) of these lengths (E,)."""
-    own = {name.removeprefix(LSTM): p for name, p in parameters.items() if name.startswith(LSTM)}
-    width = own["weight_hh_l0"].shape[-1]
-    reader = nn.LSTM(embedded.shape[-1], width, batch_first=True, bidirectional=True, device="meta")
-    packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+    """The LSTM's last states of both directions (E, 2·lstm), for embeddings (E, S, h) of these lengths (E,).
+
+    Each direction reads on into the padding, and its state is taken from before: so no length is read on the host.
+    """
+    last = lengths[:, None, None] - 1
+    places = torch.arange(embedded.shape[1], device=embedded.device)[:, None]
+    turned = embedded.gather(1, (last - places).clamp(min=0).expand_as(embedded))
+    states = []
     # Not every CPU has an LSTM in bf16, and it is a small part of a step.
     with torch.autocast(embedded.device.type, enabled=False):
-        _, (last, _) = functional_call(reader, own, (packed,))
-    return torch.cat([last[0], last[1]], -1)
+        for direction, words in (("", embedded), ("_reverse", turned)):
+            weights = [parameters[f"{LSTM}{name}{direction}"] for name in _WEIGHTS]
+            start = words.new_zeros(1, len(words), weights[1].shape[-1])
+            out, _, _ = torch.lstm(words, (start, start), weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+            states.append(out.gather(1, last.expand(-1, -1, out.shape[-1]))[:, 0])
+    return torch.cat(states, -1)
 
 
-def gates(parameters: Mapping[str, Tensor], settings: Settings, name: str, states: Tensor, n: int, m: int) -> Gates:
-    """The gates of one matrix for the LSTM's states (E, 2·lstm)."""
-    own = {part: parameters[f"knowledge_editor.{name}.{part}"] for part in _PARTS}
-    hidden = torch.tanh(nn.functional.linear(states, own["in.weight"], own["in.bias"]))
-    out = nn.functional.linear(hidden, own["out.weight"], own["out.bias"])
-    scale, a_softmax, a_free, b_softmax, b_free = out.split([1, m, n, m, n], -1)
-    bounded = settings.max_scale * scale[:, 0].sigmoid()
-    return Gates(bounded, a_softmax.softmax(-1), a_free, b_softmax.softmax(-1), b_free)
+def gates(
+    parameters: Mapping[str, Tensor], settings: Settings, shapes: Mapping[str, tuple[int, int]], states: Tensor
+) -> list[Gates]:
+    """The gates of matrices {name: (n, m)} for the LSTM's states (E, 2·lstm)."""
+    made = []
+    for name, (n, m) in shapes.items():
+        own = {part: parameters[f"knowledge_editor.{name}.{part}"] for part in _PARTS}
+        hidden = F.linear(states, own["in.weight"], own["in.bias"]).tanh()
+        out = F.linear(hidden, own["out.weight"], own["out.bias"])
+        scale, a_softmax, a_free, b_softmax, b_free = out[:, None].split([1, m, n, m, n], -1)
+        bounded = settings.max_scale * scale.sigmoid()
+        made.append(Gates(bounded, a_softmax.softmax(-1), a_free, b_softmax.softmax(-1), b_free))
+    return made

@@ -70,21 +70,32 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The transformed factors of each edit's gradient at the raw parameters."""
     factors = edits.gradient().factors
-    rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp(), strict=True))
-    result = {}
+    rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp().neg().unbind(), strict=True))
+    result: dict[str, tuple[Tensor, Tensor]] = {}
     for names in _by_shape({name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}).values():
         # The rows of all matrices of a shape go through their transform together: its weights are large, the rows few.
-        x, delta = (torch.cat([factors[name][side].flatten(0, 1) for name in names]) for side in (0, 1))
-        sizes = [factors[name][0].shape[:2].numel() for name in names]
-        of = torch.arange(len(names)).repeat_interleave(torch.tensor(sizes)).to(x.device, non_blocking=True)
+        x, delta = (torch.cat([factors[name][side] for name in names], 1) for side in (0, 1))
+        tokens, shape = [factors[name][0].shape[1] for name in names], x.shape[:2]
+        of = torch.cat([torch.full((size,), i, device=x.device) for i, size in enumerate(tokens)])
+        of, x, delta = of.expand(shape).flatten(), x.flatten(0, 1), delta.flatten(0, 1)
+        rate = F.embedding(of, torch.stack([rates[name] for name in names])[:, None])
         # A row without gradient must not act, and its normalised form would be the norm's bias, not zero.
-        live = (delta != 0).any(-1).nonzero()[:, 0]
-        x_tilde, delta_tilde = transform(parameters, of[live], x[live], delta[live])
-        delta_tilde = -torch.stack([rates[name] for name in names])[of[live], None] * delta_tilde
-        parts = [part.new_zeros(len(of), part.shape[1]).index_copy(0, live, part) for part in (x_tilde, delta_tilde)]
-        for name, u, v in zip(names, *(part.split(sizes) for part in parts), strict=True):
-            result[name] = (u.view_as(factors[name][0]), v.view_as(factors[name][1]))
+        live = (delta != 0).any(-1)
+        if leaves_out(x):
+            rows = live.nonzero()[:, 0]
+            x, delta = transform(parameters, of[rows], F.embedding(rows, x), F.embedding(rows, delta))
+            x, delta = (part.new_zeros(len(of), part.shape[1]).index_copy(0, rows, part) for part in (x, delta))
+        else:
+            x, delta = transform(parameters, of, x, delta)
+            rate = rate * live[:, None]
+        parts = (part.view(*shape, -1).split(tokens, 1) for part in (x, rate * delta))
+        result |= dict(zip(names, zip(*parts, strict=True), strict=True))
     return Update({name: result[name] for name in factors})
+
+
+def leaves_out(rows: Tensor) -> bool:
+    """Whether rows without gradient, which padding has, are left out: a GPU would have to wait to know which."""
+    return rows.device.type == "cpu"
 
 
 def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,11 +109,15 @@ def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, 
     }
     z = torch.cat([normalise(x, own, "norm_x"), normalise(delta, own, "norm_delta")], -1)
     for block in ("block1", "block2"):
-        inner = z @ own[f"{block}.down"] @ own[f"{block}.up"] + own[f"{block}.bias"]
-        inner = inner * own[f"{block}.scale"][index] + own[f"{block}.shift"][index]
+        scale, bias = own[f"{block}.scale"], own[f"{block}.bias"]
+        shift = torch.addcmul(own[f"{block}.shift"], bias, scale)
+        # Not scale[index]: on a GPU its backward pass would add up the many rows of a matrix one by one.
+        scale, shift = (F.embedding(index, t) if isinstance(index, Tensor) else t[index] for t in (scale, shift))
+        inner = z @ own[f"{block}.down"] @ own[f"{block}.up"] * scale + shift
         # clamp, unlike relu, passes a gradient at 0, where the first block's output starts.
         z = z + (inner.clamp(min=0) if block == "block1" else inner)
-    return z[..., :n], z[..., n:]
+    x, delta = z.split([n, m], -1)
+    return x, delta
 
 
 def index_in_shape(shapes: Mapping[str, tuple[int, int]], name: str) -> int:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -16,6 +16,7 @@ import numpy as np
 
 from ...core.corpus import Example, ParallelCorpus
 from ...core.records import EditRequest, Input
+from ...core.sampling import Pair
 from ...core.task import remember, with_masks
 from ...errors import DataError, ModelError
 from ...names import SPLITS, Rulings, Split, Subject
@@ -155,36 +156,46 @@ class FactTask:
         facts = tuple(fact for fact in self.facts.facts if fact.language in languages)
         return replace(self, facts=Facts(facts, self.facts.templates))
 
+    def ready(self, pairs: Sequence[Pair]) -> None:
+        """Tokenise all sentences of the pairs that are new."""
+        asked = [(x, pair.edit) for pair in pairs for x in (pair.edit, *pair.update)]
+        asked += [(x, x) for pair in pairs for x in pair.retain]
+        keys = dict.fromkeys(self._key(*each) for each in asked)
+        new = [key for key in keys if key not in self._prompts]
+        texts = [self._text(*key) for key in new]
+        for key, ids in zip(new, self.tokenizer(texts)["input_ids"] if new else (), strict=True):
+            remember(self._prompts, key, partial(tuple, ids))
+
     def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
         """The desired prediction is uniform over the relation's entities in the editing language (clause D4)."""
         fact = self._inputs[edit.fact, edit.language]
         labels = self.candidates[fact.language, fact.relation]
         label = labels[int(rng.integers(len(labels)))]
-        return EditRequest(self._masked(fact, fact, len(label)), label, edit.language)
+        return EditRequest(self._masked(self._key(edit, edit), len(label)), label, edit.language)
 
     def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
         """The parallel sentence; its subject is that of the updating, or by ruling D6 of the editing language."""
-        fact = self._inputs[update.fact, update.language]
-        subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
-        return self._masked(fact, subject, len(request.labels))
+        return self._masked(self._key(update, edit), len(request.labels))
 
     def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
         """An unrelated sentence; its number of masks follows the language's entity names (clause D5)."""
-        fact = self._inputs[retain.fact, retain.language]
-        lengths = self.lengths[fact.language]
-        return self._masked(fact, fact, lengths[int(rng.integers(len(lengths)))])
+        lengths = self.lengths[retain.language]
+        return self._masked(self._key(retain, retain), lengths[int(rng.integers(len(lengths)))])
 
-    def _masked(self, fact: Fact, subject: Fact, count: int) -> Input:
-        """The template of `fact` with the label of `subject` filled in and [Y] replaced by `count` masks (D3)."""
-        template = self.facts.templates[fact.language, fact.relation]
-        key = (template, subject.sub_label)
-        ids = remember(self._prompts, key, lambda: self._prompt(*key))
+    def _key(self, asked: Example, edit: Example) -> tuple[str, str]:
+        """The template of an example, and the label of its subject, or by ruling D6 of the edit's."""
+        fact = self._inputs[asked.fact, asked.language]
+        subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
+        return self.facts.templates[fact.language, fact.relation], subject.sub_label
+
+    def _masked(self, key: tuple[str, str], count: int) -> Input:
+        """The template with the label filled in and [Y] replaced by `count` masks (D3)."""
+        ids = remember(self._prompts, key, lambda: tuple(self.tokenizer(self._text(*key))["input_ids"]))
         return with_masks(ids, self.tokenizer.mask_token_id, count)
 
-    def _prompt(self, template: str, subject: str) -> tuple[int, ...]:
-        """The tokens with one mask. [Y] is replaced first, because a label may contain it."""
-        text = template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject)
-        return tuple(self.tokenizer(text)["input_ids"])
+    def _text(self, template: str, subject: str) -> str:
+        """The sentence with one mask. [Y] is replaced first, because a label may contain it."""
+        return template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject)
 
 
 def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, FactTask]:

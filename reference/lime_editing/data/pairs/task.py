@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import permutations
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from ...core.corpus import Corpus, Example, FullCorpus, ParallelCorpus
 from ...core.records import EditRequest, Input
+from ...core.sampling import Pair
 from ...core.task import pair, remember
+from ...core.task import pairs as tokenise
 from ...errors import ModelError
 from ...names import JUDGED, PIVOT, Rulings, Split
 from .. import Errors, Predict, Reader
@@ -65,6 +67,21 @@ class PairTask:
         """The gold label, as the model numbers it."""
         label: int = self.rows[_row(example)]["label"]
         return self.classes[label]
+
+    def ready(self, pairs: Sequence[Pair]) -> None:
+        """Read and tokenise all inputs of the pairs that are new."""
+        asked = dict.fromkeys(x for pair in pairs for x in (pair.edit, *pair.update, *pair.retain))
+        new = [x for x in asked if x.id not in self._inputs]
+        numbers = {number: i for i, number in enumerate(dict.fromkeys(_row(x) for x in new))}
+        said = texts_of(self._table[list(numbers)]) if new else []
+        both = [said[numbers[_row(x)]][x.language] for x in new]
+        found = tokenise(self.tokenizer, both, self.longest) if new else []
+        for x, one in zip(new, found, strict=True):
+            remember(self._inputs, x.id, partial(lambda known: known, one))
+
+    @cached_property
+    def _table(self) -> Any:
+        return self.rows.with_format("arrow")
 
     def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
         label = self.classes[int(rng.integers(len(self.classes)))] if self.wrong is None else self.gold(edit)
