@@ -32,14 +32,14 @@ from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import Pairs
 from .data.pairs.task import PairTask
-from .names import ALL, APPROACHES, EN, TRAININGS, Rulings
+from .names import ALL, EN, PAPER_APPROACHES, TRAININGS, Rulings
 from .report import figures, tables
 from .report.counts import Key, Run, Section
 from .reproduce import cells, run
 from .reproduce.scales import PAPER, TINY
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored"})
-EDITORS = tuple(name for name in APPROACHES if name in methods())
+EDITORS = PAPER_APPROACHES
 
 
 # T, M, S ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from .. import data, plugins, results
 from ..core import hardware
 from ..core.hardware import Processes
 from ..errors import UserError
-from ..names import APPROACHES, PROTOCOLS, Rulings
+from ..names import PAPER_APPROACHES, PROTOCOLS, Rulings
 from ..report import write
 from ..reproduce import cells as grid
 from ..reproduce import classifier, jobs, plan, processes
@@ -120,7 +120,7 @@ def _cells(options: Reproduce, scale: Scale) -> list[Cell]:
     trainings = options.training or ("en", "all", "lime")
     if options.control:
         trainings = tuple(dict.fromkeys((*trainings, "shared")))
-    approaches = options.approach or tuple(name for name in APPROACHES if name != "unedited")
+    approaches = options.approach or PAPER_APPROACHES
     cells = grid.grid(options.task, approaches, trainings, range(options.seeds or scale.seeds))
     if options.cell is None:
         return cells

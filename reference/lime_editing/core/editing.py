@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,10 +13,12 @@ from ..errors import UserError
 from ..names import Direction, Masks, Penalty, Scaling
 from . import masks as lime
 from .backbone import Backbone, States, capture
-from .editors import Gradient, Method, find
+from .editors import Gradient, Merging, Method, find
 from .losses import loc_loss, rel_loss, total_loss
 from .records import EditRequest, Triple
-from .updates import Factors, Update
+from .updates import Factors, Update, compose, plus
+
+ABSENT = -1e4  # the logit of an answer that is left out of a divergence
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,55 @@ class Editor:
 
 @dataclass(frozen=True, slots=True)
 class EditBatch:
-    """editors.Edits: E requests, their trunk states, and the draws of their gates (None: the gates of test time)."""
+    """editors.Edits: E requests, their trunk states, and the draws of their gates (None: the gates of test time).
+
+    `at` holds the edits before, of one edit or of E.
+    """
 
     editor: Editor
     requests: tuple[EditRequest, ...]
     states: States
     draws: Mapping[str, Tensor] | None = None
+    at: Update | None = None
 
-    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
-        plain = desired_gradient(self.editor.backbone, self.requests, self.states, at, differentiable)
-        languages = [request.language for request in self.requests]
-        return Gradient(mask_edit_factors(self.editor, plain.factors, languages, self.draws), plain.correct)
+    @property
+    def matrices(self) -> Mapping[str, Tensor]:
+        raw = self.editor.backbone.raw
+        return raw if self.at is None else {**raw, **self.at.edited(raw)}
+
+    @property
+    def languages(self) -> list[str]:
+        return [request.language for request in self.requests]
+
+    def gradient(
+        self, at: Update | None = None, differentiable: bool = False, keep: tuple[float, Tensor] | None = None
+    ) -> Gradient:
+        under = at if self.at is None else plus(self.at, at or Update())
+        found = desired_gradient(self.editor.backbone, self.requests, self.states, under, differentiable, keep)
+        masked = mask_edit_factors(self.editor, found.factors, self.languages, self.draws)
+        return replace(found, factors=masked)
+
+    def answering(self, rows: Tensor) -> Tensor:
+        positions, device = self.states.positions, rows.device
+        most = max(map(len, positions))
+        # In the last layer the predicted positions are all that there is.
+        whole = rows.shape[1] == self.states.hidden.shape[1]
+        places = [[*(own if whole else range(len(own))), *[0] * (most - len(own))] for own in positions]
+        there = torch.arange(most)[None] < torch.tensor([len(own) for own in positions])[:, None]
+        index = torch.tensor(places).to(device)[..., None].expand(-1, -1, rows.shape[-1])
+        return rows.gather(1, index) * there.to(device)[..., None]
+
+    def with_parallels(self) -> EditBatch:
+        k = 1 + max(len(request.parallels) for request in self.requests)
+        if k == 1:
+            return self
+        each = [
+            replace(r, input=i)
+            for r in self.requests
+            for i in (r.input, *r.parallels, *[r.input] * (k - 1 - len(r.parallels)))
+        ]
+        states = self.editor.backbone.trunk([request.input for request in each])
+        return EditBatch(self.editor, tuple(each), states, None, self.at)
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
         return self.editor.backbone.condition(self.requests, labels)
@@ -66,7 +106,8 @@ class EditBatch:
         kept = chosen.tolist()
         requests = tuple(self.requests[i] for i in kept)
         draws = None if self.draws is None else {name: u[chosen] for name, u in self.draws.items()}
-        return EditBatch(self.editor, requests, self.states.take(kept), draws)
+        at = self.at if self.at is None or self.at.edits < 2 else self.at.take(chosen)
+        return EditBatch(self.editor, requests, self.states.take(kept), draws, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +143,40 @@ def make_editor(
             raise UserError(f"unknown settings of {method}: {error}; it has {found.Settings()}") from error
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
-        if not parameters:
+        if not found.TRAINED:
             raise UserError(f"{method} trains nothing, so it has no masks either (§4.2)")
         rows = 1 if masks == "shared" else len(languages)
         parameters |= lime.init_masks(backbone.shapes, rows, mask_scale, backbone.like)
-    for parameter in parameters.values():
+    for parameter in parameters.values() if found.TRAINED else ():
         parameter.requires_grad_()
     return Editor(backbone, found, settings, tuple(languages), masks, mask_lr, parameters)
 
 
-def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None) -> Update:
+@torch.no_grad()
+def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None, at: Update | None = None) -> Update:
     """One independent edit for each request, computed in one batch (§3.3, clause E8); the raw model is only read.
 
     With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
+    `at` are the edits before, in a series: gradients and predictions are those of θ + at, and the result is the new
+    part alone (chapter C); `compose([at, new])` is what holds then.
     LanguageError: an editing language that the editor was not made for.
     """
     draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(requests), seed)
-    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), draws)
+    before = None if at is None else compose([at], dense=True)
+    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), draws, before)
 
 
 def edit_from(
-    editor: Editor, requests: Sequence[EditRequest], states: States, draws: Mapping[str, Tensor] | None = None
+    editor: Editor,
+    requests: Sequence[EditRequest],
+    states: States,
+    draws: Mapping[str, Tensor] | None = None,
+    at: Update | None = None,
 ) -> Update:
     """`edit`, given the trunk states of the edit inputs and the draws of their gates."""
     lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
-    return editor.method.update(editor.parameters, editor.settings, EditBatch(editor, tuple(requests), states, draws))
+    edits = EditBatch(editor, tuple(requests), states, draws, at)
+    return editor.method.update(editor.parameters, editor.settings, edits)
 
 
 def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
@@ -141,12 +191,22 @@ def desired_gradient(
     states: States,
     at: Update | None = None,
     differentiable: bool = False,
+    keep: tuple[float, Tensor] | None = None,
 ) -> Gradient:
     """editors.Edits.gradient without masks, given the trunk states of the edit inputs."""
     labels, example, count = labels_of(requests, states), states.example, len(requests)
-    factors, logits = capture(backbone, states, lambda out: rel_loss(out, labels, example, count), at, differentiable)
+
+    def loss(out: Tensor) -> Tensor:
+        desired = rel_loss(out, labels, example, count)
+        if keep is None:
+            return desired
+        edited, before = (logits.scatter(1, labels[:, None], ABSENT) for logits in (out, keep[1]))
+        return desired + keep[0] * loc_loss(edited, before, example, examples=count)
+
+    factors, logits = capture(backbone, states, loss, at, differentiable)
     misses = (logits.argmax(-1) != labels).long()
-    return Gradient(factors, misses.new_zeros(count).index_add(0, example, misses) == 0)
+    correct = misses.new_zeros(count).index_add(0, example, misses) == 0
+    return Gradient(factors, correct, {name: x for name, (x, _) in factors.items()}, logits.detach())
 
 
 def mask_edit_factors(
@@ -166,20 +226,33 @@ def mask_edit_factors(
 
 
 def training_losses(
-    editor: Editor, triples: Sequence[Triple], seed: int, objective: Objective, first: int = 0, of: int | None = None
+    editor: Editor,
+    triples: Sequence[Triple],
+    seed: int,
+    objective: Objective,
+    first: int = 0,
+    of: int | None = None,
+    given: Update | None = None,
 ) -> dict[str, Tensor]:
     """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates.
 
     Of a batch of `of` edits that is computed in parts, these are those from number `first` on: each keeps its gates.
+    `given` is of an editor that is trained on sets or series (sets.py): the set as one update, or of each edit of the
+    batch those before it.
     """
-    backbone = editor.backbone
+    backbone, merges = editor.backbone, isinstance(editor.method, Merging)
     requests = [triple.edit for triple in triples]
     inputs = [r.input for r in requests] + [i for triple in triples for i in (triple.update, triple.retain)]
     # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
     everything = backbone.trunk(inputs)
-    draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
-    draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
-    update = edit_from(editor, requests, everything.take(range(len(requests))), draws)
+    if given is None or not merges:
+        draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
+        draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
+        before = None if given is None else given.take(slice(first, first + len(triples)))
+        update = edit_from(editor, requests, everything.take(range(len(requests))), draws, before)
+        update = update if before is None else plus(before, update)
+    else:
+        update = given
     # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
     states = everything.take(range(len(requests), len(inputs)))
     retains = states.take(range(1, 2 * len(triples), 2))

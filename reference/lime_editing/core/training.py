@@ -18,6 +18,7 @@ from .masks import open_share
 from .metrics import Scores
 from .records import Triple
 from .sampling import derived_rng, training_triples
+from .sets import Given
 from .task import Task
 
 LOSSES = ("rel", "loc", "mask", "total")
@@ -225,13 +226,16 @@ def gradients(
         parameter.grad = None
     mine, step = processes.share(len(triples)), at_a_time or len(triples)
     sums = backbone.like.new_zeros(len(LOSSES))
+    with backbone.autocast():
+        given = Given(editor, [triple.edit for triple in triples], seed, step)
     for first in range(mine.start, mine.stop, step):
         part = triples[first : min(first + step, mine.stop)]
         with backbone.autocast():
-            losses = training_losses(editor, part, seed, objective, first, len(triples))
+            losses = training_losses(editor, part, seed, objective, first, len(triples), given.update)
         share = len(part) / len(triples)
-        (share * losses["total"]).backward(inputs=parameters)
+        (share * losses["total"]).backward(inputs=[*parameters, *given.leaves])
         sums += share * torch.stack([losses[name].detach() for name in LOSSES])
+    given.backward()
     for parameter in parameters if not mine else ():
         parameter.grad = torch.zeros_like(parameter)
     processes.add([*(p.grad for p in parameters if p.grad is not None), sums])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from ...names import Condition
-from ..updates import Update
+from ..updates import Factors, Update
 
 if TYPE_CHECKING:
     from . import Edits
@@ -81,15 +81,21 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The gated factors of each edit's gradient, and one row more for the offset b."""
-    factors = edits.gradient().factors
     states = read(parameters, *edits.condition(settings.condition == "input+label"))
+    return Update(gated(parameters, settings, states, edits.gradient().factors))
+
+
+def gated(
+    parameters: Mapping[str, Tensor], settings: Any, states: Tensor, factors: Factors
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per matrix U (E, T + 1, n) and V (E, T + 1, m), for the LSTM's states (E, 2·lstm)."""
     result = {}
     for name, (x, delta) in factors.items():
         g = gates(parameters, settings, name, states, x.shape[-1], delta.shape[-1])
         u = torch.cat([x * g.a_free[:, None], g.b_free[:, None]], 1)
         v = torch.cat([delta * g.a_softmax[:, None], g.b_softmax[:, None]], 1)
         result[name] = (u, g.scale[:, None, None] * v)
-    return Update(result)
+    return result
 
 
 def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) -> Tensor:
@@ -104,7 +110,7 @@ def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) ->
     return torch.cat([last[0], last[1]], -1)
 
 
-def gates(parameters: Mapping[str, Tensor], settings: Settings, name: str, states: Tensor, n: int, m: int) -> Gates:
+def gates(parameters: Mapping[str, Tensor], settings: Any, name: str, states: Tensor, n: int, m: int) -> Gates:
     """The gates of one matrix for the LSTM's states (E, 2·lstm)."""
     own = {part: parameters[f"knowledge_editor.{name}.{part}"] for part in _PARTS}
     hidden = torch.tanh(nn.functional.linear(states, own["in.weight"], own["in.bias"]))

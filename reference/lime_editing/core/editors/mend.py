@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..updates import Update
+from ..updates import Factors, Update
 
 if TYPE_CHECKING:
     from . import Edits
@@ -69,7 +69,11 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The transformed factors of each edit's gradient at the raw parameters."""
-    factors = edits.gradient().factors
+    return Update(transformed(parameters, edits.gradient().factors))
+
+
+def transformed(parameters: Mapping[str, Tensor], factors: Factors) -> Factors:
+    """x̃ and -lr·δ̃ for the rows of each matrix, of which those without gradient are 0."""
     rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp(), strict=True))
     result = {}
     for names in _by_shape({name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}).values():
@@ -84,7 +88,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
         parts = [part.new_zeros(len(of), part.shape[1]).index_copy(0, live, part) for part in (x_tilde, delta_tilde)]
         for name, u, v in zip(names, *(part.split(sizes) for part in parts), strict=True):
             result[name] = (u.view_as(factors[name][0]), v.view_as(factors[name][1]))
-    return Update({name: result[name] for name in factors})
+    return {name: result[name] for name in factors}
 
 
 def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
