@@ -125,14 +125,19 @@ def kills(session: nox.Session) -> None:
 
 @nox.session
 def perf(session: nox.Session) -> None:
-    """The benchmarks, with a table in perf/results: nox -s perf [-- --whole] [--device cuda] [-k training]."""
+    """The benchmarks, with a table in perf/local: nox -s perf [-- --whole] [--device cuda] [-k training].
+
+    --publish writes it into perf/results instead, which is under version control.
+    """
+    args = [arg for arg in session.posargs if arg != "--publish"]
+    folder = "perf/results" if "--publish" in session.posargs else "perf/local"
     interpreter, raw = python(session, "perf"), Path(session.create_tmp()) / "raw.json"
     raw.unlink(missing_ok=True)
-    command = ["pytest", "perf", "--benchmark-only", *session.posargs]
+    command = ["pytest", "perf", "--benchmark-only", *args]
     session.run(interpreter, "-m", *command, "--benchmark-quiet", f"--benchmark-json={raw}", env=OFFLINE, external=True)
     if not raw.exists():
         session.skip("nothing was measured")
-    session.run(interpreter, "-m", "perf.report", str(raw), "perf/results", " ".join(command), external=True)
+    session.run(interpreter, "-m", "perf.report", str(raw), folder, " ".join(command), external=True)
 
 
 @nox.session

@@ -50,7 +50,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parts", type=_parts, default=list(SHARES), help="such as 1,3; 4 comes with 3 (default: all)")
     parser.add_argument("--limit", type=float, default=480.0, help="seconds that all may take together (default: 480)")
     parser.add_argument("--device", default="cuda", help="cpu or a CUDA device (default: cuda)")
-    parser.add_argument("--out", type=Path, default=Path("perf/results"), help="folder (default: perf/results)")
+    parser.add_argument("--out", type=Path, default=Path("perf/local"), help="folder (default: perf/local)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether everything runs, and no measurement")
     options = parser.parse_args(arguments)
     if options.limit <= 0:

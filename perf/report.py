@@ -1,6 +1,6 @@
 """From pytest-benchmark's JSON a compact file of one machine, and a table beside it.
 
-python -m perf.report RAW.json perf/results "command that measured it"
+python -m perf.report RAW.json FOLDER "command that measured it"
 
 <machine>.json   machine, versions, command, and per benchmark median, edits per second, share of the limit
 <machine>.md     the same as a table, with the ratios within each group

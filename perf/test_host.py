@@ -1,6 +1,6 @@
 """What a training step costs the host: dispatched operations and milliseconds, phase by phase.
 
-python -m perf.test_host [FOLDER]     prints a table, and writes it to host-<machine>.json and .md (perf/results)
+python -m perf.test_host [FOLDER]     prints a table, and writes it to host-<machine>.json and .md (perf/local)
 
 Ten edits of the fixtures' data with language-specific masks, on a random model of six layers that is so narrow that its
 products take little time: most of the rest is what the host spends on a step, whatever the size of the model (of facts
@@ -129,7 +129,7 @@ def page(content: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "perf/results")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "perf/local")
     torch.set_num_threads(1)
     name = f"{platform.system().lower()}-{platform.machine()}-{os.cpu_count()}cores"
     content: dict[str, Any] = {

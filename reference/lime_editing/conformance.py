@@ -435,14 +435,14 @@ def paper_preset() -> dict[str, float]:
 
 def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
-    for i, (_, evaluation, trainings) in enumerate(tables.LAYOUT):
+    for i, table in enumerate(tables.TABLES):
         for cell in cells.grid(["facts"], EDITORS, list(TRAININGS), [0]):
-            if cell.training is not None and cell.training not in trainings:
+            if not table.shows(cell.training):
                 continue
             trained_on = (cell.trained.languages or languages) if cell.trained else ()
             row = {"table": i + 1, "editor": cell.approach, "masks": cell.masks, "input_languages": list(languages)}
             row |= {"training_languages": list(trained_on), "run": cell.name}
-            rows.append({**row, "edit_languages": list(cells.evaluations(languages)[evaluation])})
+            rows.append({**row, "edit_languages": list(cells.evaluations(languages)[table.evaluation])})
     return rows
 
 
@@ -462,8 +462,8 @@ def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]
         seeds[one["seed"]] = Run(Path(one["name"]), {}, {evaluation: _counts(one["outcomes"])})
     rows = []
     for row in tables.rows(Section("facts", "", {"task": "facts"}, by_key), evaluation):
-        shown = (float(cell.partition(" ")[0]) for cell in row.cells())
-        described = {"editor": row.key[0], "training": row.key[1], "runs": list(row.runs.values())}
+        shown = (float(text.partition(" ")[0]) for text in row.texts())
+        described = {"editor": row.approach, "training": row.training, "runs": list(row.cells.values())}
         rows.append({**described, **dict(zip(tables.METRICS, shown, strict=True))})
     return rows
 

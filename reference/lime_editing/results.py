@@ -39,6 +39,16 @@ EDITOR = "editor.safetensors"
 LOCK = ".lock"
 #: Parts of a record on which no number depends.
 DESCRIBING = ("machine", "titles", "command")
+#: What the cells of one table have in common, beside their task and, of the scale's record, `_SCALE`.
+_SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
+_SCALE = ("name", "about", "edited_layers", "test")
+#: What every record has, and what these parts have.
+_RECORD: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys((*_SCOPE, "code", "device", "machine"), ()),
+    "cell": ("task", "approach", "training", "seed"),
+    "scale": ("name", "about"),
+    "titles": ("task", "approach"),
+}
 #: The files on which a number depends, and those among them on which it does not.
 SOURCES = ("core/**/*.py", "data/**/*.py", "reproduce/run.py")
 NO_SOURCES = ("data/download.py",)
@@ -166,16 +176,35 @@ def _shown(value: Any) -> str:
 def add_to_index(root: Path, folders: Iterable[Path]) -> None:
     """Note which cells the report of `root` is about; a cell that is run again under its protocol takes its place.
 
-    Cells of the same task on other data, another model or other languages leave: no table may mix them.
+    Cells of the same task on other data, another model or other languages leave, and so do other seeds of the same
+    editor with other settings: no table may mix them.
     """
-    cells = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
-    scopes = {cell["cell"]["task"]: _scope(cell) for cell in cells.values()}  # the last one's, which is new
+    records = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
+    # The last record of each kind is the new one.
+    sources = {record["cell"]["task"]: _sources(record) for record in records.values()}
+    settings = {_editor(record): (record["rulings"], record["scale"]) for record in records.values()}
     kept = {
-        (cell["protocol"], *cell["cell"].values()): folder.name
-        for folder, cell in cells.items()
-        if _scope(cell) == scopes[cell["cell"]["task"]]
+        (*_editor(record), record["cell"]["seed"]): folder.name
+        for folder, record in records.items()
+        if sources[record["cell"]["task"]] == _sources(record)
+        and settings[_editor(record)] == (record["rulings"], record["scale"])
     }
     write_json(root / "index.json", list(kept.values()))
+
+
+def _sources(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return record["scale"]["name"], record["data"], record["model"], record["languages"]
+
+
+def _editor(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the seeds of one editor have in common."""
+    return record["protocol"], *(record["cell"][name] for name in ("task", "approach", "training"))
+
+
+def scope(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal in cells that stand in one table."""
+    scale = {name: record["scale"].get(name) for name in _SCALE}
+    return {"task": record["cell"]["task"], "scale": scale, **{name: record[name] for name in _SCOPE}}
 
 
 def read_index(root: Path) -> list[Path]:
@@ -191,17 +220,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     """A cell's cell.json. DataError: it lacks what every record has."""
     path = folder / "cell.json"
     record = read_json(path)
-    try:
-        for value in (record["cell"]["task"], record["protocol"]):
-            str(value)
-        _scope(record)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not the record of a cell (no {error}); {remedy(path)}") from error
-    return dict(record)
-
-
-def _scope(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    return cell["preset"]["name"], cell["data"], cell["model"], tuple(cell["languages"])
+    there = record if isinstance(record, dict) else {}
+    lacks = [
+        name for name, parts in _RECORD.items() if name not in there or (parts and not isinstance(there[name], dict))
+    ]
+    lacks += [f"{n}.{part}" for n, parts in _RECORD.items() if n not in lacks for part in parts if part not in there[n]]
+    if lacks:
+        raise DataError(f"{path}: is not the record of a cell (no {', '.join(map(repr, lacks))}); {remedy(path)}")
+    return dict(there)
 
 
 @contextmanager

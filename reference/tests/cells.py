@@ -13,10 +13,11 @@ from safetensors.numpy import save_file
 
 from lime_editing import results as store
 from lime_editing.core.records import Outcome
+from lime_editing.names import APPROACHES, TASKS
 
 LANGUAGES = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 EDITORS = ("editable_training", "knowledge_editor", "mend")
-GRID = [("unedited", None), ("finetuning", None), *((e, v) for e in EDITORS for v in ("en", "all", "lime", "shared"))]
+GRID = [("unedited", None), ("finetuning", None), *((e, t) for e in EDITORS for t in ("en", "all", "lime", "shared"))]
 
 #: acc in the edit's own language, in the others, and con.
 RATES: Mapping[tuple[str, str | None], tuple[float, float, float]] = {
@@ -32,7 +33,7 @@ RATES: Mapping[tuple[str, str | None], tuple[float, float, float]] = {
 def write_cell(
     root: Path,
     approach: str = "mend",
-    variant: str | None = "all",
+    training: str | None = "all",
     seed: int = 0,
     *,
     task: str = "facts",
@@ -46,10 +47,11 @@ def write_cell(
 ) -> Path:
     """One cell's folder. The same `noise` and rates give the same rows, whatever the cell is called."""
     about = {
-        "cell": {"task": task, "approach": approach, "variant": variant, "seed": seed},
+        "cell": {"task": task, "approach": approach, "training": training, "seed": seed},
+        "titles": {"task": TASKS.get(task, task), "approach": APPROACHES.get(approach, approach)},
         "protocol": protocol,
         "rulings": {"kl_direction": protocol, "penalty": "sum" if protocol == "paper" else "mean"},
-        "preset": {"name": "tiny", "about": "at TINY scale (not comparable with the paper's numbers)"},
+        "scale": {"name": "tiny", "about": "at TINY scale (not comparable with the paper's numbers)"},
         "languages": list(languages),
         "data": "d4ta",
         "model": "m0del",
@@ -57,17 +59,20 @@ def write_cell(
         "items": 21_213,
         "code": {"lime_editing": "0.1.0", "digest": "c0de", "torch": "2.0", "transformers": "5.0"},
         "device": "cpu",
+        "precision": "float32",
+        "split": "test",
+        "command": ["reproduce", "--task", task, "--seeds", "3"],
         "machine": "2-core x86_64 CPU",
         **record,
     }
-    folder = root / f"{'-'.join(filter(None, (task, approach, variant, f'seed{seed}')))}-{store.digest(about)[:8]}"
+    folder = root / f"{'-'.join(filter(None, (task, approach, training, f'seed{seed}')))}-{store.digest(about)[:8]}"
     store.write_json(folder / "cell.json", about)
-    evaluations = outcomes(languages, edits, rates or RATES[approach, variant], noise)
+    evaluations = outcomes(languages, edits, rates or RATES[approach, training], noise)
     store.write_rows(folder / "rows.parquet", evaluations)
     store.write_json(folder / "metrics.json", {})
     store.write_json(folder / "curve.json", [])
-    if variant in ("lime", "shared") and checkpoint:
-        write_masks(folder / "editor.safetensors", languages if variant == "lime" else languages[:1])
+    if training in ("lime", "shared") and checkpoint:
+        write_masks(folder / "editor.safetensors", languages if training == "lime" else languages[:1])
     return folder
 
 
@@ -123,15 +128,15 @@ def write_grid(
         write_cell(
             root,
             approach,
-            variant,
+            training,
             seed,
             task=task,
             protocol=protocol,
-            noise=zlib.crc32(repr((task, protocol, approach, variant, seed)).encode()),
+            noise=zlib.crc32(repr((task, protocol, approach, training, seed)).encode()),
             **options,
         )
         for task in tasks
         for protocol in protocols
-        for approach, variant in GRID
-        for seed in range(seeds if variant else 1)
+        for approach, training in GRID
+        for seed in range(seeds if training else 1)
     ]

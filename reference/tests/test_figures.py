@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from safetensors.numpy import save_file
 from lime_editing import results as store
 from lime_editing.core import metrics
 from lime_editing.errors import DataError
+from lime_editing.names import ALL, EN
 from lime_editing.report import figures
 from lime_editing.report import write as report
-from lime_editing.report.counts import ALL, EN, read
+from lime_editing.report.counts import read
 from reference.tests.cells import LANGUAGES, write_cell, write_grid, write_masks
 
+FIGURES = figures.FIGURES
 FEW = ("ar", "en", "hi", "sw", "zh")
 
 
@@ -28,10 +32,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_distributions_hold_the_breakdowns_averaged_over_seeds(folders: list[Path]) -> None:
     section = read(folders)[0]
-    for name, evaluation, by in (("figure3", EN, "language"), ("figure4", ALL, "edit_language")):
-        data = figures.distribution(section, name)
+    for figure, evaluation, by in zip(FIGURES[:2], (EN, ALL), ("language", "edit_language"), strict=True):
+        data = figure.data(section, ())
         assert data is not None
-        group = next(g for g in data["groups"] if (g["approach"], g["variant"]) == ("mend", "all"))
+        group = next(g for g in data["groups"] if (g["approach"], g["training"]) == ("mend", "all"))
         runs = [
             metrics.breakdown(store.read_rows(folder / "rows.parquet")[evaluation], by)  # type: ignore[arg-type]
             for folder in folders
@@ -47,10 +51,10 @@ def test_distributions_hold_the_breakdowns_averaged_over_seeds(folders: list[Pat
 def test_distributions_show_what_the_papers_figures_show(folders: list[Path]) -> None:
     section = read(folders)[0]
     editors = ("editable_training", "knowledge_editor", "mend")
-    for name, trainings in (("figure3", ("en", "all")), ("figure4", ("all", "lime", "shared"))):
-        data = figures.distribution(section, name)
+    for figure, trainings in zip(FIGURES[:2], (("en", "all"), ("all", "lime", "shared")), strict=True):
+        data = figure.data(section, ())
         assert data is not None
-        shown = [(g["approach"], g["variant"]) for g in data["groups"]]
+        shown = [(g["approach"], g["training"]) for g in data["groups"]]
         assert shown == [("finetuning", None), *((e, t) for e in editors for t in trainings)]
 
 
@@ -101,7 +105,58 @@ def test_figure_5_is_drawn_again_without_its_checkpoint(tmp_path: Path) -> None:
     text = report.write(tmp_path, [cell]).read_text(encoding="utf-8")
     assert not stored.exists()
     assert not stored.with_suffix(".svg").exists()
-    assert "Figure 5: how alike the languages&#x27; masks are is left out" in text
+    assert "Figure 5: how alike the languages' masks are is left out" in html.unescape(text)
+
+
+#: The languages of mLAMA.
+MLAMA = re.findall(
+    r"\w+",
+    """af ar az be bg bn ca ceb cs cy da de el en es et eu fa fi fr ga gl he hi hr hu hy id it ja ka ko la lt lv ms nl
+    pl pt ro ru sk sl sq sr sv ta th tr uk ur vi zh""",
+)
+
+
+def test_every_language_of_mlama_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own script and as a label begins; codes that nobody knows stay as they are."""
+    monkeypatch.setattr(figures.font_manager, "get_font", lambda path: Anything())
+    fonts = ("A font with all characters",)
+    names = {language: figures.label(language, fonts)[0] for language in (*MLAMA, *LANGUAGES)}
+    assert len(set(names.values())) == len(names) == 54
+    assert not set(names) & set(names.values())
+    assert (names["fr"], names["ka"], names["zh"], names["ar"]) == ("Français", "ქართული", "中文", "العربية")
+    for code in ("xx", "klingon", "../x", "", "zh-Hans-CN-x"):
+        assert figures.label(code, fonts) == (code, ["sans-serif"])
+
+
+class Anything:
+    def get_char_index(self, character: int) -> int:
+        return 1
+
+
+def test_trainings_have_a_colour_of_their_own() -> None:
+    """The known ones the same in every figure, whatever else is shown; others after them."""
+    few, many = (
+        figures._colours([{"training": name} for name in names])
+        for names in ((None, "lime"), (None, "zeta", "en", "all", "lime", "shared", "alpha"))
+    )
+    assert few["lime"] == many["lime"]
+    assert len(set(many.values())) == len(many) == 7
+    assert list(many) == [None, "en", "all", "lime", "shared", "alpha", "zeta"]
+
+
+def test_figures_say_in_words_what_they_show() -> None:
+    group = {
+        "training": "lime",
+        "title": "MEND",
+        "languages": {"en": {"succ": 0.9}, "sw": {"succ": 0.5}, "de": {"succ": 0.8}},
+    }
+    assert figures.FIGURES[0].tell({"groups": [group]}) == (
+        "succ in percent by language. MEND, all languages + LiME: from 50.0 (sw) to 90.0 (en), median 80.0."
+    )
+    data = {"languages": ["en", "sw"], "cosine": [[1, 0.2], [0.4, 1]], "cosine_over_all": [[1, 0.9], [0.9, 1]]}
+    assert "mean cosine of 0.90 over all dimensions, and of 0.30" in figures.FIGURES[2].tell(
+        {**data, "preferred": 3, "seed": 0}
+    )
 
 
 def test_labels_fall_back_to_codes_without_a_glyph_missing(
@@ -110,25 +165,30 @@ def test_labels_fall_back_to_codes_without_a_glyph_missing(
     monkeypatch.setattr(figures, "FAMILIES", ("DejaVu Sans",))
     only = figures.installed(("DejaVu Sans",))
     assert only == ("DejaVu Sans",)
-    labels = {language: figures.label(language, only) for language in LANGUAGES}
+    labels = {language: figures.label(language, only)[0] for language in LANGUAGES}
     assert (labels["hi"], labels["th"], labels["zh"]) == ("hi", "th", "zh")
     assert (labels["ru"], labels["vi"]) == ("Русский", "Tiếng Việt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = report.draw(read(folders)[0], tmp_path)
+        drawn = report.draw(read(folders), tmp_path)["facts"]
     assert set(drawn) == {"figure3", "figure4", "figure5"}
-    text = drawn["figure3"].read_text(encoding="utf-8")
+    text = drawn["figure3"][1].read_text(encoding="utf-8")
     assert ">hi</text>" in text
     assert "हिन्दी" not in text
 
 
 def test_an_svg_keeps_its_text_and_has_no_date(folders: list[Path], tmp_path: Path) -> None:
-    drawn = report.draw(read(folders)[0], tmp_path)
-    for path in drawn.values():
+    drawn = report.draw(read(folders), tmp_path)["facts"]
+    for _, path in drawn.values():
         text = path.read_text(encoding="utf-8")
         assert "English</text>" in text
         assert "<dc:date>" not in text
         assert "<image" not in text
+
+
+def test_labels_stay_within_their_bounds() -> None:
+    assert figures.spaced([9.9, 9.8, 0.1], 1.0, 0.5, 9.5) == [9.5, 8.5, 0.5]
+    assert figures.spaced([5, 5, 5], 3.0, 1.0, 7.0) == [1, 4, 7]
 
 
 @pytest.mark.parametrize("values", [[1.0], [3, 1, 2], [1, 1, 1, 1], [0, 10, 10.1, 10.2, 30], [5, 4.9, 5.1, 0]])

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reference.studies import rulings
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "spec_tests" / "RULINGS.md").read_text(encoding="utf-8")
-STORED = json.loads((ROOT / "results" / "rulings.json").read_text(encoding="utf-8"))
+STORED = json.loads(rulings.PUBLISHED.read_text(encoding="utf-8"))
 #: What is said of a measurement: a point of a list, or a row of a table, that names it in brackets.
 SAID = [
     pytest.param(name, text, id=f"{name}-{i}")
@@ -54,23 +54,11 @@ def test_every_printed_number_was_measured(name: str, text: str) -> None:
 def test_every_measurement_is_told() -> None:
     """Nothing is measured and left out: what changes nothing is a result too."""
     told = {name for param in SAID for name in param.values[:1]}
-    in_table = {name for _, _, name, _ in script().ROWS}
+    in_table = {name for _, _, name, _ in rulings.ROWS}
     assert set(STORED["measurements"]) - told - in_table == set()
 
 
 def test_the_table_is_the_stored_one() -> None:
     """The table is printed by the script that measures."""
     (table,) = re.findall(r"<!-- table -->\n+(.*?)\n+<!-- /table -->", PAGE, flags=re.DOTALL)
-    assert table == script().table(STORED["measurements"])
-
-
-def script() -> Any:
-    """results/rulings.py, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("rulings", ROOT / "results" / "rulings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    assert table == rulings.table(STORED["measurements"])

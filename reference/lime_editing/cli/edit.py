@@ -37,7 +37,7 @@ def edit(options: Edit) -> None:
     source, model, finished = given(options, scale, dataset)
     if not finished:
         raise UserError(
-            f"{model} is to be a classifier first: give --raw-model, such as the folder results/…/classifier-… that "
+            f"{model} is to be a classifier first: give --raw-model, such as the folder runs/…/classifier-… that "
             f"`make-classifier --model {model}` makes"
         )
     processes.quiet()

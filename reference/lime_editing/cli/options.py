@@ -212,6 +212,7 @@ class Report:
     """`report`: write the report of stored cells again."""
 
     results: Path = option("folder of one scale's cells (default: runs/tiny)", Path("runs/tiny"), parse=Path)
+    to: Path | None = option("folder to write into, such as that of published results", None, parse=Path)
 
 
 @dataclass(frozen=True, kw_only=True)

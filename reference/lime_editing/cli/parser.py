@@ -43,6 +43,7 @@ Finetuning edits without any training. The other editors need a checkpoint, whic
 REPORT_EXAMPLES = """examples:
   python -m lime_editing report
   python -m lime_editing report --results runs/paper
+  python -m lime_editing report --results runs/tiny --to results/tiny     renew what is published
 """
 CHECK_EXAMPLES = """examples:
   python -m lime_editing check-data fixtures/facts/mlama1.1

@@ -1,6 +1,8 @@
-"""`report`: write the report of stored cells again."""
+"""`report`: write the report of stored cells again, in their folder or in another one."""
 
 from __future__ import annotations
+
+from contextlib import ExitStack
 
 from .. import results
 from ..report import write
@@ -10,7 +12,9 @@ from .options import Report
 def report(options: Report) -> None:
     """The command. UserError: no cells, or cells that cannot be read."""
     folders = results.read_index(options.results)
-    if not folders:
-        write.write(options.results, folders)  # says what is missing, and makes no folder
-    with results.held(options.results):
-        print(write.write(options.results, folders))
+    places = {place.resolve(): place for place in (options.results, options.to or options.results)}
+    with ExitStack() as stack:
+        # Without cells `write` says what is missing, and no folder is made.
+        for place in places.values() if folders else ():
+            stack.enter_context(results.held(place))
+        print(write.write(options.results, folders, options.to))

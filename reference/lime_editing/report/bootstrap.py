@@ -1,10 +1,10 @@
 """Paired bootstrap over edits and seeds.
 
-Every approach is asked the same questions, so a resample draws edits once, within each editing language, and uses them
-for all approaches; then it draws seeds, the same ones for approaches that were trained with the same. Index 0 of every
-resampled array is the sample itself, so that a value and its interval come from the same lines.
+Every approach is asked the same questions. So a resample draws edits once, within each editing language, and uses them
+for all approaches. Then it draws seeds, the same ones for approaches with the same number of seeds. Index 0 of every
+resampled array is the sample itself, so a value and its interval come from the same lines.
 
-Shapes: B resamples, S seeds, L editing languages, K columns.
+Shapes: B resamples, S seeds, N edits, L editing languages, K columns.
 """
 
 from __future__ import annotations
@@ -30,14 +30,19 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def points(self) -> str:
+        """+1.23 [0.34, 2.12]: a fraction as percentage points."""
+        return f"{100 * self.value:+.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}]".replace("-", "−")
+
 
 def resample_edits(
     runs: Sequence[Counts], select: Select = in_all, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Array:
     """Means over resampled edits, with the same edits for all runs: (1 + B, runs, L, K).
 
-    Within each editing language, as many edits as there are, are drawn with replacement; an edit brings all its inputs.
-    DataError: runs that were asked different questions cannot be paired.
+    A resample draws, within each editing language, as many edits as there are, with replacement. An edit brings all its
+    inputs. DataError: the runs were asked different questions, so they cannot be paired.
     """
     if any(run.edits != runs[0].edits or run.languages != runs[0].languages for run in runs):
         raise DataError("these runs were asked different questions; they cannot be paired")
@@ -57,9 +62,9 @@ def resample_edits(
 
 
 def resample_seeds(values: Array, seed: int = SEED) -> Array:
-    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). As many seeds as there are, drawn with replacement.
+    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). A resample draws S seeds with replacement.
 
-    The draw depends on S and `seed` alone: approaches with the same seeds get the same ones.
+    The draw depends on S and `seed` alone, so approaches with the same seeds get the same ones.
     """
     size, seeds = values.shape[:2]
     drawn = np.random.default_rng((seed, seeds, 1)).integers(seeds, size=(size, seeds))
@@ -80,9 +85,9 @@ def interval(values: Array) -> Interval:
 
 
 def centred(values: Array) -> Array:
-    """Resamples shifted to have the sample's value as their mean.
+    """Resamples shifted so that their mean is the sample's value.
 
-    For a spread over languages: a resample adds noise to every language and so widens the spread itself.
+    For a spread over languages: a resample adds noise to every language, and so widens the spread itself.
     """
     return np.concatenate([values[:1], values[1:] - np.nanmean(values[1:]) + values[0]])
 
@@ -90,10 +95,9 @@ def centred(values: Array) -> Array:
 def succ_difference(
     ours: Sequence[Counts], theirs: Sequence[Counts], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Interval:
-    """succ of one approach minus succ of another, each given as the runs of its seeds, in the same order of seeds.
+    """succ of one approach minus succ of another; each is given as the runs of its seeds, in the same order of seeds.
 
-    What is resampled: edits within their editing language, and seeds. succ is computed from the resampled means of acc
-    and con over editing languages and seeds (clauses M5, M6, M9).
+    succ is computed from the resampled means of acc and con over editing languages and seeds (clauses M5, M6, M9).
     """
     means = resample_edits([*ours, *theirs], in_all, resamples, seed).mean(2)
     parts = means[:, : len(ours)], means[:, len(ours) :]

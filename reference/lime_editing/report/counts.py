@@ -1,7 +1,8 @@
-"""Finished cells read back: what the tables, the intervals and the figures are computed from."""
+"""Finished cells read back, and arranged into sections: what may stand in one table."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,6 @@ from ..names import APPROACHES, PROTOCOLS, TASKS, TRAININGS
 
 Key = tuple[str, str | None]  # approach, training
 
-#: Cells that differ in any of these, in the scale's name or in how they were judged, are never put into one table.
-_SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
-_REQUIRED = {*_SCOPE, "cell", "scale", "code", "device", "machine", "titles"}
-#: The part of a scale's record that all cells have; the rest depends on the approach and its training.
-_SCALE = ("name", "about", "edited_layers", "test")
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -33,13 +28,13 @@ class Run:
     judged: Mapping[str, Counts]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Section:
-    """All cells of one task under one protocol and one scope: what may stand in one table."""
+    """All cells of one task under one protocol and one scope; each is equal to itself alone."""
 
-    slug: str  # part of file names
+    slug: str  # part of file names, and the anchor on the page
     title: str
-    scope: Mapping[str, Any]
+    scope: Mapping[str, Any]  # results.scope
     runs: Mapping[Key, Mapping[int, Run]]  # (approach, training) → seed → run, in the paper's order
 
     @property
@@ -55,26 +50,44 @@ class Section:
         """The most seeds that a trained editor has; 1 where there is none."""
         return max((len(runs) for (_, training), runs in self.runs.items() if training), default=1)
 
+    @property
+    def records(self) -> list[Mapping[str, Any]]:
+        return [run.record for runs in self.runs.values() for run in runs.values()]
+
+    @property
+    def approaches(self) -> dict[str, str]:
+        """Each approach with the title that its cells give it, in the order of the tables."""
+        first = {name: next(iter(runs.values())).record for (name, _), runs in self.runs.items()}
+        return {name: str(record["titles"]["approach"]) for name, record in first.items()}
+
 
 def read(folders: Iterable[Path]) -> list[Section]:
-    """Sections of finished cells, the task's largest first.
+    """Sections of finished cells: tasks and protocols in the paper's order, then others by name.
 
     DataError: a folder that is no finished cell, a cell that is there twice, or cells that were asked other questions.
     """
     scopes: dict[str, list[Run]] = {}
     for folder in folders:
-        run = _read_run(folder)
-        scopes.setdefault(results.digest(_scope(run.record)), []).append(run)
-    sections: list[Section] = []
+        if not results.is_done(folder):
+            raise DataError(f"{folder}: is no finished cell; it needs cell.json, rows.parquet and metrics.json")
+        run = Run(folder, results.read_record(folder), results.read_rows(folder / "rows.parquet"))
+        scopes.setdefault(results.digest(results.scope(run.record)), []).append(run)
+    sections: dict[str, Section] = {}
+    # The largest section of a task and protocol has the plain name.
     for digest, runs in sorted(scopes.items(), key=lambda item: (-len(item[1]), item[0])):
-        scope = _scope(runs[0].record)
+        scope = results.scope(runs[0].record)
         task, protocol = scope["task"], scope["protocol"]
-        slug = task if protocol == "paper" else f"{task}-{protocol}"
-        title = f"{TASKS.get(task, task)}, protocol “{protocol}”"
-        if any(section.slug == slug for section in sections):
+        slug = re.sub(r"[^\w-]", "-", task if protocol == "paper" else f"{task}-{protocol}")
+        title = f"{runs[0].record['titles']['task']}, protocol “{protocol}”"
+        if slug in sections:
             slug, title = f"{slug}-{digest[:6]}", f"{title}, other settings ({digest[:6]})"
-        sections.append(Section(slug, title, scope, _arrange(runs)))
-    return sorted(sections, key=lambda s: (_rank(TASKS, s.task), _rank(PROTOCOLS, s.protocol), s.slug))
+        sections[slug] = Section(slug, title, scope, _arrange(runs))
+    return sorted(sections.values(), key=lambda s: (rank(TASKS, s.task), rank(PROTOCOLS, s.protocol), s.slug))
+
+
+def trained(training: str | None) -> str:
+    """What tables and figures call a training."""
+    return TRAININGS[training].title if training and training in TRAININGS else training or ""
 
 
 def own_and_other(counts: Array, own: NDArray[np.bool_]) -> Array:
@@ -83,27 +96,18 @@ def own_and_other(counts: Array, own: NDArray[np.bool_]) -> Array:
     return np.stack([(update * own).sum(1), (update * ~own).sum(1)], axis=1)
 
 
-def _read_run(folder: Path) -> Run:
-    if not results.is_done(folder):
-        raise DataError(f"{folder}: is no finished cell; it needs cell.json, rows.parquet and metrics.json")
-    record = results.read_json(folder / "cell.json")
-    missing = _REQUIRED - record.keys() if isinstance(record, dict) else _REQUIRED
-    if missing:
-        raise DataError(f"{folder / 'cell.json'}: lacks {', '.join(sorted(missing))}; remove the folder and run again")
-    return Run(folder, record, results.read_rows(folder / "rows.parquet"))
-
-
-def _scope(record: Mapping[str, Any]) -> dict[str, Any]:
-    scale = {name: record["scale"].get(name) for name in _SCALE}
-    return {"task": record["cell"]["task"], "scale": scale, **{name: record[name] for name in _SCOPE}}
+def rank(known: Iterable[str | None], value: str | None) -> tuple[int, str]:
+    """A sorting key: values of a known order first, then the others by name."""
+    order = list(known)
+    return (order.index(value) if value in order else len(order)), value or ""
 
 
 def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
-    """Runs by approach, training and seed, in the paper's order."""
+    """Runs by approach, training and seed, in the order of the tables."""
 
-    def order(run: Run) -> tuple[int, int, int]:
+    def order(run: Run) -> tuple[Any, ...]:
         cell = run.record["cell"]
-        return _rank(APPROACHES, cell["approach"]), _rank((None, *TRAININGS), cell["training"]), cell["seed"]
+        return rank(APPROACHES, cell["approach"]), rank((None, *TRAININGS), cell["training"]), cell["seed"]
 
     result: dict[Key, dict[int, Run]] = {}
     first: dict[str, tuple[Counts, Path]] = {}
@@ -122,9 +126,3 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
             if not same or not np.array_equal(judged.asked, other.asked):
                 raise DataError(f"{folder} and {run.folder} were asked different questions in {name!r}; remove one")
     return result
-
-
-def _rank(known: Iterable[Any], value: Any) -> int:
-    """The position of a value in a known order; what is unknown comes last."""
-    order = list(known)
-    return order.index(value) if value in order else len(order)

@@ -1,20 +1,23 @@
-"""Figures 3, 4 and 5 from stored cells: as data, and drawn with matplotlib.
+"""Figures 3, 4 and 5 from stored cells: as data, and drawn with matplotlib. A new figure is one more record in FIGURES.
 
-Labels are the languages' own names. They need, beside matplotlib's DejaVu Sans, Noto Sans Devanagari, Noto Sans Thai
-and Noto Sans CJK (on Debian: fonts-noto-core, fonts-noto-cjk); where a font lacks a character, the language's code
+Labels are the languages' own names. They need, beside matplotlib's DejaVu Sans, Noto Sans for Bengali, Devanagari,
+Tamil, Thai and CJK (on Debian: fonts-noto-core, fonts-noto-cjk). Where the fonts lack a character, the language's code
 stands in. Text in an SVG stays text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from babel import Locale, UnknownLocaleError
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -25,91 +28,77 @@ from safetensors import SafetensorError, safe_open
 from .. import results
 from ..core.metrics import Array, aggregate, breakdown
 from ..errors import DataError
-from ..names import ALL, APPROACHES, EN
-from .counts import Section
+from ..names import ALL, EN, TRAININGS
+from .counts import Section, trained
 
 FAMILIES = (
     "DejaVu Sans",
-    "Noto Sans",
-    "Noto Sans Arabic",
-    "Noto Sans Devanagari",
-    "Noto Sans Thai",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans SC",
+    *(f"Noto Sans{script}" for script in ("", " Arabic", " Bengali", " Devanagari", " Tamil", " Thai")),
+    *(f"Noto Sans {region}" for region in ("CJK SC", "CJK JP", "CJK KR", "SC")),
 )
 
-NAMES: Mapping[str, str] = {
-    "ar": "العربية",
-    "bg": "Български",
-    "de": "Deutsch",
-    "el": "Ελληνικά",
-    "en": "English",
-    "es": "Español",
-    "fr": "Français",
-    "hi": "हिन्दी",
-    "ru": "Русский",
-    "sw": "Kiswahili",
-    "th": "ไทย",
-    "tr": "Türkçe",
-    "ur": "اردو",
-    "vi": "Tiếng Việt",
-    "zh": "中文",
-}
-
-#: Okabe and Ito's colours, told apart with any colour vision; the axis names the training, too.
-COLOURS: Mapping[str | None, str] = {
-    None: "#7f7f7f",
-    "en": "#E69F00",
-    "all": "#0072B2",
-    "lime": "#009E73",
-    "shared": "#CC79A7",
-}
-SHORT: Mapping[str | None, str] = {
-    None: "",
-    "en": "English",
-    "all": "all",
-    "lime": "all + LiME",
-    "shared": "all + shared",
-}
-
-#: Figure → evaluation, whose language, and the trainings that it shows beside Finetuning.
-DISTRIBUTIONS: Mapping[str, tuple[str, Literal["edit_language", "language"], tuple[str, ...]]] = {
-    "figure3": (EN, "language", ("en", "all")),
-    "figure4": (ALL, "edit_language", ("all", "lime", "shared")),
-}
+#: Okabe and Ito's, told apart with any colour vision: of the trainings in the order of the tables, then of others.
+COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+LINE = 0.115  # inches that a language's name needs
 PREFERRED = 0.01  # the share of a language's mask parameters that Figure 5 looks at
 
+Data = dict[str, Any]
 
-def distribution(section: Section, figure: str) -> dict[str, Any] | None:
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One of the paper's figures.
+
+    data     (section, files that may hold its data from before) → what is drawn, or None where no cell has it
+    draw     (data, title) → the figure
+    tell     data → what it shows, in words: its text alternative
+    """
+
+    name: str  # of its files
+    title: str
+    meaning: str
+    missing: str  # why it may be left out
+    data: Callable[[Section, Sequence[Path]], Data | None]
+    draw: Callable[[Data, str], Figure]
+    tell: Callable[[Data], str]
+
+
+def distribution(
+    section: Section,
+    before: Sequence[Path] = (),
+    *,
+    evaluation: str,
+    by: Literal["edit_language", "language"],
+    omits: Sequence[str],
+) -> Data | None:
     """acc, con and succ of every language, mean over seeds (clauses M8, M9); None where there is nothing to show."""
-    evaluation, by, trainings = DISTRIBUTIONS[figure]
     groups = []
     for (approach, training), runs in section.runs.items():
-        if approach == "unedited" or (training and training not in trainings):
+        if approach == "unedited" or training in omits:
             continue
-        each = [breakdown(run.judged[evaluation], by, "skip") for run in runs.values() if evaluation in run.judged]
+        there = [run for run in runs.values() if evaluation in run.judged]
+        each = [breakdown(run.judged[evaluation], by, "skip") for run in there]
         shared = sorted(set.intersection(*map(set, each))) if each else []
         values = {language: aggregate([run[language] for run in each]).as_dict() for language in shared}
         if values:
-            cells = [run.folder.name for run in runs.values()]
-            groups.append({"approach": approach, "training": training, "cells": cells, "languages": values})
+            about = {"approach": approach, "training": training, "title": section.approaches[approach]}
+            groups.append({**about, "cells": [run.folder.name for run in there], "languages": values})
     return {"evaluation": evaluation, "by": by, "groups": groups} if groups else None
 
 
-def similarity(section: Section, stored: Path) -> dict[str, Any] | None:
+def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
     """Figure 5: per row language, cosines over its own top 1% of mask parameters, from MEND + LiME's first seed.
 
-    A checkpoint that is not there, as in a clone, is replaced by what was computed from it before, in `stored`.
+    A checkpoint that is not there, as in a clone, is replaced by what an earlier report computed from it.
     """
     runs = section.runs.get(("mend", "lime"), {})
     if not runs:
         return None
     folder = runs[min(runs)].folder
-    if not (folder / "editor.safetensors").is_file():
-        known = results.read_json(stored) if stored.is_file() else {}
-        return known if isinstance(known, dict) and known.get("cell") == folder.name else None
-    languages, parameters = mask_parameters(folder / "editor.safetensors")
+    if not (folder / results.EDITOR).is_file():
+        stored = [results.read_json(path) for path in before if path.is_file()]
+        return next((data for data in stored if isinstance(data, dict) and data.get("cell") == folder.name), None)
+    languages, parameters = mask_parameters(folder / results.EDITOR)
     width = parameters.shape[1]
     return {
         "cell": folder.name,
@@ -142,9 +131,8 @@ def mask_parameters(path: Path) -> tuple[list[str], Array]:
 def preferred_cosines(parameters: Array) -> Array:
     """Row l: the cosine between l and every language, over l's top 1% of dimensions by value (§4.5)."""
     top = np.argsort(-parameters, axis=1, kind="stable")[:, : _preferred(parameters.shape[1])]
-    return np.concatenate(
-        [cosines(row[None, dims], parameters[:, dims]) for row, dims in zip(parameters, top, strict=True)]
-    )
+    chosen = zip(parameters, top, strict=True)
+    return np.concatenate([cosines(row[None, dims], parameters[:, dims]) for row, dims in chosen])
 
 
 def cosines(a: Array, b: Array) -> Array:
@@ -158,91 +146,107 @@ def _preferred(width: int) -> int:
     return max(1, round(PREFERRED * width))
 
 
-def draw_distribution(data: Mapping[str, Any], title: str) -> Figure:
+def _tell_distribution(data: Data) -> str:
+    """The lowest, the median and the highest succ of each box."""
+    told = []
+    for group in data["groups"]:
+        ranked = sorted((100 * s["succ"], language) for language, s in group["languages"].items())
+        (low, worst), (high, best), middle = ranked[0], ranked[-1], median(value for value, _ in ranked)
+        name = ", ".join(filter(None, (group["title"], trained(group["training"]))))
+        told.append(f"{name}: from {low:.1f} ({worst}) to {high:.1f} ({best}), median {middle:.1f}")
+    return f"succ in percent by language. {'. '.join(told)}."
+
+
+def _tell_similarity(data: Data) -> str:
+    """Two numbers: the mean cosine of two languages, over all dimensions and over those that one prefers."""
+    apart = ~np.eye(len(data["languages"]), dtype=bool)
+    if not apart.any():
+        return ""
+    over_all, preferred = (fmean(np.array(data[name])[apart]) for name in ("cosine_over_all", "cosine"))
+    return (
+        f"Here two languages' masks have a mean cosine of {over_all:.2f} over all dimensions, and of {preferred:.2f} "
+        f"over the {data['preferred']} that the row's language prefers (seed {data['seed']})."
+    )
+
+
+def draw_distribution(data: Data, title: str) -> Figure:
     """Per approach and training a box over languages, and every language as a labelled point."""
-    families, groups = installed(FAMILIES), data["groups"]
-    with mpl.rc_context(_style(families)):
-        figure = Figure(figsize=(1.5 + 1.15 * len(groups), 7), layout="constrained")
-        ax = figure.add_subplot()
+    groups, colours = data["groups"], _colours(data["groups"])
+    with mpl.rc_context(_style()):
         values = [[100 * s["succ"] for s in group["languages"].values()] for group in groups]
+        # As much height as the names of all languages need, one above the other.
+        height = max(7.0, 2.0 + LINE * max(map(len, values)))
+        figure = Figure(figsize=(1.5 + 1.15 * len(groups), height), layout="constrained")
+        ax = figure.add_subplot()
         low, high = min(map(min, values)), max(map(max, values))
-        # As much height as the most crowded labels need.
-        span = max(high - low, 5.0) * 1.1
-        gap = span / 56
+        margin = max(0.04 * (high - low), 2.5 - (high - low) / 2)
+        low, high = low - margin, high + margin
+        gap = LINE / (height - 1.8) * (high - low)
         for i, (group, points) in enumerate(zip(groups, values, strict=True)):
-            colour = COLOURS.get(group["training"], "#000000")
+            colour = colours[group["training"]]
             box = ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True)
             box["boxes"][0].set(facecolor=colour, alpha=0.45, edgecolor=colour)
             for line in (*box["whiskers"], *box["caps"], *box["medians"]):
                 line.set(color=colour, linewidth=1.2)
-            _label(ax, i, list(group["languages"]), points, gap, colour, families)
+            names = dict(zip(group["languages"], spaced(points, gap, low + gap / 2, high - gap / 2), strict=True))
+            _label(ax, i, points, names, colour)
         ax.set_xticks(
-            range(len(groups)), [f"{APPROACHES[g['approach']]}\n{SHORT.get(g['training'], '')}" for g in groups]
+            range(len(groups)), [f"{g['title']}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
         )
-        ax.set_xlim(-0.4, len(groups) - 0.25)
+        ax.set_xlim(-0.4, len(groups) - 0.2)
+        ax.set_ylim(low, high)
         ax.set_ylabel("succ (%)")
         ax.set_title(title, fontsize=10, loc="left")
         ax.grid(axis="y", color="#dddddd", linewidth=0.6)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-        used = [v for v in COLOURS if v and any(g["training"] == v for g in groups)]
+        used = [Patch(color=colours[name], alpha=0.6, label=trained(name)) for name in colours if name]
         if used:
-            handles = [Patch(color=COLOURS[v], alpha=0.6, label=SHORT[v]) for v in used]
-            figure.legend(
-                handles=handles, title="trained on", loc="outside lower center", ncols=len(used), frameon=False
-            )
-        _settle(figure)
-    return figure
+            figure.legend(handles=used, title="trained on", loc="outside lower center", ncols=len(used), frameon=False)
+        return _settled(figure)
 
 
-def draw_similarity(data: Mapping[str, Any], title: str) -> Figure:
+def draw_similarity(data: Data, title: str) -> Figure:
     """A heatmap; every cell carries its number, so that no colour has to be read."""
-    families, languages = installed(FAMILIES), data["languages"]
-    matrix = np.array(data["cosine"])
-    with mpl.rc_context(_style(families)):
+    matrix, languages = np.array(data["cosine"]), data["languages"]
+    with mpl.rc_context(_style()):
         side = 2.2 + 0.36 * len(languages)
         figure = Figure(figsize=(side + 0.6, side), layout="constrained")
         ax = figure.add_subplot()
         lowest = min(0.0, float(matrix.min()))
-        mesh = ax.pcolormesh(
-            matrix, cmap=mpl.colormaps["cividis"].resampled(40), vmin=lowest, vmax=1, edgecolors="white", lw=0.3
-        )
-        threshold = lowest * 0.45 + 0.55
+        colours = mpl.colormaps["cividis"].resampled(40)
+        mesh = ax.pcolormesh(matrix, cmap=colours, vmin=lowest, vmax=1, edgecolors="white", lw=0.3)
+        place: Data = {"ha": "center", "va": "center", "size": 6, "in_layout": False, "family": "sans-serif"}
         for (i, j), value in np.ndenumerate(matrix):
-            text = (
-                "1" if value > 0.995 else f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".").replace("-", "−")
-            )
-            ax.text(
-                j + 0.5,
-                i + 0.5,
-                text,
-                ha="center",
-                va="center",
-                size=6,
-                in_layout=False,
-                color="black" if value > threshold else "white",
-            )
-        labels = [label(language, families) for language in languages]
-        at = np.arange(len(languages)) + 0.5
-        ax.set_xticks(at, labels, rotation=60, ha="right", rotation_mode="anchor")
-        ax.set_yticks(at, labels)
+            ink = "black" if value > lowest * 0.45 + 0.55 else "white"
+            ax.text(j + 0.5, i + 0.5, _cosine(value), color=ink, **place)
+        at, names = np.arange(len(languages)) + 0.5, [label(language, installed(FAMILIES)) for language in languages]
+        ax.set_xticks(at, [name for name, _ in names], rotation=60, ha="right", rotation_mode="anchor")
+        ax.set_yticks(at, [name for name, _ in names])
+        for text, (_, fonts) in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), names * 2, strict=True):
+            text.set_fontfamily(fonts)
         ax.invert_yaxis()
         ax.tick_params(length=0)
         ax.set_xlabel("compared with")
         ax.set_ylabel("on the preferred dimensions of")
         ax.set_title(title, fontsize=10, loc="left")
         ax.set_aspect("equal")
-        figure.colorbar(mesh, ax=ax, shrink=0.75, label="cosine similarity")
-        _settle(figure)
-    return figure
+        figure.colorbar(mesh, ax=ax, shrink=0.6, aspect=30, label="cosine similarity")
+        return _settled(figure)
+
+
+def _cosine(value: float) -> str:
+    """.42, −.07, or 1 for what is rounded to it."""
+    text = f"{value:.2f}".replace("-0.00", "0.00")
+    return "1" if text == "1.00" else text.replace("0.", ".").replace("-", "−")
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.svg and .png, the same bytes whenever the same fonts are installed."""
-    with mpl.rc_context(_style(installed(FAMILIES))):
+    with mpl.rc_context(_style()):
         for kind, about in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             target = path.with_name(f"{path.name}.{kind}")
-            results.write_atomically(target, lambda t, k=kind, a=about: figure.savefig(t, format=k, metadata=a))  # type: ignore[misc]
+            results.write_atomically(target, partial(figure.savefig, format=kind, metadata=about))
 
 
 @cache
@@ -253,59 +257,100 @@ def installed(families: Sequence[str]) -> tuple[str, ...]:
 
 
 @cache
-def label(language: str, families: tuple[str, ...]) -> str:
-    """The language's own name, or its code where the fonts lack one of its characters."""
-    name = NAMES.get(language, language)
-    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in families]
-    return name if all(any(font.get_char_index(ord(c)) for font in fonts) for c in name) else language
+def label(language: str, families: tuple[str, ...]) -> tuple[str, list[str]]:
+    """The language's own name, and its fonts: the first of these that has all of its characters, and the default.
+
+    Where babel does not know the language, or no font has its characters, the code stands in.
+    """
+    try:
+        name = Locale.parse(language, sep="-").get_display_name() or language
+    except (UnknownLocaleError, ValueError):
+        return language, ["sans-serif"]
+    name = name[0].title() + name[1:]  # not upper(), which would give Georgian capitals
+    for family in families:
+        font = font_manager.get_font(font_manager.findfont(family))
+        if all(font.get_char_index(ord(c)) for c in name):
+            return name, [family, "sans-serif"]
+    return language, ["sans-serif"]
 
 
-def spaced(values: Sequence[float], gap: float) -> list[float]:
-    """The nearest positions in the same order that are at least `gap` apart (isotonic regression)."""
-    order = np.argsort(values, kind="stable")
-    blocks: list[tuple[float, int]] = []  # mean and size
-    for i, at in enumerate(order):
-        blocks.append((values[at] - i * gap, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, n), (b, m) = blocks[-2:]
-            blocks[-2:] = [((a * n + b * m) / (n + m), n + m)]
-    level = [mean for mean, size in blocks for _ in range(size)]
-    result = [0.0] * len(values)
-    for i, at in enumerate(order):
-        result[at] = level[i] + i * gap
-    return result
+def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
+    """The nearest positions in the same order that are at least `gap` apart, between low and high.
+
+    This is isotonic regression; `high` counts for less than `low` where not all fit.
+    """
+    n, order = len(values), np.argsort(values, kind="stable")
+    total = np.concatenate([[0.0], np.cumsum(np.asarray(values)[order] - gap * np.arange(n))])
+    ends, result = np.arange(1, n + 1), np.empty(n)
+    for i in range(n):  # the largest over starts of the smallest over ends of the mean between them
+        level = max(((total[i + 1 :] - total[j]) / (ends[i:] - j)).min() for j in range(i + 1))
+        result[order[i]] = max(low, min(level, high - (n - 1) * gap)) + i * gap
+    return [float(position) for position in result]
 
 
-def _label(
-    ax: Axes,
-    x: int,
-    languages: Sequence[str],
-    points: Sequence[float],
-    gap: float,
-    colour: str,
-    families: tuple[str, ...],
-) -> None:
-    """Points beside a box, each with a thin line to its name."""
-    names = spaced(points, gap)
-    lines = [[(x + 0.2, y), (x + 0.25, y), (x + 0.31, at)] for y, at in zip(points, names, strict=True)]
+def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float], colour: str) -> None:
+    """Points beside a box, each with a thin line to its language's name."""
+    lines = [[(x + 0.2, y), (x + 0.25, y), (x + 0.31, at)] for y, at in zip(points, names.values(), strict=True)]
     ax.add_collection(LineCollection(lines, colors="#999999", linewidths=0.5), autolim=False)
     ax.scatter([x + 0.2] * len(points), points, s=9, color=colour, edgecolors="white", linewidths=0.3, zorder=3)
-    for language, at in zip(languages, names, strict=True):
-        ax.text(x + 0.325, at, label(language, families), size=6.5, va="center", in_layout=False)
-    ax.update_datalim([(x, min(names) - gap / 2), (x, max(names) + gap / 2)])
+    for language, at in names.items():
+        name, fonts = label(language, installed(FAMILIES))
+        ax.text(x + 0.325, at, name, size=6.5, va="center", in_layout=False, family=fonts)
 
 
-def _settle(figure: Figure) -> None:
+def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
+    """The colour of each training that is shown, in the order of the tables; the axis names the training, too."""
+    shown = {group["training"] for group in groups}
+    order = [*TRAININGS, *sorted(shown - {None, *TRAININGS})]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order) if name in shown}
+    return {None: "#7f7f7f", **colours}
+
+
+def _settled(figure: Figure) -> Figure:
     """Lay out once; every later drawing of the figure is then quick, and the same."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    return figure
 
 
-def _style(families: Sequence[str]) -> dict[Any, Any]:
+def _style() -> dict[Any, Any]:
     return {
-        "font.family": [*families, "sans-serif"],
+        "font.family": [*installed(FAMILIES), "sans-serif"],
         "font.size": 8,
         "svg.fonttype": "none",
         "svg.hashsalt": "lime-editing",
         "savefig.dpi": 150,
     }
+
+
+FIGURES = (
+    Drawing(
+        "figure3",
+        "Figure 3: from English to each language (en → l)",
+        "Each point is one language of the inputs, for edits in English. A box that sits higher is a better editor; a "
+        "shorter box treats languages more alike.",
+        "no cell that it shows was run",
+        partial(distribution, evaluation=EN, by="language", omits=("lime", "shared")),
+        draw_distribution,
+        _tell_distribution,
+    ),
+    Drawing(
+        "figure4",
+        "Figure 4: from each language to all (l → all)",
+        "Each point is one editing language, judged on inputs in all languages.",
+        "no cell that it shows was run",
+        partial(distribution, evaluation=ALL, by="edit_language", omits=("en",)),
+        draw_distribution,
+        _tell_distribution,
+    ),
+    Drawing(
+        "figure5",
+        "Figure 5: how alike the languages' masks are",
+        "Each row takes the 1% of mask parameters that are highest for its language, and compares all languages on "
+        "them. A bright diagonal in a darker row says that this language prefers dimensions of its own.",
+        "there is no MEND with LiME, or neither its checkpoint nor the numbers computed from it before",
+        similarity,
+        draw_similarity,
+        _tell_similarity,
+    ),
+)

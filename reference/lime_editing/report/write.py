@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from matplotlib.figure import Figure
 from rich.console import Group
 
 from .. import results
 from ..errors import UserError
-from . import figures
 from .counts import Section, read
+from .figures import FIGURES, Data, save
 from .findings import judge
-from .page import FIGURES, page
-from .tables import LAYOUT, as_json, latex, markdown, terminal
+from .page import Drawn, page
+from .tables import TABLES, as_json, latex, markdown, terminal
 
 
 def table(folders: Iterable[Path]) -> Group:
@@ -23,46 +22,58 @@ def table(folders: Iterable[Path]) -> Group:
     return Group(*(terminal(section) for section in read(folders)))
 
 
-def write(root: Path, folders: Sequence[Path]) -> Path:
-    """Write report.html, the tables and the figures of finished cells under `root`; returns the page.
+def write(root: Path, folders: Sequence[Path], to: Path | None = None) -> Path:
+    """Write report.html, the tables and the figures of finished cells under `root`, or under `to`; returns the page.
 
     UserError: no cells, a folder that is no finished cell, or cells that cannot stand in one table.
     """
     if not folders:
         raise UserError(f"{root}: no finished cells to report; run `nox -s reproduce` first")
+    target = to or root
     sections = read(folders)
     judgements = [judge(section) for section in sections]
-    for folder in (root, root / "figures"):
+    for folder in (target, target / "figures"):
         results.clean(folder)
-    drawn = {section.slug: draw(section, root / "figures") for section in sections}
-    results.write_json(root / "tables.json", as_json(sections, judgements))
-    _write(root / "tables.md", markdown(sections, judgements))
-    for name, _, _ in LAYOUT:
-        _write(root / f"{name}.tex", latex(sections, name))
-    _write(root / "report.html", page(sections, judgements, drawn, root))
-    return root / "report.html"
+    drawn = draw(sections, target / "figures", root / "figures")
+    argv = ["report", "--results", _shown(root), *(["--to", _shown(to)] if to else [])]
+    results.write_json(target / "tables.json", as_json(sections, judgements))
+    _write(target / "tables.md", markdown(sections, judgements))
+    for one in TABLES:
+        _write(target / f"{one.name}.tex", latex(sections, one))
+    _write(target / "report.html", page(sections, judgements, drawn, argv))
+    return target / "report.html"
 
 
-def draw(section: Section, folder: Path) -> dict[str, Path]:
-    """Figure → SVG, for each figure that the section has cells for; PNG and JSON lie beside it."""
-    drawn = {}
-    for name, (title, _) in FIGURES.items():
-        path = folder / f"{name}-{section.slug}"
-        stored = path.with_name(f"{path.name}.json")
-        data: dict[str, Any] | None
-        render: Callable[..., Figure]
-        if name == "figure5":
-            data, render = figures.similarity(section, stored), figures.draw_similarity
-        else:
-            data, render = figures.distribution(section, name), figures.draw_distribution
-        if data is None:
-            for kind in ("json", "svg", "png"):
-                path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
-            continue
-        results.write_json(stored, data)
-        figures.save(render(data, f"{title} · {section.title}"), path)
-        drawn[name] = path.with_name(f"{path.name}.svg")
+def draw(sections: Sequence[Section], folder: Path, before: Path | None = None) -> dict[str, Drawn]:
+    """Draw what the sections have cells for, as SVG, PNG and JSON; remove what an earlier report drew beside it.
+
+    `before`: another folder that may hold the JSON of an earlier report.
+    """
+    drawn: dict[str, Drawn] = {}
+    kept = set[Path]()
+    for section in sections:
+        found: dict[str, tuple[Data, Path]] = {}
+        for figure in FIGURES:
+            path = folder / f"{figure.name}-{section.slug}"
+            paths = {kind: path.with_name(f"{path.name}.{kind}") for kind in ("json", "svg", "png")}
+            data = figure.data(section, [place / paths["json"].name for place in (folder, before or folder)])
+            if data is not None:
+                results.write_json(paths["json"], data)
+                save(figure.draw(data, f"{figure.title} · {section.title}"), path)
+                found[figure.name] = (data, paths["svg"])
+                kept.update(paths.values())
+        drawn[section.slug] = found
+    for figure in FIGURES:
+        for kind in ("json", "svg", "png"):
+            for path in set(folder.glob(f"{figure.name}-*.{kind}")) - kept:
+                path.unlink()
     return drawn
+
+
+def _shown(folder: Path) -> str:
+    """A folder as it is typed where this process runs; a page may travel, so it names no other folder than it must."""
+    here, there = Path.cwd(), Path(os.path.abspath(folder))
+    return (there.relative_to(here) if there.is_relative_to(here) else there).as_posix()
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,11 +1,12 @@
-"""What each ruling changes, measured at tiny scale on facts; the numbers of spec_tests/RULINGS.md.
+"""What each ruling changes, measured at tiny scale on facts: the numbers of spec_tests/RULINGS.md.
 
-    python results/rulings.py                    # trains what is missing, writes results/rulings.json
-    python results/rulings.py --only ascent      # this measurement alone, beside those that the same code has made
-    python results/rulings.py --table            # the table of spec_tests/RULINGS.md, from the file
+    python -m reference.studies.rulings                  # trains what is missing, writes runs/rulings/rulings.json
+    python -m reference.studies.rulings --only ascent    # this measurement alone, beside those of the same code
+    python -m reference.studies.rulings --publish        # writes results/rulings.json, from which RULINGS.md is written
+    python -m reference.studies.rulings --table          # the table of RULINGS.md, from results/rulings.json
 
-It stands here, beside the numbers that it makes, because it is part neither of the reference nor of what judges it.
-Trained editors are kept in results/rulings; a second run trains none. Percent and percentage points throughout.
+It is part neither of the reference nor of what judges it. Trained editors are kept in runs/rulings; a second run trains
+none. Percent and percentage points throughout.
 """
 
 from __future__ import annotations
@@ -25,35 +26,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lime_editing import results as store
+from lime_editing import results
 from lime_editing.core import editing, masks, metrics
 from lime_editing.core.backbone import Backbone, load, load_tokenizer
-from lime_editing.core.editors import finetuning, mend
-from lime_editing.core.evaluation import Positions, evaluate
+from lime_editing.core.editors import Edits, Gradient, finetuning, mend
+from lime_editing.core.evaluation import evaluate
 from lime_editing.core.losses import rel_loss
+from lime_editing.core.metrics import Counts
 from lime_editing.core.records import EditRequest
-from lime_editing.core.updates import Update
-from lime_editing.core.editors import Edits, Gradient
 from lime_editing.core.sampling import derived_rng, evaluation_pairs
 from lime_editing.core.training import assign
-from lime_editing.data.facts import task as mlama
+from lime_editing.core.updates import Update
+from lime_editing.data import Reader
+from lime_editing.data.facts.read import Facts, read
+from lime_editing.data.facts.task import FactTask, tasks
+from lime_editing.names import ALL, EN, EVALUATIONS, Positions, Rulings, Split
 from lime_editing.report import bootstrap, published
-from lime_editing.report import counts as runs
-from lime_editing.reproduce import run as experiments
+from lime_editing.report.counts import own_and_other
+from lime_editing.reproduce import store
+from lime_editing.reproduce.cells import Cell, Experiment, Sources, cell_folder, settings_of
 from lime_editing.reproduce.processes import quiet
-from lime_editing.reproduce.scales import TINY, Evaluation, Rulings, override
+from lime_editing.reproduce.run import prepare, run_cell
+from lime_editing.reproduce.scales import TINY, override
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT / "results/rulings.json"
 SEEDS = 3
-SOURCES = experiments.Sources(str(ROOT / "fixtures/facts/mlama1.1"), str(ROOT / "fixtures/raw_model"), None)
-#: Editing languages by evaluation, as the paper's tables have them.
-EVALUATIONS = (runs.EN, runs.ALL)
-
+SOURCES = Sources(str(ROOT / "fixtures/facts/mlama1.1"), str(ROOT / "fixtures/raw_model"), None)
 PAPER = Rulings()
 
 Numbers = Mapping[str, Any]
-Judged = Mapping[str, Sequence[runs.Judged]]  # evaluation → a run for each seed
+Judged = Mapping[str, Sequence[Counts]]  # evaluation → a run for each seed
 Patch = Callable[[], Any]
 
 
@@ -62,7 +65,7 @@ class Way:
     """One way to train an editor: the rulings, values of the scale, and what no ruling can say, as a patch."""
 
     approach: str = "mend"
-    variant: experiments.Variant | None = "all"
+    training: str | None = "all"
     rulings: Rulings = PAPER
     values: tuple[tuple[str, str], ...] = ()
     patch: Patch | None = None
@@ -78,18 +81,20 @@ class Bench:
         """The cells of all seeds; an approach that is not trained has one."""
         experiment, folders = _experiment(way), []
         root = self.cells / way.patch.__name__ if way.patch else self.cells
-        for seed in range(SEEDS if way.variant else 1):
+        for seed in range(SEEDS if way.training else 1):
             with way.patch() if way.patch else nullcontext():
-                folders.append(experiments.run_cell(_cell(way, seed), experiment, root, lambda said: None))
+                for _ in run_cell(_cell(way, seed), experiment, root):
+                    pass
+            folders.append(cell_folder(_cell(way, seed), experiment, root))
             print(f"  {folders[-1].relative_to(self.cells)}", flush=True)
         return folders
 
     def outcomes(self, way: Way) -> Judged:
         """The stored outcomes of all seeds."""
-        counted = [runs.count(folder / "rows.parquet") for folder in self.train(way)]
+        counted = [results.read_rows(folder / "rows.parquet") for folder in self.train(way)]
         return {name: [run[name] for run in counted] for name in EVALUATIONS}
 
-    def again(self, way: Way, name: str, task: mlama.FactTask, con_positions: Positions = "mask") -> Judged:
+    def again(self, way: Way, name: str, task: FactTask, con_positions: Positions = "mask") -> Judged:
         """The same editors, judged on another task or at other positions."""
         counted = []
         for folder in self.train(way):
@@ -99,17 +104,16 @@ class Bench:
                 judged = {
                     e: evaluate(subject, task, pairs, 0, con_positions=con_positions) for e, pairs in _pairs(task)
                 }
-                store.write_rows(path, judged)
-            counted.append(runs.count(path))
+                results.write_rows(path, judged)
+            counted.append(results.read_rows(path))
         return {evaluation: [run[evaluation] for run in counted] for evaluation in EVALUATIONS}
 
     def editor(self, way: Way, folder: Path | None = None) -> editing.Editor:
         """An editor, untrained or as a cell left it."""
-        setup = _experiment(way).setup
-        kind = experiments.VARIANTS[way.variant][1] if way.variant else "none"
-        settings, scale = setup.settings[way.approach], way.rulings.mask_scale
+        cell, experiment = _cell(way, 0), _experiment(way)
+        settings, scale = settings_of(cell, experiment), way.rulings.mask_scale
         editor = editing.make_editor(
-            way.approach, self.backbone, self.languages, kind, settings=settings, mask_scale=scale
+            way.approach, self.backbone, self.languages, cell.masks, settings=settings, mask_scale=scale
         )
         if folder is not None and editor.parameters:
             assign(editor.parameters, store.load_parameters(folder / "editor.safetensors", editor.parameters))
@@ -120,16 +124,16 @@ class Bench:
         return load(SOURCES.model, TINY.tasks["facts"].edited_layers)
 
     @cached_property
-    def facts(self) -> mlama.Facts:
-        return mlama.read(SOURCES.data)
+    def facts(self) -> Facts:
+        return read(SOURCES.data)
 
     @property
     def languages(self) -> tuple[str, ...]:
         return self.facts.languages
 
     @cached_property
-    def tasks(self) -> Mapping[mlama.Split, mlama.FactTask]:
-        return mlama.tasks(self.facts, load_tokenizer(SOURCES.model))
+    def tasks(self) -> Mapping[Split, FactTask]:
+        return tasks(self.facts, Reader(load_tokenizer(SOURCES.model)), PAPER, {})
 
     @cached_property
     def requests(self) -> list[EditRequest]:
@@ -138,27 +142,24 @@ class Bench:
         return [self.tasks["test"].request(pair.edit, derived_rng(0, pair.edit.id)) for pair in pairs]
 
 
-def _cell(way: Way, seed: int) -> experiments.Cell:
-    return experiments.Cell("facts", way.approach, way.variant, seed)
+def _cell(way: Way, seed: int) -> Cell:
+    return Cell("facts", way.approach, way.training, seed)
 
 
 @cache
-def _experiment(way: Way) -> experiments.Experiment:
-    preset = TINY
+def _experiment(way: Way) -> Experiment:
+    scale = TINY
     for path, value in way.values:
-        setup = override(preset.tasks["facts"], path, value)
-        preset = replace(preset, name="tiny-changed", tasks={**preset.tasks, "facts": setup})
-    return experiments.prepare("facts", [_cell(way, 0)], preset, way.rulings, SOURCES)
+        changed = override(scale.tasks["facts"], path, value)
+        scale = replace(scale, name="tiny-changed", tasks={**scale.tasks, "facts": changed})
+    return prepare("facts", [_cell(way, 0)], scale, way.rulings, SOURCES)
 
 
-def _pairs(task: mlama.FactTask) -> Iterator[tuple[str, Any]]:
-    plan: Evaluation = TINY.tasks["facts"].test
-    languages = task.corpus.languages
-    for name, edited in experiments.EVALUATIONS.items():
-        yield (
-            name,
-            evaluation_pairs(task.corpus, edited or languages, languages, plan.n_update, plan.n_retain, 0, plan.edits),
-        )
+def _pairs(task: FactTask) -> Iterator[tuple[str, Any]]:
+    plan, languages = TINY.tasks["facts"].test, task.corpus.languages
+    for name, edited in EVALUATIONS.items():
+        drawn = (edited or languages, languages, plan.n_update, plan.n_retain, 0, plan.edits)
+        yield name, evaluation_pairs(task.corpus, *drawn)
 
 
 def compared(required: Judged, alternative: Judged) -> Numbers:
@@ -174,9 +175,9 @@ def compared(required: Judged, alternative: Judged) -> Numbers:
     return result
 
 
-def _mean(judged: Sequence[runs.Judged]) -> Numbers:
+def _mean(judged: Sequence[Counts]) -> Numbers:
     """Means of the seeds, and succ of each."""
-    each = [runs.scores(run) for run in judged]
+    each = [metrics.scores(run) for run in judged]
     mean = metrics.aggregate(each).as_dict()
     return {**{name: _percent(value) for name, value in mean.items()}, "seeds": [_percent(s.succ) for s in each]}
 
@@ -185,7 +186,7 @@ def _percent(value: float) -> float:
     return round(100 * value, 2)
 
 
-BASE, LIME = Way(), Way(variant="lime")
+BASE, LIME = Way(), Way(training="lime")
 SUM_OF_1 = (("lambda_mask.sum", "1.0"),)
 NO_GRADIENT = (("lambda_mask.sum", "0.0"),)
 
@@ -223,13 +224,13 @@ def penalty(bench: Bench) -> Numbers:
 
 def _open(folders: Sequence[Path]) -> float:
     """The share of gates that are not zero in the judged editors, in percent."""
-    best = [[r for r in store.read_json(folder / "curve.json") if r["best"]][-1] for folder in folders]
+    best = [[r for r in results.read_json(folder / "curve.json") if r["best"]][-1] for folder in folders]
     return _percent(fmean(report["open_gates"] for report in best))
 
 
 def mask_scale(bench: Bench) -> Numbers:
     """A2: the mask is the gate, or the gate times a learned scale."""
-    way = Way(variant="lime", rulings=Rulings(mask_scale="learned"))
+    way = Way(training="lime", rulings=Rulings(mask_scale="learned"))
     base, learned = bench.outcomes(BASE), bench.outcomes(way)
     largest = []
     for folder in bench.train(way):
@@ -434,7 +435,7 @@ def last_step(bench: Bench) -> Numbers:
     steps = steps_taken({}, editor.settings, batch, len(bench.requests)).numpy()
     own = {}
     for name, judged in (("required", required), ("alternative", alternative)):
-        _, of, rate = runs.rates(judged[runs.ALL][0], runs.own_and_other)
+        _, of, rate = metrics.rates(judged[ALL][0], own_and_other)
         own[name] = _percent(float(np.mean([np.nanmean(rate[of == i, 0]) for i in range(len(set(of.tolist())))])))
     return {
         "judged": compared(required, alternative),
@@ -452,8 +453,8 @@ def averages(bench: Bench) -> Numbers:
     gaps = []
     for label, way in (("base", BASE), ("lime", LIME)):
         rows: dict[str, list[float]] = {}
-        for run in bench.outcomes(way)[runs.ALL]:
-            _, of, rate = runs.rates(run, runs.in_all)
+        for run in bench.outcomes(way)[ALL]:
+            _, of, rate = metrics.rates(run, metrics.in_all)
             hits, asked = run.hits.sum((0, 2)), run.asked.sum((0, 2))
             by_language = [np.nanmean(rate[of == i], axis=0) for i in range(of.max() + 1)]
             macro, micro = np.mean(by_language, axis=0), np.nanmean(rate, axis=0)
@@ -468,12 +469,14 @@ def averages(bench: Bench) -> Numbers:
                 rows.setdefault(name, []).append(value)
         result[label] = {name: _percent(fmean(values)) for name, values in rows.items()}
         for name in EVALUATIONS:
-            each = [runs.scores(run) for run in bench.outcomes(way)[name]]
+            each = [metrics.scores(run) for run in bench.outcomes(way)[name]]
             gaps.append(abs(fmean(s.succ for s in each) - metrics.aggregate(each).succ))
     result["M9: mean of succ against succ of means"] = [round(100 * gap, 4) for gap in (min(gaps), max(gaps))]
-    printed = [row for table in published.TABLES.values() for rows in table.values() for row in rows.values()]
+    printed = list(published.PRINTED.values())
     result["printed rows"] = len(printed)
-    result["largest gap of a printed row"] = round(max(abs(r.succ - metrics.succ(r.acc, r.con)) for r in printed), 3)
+    result["largest gap of a printed row"] = round(
+        100 * max(abs(r.succ - metrics.succ(r.acc, r.con)) for r in printed), 3
+    )
     return result
 
 
@@ -504,7 +507,7 @@ def judged_by_facts(bench: Bench) -> Numbers:
     }
 
 
-def _by_facts(bench: Bench) -> mlama.FactTask:
+def _by_facts(bench: Bench) -> FactTask:
     """The test split, with labels and lengths as often as they are in facts."""
     tokenizer, test = load_tokenizer(SOURCES.model), bench.tasks["test"]
     labels: dict[tuple[str, str], list[tuple[int, ...]]] = {}
@@ -593,7 +596,7 @@ def table(measured: Mapping[str, Numbers]) -> str:
             pairs = [f"{found['required'][k]:.1f} → {found['alternative'][k]:.1f}" for k in ("acc", "con", "succ")]
             d = found["difference"]
             points = f"{d['value']:+.1f} [{d['low']:.1f}, {d['high']:.1f}]".replace("-", "−")
-            named = (clause, what) if evaluation == runs.EN else ("", "")
+            named = (clause, what) if evaluation == EN else ("", "")
             lines.append(f"| {' | '.join((*named, evaluation, *pairs, points))} |")
     return "\n".join(lines)
 
@@ -601,32 +604,33 @@ def table(measured: Mapping[str, Numbers]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each ruling changes, at tiny scale.")
     parser.add_argument("--only", default=",".join(MEASUREMENTS), help=f"of {', '.join(MEASUREMENTS)} (default: all)")
-    parser.add_argument("--cells", type=Path, default=HERE / "rulings", help="where trained editors are kept")
+    parser.add_argument("--cells", type=Path, default=ROOT / "runs/rulings", help="where trained editors are kept")
+    parser.add_argument("--publish", action="store_true", help="write results/rulings.json (default: beside the cells)")
     parser.add_argument("--table", action="store_true", help="print the table of the stored numbers")
     options = parser.parse_args()
-    path = HERE / "rulings.json"
     if options.table:
-        print(table(store.read_json(path)["measurements"]))
+        print(table(results.read_json(PUBLISHED)["measurements"]))
         return
+    path = PUBLISHED if options.publish else options.cells / "rulings.json"
     torch.set_num_threads(1)
     quiet()
     bench = Bench(options.cells)
     record = _experiment(BASE).record
     about = {
-        "scale": record["preset"]["about"],
+        "scale": record["scale"]["about"],
         "task": "facts",
         "seeds": SEEDS,
-        "command": "python results/rulings.py",
+        "command": "python -m reference.studies.rulings",
         **{name: record[name] for name in ("machine", "code", "data", "model")},
     }
-    stored = store.read_json(path) if path.exists() else {}
+    stored = results.read_json(path) if path.exists() else {}
     # What other code has measured does not stand beside what this has.
     measured = dict(stored["measurements"]) if stored.get("about") == about else {}
     for name in options.only.split(","):
         print(name, flush=True)
         measured[name] = MEASUREMENTS[name](bench)
         ordered = {known: measured[known] for known in MEASUREMENTS if known in measured}
-        store.write_json(path, {"about": about, "measurements": ordered})
+        results.write_json(path, {"about": about, "measurements": ordered})
 
 
 if __name__ == "__main__":
