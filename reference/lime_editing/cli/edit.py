@@ -22,13 +22,16 @@ from ..data.question import Asked, Prompt, Question
 from ..errors import UserError
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
+from .edit_file import edit_file
 from .options import Edit
 from .sources import given, refuse_unused, scale_of
 
 
 def edit(options: Edit) -> None:
     """The command. UserError: as its parts."""
-    task = _task(options)
+    if bool(options.file) != bool(options.save):
+        raise UserError("--file has the edits and --save says where they are kept; give both")
+    task = (options.task or "facts") if options.file else _task(options)
     refuse_unused(options, (task,))
     dataset = data.find(task)
     if options.edited_layers and options.checkpoint:
@@ -48,14 +51,18 @@ def edit(options: Edit) -> None:
             *(task, options.approach, options.checkpoint, model, tokenizer),
             *(options.language, scale.task(dataset), options.device),
         )
+        content, reader = dataset.read(source, options.languages), reader_of(tokenizer, editor.backbone)
+    if options.file:
+        edit_file(options, dataset, content, editor, reader, model, console)
+        return
+    with console.status("reading"):
         texts = [options.sentence] if options.sentence is not None else [options.premise, options.hypothesis]
         asked = Asked(
-            *(source, options.languages, options.language, options.to, options.fact or options.pair),
+            *(source, options.languages, options.language, options.to or "", options.fact or options.pair),
             *(tuple(text for text in texts if text is not None), options.look, options.unrelated),
         )
         assert dataset.question is not None
-        content = dataset.read(source, options.languages)
-        question = dataset.question(content, reader_of(tokenizer, editor.backbone), asked)
+        question = dataset.question(content, reader, asked)
     shown = show(editor, tokenizer, question, str(options.checkpoint) if options.checkpoint else None)
     if options.json:
         print(json.dumps(shown.as_dict(), indent=2, ensure_ascii=False))
@@ -68,7 +75,11 @@ def _task(options: Edit) -> str:
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
     half = (options.premise is None) != (options.hypothesis is None)
     if half or sum(way is not None for way in ways) != 1:
-        raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, or --premise and --hypothesis")
+        raise UserError(
+            "say what to edit: a sentence with [MASK], --fact, --pair, --premise and --hypothesis, or --file"
+        )
+    if options.to is None:
+        raise UserError("say the desired answer: --to")
     return "facts" if options.sentence is not None or options.fact is not None else "nli"
 
 

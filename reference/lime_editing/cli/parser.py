@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .options import CheckData, Edit, MakeClassifier, Report, Reproduce, add
+from .options import CheckData, Edit, Edits, MakeClassifier, Report, Reproduce, add
 
 COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
@@ -37,6 +37,11 @@ EDIT_EXAMPLES = r"""examples:
   python -m lime_editing edit --pair test/114 --to entailment
   python -m lime_editing edit --premise "Paris is in France ." --hypothesis "Paris is in Spain ." --to entailment
   python -m lime_editing edit --checkpoint runs/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
+  python -m lime_editing edit --file edits.jsonl --save edited --as model
+A file of edits (jsonl, csv, tsv, parquet) has the columns to (the desired answer), language (default: --language), and
+prompt (a sentence with [MASK]), or relation and subject (of the corpus, by id or name); with --task nli, premise and
+hypothesis. A wrong row is an error that names it. --save holds an ordinary model folder, a LoRA adapter for PEFT
+(--as lora), or the edits themselves (--as update), which `edits` lists and drops; edits.json says what took and broke.
 Finetuning edits without any training. The other editors need a checkpoint, which is the folder of a finished cell:
   python -m lime_editing reproduce --task facts --approach mend --training all
 """
@@ -83,6 +88,13 @@ LIST: Mapping[str, Command] = {
         "Edit one input, and show what the model says before and after: to it and to its parallels in\n"
         "all languages, to inputs of your choice, and to unrelated ones, where nothing should change.",
         EDIT_EXAMPLES,
+    ),
+    "edits": Command(
+        Edits,
+        "list the edits of a file, or drop some of them",
+        "List the edits that `edit --as update` has kept, or write the file again without some of them.",
+        "examples:\n  python -m lime_editing edits kept/update.safetensors\n"
+        "  python -m lime_editing edits kept/update.safetensors --drop 3 --drop 7\n",
     ),
     "report": Command(
         Report, "write tables, figures and the page from stored cells", "Write the report again.", REPORT_EXAMPLES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..names import Direction, Masks, Penalty, Scaling
 from . import masks as lime
-from .backbone import Backbone, States, capture
+from .backbone import Backbone, States, capture, padded
 from .editors import Gradient, Merging, Method, find
 from .losses import loc_loss, rel_loss, total_loss
 from .records import EditRequest, Triple
@@ -49,9 +49,9 @@ class Editor:
 
 @dataclass(frozen=True, slots=True)
 class EditBatch:
-    """editors.Edits: E requests, their trunk states, and the draws of their gates (None: the gates of test time).
+    """editors.Edits: E requests, the states of their inputs, and the draws of their gates (None: those of test time).
 
-    `at` holds the edits before, of one edit or of E.
+    Each request has k inputs side by side, its own and its parallels. `at` holds the edits before, of one edit or of E.
     """
 
     editor: Editor
@@ -66,38 +66,31 @@ class EditBatch:
         return raw if self.at is None else {**raw, **self.at.edited(raw)}
 
     @property
-    def languages(self) -> list[str]:
-        return [request.language for request in self.requests]
+    def languages(self) -> list[int]:
+        return [self.editor.languages.index(request.language) for request in self.requests]
 
     def gradient(
         self, at: Update | None = None, differentiable: bool = False, keep: tuple[float, Tensor] | None = None
     ) -> Gradient:
-        under = at if self.at is None else plus(self.at, at or Update())
-        found = desired_gradient(self.editor.backbone, self.requests, self.states, under, differentiable, keep)
-        masked = mask_edit_factors(self.editor, found.factors, self.languages, self.draws)
-        return replace(found, factors=masked)
+        under, count = at if self.at is None else plus(self.at, at or Update()), len(self.requests)
+        each = [request for request in self.requests for _ in range(len(self.states.lengths) // count)]
+        found = desired_gradient(self.editor.backbone, each, self.states, under, differentiable, keep)
+        rows = {
+            n: (x.reshape(count, -1, x.shape[-1]), d.reshape(count, -1, d.shape[-1]))
+            for n, (x, d) in found.factors.items()
+        }
+        masked = mask_edit_factors(self.editor, rows, [request.language for request in self.requests], self.draws)
+        keys = {name: x for name, (x, _) in rows.items()}
+        return Gradient(masked, found.correct.view(count, -1).all(1), keys, found.logits)
 
     def answering(self, rows: Tensor) -> Tensor:
-        positions, device = self.states.positions, rows.device
-        most = max(map(len, positions))
-        # In the last layer the predicted positions are all that there is.
-        whole = rows.shape[1] == self.states.hidden.shape[1]
-        places = [[*(own if whole else range(len(own))), *[0] * (most - len(own))] for own in positions]
-        there = torch.arange(most)[None] < torch.tensor([len(own) for own in positions])[:, None]
-        index = torch.tensor(places).to(device)[..., None].expand(-1, -1, rows.shape[-1])
-        return rows.gather(1, index) * there.to(device)[..., None]
-
-    def with_parallels(self) -> EditBatch:
-        k = 1 + max(len(request.parallels) for request in self.requests)
-        if k == 1:
-            return self
-        each = [
-            replace(r, input=i)
-            for r in self.requests
-            for i in (r.input, *r.parallels, *[r.input] * (k - 1 - len(r.parallels)))
-        ]
-        states = self.editor.backbone.trunk([request.input for request in each])
-        return EditBatch(self.editor, tuple(each), states, None, self.at)
+        k, positions = len(self.states.positions) // len(self.requests), self.states.positions
+        tokens = rows.shape[1] // k
+        whole = tokens == self.states.hidden.shape[1]  # else of the last layer, which has predicted positions alone
+        own = positions if whole else [range(len(places)) for places in positions]
+        each = [[p + tokens * j for j in range(k) for p in own[e + j]] for e in range(0, len(own), k)]
+        index, there = padded(each, 0).to(rows.device), padded([[1] * len(places) for places in each], 0)
+        return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1])) * there.to(rows.device)[..., None]
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
         return self.editor.backbone.condition(self.requests, labels)
@@ -107,7 +100,10 @@ class EditBatch:
         requests = tuple(self.requests[i] for i in kept)
         draws = None if self.draws is None else {name: u[chosen] for name, u in self.draws.items()}
         at = self.at if self.at is None or self.at.edits < 2 else self.at.take(chosen)
-        return EditBatch(self.editor, requests, self.states.take(kept), draws, at)
+        k = len(self.states.lengths) // len(self.requests)
+        return EditBatch(
+            self.editor, requests, self.states.take([k * i + j for i in kept for j in range(k)]), draws, at
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +159,32 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     """
     draws = None if seed is None else lime.draw_uniforms(editor.parameters, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
-    return edit_from(editor, requests, editor.backbone.trunk([request.input for request in requests]), draws, before)
+    edits = batch_of(editor, requests, None, draws, before)
+    return editor.method.update(editor.parameters, editor.settings, edits)
+
+
+def batch_of(
+    editor: Editor,
+    requests: Sequence[EditRequest],
+    states: States | None = None,
+    draws: Mapping[str, Tensor] | None = None,
+    at: Update | None = None,
+) -> EditBatch:
+    """Requests as an editor sees them; `states` are those of the edit inputs. LanguageError: as of `edit`."""
+    lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
+    k = max((len(request.parallels) for request in requests), default=0)
+    if states is None or k:
+        # An edit with fewer parallels than another has its own input again.
+        rows = [(r.input, *r.parallels, *[r.input] * (k - len(r.parallels))) for r in requests]
+        states = editor.backbone.trunk([i for row in rows for i in row])
+    return EditBatch(editor, tuple(requests), states, draws, at)
 
 
 def edit_from(
-    editor: Editor,
-    requests: Sequence[EditRequest],
-    states: States,
-    draws: Mapping[str, Tensor] | None = None,
-    at: Update | None = None,
+    editor: Editor, requests: Sequence[EditRequest], states: States, draws: Mapping[str, Tensor] | None = None
 ) -> Update:
     """`edit`, given the trunk states of the edit inputs and the draws of their gates."""
-    lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
-    edits = EditBatch(editor, tuple(requests), states, draws, at)
-    return editor.method.update(editor.parameters, editor.settings, edits)
+    return editor.method.update(editor.parameters, editor.settings, batch_of(editor, requests, states, draws))
 
 
 def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
@@ -240,21 +248,27 @@ def training_losses(
     `given` is of an editor that is trained on sets or series (sets.py): the set as one update, or of each edit of the
     batch those before it.
     """
-    backbone, merges = editor.backbone, isinstance(editor.method, Merging)
+    backbone, method = editor.backbone, editor.method
     requests = [triple.edit for triple in triples]
-    inputs = [r.input for r in requests] + [i for triple in triples for i in (triple.update, triple.retain)]
+    merged = given if isinstance(method, Merging) else None
+    own = [] if merged else [request.input for request in requests]
+    inputs = own + [i for triple in triples for i in (triple.update, triple.retain)]
     # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
     everything = backbone.trunk(inputs)
-    if given is None or not merges:
-        draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
-        draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
-        before = None if given is None else given.take(slice(first, first + len(triples)))
-        update = edit_from(editor, requests, everything.take(range(len(requests))), draws, before)
-        update = update if before is None else plus(before, update)
+    draws = lime.draw_uniforms(editor.parameters, of or len(triples), seed)
+    draws = {name: u[first : first + len(triples)] for name, u in draws.items()}
+    if merged:
+        update = merged
     else:
-        update = given
+        before = None if given is None else given.take(slice(first, first + len(triples)))
+        edits = batch_of(editor, requests, everything.take(range(len(requests))), draws, before)
+        if isinstance(method, Merging):
+            update = method.merge(editor.parameters, editor.settings, [lambda: edits])
+        else:
+            new = method.update(editor.parameters, editor.settings, edits)
+            update = new if before is None else plus(before, new)
     # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
-    states = everything.take(range(len(requests), len(inputs)))
+    states = everything.take(range(len(own), len(inputs)))
     retains = states.take(range(1, 2 * len(triples), 2))
     with torch.no_grad():
         raw = backbone.upper(retains)

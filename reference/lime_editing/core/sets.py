@@ -1,4 +1,4 @@
-"""Many edits: as one update, in series, and what an editor measures or is trained on before it edits (chapter C)."""
+"""Many edits: as one update, in series, and what an editor is fitted to before it edits (chapter C)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from . import masks as lime
-from .editing import EditBatch, Editor
-from .editors import Chunk, Measuring, Merging
+from .editing import EditBatch, Editor, batch_of
+from .editors import Measuring, Merging
+from .masks import draw_uniforms
 from .records import EditRequest
 from .updates import Update, compose, plus
 
@@ -25,14 +25,15 @@ def chunks_of(
     size: int = CHUNK,
     draws: Mapping[str, Tensor] | None = None,
     at: Update | None = None,
-) -> list[Chunk]:
-    """Requests in chunks; each is read by the trunk when it is called. LanguageError: an unknown editing language."""
-    lime.mask_rows([request.language for request in requests], editor.languages, editor.masks)
+    progress: Callable[[int], object] = lambda done: None,
+) -> list[Callable[[], EditBatch]]:
+    """Requests in chunks; each is read by the trunk when it is called."""
 
     def read(start: int) -> EditBatch:
-        part = tuple(requests[start : start + size])
-        own = None if draws is None else {name: u[start : start + size] for name, u in draws.items()}
-        return EditBatch(editor, part, editor.backbone.trunk([request.input for request in part]), own, at)
+        part = slice(start, start + size)
+        progress(min(start + size, len(requests)))
+        own = None if draws is None else {name: u[part] for name, u in draws.items()}
+        return batch_of(editor, requests[part], None, own, at)
 
     return [partial(read, start) for start in range(0, len(requests), size)]
 
@@ -45,28 +46,15 @@ def edit_all(
     at: Update | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Update:
-    """Many edits as one, computed `chunk` at a time: the editor's own merge of them, or their sum.
+    """Many edits as one: the editor's own merge of them, or their sum. Memory grows with `chunk`, not with the edits.
 
-    Memory does not grow with the edits. `at` is as in `edit`; `progress` is told how many edits have been read, as
-    often as an editor reads them. LanguageError: as of `edit`. UserError: no requests.
+    `at` is as in `edit`. `progress` is told the edits read so far, once for each time that the editor reads them.
+    LanguageError: as of `edit`. UserError: no requests.
     """
     if not requests:
         raise UserError("there is nothing to edit: give one request at least")
-    read = 0
-
-    def counted(take: Chunk) -> Chunk:
-        def take_and_tell() -> EditBatch:
-            nonlocal read
-            edits = take()
-            read += len(edits.languages)
-            progress(read)
-            return edits  # type: ignore[return-value]  # of chunks_of
-
-        return take_and_tell
-
     before = None if at is None else compose([at], dense=True)
-    chunks = [counted(take) for take in chunks_of(editor, requests, chunk, None, before)]
-    method = editor.method
+    chunks, method = chunks_of(editor, requests, chunk, None, before, progress), editor.method
     if isinstance(method, Merging):
         return method.merge(editor.parameters, editor.settings, chunks)
     return compose(method.update(editor.parameters, editor.settings, take()) for take in chunks)
@@ -74,74 +62,58 @@ def edit_all(
 
 @torch.no_grad()
 def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> Editor:
-    """The editor with what it measures before it edits, on edits of a training split.
-
-    UserError: an editor that measures nothing.
-    """
+    """The editor with what it measures on edits of a training split. UserError: an editor that measures nothing."""
     if not isinstance(editor.method, Measuring):
         raise UserError(f"{editor.method.NAME} measures nothing before it edits: use it as it is")
     chunks = chunks_of(editor, requests, chunk)
-    return replace(editor, parameters=editor.method.fit(editor.settings, editor.languages, chunks))
+    return replace(editor, parameters=editor.method.fit(editor.settings, len(editor.languages), chunks))
 
 
 class Given:
-    """What the batch of a training step holds as a whole, of an editor that is trained on sets or on series.
+    """What the batch of a training step is as a whole, for an editor that is trained on sets or series.
 
-    update   what `training_losses` is given for each part of the batch; None where edits are independent
-    leaves   the tensors of a set's update, whose gradients the parts add up
+    `update` is `training_losses`' `given`; in the `leaves` of a set's update the parts of the batch add up gradients.
     """
 
     def __init__(self, editor: Editor, requests: Sequence[EditRequest], seed: int, size: int) -> None:
         self.update: Update | None = None
         self.leaves: list[Tensor] = []
-        self._merged: list[Tensor] = []
-        series = min(getattr(editor.settings, "series", 1), len(requests))
+        self.made: list[Tensor] = []
+        draws = draw_uniforms(editor.parameters, len(requests), seed)
         if isinstance(editor.method, Merging):
-            draws = lime.draw_uniforms(editor.parameters, len(requests), seed)
             made = editor.method.merge(editor.parameters, editor.settings, chunks_of(editor, requests, size, draws))
-            self._merged = _tensors(made)
-            self.leaves = [tensor.detach().requires_grad_() for tensor in self._merged]
+            self.made = [*(part for pair in made.factors.values() for part in pair), *made.deltas.values()]
+            self.leaves = [tensor.detach().requires_grad_() for tensor in self.made]
             parts = iter(self.leaves)
-            self.update = Update(
-                {name: (next(parts), next(parts)) for name in made.factors}, {name: next(parts) for name in made.deltas}
-            )
-        elif series > 1:
-            draws = lime.draw_uniforms(editor.parameters, len(requests), seed)
-            self.update = before_in_series(editor, requests, series, draws)
+            factors = {name: (next(parts), next(parts)) for name in made.factors}
+            self.update = Update(factors, {name: next(parts) for name in made.deltas})
+        elif getattr(editor.settings, "series", 1) > 1:
+            self.update = before_in_series(editor, requests, draws)
 
     def backward(self) -> None:
         """Pass what the leaves have gathered on to the editor's parameters, chunk by chunk."""
-        pairs = [(t, leaf.grad) for t, leaf in zip(self._merged, self.leaves, strict=True) if t.requires_grad]
+        pairs = [(t, leaf.grad) for t, leaf in zip(self.made, self.leaves, strict=True) if t.requires_grad]
         if pairs and pairs[0][1] is not None:
             torch.autograd.backward([t for t, _ in pairs], [slope for _, slope in pairs])
 
 
 @torch.no_grad()
-def before_in_series(
-    editor: Editor, requests: Sequence[EditRequest], length: int, draws: Mapping[str, Tensor]
-) -> Update:
-    """Of each edit the sum of those before it, where each `length` requests in a row are a series; without gradient."""
-    total, befores = Update(), list[Update]()
+def before_in_series(editor: Editor, requests: Sequence[EditRequest], draws: Mapping[str, Tensor]) -> Update:
+    """Of each edit the sum of those before it, where each `settings.series` requests in a row are a series."""
+    length, total, befores = min(editor.settings.series, len(requests)), Update(), list[Update]()
     for place in range(length):
-        index = torch.arange(place, len(requests), length)
-        total = total.take(slice(0, len(index)))
-        befores.append(total)
-        chosen = [requests[i] for i in index.tolist()]
-        own = {name: u[index.to(u.device)] for name, u in draws.items()}
-        edits = EditBatch(editor, tuple(chosen), editor.backbone.trunk([r.input for r in chosen]), own, total)
-        total = plus(total, editor.method.update(editor.parameters, editor.settings, edits))
-    result = {}
-    for name, longest in befores[-1].factors.items():
-        pair = []
-        for side, widest in enumerate(longest):
-            rows = widest.new_zeros(len(requests), *widest.shape[1:])
-            for place, before in enumerate(befores[1:], 1):
-                part = before.factors[name][side]
-                rows[place::length, : part.shape[1]] = part
-            pair.append(rows)
-        result[name] = (pair[0], pair[1])
-    return Update(result)
+        index = range(place, len(requests), length)
+        befores.append(total.take(slice(0, len(index))))
+        own = {name: u[place::length] for name, u in draws.items()}
+        edits = batch_of(editor, requests[place::length], None, own, befores[-1])
+        total = plus(befores[-1], editor.method.update(editor.parameters, editor.settings, edits))
 
+    def rows(name: str, side: int) -> Tensor:
+        widest = befores[-1].factors[name][side]
+        result = widest.new_zeros(len(requests), *widest.shape[1:])
+        for place, before in enumerate(befores[1:], 1):
+            part = before.factors[name][side]
+            result[place::length, : part.shape[1]] = part
+        return result
 
-def _tensors(update: Update) -> list[Tensor]:
-    return [*(part for pair in update.factors.values() for part in pair), *update.deltas.values()]
+    return Update({name: (rows(name, 0), rows(name, 1)) for name in befores[-1].factors})

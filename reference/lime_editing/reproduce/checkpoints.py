@@ -81,8 +81,9 @@ def choose(
     method = find(approach or "finetuning")
     if method.TRAINED or isinstance(method, Measuring):
         raise ModelError(
-            f"{approach} needs a {'trained' if method.TRAINED else 'fitted'} checkpoint: --checkpoint CELL, the folder of a cell that ran by "
-            f"`python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning needs none"
+            f"{approach} needs a {'trained' if method.TRAINED else 'fitted'} checkpoint: --checkpoint CELL, the folder "
+            f"of a cell that ran by `python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning "
+            "needs none"
         )
     backbone = load_model(model, scale.edited_layers, device, classifier=data.find(task).classifies)
     return make_editor(method.NAME, backbone, (language,), settings=scale.settings.get(method.NAME))

@@ -38,8 +38,8 @@ class Edits(Protocol):
         """The edited matrices {name: (m, n)} as they are before the edit: the raw ones, or those of a series so far."""
 
     @property
-    def languages(self) -> Sequence[str]:
-        """The editing languages, one for each edit."""
+    def languages(self) -> Sequence[int]:
+        """Of each edit the index of its language among the editor's."""
 
     def gradient(
         self,
@@ -56,9 +56,6 @@ class Edits(Protocol):
 
     def answering(self, rows: Tensor) -> Tensor:
         """Of the rows (E, T, w) of a gradient those at the predicted positions (E, P, w); 0 where an edit has fewer."""
-
-    def with_parallels(self) -> Edits:
-        """E·k edits: each followed by the parallels that its request has, or by itself again; k = 1 without any."""
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
         """Frozen embeddings (E, S, h) of x_e, followed by those of y_e with `labels`, and the lengths (E,)."""
@@ -117,8 +114,8 @@ class Merging(Protocol):
 class Measuring(Protocol):
     """What a `Method` that is not trained may have: something that it measures before it edits."""
 
-    def fit(self, settings: Any, languages: Sequence[str], chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-        """Its parameters, from edits of a training split in these languages."""
+    def fit(self, settings: Any, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
+        """Its parameters, from edits of a training split in so many languages."""
 
 
 _BUILT_IN: tuple[Method, ...] = (

@@ -57,15 +57,13 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """Each edit's own least squares."""
     rows = wanted(parameters, edits)
-    return least_squares.each(rows, _ridge(parameters, rows))
+    return least_squares.each(rows, dict(zip(rows, parameters[LOG_RIDGE].exp(), strict=True)))
 
 
 def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence[Chunk]) -> Update:
     """The least squares of all edits."""
-    names = list(chunks[0]().matrices)
-    return least_squares.together(
-        lambda chunk: wanted(parameters, chunk()), chunks, _ridge(parameters, names), list(parameters.values())
-    )
+    ridge, own = parameters[LOG_RIDGE].exp(), list(parameters.values())
+    return least_squares.together(lambda take: wanted(parameters, take()), chunks, ridge, own)
 
 
 def wanted(parameters: Mapping[str, Tensor], edits: Edits) -> Factors:
@@ -77,7 +75,3 @@ def wanted(parameters: Mapping[str, Tensor], edits: Edits) -> Factors:
         coefficients = (edits.answering(x_tilde) * keys).sum(-1, keepdim=True)
         rows[name] = (keys, edits.answering(scaled) * coefficients)
     return rows
-
-
-def _ridge(parameters: Mapping[str, Tensor], names: Sequence[str] | Factors) -> dict[str, Tensor]:
-    return dict(zip(names, parameters[LOG_RIDGE].exp(), strict=True))

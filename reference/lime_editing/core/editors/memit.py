@@ -1,9 +1,9 @@
 """MEMIT (Meng et al. 2022b): many keys and values at once, spread over the layers.
 
-The values are found at the last edited layer, as in ROME. From the first layer to the last, each output matrix then
-takes an equal share of what is still missing there: ΔW = R Kᵀ (λ C + K Kᵀ)⁻¹ at the keys that occur under the layers
-before. What is said of ROME holds here: it sees the edit input alone unless `parallels` asks for more, it is not
-trained, and it has no masks.
+Values are found at the last edited layer, as in ROME. From the first layer to the last, each output matrix then takes
+an equal share of what is still missing there: ΔW = R Kᵀ (λ C + K Kᵀ)⁻¹, at the keys that occur under the layers before.
+
+Nothing is trained, so there is no cross-lingual training, and no mask. What it sees is as in ROME.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..updates import Update, plus
-from . import least_squares, rome
+from . import least_squares
+from .rome import LOWER, directions, fit, init, learning_rates, outputs, valued
 
 if TYPE_CHECKING:
     from . import Chunk, Edits
 
+__all__ = ["NAME", "TITLE", "TRAINED", "Settings", "fit", "init", "learning_rates", "merge", "update"]
 NAME = "memit"
 TITLE = "MEMIT"
 TRAINED = False
@@ -38,52 +40,38 @@ class Settings:
     parallels: bool = False
 
 
-init, learning_rates, fit = rome.init, rome.learning_rates, rome.fit
-
-
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """Each edit's ΔW of all output matrices, solved on the side of its few keys."""
-    seen, count = edits.with_parallels() if settings.parallels else edits, len(edits.languages)
-    names = rome.outputs(edits)
-    target, at = _target(parameters, settings, seen, count, names[-1]), Update()
-    for i, name in enumerate(names):
-        keys, missing = _missing(seen, at, names, i, target)
-        u = rome.directions(parameters, name, keys, settings.ridge)
-        at = plus(at, Update({name: (u, missing)}))
+    """Each edit's ΔW of all output matrices, solved from the side of its few keys."""
+    target, at = _target(parameters, settings, edits), Update()
+    for i, name in enumerate(outputs(edits)):
+        keys, missing = _missing(edits, at, i, target)
+        at = plus(at, Update({name: (directions(parameters, name, keys, settings.ridge), missing)}))
     return at
 
 
 def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence[Chunk]) -> Update:
     """One ΔW of each output matrix for all edits, layer by layer and chunk by chunk; their values wait on the host."""
-    targets, names = list[Tensor](), list[str]()
-    for chunk in chunks:
-        edits = chunk()
-        seen, names = edits.with_parallels() if settings.parallels else edits, rome.outputs(edits)
-        targets.append(_target(parameters, settings, seen, len(edits.languages), names[-1]).cpu())
-    at = Update()
-    for i, name in enumerate(names):
+    targets, at = [_target(parameters, settings, take()).cpu() for take in chunks], Update()
+    for i, name in enumerate(outputs(chunks[0]())):
         sums: list[Tensor] = []
-        for chunk, target in zip(chunks, targets, strict=True):
-            edits = chunk()
-            seen = edits.with_parallels() if settings.parallels else edits
-            sums = least_squares.add(sums, {name: _missing(seen, at, names, i, target.to(seen.matrices[name]))})
-        lower = parameters[rome.LOWER + name].double()
+        for take, target in zip(chunks, targets, strict=True):
+            sums = least_squares.add(sums, {name: _missing(take(), at, i, target)})
+        lower = parameters[LOWER + name].double()
         delta = least_squares.solve(sums[0], sums[1], settings.ridge * (lower @ lower.mT))
         at = plus(at, Update(deltas={name: delta[None]}))
     return at
 
 
-def _target(parameters: Mapping[str, Tensor], settings: Settings, seen: Edits, count: int, name: str) -> Tensor:
+def _target(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Tensor:
     """What the last output matrix is to give at each key: (E, P, m)."""
-    found, keys = rome.values(parameters, settings, seen, count, name)
-    return keys @ seen.matrices[name].mT + found.factors[name][1]
+    name = outputs(edits)[-1]
+    before = edits.answering(edits.gradient().keys[name]) @ edits.matrices[name].mT
+    return before + valued(parameters, settings, edits, name).factors[name][1]
 
 
-def _missing(seen: Edits, at: Update, names: Sequence[str], i: int, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The keys of the i-th output matrix under the edits of those before, and its share of what the last one lacks."""
-    found = seen.gradient(at).keys
-    keys, last = (
-        seen.answering(found[name]).unflatten(0, (len(target), -1)).flatten(1, 2) for name in (names[i], names[-1])
-    )
-    there = (keys != 0).any(-1, keepdim=True)
-    return keys, (target - last @ seen.matrices[names[-1]].mT) * there / (len(names) - i)
+def _missing(edits: Edits, at: Update, i: int, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The keys of the i-th output matrix under the updates of those before, and its share of what the last lacks."""
+    names, found = outputs(edits), edits.gradient(at).keys
+    keys, last = (edits.answering(found[name]) for name in (names[i], names[-1]))
+    lacks = target.to(last) - last @ edits.matrices[names[-1]].mT
+    return keys, lacks * (keys != 0).any(-1, keepdim=True) / (len(names) - i)
