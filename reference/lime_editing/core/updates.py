@@ -49,7 +49,7 @@ class Update:
         """ΔW (m, n) of one edit, per edited matrix; `raw` has the raw W, asked for only where `weights` replace it."""
         one = self[index]
         result = {name: d[0] for name, d in one.deltas.items()}
-        result |= {name: w - (raw or {})[name] for name, w in one.weights.items()}
+        result |= {name: w - (raw or {})[name] + result.get(name, 0) for name, w in one.weights.items()}
         for name, (u, v) in one.factors.items():
             result[name] = v[0].mT @ u[0] + result.get(name, 0)
         return result
@@ -108,8 +108,9 @@ def plus(first: Update, second: Update) -> Update:
     factors, deltas = dict(first.factors), dict(first.deltas)
     for name, (u, v) in second.factors.items():
         if name in factors:
-            pairs = [[part.expand(max(len(a), len(u)), -1, -1) for part in (a, b)] for a, b in (factors[name], (u, v))]
-            factors[name] = (torch.cat([u for u, _ in pairs], 1), torch.cat([v for _, v in pairs], 1))
+            edits = max(len(u), len(factors[name][0]))
+            sides = [[part.expand(edits, -1, -1) for part in pair] for pair in zip(factors[name], (u, v), strict=True)]
+            factors[name] = (torch.cat(sides[0], 1), torch.cat(sides[1], 1))
         else:
             factors[name] = (u, v)
     for name, delta in second.deltas.items():

@@ -26,7 +26,7 @@ def each(rows: Factors, ridge: Mapping[str, Tensor]) -> Update:
     for name, (keys, wanted) in rows.items():
         with torch.autocast(keys.device.type, enabled=False):
             k = keys.double()
-            gram = k @ k.mT + ridge[name].double() * torch.eye(k.shape[-2], device=k.device)
+            gram = k @ k.mT + ridge[name].double() * torch.eye(k.shape[-2]).to(k)
             factors[name] = (keys, torch.linalg.solve(gram, wanted.double()).to(wanted.dtype))
     return Update(factors)
 
@@ -50,7 +50,7 @@ def together(rows_of: RowsOf, chunks: Sequence[Chunk], ridge: Tensor, parameters
 def solve(cross: Tensor, gram: Tensor, ridge: Tensor) -> Tensor:
     """ΔW (m, n) of Dᵀ K (m, n), Kᵀ K (n, n), and Λ (n, n) or λ."""
     with torch.autocast(gram.device.type, enabled=False):
-        own = ridge.double() * (torch.eye(len(gram), device=gram.device) if ridge.dim() == 0 else 1)
+        own = ridge.double() * (torch.eye(len(gram)).to(gram).double() if ridge.dim() == 0 else 1)
         lower = torch.linalg.cholesky(gram.double() + own)
         solved: Tensor = torch.cholesky_solve(cross.mT.double(), lower).mT.to(cross.dtype)
         return solved
