@@ -14,6 +14,7 @@ from .. import saving
 from ..core.backbone import fingerprint
 from ..core.editing import Editor
 from ..core.editing import edit as edit_batch
+from ..core.editors import Merging
 from ..core.evaluation import predict, spell
 from ..core.records import EditRequest, Input
 from ..core.sampling import derived_rng
@@ -76,14 +77,14 @@ def edit_file(
 def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progress: Any) -> tuple[Update, list[Update]]:
     """All edits as one, and each apart where a file of edits can hold them so."""
     apart, size = list[Update](), 1 if options.series else CHUNK
-    if not options.series and (options.as_ != "update" or hasattr(editor.method, "merge")):
+    if not options.series and (options.as_ != "update" or isinstance(editor.method, Merging)):
         return edit_all(editor, requests, progress=progress), apart
     update = Update()
     for start in range(0, len(requests), size):
         progress(start)
         made = edit_batch(editor, requests[start : start + size], at=update if options.series and start else None)
         update = compose([update, made])
-        apart += [made[i] for i in range(made.edits)] if made.factors and not made.deltas else []
+        apart += [] if options.as_ != "update" else [made[i] for i in range(made.edits)]
     return update, apart
 
 
