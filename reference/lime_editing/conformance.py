@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import saving
 from .core import losses as objectives
 from .core import masks as lime
 from .core import metrics as scoring
@@ -22,10 +24,11 @@ from .core.editors import editable_training, knowledge_editor, mend, methods
 from .core.records import EditRequest, Input, Outcome, Triple
 from .core.sampling import derived_rng
 from .core.sampling import evaluation_pairs as sample_pairs
+from .core.sampling import series as sample_series
 from .core.sampling import training_triples as sample_triples
 from .core.training import adam, early_stopping
 from .core.training import train_step as run_step
-from .core.updates import Update
+from .core.updates import Update, compose
 from .data import Reader
 from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
@@ -38,7 +41,7 @@ from .report.counts import Key, Run, Section
 from .reproduce import cells, run
 from .reproduce.scales import PAPER, TINY
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "batched", "factored"})
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "C", "batched", "factored"})
 EDITORS = PAPER_APPROACHES
 
 
@@ -478,3 +481,50 @@ def stopping(succ: Sequence[float], validate_every: int, patience: int, max_step
 
 
 mask_similarity = figures.preferred_cosines
+
+
+# C ----------------------------------------------------------------------------------------------------------------
+
+
+def compose_edits(session: Session, edits: Sequence[Update]) -> Update:
+    return compose(edits)
+
+
+def edit_after(session: Session, before: Update, requests: Any) -> Update:
+    return run_edit(session.editor, [_request(row) for row in requests], at=before)
+
+
+def drop_edit(session: Session, edits: Update, index: int) -> Update:
+    kept = [str(i) for i in range(edits.edits)]
+    saved = saving.Saved(tuple(edits[i] for i in range(edits.edits)), tuple({"edit": i} for i in kept), {})
+    return compose(saving.drop(saved, [index + 1]).updates)
+
+
+def save_edited(session: Session, edits: Update, index: int, folder: Path) -> None:
+    backbone = session.editor.backbone
+    with tempfile.TemporaryDirectory() as raw:
+        backbone.model.save_pretrained(raw)
+        saving.save_model(edits[index], backbone, raw, folder)
+
+
+def edit_series(
+    corpus: Any, edit_languages: Any, update_languages: Any, n_edits: int, n_update: int, n_retain: int, seed: int
+) -> dict[str, Any]:
+    made = sample_series(_corpus(corpus), edit_languages, update_languages, n_edits, n_update, n_retain, seed)
+    edits = [{"edit": pair.edit.id, "update": [x.id for x in pair.update]} for pair in made.edits]
+    return {"edits": edits, "retain": [x.id for x in made.retain]}
+
+
+def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
+    last = max(row["edit"] for row in outcomes)
+    found = {"efficacy": [o for o in outcomes if o["edit"] and o["made"] == o["edit"]]}
+    found["retention"] = [o for o in outcomes if o["edit"] and o["made"] == last]
+    # Each retain input weighs the same, as an edit of its own would.
+    found["con"] = [{**o, "edit": i} for i, o in enumerate(outcomes) if not o["edit"] and o["made"] == last]
+    counted = {
+        name: scoring.count(
+            Outcome(str(o["edit"]), o["edit_language"], o["role"], o["language"], o["hit"]) for o in rows
+        )
+        for name, rows in found.items()
+    }
+    return {name: scoring.rate_of(rows, "retain" if name == "con" else "update") for name, rows in counted.items()}

@@ -56,7 +56,7 @@ class Saved:
 def save_model(update: Update, backbone: Backbone, source: str | Path, folder: Path) -> None:
     """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
-    The sum is taken in float32 and stored in W's own width; all else is copied byte by byte.
+    The sum is taken in float32 at least, and stored in W's own width; all else is copied byte by byte.
     UserError: the folder is there already, or cannot be written. ModelError: weights without an edited matrix.
     """
     here = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
@@ -187,7 +187,8 @@ def _replace(path: Path, key: str, change: Tensor) -> str:
     """Add to one tensor of a safetensors file, in place."""
     with safe_open(path, "pt") as file:
         old = file.get_tensor(key)
-    new = (old.float() + change.detach().cpu().float()).to(old.dtype)
+    exact = torch.promote_types(old.dtype, torch.float32)
+    new = (old.to(exact) + change.detach().cpu().to(exact)).to(old.dtype)
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         start, end = json.loads(file.read(length))[key]["data_offsets"]
