@@ -52,6 +52,10 @@ def _run(command: str, options: Any) -> None:
         from .cli.edit import edit
 
         edit(options)
+    elif command == "many":
+        from .cli.many import many
+
+        many(options, main)
     elif command == "edits":
         from .cli.edit_file import edits
 

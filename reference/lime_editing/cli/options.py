@@ -60,6 +60,10 @@ def count(text: str) -> int:
     return int(text)
 
 
+def counts(text: str) -> tuple[int, ...]:
+    return tuple(sorted(positive(part) for part in names(text)))
+
+
 def hours(text: str) -> float:
     try:
         found = float(text)
@@ -110,6 +114,7 @@ PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
 FORMS = ("model", "lora", "update")
+MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
 
 
@@ -186,6 +191,22 @@ class Reproduce(Sources):
     results: Path = option("where cells and the report are kept (default: runs)", Path("runs"), KEPT, Path)
     dry_run: bool = option("print what would run, time one step of each approach, and run nothing", False, KEPT)
     json: bool = option("print the plan of --dry-run for a program", False, KEPT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Many(Reproduce):
+    """`many`: judge editors over many edits in one model."""
+
+    task: tuple[str, ...] = option("of facts, or plug-ins (default: facts)", ("facts",), WHAT, of(tasks))
+    approach: tuple[str, ...] | None = option(
+        f"of {', '.join(OWN)}, or plug-ins (default: {','.join(MANY)})", MANY, WHAT, of(approaches)
+    )
+    training: tuple[str, ...] | None = option(
+        "of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(lambda: list(TRAININGS))
+    )
+    edits: tuple[int, ...] = option(
+        "how many edits, one evaluation each (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .options import CheckData, Edit, Edits, MakeClassifier, Report, Reproduce, add
+from .options import CheckData, Edit, Edits, MakeClassifier, Many, Report, Reproduce, add
 
 COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
@@ -81,6 +81,14 @@ LIST: Mapping[str, Command] = {
         "train and judge editors, and write tables, figures and a page",
         "Train every editor of the paper in each of its ways, judge them, and write the report.",
         EXAMPLES,
+    ),
+    "many": Command(
+        Many,
+        "judge editors over many edits in one model",
+        "Train editors as `reproduce` does, or take those that it has trained; then make 1, 10, 100 and 1,000\n"
+        "edits with each, in series and at once, in all languages and in English, and write what still holds.",
+        "examples:\n  python -m lime_editing many --seeds 3\n"
+        "  python -m lime_editing many --approach mend,memit --edits 1,10,100\n",
     ),
     "edit": Command(
         Edit,

@@ -51,12 +51,11 @@ class _Run:
 
 def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
     """The command; `main` is the entry point that a job of a cluster calls. UserError: as its parts."""
-    run = _run_of(options)
+    run = run_of(options)
     processes.quiet()
-    prepared, classifiers = _prepared(run)
+    ready, classifiers = prepared(run)
     by_protocol = {
-        name: {task: grid.under(one, rulings) for task, one in prepared.items()}
-        for name, rulings in run.rulings.items()
+        name: {task: grid.under(one, rulings) for task, one in ready.items()} for name, rulings in run.rulings.items()
     }
     if options.dry_run:
         with run.console.status("timing one step of each approach"):
@@ -78,13 +77,13 @@ def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
     run.console.print(f"Editing {run.scale.about}: {count} cells, {together}, kept in {run.root}")
     if len(run.places) < (options.jobs or 1):
         run.console.print(f"note: one cell per device, so {len(run.places)} at a time", highlight=False)
-    watch(run.console, count, _statuses(run, by_protocol, main))
+    watch(run.console, count, statuses(run, by_protocol, main))
     run.processes.leave()
     if options.cell is None and run.processes.first:
         _report(run, by_protocol)
 
 
-def _run_of(options: Reproduce) -> _Run:
+def run_of(options: Reproduce) -> _Run:
     """What is to be run. UserError: options that do not fit together, or have no effect; an unknown --cell."""
     _refuse_unused(options)
     scale = scale_of(options.scale, options.set, options.edited_layers)
@@ -140,7 +139,7 @@ def _places(options: Reproduce, cells: int) -> Sequence[str | None]:
     return processes.places(options.device, options.jobs)
 
 
-def _statuses(
+def statuses(
     run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]], main: Callable[[Sequence[str]], int]
 ) -> Iterator[Status]:
     """All cells under all protocols, in processes or as jobs."""
@@ -178,12 +177,12 @@ def _report(run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]]) -> N
     run.console.print(f"The page, with figures and intervals: {page}", highlight=False)
 
 
-def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
+def prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
     """Each task ready to run, and in a dry run the classifiers that it would have fine-tuned."""
     options, rulings = run.options, next(iter(run.rulings.values()))
     files = [plugins.load(source) for source in options.plugin]
     command = command_line("reproduce", replace(options, cell=None))
-    prepared, classifiers = {}, list[RawClassifier]()
+    ready, classifiers = dict[str, Experiment](), list[RawClassifier]()
     for task in dict.fromkeys(cell.task for cell in run.cells):
         dataset = data.find(task)
         source, model, finished = given(options, run.scale, dataset)
@@ -202,10 +201,10 @@ def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
         described = {**found.record, "command": list(command)}
         if files:
             described["plugins"] = results.code_of(files)
-        prepared[task] = replace(found, record=described, plugins=tuple(str(file) for file in files))
+        ready[task] = replace(found, record=described, plugins=tuple(str(file) for file in files))
         for remark in found.remarks:
             run.console.print(f"note: {source}: {remark}", highlight=False, markup=False)
-    return prepared, classifiers
+    return ready, classifiers
 
 
 def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:

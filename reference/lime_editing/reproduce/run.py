@@ -168,9 +168,10 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
         return
     if processes.first:
         record = cell_record(cell, experiment)
+        settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
         together = f"{processes.count} × " if processes.count > 1 else ""
         machine = {"machine": together + record["machine"]}
-        described = {**record, **machine, "titles": titles(cell, data.find(cell.task))}
+        described = {**record, **machine, "titles": titles(cell, data.find(cell.task), settings)}
         results.write_json(folder / "cell.json", described)
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.trained is not None:

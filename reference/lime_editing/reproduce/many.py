@@ -1,0 +1,130 @@
+"""How editors hold out over many edits (chapter C): in series, and composed at once.
+
+Edits are of facts of all splits, those of the test split first; beyond them, learned editors have met the fact in
+training, though with other answers. Retain inputs are of half of the test facts and of all validation facts, which are
+never edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .. import data, results
+from ..core.backbone import Backbone, load_tokenizer
+from ..core.corpus import Example, ParallelCorpus
+from ..core.editing import Editor, edit
+from ..core.evaluation import predict
+from ..core.metrics import count, hit, scores
+from ..core.records import EditRequest, Input, Outcome
+from ..core.sampling import derived_rng, series
+from ..core.sets import edit_all
+from ..core.task import Task
+from ..core.updates import Update, compose
+from ..names import PIVOT, Split
+from . import checkpoints
+from .cells import Cell, Experiment, Many, Status, cell_folder, cell_record, titles
+from .run import EVALUATION_SEED, reader_of
+
+Asked = tuple[Example, EditRequest, list[Input]]  # an edit, and its update inputs
+
+
+def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
+    """All evaluations of one trained cell, kept as those of any cell are. It runs as its statuses are read."""
+    folder = cell_folder(cell, experiment, root)
+    results.clean(folder)
+    if results.is_done(folder):
+        return
+    assert experiment.many is not None
+    dataset, sources = data.find(experiment.dataset), experiment.sources
+    trained = cell_folder(cell, replace(experiment, many=None), root)
+    editor = checkpoints.load(trained, sources.model, sources.device)
+    reader = reader_of(load_tokenizer(sources.model), editor.backbone)
+    content = dataset.read(sources.data, sources.languages)
+    tasks = dataset.tasks(content, reader, experiment.rulings, experiment.errors)
+    outcomes: dict[str, list[Outcome]] = {}
+    for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
+        asked, kept = _drawn(tasks, languages, experiment)
+        for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
+            yield replace(status, cell=cell.name)
+    described = {**cell_record(cell, experiment), "titles": titles(cell, dataset, editor.settings)}
+    results.write_json(folder / "cell.json", described)
+    results.write_rows(folder / "rows.parquet", outcomes)
+    found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
+    results.write_json(folder / "metrics.json", found)
+
+
+def _drawn(
+    tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment
+) -> tuple[list[Asked], list[Input]]:
+    """The longest series, of which shorter ones are parts, and retain inputs that are unrelated to all of it."""
+    many, home = experiment.many, {x.id: task for task in tasks.values() for x in task.corpus.examples}
+    assert many is not None
+    corpus = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples)
+    test = sorted({x.fact for x in tasks["test"].corpus.examples})
+    first = frozenset(test[::2])
+    kept = frozenset(test) - first | {x.fact for x in tasks["validation"].corpus.examples}
+    drawn = series(
+        *(corpus, languages, experiment.languages, max(many.counts), many.n_update, many.n_retain, EVALUATION_SEED),
+        *(first, kept),
+    )
+    asked, rng = list[Asked](), derived_rng(EVALUATION_SEED, "many", *languages)
+    for pair in drawn.edits:
+        task = home[pair.edit.id]
+        request = task.request(pair.edit, rng)
+        asked.append((pair.edit, request, [task.update_input(x, pair.edit, request) for x in pair.update]))
+    return asked, [home[x.id].retain_input(x, rng) for x in drawn.retain]
+
+
+def _judged(
+    editor: Editor,
+    asked: Sequence[Asked],
+    kept: Sequence[Input],
+    many: Many,
+    name: str,
+    outcomes: dict[str, list[Outcome]],
+) -> Iterator[Status]:
+    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series asked right after each edit.
+
+    Short series are parts of the first `short` edits, and each has its share of the retain inputs.
+    """
+    backbone = editor.backbone
+    raw = predict(backbone, kept)
+    for n in many.counts:
+        used = n if n > many.short else many.short - many.short % n
+        groups = [asked[start : start + n] for start in range(0, min(used, len(asked)), n)]
+        share = max(1, len(kept) // len(groups))
+        for i, group in enumerate(groups):
+            own = [(j, kept[j]) for j in range(i * share, (i + 1) * share) if j < len(kept)]
+            held: Update | None = None
+            for made, one in enumerate(group, 1):
+                new = edit(editor, [one[1]], at=held)
+                held = compose([new] if held is None else [held, new])
+                _ask(outcomes, f"efficacy {name} {n}", backbone, [one], held)
+                yield Status("", f"series of {n} {name}", i * n + made, len(groups) * n)
+            at_once = held if n == 1 else edit_all(editor, [request for _, request, _ in group])
+            for way, update in (("series", held), ("at once", at_once)):
+                _ask(outcomes, f"{way} {name} {n}", backbone, group, update)
+                for (j, _), answer in zip(own, predict(backbone, [x for _, x in own], update), strict=True):
+                    of = group[j % len(group)][0]
+                    told = Outcome(of.id, of.language, "retain", "", hit(answer, raw[j]))
+                    outcomes.setdefault(f"{way} {name} {n}", []).append(told)
+        # Efficacy is read beside the con of the same series.
+        retains = [o for o in outcomes[f"series {name} {n}"] if o.role == "retain"]
+        outcomes[f"efficacy {name} {n}"] += retains
+
+
+@torch.no_grad()
+def _ask(
+    outcomes: dict[str, list[Outcome]], name: str, backbone: Backbone, group: Sequence[Asked], update: Update | None
+) -> None:
+    """Whether the edits of a group show on their update inputs."""
+    answers = iter(predict(backbone, [x for _, _, inputs in group for x in inputs], update))
+    outcomes.setdefault(name, []).extend(
+        Outcome(edit_.id, edit_.language, "update", "", hit(next(answers), request.labels))
+        for edit_, request, inputs in group
+        for _ in inputs
+    )
