@@ -24,7 +24,6 @@ from .core.editors import editable_training, knowledge_editor, mend, methods
 from .core.records import EditRequest, Input, Outcome, Triple
 from .core.sampling import derived_rng
 from .core.sampling import evaluation_pairs as sample_pairs
-from .core.sampling import series as sample_series
 from .core.sampling import training_triples as sample_triples
 from .core.training import adam, early_stopping
 from .core.training import train_step as run_step
@@ -39,6 +38,7 @@ from .names import ALL, EN, PAPER_APPROACHES, TRAININGS, Rulings
 from .report import figures, tables
 from .report.counts import Key, Run, Section
 from .reproduce import cells, run
+from .reproduce.many import series
 from .reproduce.scales import PAPER, TINY
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "C", "batched", "factored"})
@@ -510,21 +510,20 @@ def save_edited(session: Session, edits: Update, index: int, folder: Path) -> No
 def edit_series(
     corpus: Any, edit_languages: Any, update_languages: Any, n_edits: int, n_update: int, n_retain: int, seed: int
 ) -> dict[str, Any]:
-    made = sample_series(_corpus(corpus), edit_languages, update_languages, n_edits, n_update, n_retain, seed)
-    edits = [{"edit": pair.edit.id, "update": [x.id for x in pair.update]} for pair in made.edits]
-    return {"edits": edits, "retain": [x.id for x in made.retain]}
+    made, kept = series(_corpus(corpus), edit_languages, update_languages, n_edits, n_update, n_retain, seed)
+    edits = [{"edit": pair.edit.id, "update": [x.id for x in pair.update]} for pair in made]
+    return {"edits": edits, "retain": [x.id for x in kept]}
 
 
 def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
     last = max(row["edit"] for row in outcomes)
-    found = {"efficacy": [o for o in outcomes if o["edit"] and o["made"] == o["edit"]]}
-    found["retention"] = [o for o in outcomes if o["edit"] and o["made"] == last]
-    # Each retain input weighs the same, as an edit of its own would.
-    found["con"] = [{**o, "edit": i} for i, o in enumerate(outcomes) if not o["edit"] and o["made"] == last]
-    counted = {
-        name: scoring.count(
-            Outcome(str(o["edit"]), o["edit_language"], o["role"], o["language"], o["hit"]) for o in rows
-        )
-        for name, rows in found.items()
-    }
-    return {name: scoring.rate_of(rows, "retain" if name == "con" else "update") for name, rows in counted.items()}
+    kept = [o["hit"] for o in outcomes if not o["edit"] and o["made"] == last]
+
+    def acc(rows: Sequence[Any]) -> float:
+        told = [Outcome(str(o["edit"]), o["edit_language"], "update", o["language"], o["hit"]) for o in rows]
+        retained = [replace(o, role="retain") for o in told]  # scores want both roles
+        return scoring.scores(scoring.count([*told, *retained])).acc
+
+    own = [o for o in outcomes if o["edit"]]
+    found = {"efficacy": acc([o for o in own if o["made"] == o["edit"]])}
+    return {**found, "retention": acc([o for o in own if o["made"] == last]), "con": sum(kept) / len(kept)}

@@ -318,8 +318,7 @@ def test_least_squares_are_torchs_from_either_side(rows: int, chunks: int, log_r
 
 def test_each_edit_is_solved_by_itself() -> None:
     made = Rows(3, 1, 0)
-    ridge = {name: torch.tensor(0.3) for name in WIDTHS}
-    found = least_squares.each(made.parts[0], ridge)  # type: ignore[arg-type]
+    found = least_squares.each(made.parts[0], torch.tensor(0.3))  # type: ignore[arg-type]
     for i in range(2):
         for name, (k, d) in made.parts[0].items():
             dense = d[i].mT @ k[i] @ torch.linalg.inv(k[i].mT @ k[i] + 0.3 * torch.eye(k.shape[-1]))

@@ -51,7 +51,7 @@ class Editor:
 class EditBatch:
     """editors.Edits: E requests, the states of their inputs, and the draws of their gates (None: those of test time).
 
-    Each request has k inputs side by side, its own and its parallels. `at` holds the edits before, of one edit or of E.
+    Each request has k inputs side by side, its own and its parallels. `at` holds the edits before, as one or as E.
     """
 
     editor: Editor
@@ -59,6 +59,10 @@ class EditBatch:
     states: States
     draws: Mapping[str, Tensor] | None = None
     at: Update | None = None
+
+    @property
+    def k(self) -> int:
+        return len(self.states.lengths) // len(self.requests)
 
     @property
     def matrices(self) -> Mapping[str, Tensor]:
@@ -72,25 +76,21 @@ class EditBatch:
     def gradient(
         self, at: Update | None = None, differentiable: bool = False, keep: tuple[float, Tensor] | None = None
     ) -> Gradient:
-        under, count = at if self.at is None else plus(self.at, at or Update()), len(self.requests)
-        each = [request for request in self.requests for _ in range(len(self.states.lengths) // count)]
+        under, e = at if self.at is None else plus(self.at, at or Update()), len(self.requests)
+        each = [request for request in self.requests for _ in range(self.k)]
         found = desired_gradient(self.editor.backbone, each, self.states, under, differentiable, keep)
-        rows = {
-            n: (x.reshape(count, -1, x.shape[-1]), d.reshape(count, -1, d.shape[-1]))
-            for n, (x, d) in found.factors.items()
-        }
-        masked = mask_edit_factors(self.editor, rows, [request.language for request in self.requests], self.draws)
-        keys = {name: x for name, (x, _) in rows.items()}
-        return Gradient(masked, found.correct.view(count, -1).all(1), keys, found.logits)
+        x, delta = ({n: f[i].reshape(e, -1, f[i].shape[-1]) for n, f in found.factors.items()} for i in (0, 1))
+        rows, spoken = {name: (x[name], delta[name]) for name in x}, [request.language for request in self.requests]
+        masked = mask_edit_factors(self.editor, rows, spoken, self.draws)
+        return Gradient(masked, found.correct.view(e, -1).all(1), x, found.logits)
 
     def answering(self, rows: Tensor) -> Tensor:
-        k, positions = len(self.states.positions) // len(self.requests), self.states.positions
-        tokens = rows.shape[1] // k
-        whole = tokens == self.states.hidden.shape[1]  # else of the last layer, which has predicted positions alone
-        own = positions if whole else [range(len(places)) for places in positions]
-        each = [[p + tokens * j for j in range(k) for p in own[e + j]] for e in range(0, len(own), k)]
-        index, there = padded(each, 0).to(rows.device), padded([[1] * len(places) for places in each], 0)
-        return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1])) * there.to(rows.device)[..., None]
+        tokens, own = rows.shape[1] // self.k, self.states.positions
+        if tokens < self.states.hidden.shape[1]:  # of the last layer, which has the predicted positions alone
+            own = tuple(tuple(range(len(places))) for places in own)
+        each = [[p + tokens * j for j in range(self.k) for p in own[e + j]] for e in range(0, len(own), self.k)]
+        index, there = (padded(part, 0).to(rows.device)[..., None] for part in (each, [[1] * len(one) for one in each]))
+        return rows.gather(1, index.expand(-1, -1, rows.shape[-1])) * there
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
         return self.editor.backbone.condition(self.requests, labels)
@@ -100,10 +100,8 @@ class EditBatch:
         requests = tuple(self.requests[i] for i in kept)
         draws = None if self.draws is None else {name: u[chosen] for name, u in self.draws.items()}
         at = self.at if self.at is None or self.at.edits < 2 else self.at.take(chosen)
-        k = len(self.states.lengths) // len(self.requests)
-        return EditBatch(
-            self.editor, requests, self.states.take([k * i + j for i in kept for j in range(k)]), draws, at
-        )
+        states = self.states.take([self.k * i + j for i in kept for j in range(self.k)])
+        return EditBatch(self.editor, requests, states, draws, at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,16 +124,6 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
     return Scores(acc, con, succ(acc, con))
 
 
-def rate_of(counts: Counts, role: Role) -> float:
-    """The rate of one role alone, averaged as in `scores`. NoOutcomes: none of this role."""
-    languages, of, values = rates(counts, in_all)
-    own = values[:, ROLES.index(role)]
-    means = [own[(of == i) & ~np.isnan(own)] for i in range(len(languages))]
-    if not all(len(mean) for mean in means) or not means:
-        raise NoOutcomes(f"no {role} outcomes to average")
-    return float(np.mean([mean.mean() for mean in means]))
-
-
 def breakdown(
     counts: Counts, by: Literal["edit_language", "language"], incomplete: Literal["refuse", "skip"] = "refuse"
 ) -> dict[str, Scores]:

@@ -36,14 +36,6 @@ class ExampleTriple:
     retain: Example
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The edits of a series with their update inputs, and retain inputs that are unrelated to all of them."""
-
-    edits: tuple[Pair, ...]
-    retain: tuple[Example, ...]
-
-
 def derived_rng(seed: int, *place: str | int) -> np.random.Generator:
     """The generator that belongs to a place, the same in every process."""
     digest = hashlib.blake2b(repr((seed, *place)).encode(), digest_size=16).digest()
@@ -109,39 +101,6 @@ def evaluation_edits(
     dealt = [example for turn in zip_longest(*shuffled) for example in turn if example is not None]
     chosen = {example.id for example in dealt[:limit]}
     return [example for group in shuffled for example in sorted(group) if example.id in chosen]
-
-
-def series(
-    corpus: Corpus,
-    edit_languages: Sequence[str],
-    update_languages: Sequence[str],
-    n_edits: int,
-    n_update: int,
-    n_retain: int,
-    seed: int,
-    first: frozenset[str] = frozenset(),
-    kept: frozenset[str] | None = None,
-) -> Series:
-    """`n_edits` edits of as many facts in an order by the seed, each in one of the editing languages (clause C5).
-
-    Facts of `first` come before the others; retain inputs are of facts in `kept` alone, which are not edited.
-    Nine parameters: what `evaluation_pairs` has, and which facts are edited and kept.
-    """
-    rng, updates = derived_rng(seed, "series"), corpus.within(update_languages)
-    edits = corpus.within(edit_languages)
-    known = sorted({x.fact for x in edits.examples} - (kept or frozenset()))
-    order = [known[i] for i in rng.permutation(len(known))]
-    chosen = sorted(order, key=lambda fact: fact not in first)[:n_edits]
-    pairs = []
-    for fact in chosen:
-        said = edits.examples[edits.span(fact).start : edits.span(fact).stop]
-        edit = said[int(rng.integers(len(said)))]
-        parallel = corpus.parallel(edit.id, update_languages)
-        drawn = rng.choice(len(parallel), size=min(n_update, len(parallel)), replace=False)
-        pairs.append(Pair(edit, tuple(parallel[i] for i in sorted(drawn)), ()))
-    taken = set(chosen)
-    rest = [x for x in updates.examples if x.fact not in taken and (kept is None or x.fact in kept)]
-    return Series(tuple(pairs), tuple(rest[i] for i in rng.permutation(len(rest))[:n_retain]))
 
 
 def unrelated(corpus: Corpus, edit: Example, count: int, rng: np.random.Generator) -> list[Example]:

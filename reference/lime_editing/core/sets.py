@@ -31,7 +31,7 @@ def chunks_of(
 
     def read(start: int) -> EditBatch:
         part = slice(start, start + size)
-        progress(min(start + size, len(requests)))
+        progress(min(part.stop, len(requests)))
         own = None if draws is None else {name: u[part] for name, u in draws.items()}
         return batch_of(editor, requests[part], None, own, at)
 
@@ -48,16 +48,15 @@ def edit_all(
 ) -> Update:
     """Many edits as one: the editor's own merge of them, or their sum. Memory grows with `chunk`, not with the edits.
 
-    `at` is as in `edit`. `progress` is told the edits read so far, once for each time that the editor reads them.
-    LanguageError: as of `edit`. UserError: no requests.
+    `at` is as in `edit`; `progress` is told how many edits were read, anew each time that they are read.
+    UserError: no requests; as of `edit`.
     """
     if not requests:
         raise UserError("there is nothing to edit: give one request at least")
-    before = None if at is None else compose([at], dense=True)
-    chunks, method = chunks_of(editor, requests, chunk, None, before, progress), editor.method
-    if isinstance(method, Merging):
-        return method.merge(editor.parameters, editor.settings, chunks)
-    return compose(method.update(editor.parameters, editor.settings, take()) for take in chunks)
+    chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
+    if isinstance(editor.method, Merging):
+        return editor.method.merge(editor.parameters, editor.settings, chunks)
+    return compose(editor.method.update(editor.parameters, editor.settings, take()) for take in chunks)
 
 
 @torch.no_grad()
@@ -70,15 +69,14 @@ def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> 
 
 
 class Given:
-    """What the batch of a training step is as a whole, for an editor that is trained on sets or series.
+    """What a training batch is as a whole, for an editor that is trained on sets or series; else nothing.
 
-    `update` is `training_losses`' `given`; in the `leaves` of a set's update the parts of the batch add up gradients.
+    `update` is what `training_losses` is given; in `leaves`, the tensors of a set's update, gradients of parts add up.
     """
 
     def __init__(self, editor: Editor, requests: Sequence[EditRequest], seed: int, size: int) -> None:
         self.update: Update | None = None
-        self.leaves: list[Tensor] = []
-        self.made: list[Tensor] = []
+        self.made, self.leaves = list[Tensor](), list[Tensor]()
         draws = draw_uniforms(editor.parameters, len(requests), seed)
         if isinstance(editor.method, Merging):
             made = editor.method.merge(editor.parameters, editor.settings, chunks_of(editor, requests, size, draws))
@@ -93,7 +91,7 @@ class Given:
     def backward(self) -> None:
         """Pass what the leaves have gathered on to the editor's parameters, chunk by chunk."""
         pairs = [(t, leaf.grad) for t, leaf in zip(self.made, self.leaves, strict=True) if t.requires_grad]
-        if pairs and pairs[0][1] is not None:
+        if pairs and pairs[0][1] is not None:  # this process may have had no part of the batch
             torch.autograd.backward([t for t, _ in pairs], [slope for _, slope in pairs])
 
 
@@ -102,10 +100,9 @@ def before_in_series(editor: Editor, requests: Sequence[EditRequest], draws: Map
     """Of each edit the sum of those before it, where each `settings.series` requests in a row are a series."""
     length, total, befores = min(editor.settings.series, len(requests)), Update(), list[Update]()
     for place in range(length):
-        index = range(place, len(requests), length)
-        befores.append(total.take(slice(0, len(index))))
-        own = {name: u[place::length] for name, u in draws.items()}
-        edits = batch_of(editor, requests[place::length], None, own, befores[-1])
+        there = slice(place, None, length)
+        befores.append(total.take(slice(len(requests[there]))))
+        edits = batch_of(editor, requests[there], None, {n: u[there] for n, u in draws.items()}, befores[-1])
         total = plus(befores[-1], editor.method.update(editor.parameters, editor.settings, edits))
 
     def rows(name: str, side: int) -> Tensor:

@@ -71,59 +71,45 @@ class Update:
 
 
 def compose(updates: Iterable[Update], dense: bool = False) -> Update:
-    """The sum of all their edits, as one edit (chapter C); their order matters to rounding alone.
+    """The sum of all their edits, as one edit (clause C1); θ' of Editable Training is in it once.
 
     Factors are multiplied out with `dense`, and as soon as their rows hold more numbers than a ΔW: memory does not grow
-    with the edits. θ' of Editable Training is in the sum once.
-    UserError: updates of two Editable Trainings, which start from different θ'.
+    with the edits. UserError: updates that start from different θ'.
     """
-    pending: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    pending: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
+
+    def multiply(name: str) -> None:
+        u, v = (torch.cat(parts) for parts in pending.pop(name))
+        exact = torch.promote_types(v.dtype, torch.float32)  # never bf16, whatever the factors are in
+        with torch.autocast(v.device.type, enabled=False):
+            sums[name] = v.mT.to(exact) @ u.to(exact) + sums.get(name, 0)
+
     for update in updates:
         for name, weight in update.weights.items():
-            known = weights.setdefault(name, weight)
-            if known is not weight and not torch.equal(known, weight):
+            if weights.setdefault(name, weight) is not weight and not torch.equal(weights[name], weight):
                 raise UserError(f"edits that start from different trained weights of {name} have no sum")
         for name, delta in update.deltas.items():
-            total = delta.to(torch.promote_types(delta.dtype, torch.float32)).sum(0)
-            sums[name] = sums[name] + total if name in sums else total
-        for name, (u, v) in update.factors.items():
-            rows = pending.setdefault(name, [])
-            rows.append((u.flatten(0, 1), v.flatten(0, 1)))
-            if sum(len(part) for part, _ in rows) * (u.shape[-1] + v.shape[-1]) > u.shape[-1] * v.shape[-1]:
-                sums[name] = _multiplied(pending.pop(name), sums.get(name))
-    for name in [name for name in pending if dense or name in sums]:
-        sums[name] = _multiplied(pending.pop(name), sums.get(name))
-    factors = {name: _joined(rows) for name, rows in pending.items()}
-    return Update(
-        {name: (u[None], v[None]) for name, (u, v) in factors.items()},
-        {name: total[None] for name, total in sums.items()},
-        weights,
-    )
+            sums[name] = delta.sum(0, dtype=torch.promote_types(delta.dtype, torch.float32)) + sums.get(name, 0)
+        for name, factors in update.factors.items():
+            for rows, part in zip(pending.setdefault(name, ([], [])), factors, strict=True):
+                rows.append(part.flatten(0, 1))
+            n, m = (part.shape[-1] for part in factors)
+            if dense or sum(map(len, pending[name][0])) * (n + m) > n * m:
+                multiply(name)
+    for name in pending.keys() & sums.keys():
+        multiply(name)
+    left = {name: (torch.cat(us)[None], torch.cat(vs)[None]) for name, (us, vs) in pending.items()}
+    return Update(left, {name: total[None] for name, total in sums.items()}, weights)
 
 
 def plus(first: Update, second: Update) -> Update:
     """The sum edit by edit, of E edits each, or of one that holds for all edits of the other."""
-    factors, deltas = dict(first.factors), dict(first.deltas)
-    for name, (u, v) in second.factors.items():
-        if name in factors:
-            edits = max(len(u), len(factors[name][0]))
-            sides = [[part.expand(edits, -1, -1) for part in pair] for pair in zip(factors[name], (u, v), strict=True)]
-            factors[name] = (torch.cat(sides[0], 1), torch.cat(sides[1], 1))
-        else:
-            factors[name] = (u, v)
-    for name, delta in second.deltas.items():
-        deltas[name] = deltas[name] + delta if name in deltas else delta
+    factors, deltas = {**second.factors, **first.factors}, {**second.deltas, **first.deltas}
+    for name in first.factors.keys() & second.factors.keys():
+        pairs, most = (first.factors[name], second.factors[name]), max(first.edits, second.edits)
+        u, v = (torch.cat([pair[i].expand(most, -1, -1) for pair in pairs], 1) for i in (0, 1))
+        factors[name] = (u, v)
+    deltas |= {n: first.deltas[n] + second.deltas[n] for n in first.deltas.keys() & second.deltas.keys()}
     return Update(factors, deltas, {**first.weights, **second.weights})
-
-
-def _joined(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return rows[0] if len(rows) == 1 else (torch.cat([u for u, _ in rows]), torch.cat([v for _, v in rows]))
-
-
-def _multiplied(rows: list[tuple[Tensor, Tensor]], total: Tensor | None) -> Tensor:
-    """Σ Vᵀ U (m, n), added to a total; never in bf16, whatever the factors are in."""
-    u, v = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in _joined(rows))
-    with torch.autocast(u.device.type, enabled=False):
-        return v.mT @ u if total is None else torch.addmm(total, v.mT, u)

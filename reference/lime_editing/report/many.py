@@ -57,7 +57,7 @@ def data(section: Section) -> list[dict[str, Any]]:
             about |= {"way": way, "languages": languages, "edits": int(n)}
             found = means([run.judged[evaluation] for run in runs.values()])
             points.append(about | {metric: [i.value, i.low, i.high] for metric, i in found.items()})
-    return points
+    return sorted(points, key=lambda point: point["edits"])
 
 
 def draw(points: Sequence[Mapping[str, Any]], languages: str) -> Figure:
@@ -81,8 +81,8 @@ def draw(points: Sequence[Mapping[str, Any]], languages: str) -> Figure:
                 ax.set_xscale("log")
                 ax.set_title({"acc": "edits that hold", "con": "unrelated answers kept", "succ": "succ"}[metric])
                 ax.grid(color="#dddddd", linewidth=0.6)
+                ax.set_xlabel("edits in the model" if way == WAYS[-1] else "")
             row[0].set_ylabel(f"{way} (%)")
-        figure.supxlabel("edits in the model")
         figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

@@ -15,12 +15,12 @@ import torch
 
 from .. import data, results
 from ..core.backbone import Backbone, load_tokenizer
-from ..core.corpus import Example, ParallelCorpus
+from ..core.corpus import Corpus, Example, ParallelCorpus
 from ..core.editing import Editor, edit
 from ..core.evaluation import predict
 from ..core.metrics import count, hit, scores
 from ..core.records import EditRequest, Input, Outcome
-from ..core.sampling import derived_rng, series
+from ..core.sampling import Pair, derived_rng
 from ..core.sets import edit_all
 from ..core.task import Task
 from ..core.updates import Update, compose
@@ -47,7 +47,7 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
     tasks = dataset.tasks(content, reader, experiment.rulings, experiment.errors)
     outcomes: dict[str, list[Outcome]] = {}
     for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
-        asked, kept = _drawn(tasks, languages, experiment)
+        asked, kept = _drawn(tasks, languages, experiment, experiment.many)
         for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
             yield replace(status, cell=cell.name)
     described = {**cell_record(cell, experiment), "titles": titles(cell, dataset, editor.settings)}
@@ -57,26 +57,54 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
     results.write_json(folder / "metrics.json", found)
 
 
+def series(
+    corpus: Corpus,
+    edit_languages: Sequence[str],
+    update_languages: Sequence[str],
+    n_edits: int,
+    n_update: int,
+    n_retain: int,
+    seed: int,
+    first: frozenset[str] = frozenset(),
+    kept: frozenset[str] | None = None,
+) -> tuple[list[Pair], list[Example]]:
+    """Edits of as many facts, each in one of the editing languages, and retain inputs for all of them (clause C5).
+
+    Facts of `first` come before others, and those of `kept` have the retain inputs and no edit. Nine parameters: what
+    `evaluation_pairs` has, and which facts are edited and kept.
+    """
+    rng, edits, pairs = derived_rng(seed, "series"), corpus.within(edit_languages), list[Pair]()
+    known = sorted({x.fact for x in edits.examples} - (kept or frozenset()))
+    order = [known[i] for i in rng.permutation(len(known))]
+    for fact in sorted(order, key=lambda fact: fact not in first)[:n_edits]:
+        edit = edits.examples[int(rng.choice(edits.span(fact)))]
+        parallel = corpus.parallel(edit.id, update_languages)
+        drawn = rng.choice(len(parallel), size=min(n_update, len(parallel)), replace=False)
+        pairs.append(Pair(edit, tuple(parallel[i] for i in sorted(drawn)), ()))
+    taken = {pair.edit.fact for pair in pairs}
+    rest = [x for x in corpus.within(update_languages).examples if x.fact not in taken]
+    rest = [x for x in rest if kept is None or x.fact in kept]
+    return pairs, [rest[i] for i in rng.permutation(len(rest))[:n_retain]]
+
+
 def _drawn(
-    tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment
+    tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many
 ) -> tuple[list[Asked], list[Input]]:
-    """The longest series, of which shorter ones are parts, and retain inputs that are unrelated to all of it."""
-    many, home = experiment.many, {x.id: task for task in tasks.values() for x in task.corpus.examples}
-    assert many is not None
-    corpus = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples)
+    """The longest series, of which shorter ones are parts, and its retain inputs."""
+    home = {x.id: task for task in tasks.values() for x in task.corpus.examples}
+    corpus, asked = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples), list[Asked]()
     test = sorted({x.fact for x in tasks["test"].corpus.examples})
-    first = frozenset(test[::2])
-    kept = frozenset(test) - first | {x.fact for x in tasks["validation"].corpus.examples}
-    drawn = series(
+    kept = frozenset(test[1::2]) | {x.fact for x in tasks["validation"].corpus.examples}
+    pairs, retain = series(
         *(corpus, languages, experiment.languages, max(many.counts), many.n_update, many.n_retain, EVALUATION_SEED),
-        *(first, kept),
+        *(frozenset(test[::2]), kept),
     )
-    asked, rng = list[Asked](), derived_rng(EVALUATION_SEED, "many", *languages)
-    for pair in drawn.edits:
+    rng = derived_rng(EVALUATION_SEED, "many", *languages)
+    for pair in pairs:
         task = home[pair.edit.id]
         request = task.request(pair.edit, rng)
         asked.append((pair.edit, request, [task.update_input(x, pair.edit, request) for x in pair.update]))
-    return asked, [home[x.id].retain_input(x, rng) for x in drawn.retain]
+    return asked, [home[x.id].retain_input(x, rng) for x in retain]
 
 
 def _judged(

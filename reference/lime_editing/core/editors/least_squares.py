@@ -5,7 +5,7 @@ For Λ = λ I the push-through identity gives the same from the side of the rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 RowsOf = Callable[["Chunk"], Factors]
 
 
-def each(rows: Factors, ridge: Mapping[str, Tensor]) -> Update:
-    """One update for each edit, from its own rows; `ridge` has λ for each matrix."""
+def each(rows: Factors, ridge: Tensor) -> Update:
+    """One update for each edit, from its own rows; `ridge` is λ, or has one for each matrix."""
     factors = {}
-    for name, (keys, wanted) in rows.items():
+    for (name, (keys, wanted)), lam in zip(rows.items(), ridge.expand(len(rows)), strict=True):
         with torch.autocast(keys.device.type, enabled=False):
             k = keys.double()
-            gram = k @ k.mT + ridge[name].double() * torch.eye(k.shape[-2]).to(k)
+            gram = k @ k.mT + lam.double() * torch.eye(k.shape[-2]).to(k)
             factors[name] = (keys, torch.linalg.solve(gram, wanted.double()).to(wanted.dtype))
     return Update(factors)
 
@@ -34,15 +34,13 @@ def each(rows: Factors, ridge: Mapping[str, Tensor]) -> Update:
 def together(rows_of: RowsOf, chunks: Sequence[Chunk], ridge: Tensor, parameters: Sequence[Tensor] = ()) -> Update:
     """One update for all edits: few rows are solved from their side, many from that of n, chunk by chunk.
 
-    `ridge` is λ, or has one for each matrix. The gradient of `parameters` goes through the chunks a second time: memory
-    does not grow with them.
+    The gradient of `parameters` takes the chunks a second time: memory does not grow with them.
     """
     if len(chunks) == 1:
         rows = {name: (k.flatten(0, 1)[None], d.flatten(0, 1)[None]) for name, (k, d) in rows_of(chunks[0]).items()}
         if all(k.shape[1] <= k.shape[2] for k, _ in rows.values()):
-            return each(rows, dict(zip(rows, ridge.expand(len(rows)), strict=True)))
-    names = list(chunks[0]().matrices)
-    sums = iter(_Summed.apply(rows_of, chunks, *parameters))  # type: ignore[no-untyped-call]
+            return each(rows, ridge)
+    names, sums = list(chunks[0]().matrices), iter(_Summed.apply(rows_of, chunks, *parameters))  # type: ignore[no-untyped-call]
     lambdas = dict(zip(names, ridge.expand(len(names)), strict=True))
     return Update(deltas={name: solve(next(sums), next(sums), lam)[None] for name, lam in lambdas.items()})
 
@@ -71,25 +69,21 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows_of: RowsOf, chunks: Sequence[Chunk], *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.again, ctx.low = (
-            (rows_of, chunks),
-            bool(parameters) and torch.is_autocast_enabled(parameters[0].device.type),
-        )
+        ctx.rows_of, ctx.chunks, sums = rows_of, chunks, list[Tensor]()
+        ctx.low = bool(parameters) and torch.is_autocast_enabled(parameters[0].device.type)
         ctx.save_for_backward(*parameters)
-        sums: list[Tensor] = []
         for chunk in chunks:
             sums = add(sums, rows_of(chunk))
         return tuple(sums)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (rows_of, chunks), parameters = ctx.again, ctx.saved_tensors
-        totals = [torch.zeros_like(parameter) for parameter in parameters]
+        totals = [torch.zeros_like(parameter) for parameter in ctx.saved_tensors]
         with torch.enable_grad(), torch.autocast(totals[0].device.type, torch.bfloat16, enabled=ctx.low):
-            for chunk in chunks:
-                rows = list(rows_of(chunk).values())
+            for chunk in ctx.chunks:
+                rows = list(ctx.rows_of(chunk).values())
                 slopes = [(k @ g.mT.to(k.dtype)).to(d.dtype) for (k, d), g in zip(rows, gradients[::2], strict=True)]
-                found = torch.autograd.grad([d for _, d in rows], parameters, slopes, allow_unused=True)
+                found = torch.autograd.grad([d for _, d in rows], ctx.saved_tensors, slopes, allow_unused=True)
                 for total, slope in zip(totals, found, strict=True):
                     total.add_(0 if slope is None else slope)
         return (None, None, *totals)

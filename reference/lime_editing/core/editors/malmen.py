@@ -1,12 +1,12 @@
 """MALMEN (Tan, Zhang and Fu 2024): MEND's network, whose many edits become one by least squares.
 
-The network transforms (x, δ) of each token into (x̃, δ̃), and so asks that the key x be answered by the value difference
-d = S x with S = -lr·δ̃ x̃ᵀ. Where MEND adds up all S, MALMEN solves for the ΔW that comes closest to all d at their keys:
-ΔW = D Kᵀ (K Kᵀ + e^λ I)⁻¹, with one learned λ for each matrix.
+The network transforms (x, δ) at a predicted position into (x̃, δ̃), and so asks that the key x be answered by the value
+difference d = S x, S = -lr·δ̃ x̃ᵀ. Where MEND adds up all S, MALMEN solves for the ΔW that comes closest to all d at
+their keys: ΔW = D Kᵀ (K Kᵀ + e^λ I)⁻¹, with one learned λ for each matrix.
 
 Trained across languages as the others: x_u and x_r stand where its paper has paraphrases and unrelated inputs. It is
 trained on sets: a batch becomes one update. Masks act on x and δ as in MEND, before the network; the keys stay as the
-model has them, for at these it will be asked.
+model has them, for at these it is asked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAME = "malmen"
 TITLE = "MALMEN"
 TRAINED = True
-LOG_RIDGE, LOG_INNER_LR = "malmen.log_ridge", "mend.log_inner_lr"
+LOG_RIDGE = "malmen.log_ridge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,18 @@ class Settings:
 def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
     """MEND's parameters, and λ (matrices,) in the order of `raw`."""
     own = mend.Settings(settings.rank, settings.lr, settings.inner_lr, settings.inner_lr_lr)
-    like = next(iter(raw.values()))
-    return {**mend.init(raw, width, own, seed), LOG_RIDGE: like.new_full((len(raw),), math.log(settings.ridge))}
+    start = next(iter(raw.values())).new_full((len(raw),), math.log(settings.ridge))
+    return {**mend.init(raw, width, own, seed), LOG_RIDGE: start}
 
 
 def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
     """The learning rate of each parameter; every one is owned once (clause E9)."""
-    slow = (LOG_RIDGE, LOG_INNER_LR)
-    return {name: settings.inner_lr_lr if name in slow else settings.lr for name in parameters}
+    return {**mend.learning_rates(parameters, settings), LOG_RIDGE: settings.inner_lr_lr}
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """Each edit's own least squares."""
-    rows = wanted(parameters, edits)
-    return least_squares.each(rows, dict(zip(rows, parameters[LOG_RIDGE].exp(), strict=True)))
+    return least_squares.each(wanted(parameters, edits), parameters[LOG_RIDGE].exp())
 
 
 def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence[Chunk]) -> Update:
@@ -68,8 +66,7 @@ def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence
 
 def wanted(parameters: Mapping[str, Tensor], edits: Edits) -> Factors:
     """Keys (E, P, n) at the predicted positions, and the value differences (E, P, m) that the network asks for."""
-    gradient = edits.gradient()
-    rows = {}
+    gradient, rows = edits.gradient(), {}
     for name, (x_tilde, scaled) in mend.transformed(parameters, gradient.factors).items():
         keys = edits.answering(gradient.keys[name])
         coefficients = (edits.answering(x_tilde) * keys).sum(-1, keepdim=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -
     return parameters
 
 
-def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
+def learning_rates(parameters: Mapping[str, Tensor], settings: Any) -> dict[str, float]:
     """The learning rate of each parameter; every one is owned once (clause E9)."""
     return {name: settings.inner_lr_lr if name == "mend.log_inner_lr" else settings.lr for name in parameters}
 

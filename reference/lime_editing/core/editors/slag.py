@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...names import Condition
-from ..updates import Factors, Update
+from ..updates import Update, plus
 from . import knowledge_editor
 
 if TYPE_CHECKING:
@@ -45,19 +45,16 @@ init, learning_rates = knowledge_editor.init, knowledge_editor.learning_rates
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The sum of each edit's steps: K·(T + 1) rows at most, 0 in the steps that it did not take."""
-    states = knowledge_editor.read(parameters, *edits.condition(settings.condition == "input+label"))
-    taken: Factors = {}
+    states, taken = knowledge_editor.read(parameters, *edits.condition(settings.condition == "input+label")), Update()
     for step in range(settings.steps):
-        at = Update({name: (u.detach(), v.detach()) for name, (u, v) in taken.items()}) if taken else None
-        gradient = edits.gradient(at)
-        going = ~gradient.correct if step else torch.ones_like(gradient.correct)
+        gradient = edits.gradient(Update({n: (u.detach(), v.detach()) for n, (u, v) in taken.factors.items()}))
+        going = (~gradient.correct | (step == 0))[:, None, None]
         if not going.any():
             break
-        goes = going[:, None, None]
         new = knowledge_editor.gated(parameters, settings, states, gradient.factors)
-        for name, (u, v) in new.items():
-            before = [torch.where(goes, part.detach(), part) for part in taken[name]] if taken else []
-            pair = [torch.cat(parts, 1) for parts in zip(before, (u, v * goes), strict=True)] if before else [u, v]
-            new[name] = (pair[0], pair[1])
-        taken = new
-    return Update(taken)
+        before = {n: [torch.where(going, p.detach(), p) for p in pair] for n, pair in taken.factors.items()}
+        taken = plus(
+            Update({n: (u, v) for n, (u, v) in before.items()}),
+            Update({n: (u, v * going) for n, (u, v) in new.items()}),
+        )
+    return taken

@@ -48,8 +48,7 @@ def fit(settings: Settings, languages: int, chunks: Sequence[Chunk]) -> dict[str
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """Each edit's own least squares, with the statistics as they are."""
-    rows = wanted(parameters, settings, edits)
-    return least_squares.each(rows, dict.fromkeys(rows, torch.tensor(settings.ridge)))
+    return least_squares.each(wanted(parameters, settings, edits), torch.tensor(settings.ridge))
 
 
 def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence[Chunk]) -> Update:
@@ -60,12 +59,12 @@ def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence
 
 def wanted(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Factors:
     """Per matrix the keys (E, T, n) and the value differences (E, T, m) that are asked for; 0 where none."""
+    if not parameters:
+        raise UserError("ultraedit has no statistics yet: measure them first, with lime_editing.fit")
     rows = {}
     for name, (x, delta) in edits.gradient().factors.items():
-        if f"ultraedit.{name}" not in parameters:
-            raise UserError("ultraedit has no statistics yet: measure them first, with lime_editing.fit")
-        sums = parameters[f"ultraedit.{name}"]
-        own = sums[edits.languages] if settings.statistics == "language" else sums.sum(0, keepdim=True)
+        own = parameters[f"ultraedit.{name}"]
+        own = own[edits.languages] if settings.statistics == "language" else own.sum(0, keepdim=True)
         count, mean, square = own[:, :1], *(own[:, 1:] / own[:, :1]).chunk(2, -1)
         deviation = ((square - mean.square()).clamp(min=0) * (count / (count - 1))).sqrt()
         hat = (torch.cat([x, delta], -1) - mean[:, None]) / (deviation[:, None] + EPS)
@@ -81,8 +80,7 @@ def _seen(parameters: Mapping[str, Tensor], languages: int, chunks: Sequence[Chu
     for take in chunks:
         edits = take()
         for name, (x, delta) in edits.gradient().factors.items():
-            both = torch.cat([x, delta], -1).double()
-            live = (delta != 0).any(-1, keepdim=True).double()
+            both, live = torch.cat([x, delta], -1).double(), (delta != 0).any(-1, keepdim=True)
             row = (torch.cat([live, both, both.square()], -1) * live).sum(1)
             total = sums.setdefault(f"ultraedit.{name}", row.new_zeros(languages, row.shape[1]))
             total.index_add_(0, torch.tensor(edits.languages, device=row.device), row)
