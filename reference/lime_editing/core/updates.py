@@ -94,7 +94,7 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
             sums[name] = delta.sum(0, dtype=torch.promote_types(delta.dtype, torch.float32)) + sums.get(name, 0)
         for name, factors in update.factors.items():
             for rows, part in zip(pending.setdefault(name, ([], [])), factors, strict=True):
-                rows.append(part.flatten(0, 1))
+                rows.append(part.flatten(0, 1).clone())  # a view would hold all that it is a view of
             n, m = (part.shape[-1] for part in factors)
             if dense or sum(map(len, pending[name][0])) * (n + m) > n * m:
                 multiply(name)

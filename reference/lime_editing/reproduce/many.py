@@ -96,7 +96,15 @@ def _drawn(
     test = sorted({x.fact for x in tasks["test"].corpus.examples})
     kept = frozenset(test[1::2]) | {x.fact for x in tasks["validation"].corpus.examples}
     pairs, retain = series(
-        *(corpus, languages, experiment.languages, max(many.counts), many.n_update, many.n_retain, EVALUATION_SEED),
+        *(
+            corpus,
+            languages,
+            experiment.languages,
+            max(many.short, *many.counts),
+            many.n_update,
+            many.n_retain,
+            EVALUATION_SEED,
+        ),
         *(frozenset(test[::2]), kept),
     )
     rng = derived_rng(EVALUATION_SEED, "many", *languages)
@@ -122,8 +130,8 @@ def _judged(
     backbone = editor.backbone
     raw = predict(backbone, kept)
     for n in many.counts:
-        used = n if n > many.short else many.short - many.short % n
-        groups = [asked[start : start + n] for start in range(0, min(used, len(asked)), n)]
+        series_count = max(1, min(many.short, len(asked)) // n)
+        groups = [asked[i * n : (i + 1) * n] for i in range(series_count)]
         share = max(1, len(kept) // len(groups))
         for i, group in enumerate(groups):
             own = [(j, kept[j]) for j in range(i * share, (i + 1) * share) if j < len(kept)]
