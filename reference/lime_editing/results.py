@@ -308,13 +308,13 @@ def code_of(files: Iterable[Path]) -> str:
 
 @cache  # a grid asks once per cell, and an answer takes a second
 def _code(source: str) -> str:
-    """A module's syntax tree without docstrings and without the places of what it imports from this package."""
+    """A module's syntax tree without docstrings and without what it imports from this package."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
-            node.body = node.body[1:]
-        if isinstance(node, ast.ImportFrom) and node.level:
-            node.module, node.level = None, 1
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            documented = ast.get_docstring(node, clean=False) is not None
+            body = node.body[1:] if documented else node.body
+            node.body = [one for one in body if not (isinstance(one, ast.ImportFrom) and one.level)]
     return ast.dump(tree)
 
 
