@@ -37,10 +37,10 @@ def write(root: Path, folders: Sequence[Path], to: Path | None = None) -> Path:
     drawn = draw(sections, target / "figures", root / "figures")
     argv = ["report", "--results", _shown(root), *(["--to", _shown(to)] if to else [])]
     results.write_json(target / "tables.json", as_json(sections, judgements))
-    _write(target / "tables.md", markdown(sections, judgements))
+    results.write_text(target / "tables.md", markdown(sections, judgements))
     for one in TABLES:
-        _write(target / f"{one.name}.tex", latex(sections, one))
-    _write(target / "report.html", page(sections, judgements, drawn, argv))
+        results.write_text(target / f"{one.name}.tex", latex(sections, one))
+    results.write_text(target / "report.html", page(sections, judgements, drawn, argv))
     return target / "report.html"
 
 
@@ -74,8 +74,3 @@ def _shown(folder: Path) -> str:
     """A folder as it is typed where this process runs; a page may travel, so it names no other folder than it must."""
     here, there = Path.cwd(), Path(os.path.abspath(folder))
     return (there.relative_to(here) if there.is_relative_to(here) else there).as_posix()
-
-
-def _write(path: Path, text: str) -> None:
-    data = text.encode()
-    results.write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))
