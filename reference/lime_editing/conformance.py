@@ -481,7 +481,7 @@ def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for i, table in enumerate(tables.TABLES):
         for cell in cells.grid(["facts"], EDITORS, list(TRAININGS), [0]):
-            if not table.shows(cell.training):
+            if cell.training in table.omits:
                 continue
             trained_on = (cell.trained.languages or languages) if cell.trained else ()
             row = {"table": i + 1, "editor": cell.approach, "masks": cell.masks, "input_languages": list(languages)}
@@ -541,7 +541,7 @@ def stopping(succ: Sequence[float], validate_every: int, patience: int, max_step
     return validations[-1][0], judged
 
 
-mask_similarity = figures.preferred_cosines
+mask_similarity = figures.cosines
 
 
 # U ----------------------------------------------------------------------------------------------------------------
@@ -717,4 +717,4 @@ def preferences(session: Session) -> tuple[list[str], Any]:
         path, languages = Path(folder) / results.EDITOR, list(session.editor.languages)
         store.save_parameters(path, session.editor.parameters, {"languages": languages})
         found, parameters = figures.mask_parameters(path)
-    return found, figures.preferred_cosines(parameters)
+    return found, figures.cosines(parameters)

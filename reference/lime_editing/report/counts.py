@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,14 @@ class Run:
     folder: Path
     record: Mapping[str, Any]
     judged: Mapping[str, Counts]
+
+    @property
+    def key(self) -> Key:
+        return self.record["cell"]["approach"], self.record["cell"]["training"]
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["cell"]["seed"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +65,14 @@ class Section:
     @property
     def approaches(self) -> dict[str, str]:
         """Each approach with the title that its cells give it, in the order of the tables."""
-        first = {name: next(iter(runs.values())).record for (name, _), runs in self.runs.items()}
-        return {name: str(record["titles"]["approach"]) for name, record in first.items()}
+        return {run.key[0]: run.record["titles"]["approach"] for runs in self.runs.values() for run in runs.values()}
+
+    def judged(self, evaluation: str, omits: Sequence[str] = ()) -> Iterator[tuple[Key, dict[int, Run]]]:
+        """The runs by seed that have an evaluation, of each approach and training but for those that it omits."""
+        for key, runs in self.runs.items():
+            there = {seed: run for seed, run in runs.items() if evaluation in run.judged}
+            if there and key[1] not in omits:
+                yield key, there
 
 
 def read(folders: Iterable[Path]) -> list[Section]:
@@ -106,15 +120,13 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
     """Runs by approach, training and seed, in the order of the tables."""
 
     def order(run: Run) -> tuple[Any, ...]:
-        cell = run.record["cell"]
-        return rank(APPROACHES, cell["approach"]), rank((None, *TRAININGS), cell["training"]), cell["seed"]
+        return rank(APPROACHES, run.key[0]), rank((None, *TRAININGS), run.key[1]), run.seed
 
     result: dict[Key, dict[int, Run]] = {}
     first: dict[str, tuple[Counts, Path]] = {}
     for run in sorted(runs, key=order):
-        cell = run.record["cell"]
-        seeds = result.setdefault((cell["approach"], cell["training"]), {})
-        twin = seeds.setdefault(cell["seed"], run)
+        seeds = result.setdefault(run.key, {})
+        twin = seeds.setdefault(run.seed, run)
         if twin is not run:
             raise DataError(f"{twin.folder} and {run.folder} are the same cell, run in two ways; remove one")
         sibling = next(iter(seeds.values()))
