@@ -33,7 +33,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "reproduce": ("core", "data", "results", "plugins", "borders", "errors", "names", ""),
     "report": (*PURE, "results", "errors", "names"),
     "cli": ("core", "data", "results", "plugins", "errors", "names", "reproduce", "report"),
-    "conformance": ("core", "data", "names", "reproduce", "report"),
+    "conformance": ("core", "data", "results", "names", "reproduce", "report"),
     "__main__": ("cli", "borders", "errors"),
     "": (),
 }
