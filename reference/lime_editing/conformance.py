@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, wraps
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -105,20 +105,17 @@ def training_triples(
 # A, B -------------------------------------------------------------------------------------------------------------
 
 
-def _on_arrays(function: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """A function of tensors as one of arrays."""
-
-    def tensor(value: Any) -> Any:
-        return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
-
-    @wraps(function)
-    def called(*given: Any, **named: Any) -> Any:
-        return function(*map(tensor, given), **{name: tensor(value) for name, value in named.items()}).numpy()
-
-    return called
+def apply_mask(w: Any, m: Any) -> Any:
+    return lime.apply_mask(torch.as_tensor(w), torch.as_tensor(m)).numpy()
 
 
-apply_mask, gate, gate_probability = (_on_arrays(f) for f in (lime.apply_mask, lime.gate, lime.gate_probability))
+def gate(log_alpha: Any, uniforms: Any = None, *constants: float, **named: float) -> Any:
+    u = None if uniforms is None else torch.as_tensor(uniforms)
+    return lime.gate(torch.as_tensor(log_alpha), u, *constants, **named).numpy()
+
+
+def gate_probability(log_alpha: Any, *constants: float, **named: float) -> Any:
+    return lime.gate_probability(torch.as_tensor(log_alpha), *constants, **named).numpy()
 
 
 def _leaves(log_alpha: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -417,13 +414,9 @@ def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: 
 def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
     # In a language that is not edited no answer counts as wrong.
     gold = [task.classes[row["label"]] for row in task.rows]
-    table = np.array([predictions.get(code, gold) for code in task.languages]).T
-    task = replace(task, wrong=pairs_task.wrong(task, table))
-    edited = sorted(predictions)
-    pairs = sampling.evaluation_pairs(
-        task.corpus, edited, task.languages, 1, n_retain, seed, limit=None, editable=task.editable
-    )
-    return [_pair_edit(task, pair.edit, pair.retain, seed) for pair in pairs]
+    wrong = pairs_task.wrong(task, np.array([predictions.get(code, gold) for code in task.languages]).T)
+    task, common = replace(task, wrong=wrong), (task.corpus, sorted(predictions), task.languages, 1, n_retain, seed)
+    return [_pair_edit(task, p.edit, p.retain, seed) for p in sampling.evaluation_pairs(*common, editable=wrong)]
 
 
 def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str, Any]]:
@@ -571,7 +564,6 @@ def _tables_of(rows: Mapping[str, Sequence[Any]], folder: Path) -> Path:
 
 
 def _told(example: Example) -> dict[str, str]:
-    """Of a sentence pair the fact is "<split>/<row>"."""
     return {"fact": re.sub(r"^(train|validation|test)/", "", example.fact), "language": example.language}
 
 
