@@ -60,11 +60,9 @@ NO_SOURCES = ("data/download.py",)
 def check_place(root: Path, write: bool = True) -> None:
     """UserError: results cannot be kept here, which is said before hours of work and not after them."""
     with border(UserError, f"{root}: results cannot be kept here", more="; --results or LIME_HOME names another place"):
-        for path in (root, *root.absolute().parents):
-            if path.exists():
-                if not path.is_dir():
-                    raise UserError(f"{path}: is a file, and results are a folder; name another --results")
-                break
+        first = next(path for path in (root, *root.absolute().parents) if path.exists())
+        if not first.is_dir():
+            raise UserError(f"{first}: is a file, and results are a folder; name another --results")
         if write:
             root.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile(dir=root, prefix=".", suffix=".tmp"):
@@ -171,11 +169,8 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
         found = (differences(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys)
         return [difference for differences in found for difference in differences]
     there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
-    return [] if there == here else [f"{name or 'record'}: {_shown(there)}, not {_shown(here)}"]
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    shown = [",".join(map(str, value)) if isinstance(value, list) else value for value in (there, here)]
+    return [] if there == here else [f"{name or 'record'}: {shown[0]}, not {shown[1]}"]
 
 
 def add_to_index(root: Path, folders: Iterable[Path]) -> None:
@@ -242,18 +237,16 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
     The lock goes with its process, however that ends, so none is ever stale. UserError: another process has it, and
     does not let go within `patience` seconds.
     """
-    lock = folder / name
+    lock, holder = folder / name, ""
+    file = FileLock(lock)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = FileLock(lock)
         file.acquire(timeout=patience)
     except Timeout as error:
-        holder = ""
         with suppress(OSError, UnicodeDecodeError):
             holder = lock.read_text(encoding="utf-8").strip()
-        raise UserError(
-            f"{folder}: another run is at work here ({holder or 'it did not say which'}); wait for it or stop it"
-        ) from error
+        about = holder or "it did not say which"
+        raise UserError(f"{folder}: another run is at work here ({about}); wait for it or stop it") from error
     except OSError as error:
         raise UserError(f"{lock}: cannot be written: {explain(error)}") from error
     try:

@@ -27,14 +27,6 @@ class Run:
     record: Mapping[str, Any]
     judged: Mapping[str, Counts]
 
-    @property
-    def key(self) -> Key:
-        return self.record["cell"]["approach"], self.record["cell"]["training"]
-
-    @property
-    def seed(self) -> int:
-        return int(self.record["cell"]["seed"])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Section:
@@ -65,7 +57,7 @@ class Section:
     @property
     def approaches(self) -> dict[str, str]:
         """Each approach with the title that its cells give it, in the order of the tables."""
-        return {run.key[0]: run.record["titles"]["approach"] for runs in self.runs.values() for run in runs.values()}
+        return {name: next(iter(runs.values())).record["titles"]["approach"] for (name, _), runs in self.runs.items()}
 
     def judged(self, evaluation: str, omits: Sequence[str] = ()) -> Iterator[tuple[Key, dict[int, Run]]]:
         """The runs by seed that have an evaluation, of each approach and training but for those that it omits."""
@@ -120,13 +112,15 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
     """Runs by approach, training and seed, in the order of the tables."""
 
     def order(run: Run) -> tuple[Any, ...]:
-        return rank(APPROACHES, run.key[0]), rank((None, *TRAININGS), run.key[1]), run.seed
+        cell = run.record["cell"]
+        return rank(APPROACHES, cell["approach"]), rank((None, *TRAININGS), cell["training"]), cell["seed"]
 
     result: dict[Key, dict[int, Run]] = {}
     first: dict[str, tuple[Counts, Path]] = {}
     for run in sorted(runs, key=order):
-        seeds = result.setdefault(run.key, {})
-        twin = seeds.setdefault(run.seed, run)
+        cell = run.record["cell"]
+        seeds = result.setdefault((cell["approach"], cell["training"]), {})
+        twin = seeds.setdefault(cell["seed"], run)
         if twin is not run:
             raise DataError(f"{twin.folder} and {run.folder} are the same cell, run in two ways; remove one")
         sibling = next(iter(seeds.values()))
@@ -134,7 +128,7 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
             raise DataError(f"{sibling.folder} and {run.folder} differ in more than the seed; remove one")
         for name, judged in run.judged.items():
             other, folder = first.setdefault(name, (judged, run.folder))
-            same = judged.edits == other.edits and judged.languages == other.languages
-            if not same or not np.array_equal(judged.asked, other.asked):
+            alike = judged.edits == other.edits and judged.languages == other.languages
+            if not alike or not np.array_equal(judged.asked, other.asked):
                 raise DataError(f"{folder} and {run.folder} were asked different questions in {name!r}; remove one")
     return result

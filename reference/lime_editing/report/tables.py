@@ -19,7 +19,7 @@ from ..core.metrics import Scores, aggregate, scores
 from ..names import ALL, EN
 from . import published
 from .counts import Section, trained
-from .findings import COMPARISONS, Difference, Judgement
+from .findings import COMPARISONS, Judgement
 from .published import DATA_SETS, PRINTED
 
 METRICS = ("acc", "con", "succ")
@@ -116,14 +116,13 @@ def _percent(scores: Scores | Row) -> list[str]:
 
 def differences(section: Section, judgement: Judgement) -> Grid:
     """The paired differences: one row per approach and comparison."""
-    found: dict[tuple[str, str, str], dict[str, Difference]] = {}
-    for d in judgement.differences:
-        found.setdefault((d.approach, d.ours, d.theirs), {})[d.evaluation] = d
+    found = {(d.approach, d.ours, d.theirs, d.evaluation): d for d in judgement.differences}
     body = []
-    for (approach, *pair), by in found.items():
-        shown = [by[name].interval.points if name in by else "" for name in (EN, ALL)]
-        seeds = str(max(d.seeds for d in by.values()))
-        body.append([section.approaches[approach], COMPARISONS[pair[0], pair[1]], *shown, seeds])
+    for approach, ours, theirs in dict.fromkeys(key[:3] for key in found):
+        pair = [found.get((approach, ours, theirs, name)) for name in (EN, ALL)]
+        seeds = str(max(d.seeds for d in pair if d))
+        shown = [d.interval.points if d else "" for d in pair]
+        body.append([section.approaches[approach], COMPARISONS[ours, theirs], *shown, seeds])
     head = ["Approach", "Comparison", f"succ, {EN}", f"succ, {ALL}", "seeds"]
     return Grid("Differences of succ in points, with 95% intervals", head, body)
 
