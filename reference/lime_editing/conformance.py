@@ -43,6 +43,7 @@ from .reproduce import run as runs
 from .reproduce.scales import PAPER, Evaluation, Scale, override
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "batched", "factored", "ranked", "resumable"})
+Rows = list[dict[str, Any]]
 EDITORS = tuple(name for name in APPROACHES if name in methods())
 
 
@@ -83,16 +84,14 @@ def aggregate(runs: Any) -> dict[str, float]:
 
 def evaluation_pairs(
     corpus: Any, edit_languages: Any, update_languages: Any, n_update: int, n_retain: int, seed: int, limit: Any = None
-) -> list[dict[str, Any]]:
+) -> Rows:
     pairs = sampling.evaluation_pairs(
         _corpus(corpus), edit_languages, update_languages, n_update, n_retain, seed, limit
     )
     return [{"edit": p.edit.id, "update": [x.id for x in p.update], "retain": [x.id for x in p.retain]} for p in pairs]
 
 
-def training_triples(
-    corpus: Any, languages: Any, n: int, seed: int, validate_every: int | None = None
-) -> list[dict[str, str]]:
+def training_triples(corpus: Any, languages: Any, n: int, seed: int, validate_every: int | None = None) -> Rows:
     examples = _corpus(corpus).within(languages)
     triples: list[sampling.ExampleTriple] = []
     for step in range(n):
@@ -326,14 +325,13 @@ def loc_loss(edited: Any, raw: Any, mask: Any, weight: float) -> tuple[Any, ...]
 # D ----------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Tokenizer:
     """What the data modules use of a tokenizer, over a given function."""
 
-    mask_token = "[MASK]"
-
-    def __init__(self, tokenize: Callable[..., list[int]], mask: int = -1) -> None:
-        self.tokenize = tokenize
-        self.mask_token_id = mask
+    tokenize: Callable[..., list[int]]
+    mask_token_id: int = -1
+    mask_token: str = "[MASK]"
 
     def __call__(self, text: Any, *pair: Any, add_special_tokens: bool = True) -> dict[str, Any]:
         alone = isinstance(text, str)
@@ -355,15 +353,11 @@ def _row_of_request(request: EditRequest) -> dict[str, Any]:
     return {**_row_of(request.input), "labels": list(request.labels), "language": request.language}
 
 
-def fact_inputs(
-    folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Sequence[int]
-) -> list[dict[str, Any]]:
+def fact_inputs(folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Any) -> Rows:
     return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds)
 
 
-def encoded_facts(
-    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]
-) -> list[dict[str, Any]]:
+def encoded_facts(folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Any) -> Rows:
     return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds)
 
 
@@ -389,9 +383,7 @@ def _pairs(rows: Sequence[Any], tokenizer: Any, classes: tuple[int, ...] = (0, 1
     return PairTask("test", rows, tuple(sorted(rows[0]["premise"])), tokenizer, classes)
 
 
-def _pair_edit(
-    task: pairs_task.PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int
-) -> dict[str, Any]:
+def _pair_edit(task: PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int) -> dict[str, Any]:
     def at(example: Example) -> tuple[int, str]:
         return int(example.fact.rpartition("/")[2]), example.language
 
@@ -401,17 +393,17 @@ def _pair_edit(
     return {**described, "retain": [at(x) for x in retain]}
 
 
-def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> Rows:
     return _edits_of_errors(_pairs(rows, _Tokenizer(tokenize)), predictions, n_retain, seed)
 
 
-def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: int) -> Rows:
     pairs, config = Pairs({"test": rows}, (), NAMES), AutoConfig.from_pretrained(model)
     classes = pairs_task.class_numbers(pairs, config.label2id)
     return _edits_of_errors(_pairs(rows, load_tokenizer(model), classes), predictions, n_retain, seed)
 
 
-def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> Rows:
     # In a language that is not edited no answer counts as wrong.
     gold = [task.classes[row["label"]] for row in task.rows]
     wrong = pairs_task.wrong(task, np.array([predictions.get(code, gold) for code in task.languages]).T)
@@ -419,13 +411,13 @@ def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int)
     return [_pair_edit(task, p.edit, p.retain, seed) for p in sampling.evaluation_pairs(*common, editable=wrong)]
 
 
-def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str, Any]]:
+def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> Rows:
     task = _pairs(rows, _Tokenizer(tokenize))
     drawn = [sampling.training_triples(task.corpus, 1, seed, step)[0] for step in range(n)]
     return [_pair_edit(task, t.edit, [t.retain], seed, step) for step, t in enumerate(drawn)]
 
 
-def classifier_examples(splits: Any, tokenize: Any) -> list[dict[str, Any]]:
+def classifier_examples(splits: Any, tokenize: Any) -> Rows:
     rows = {name: list(part) for name, part in splits.items()}
     languages = tuple(sorted({code for part in rows.values() for row in part for code in row["premise"]}))
     pairs = Pairs(rows, languages, ("0", "1", "2"))
@@ -459,7 +451,7 @@ def paper_preset() -> dict[str, float]:
     return {name: _value(scale, p.format(penalty="sum")) for name, p in _SETTINGS.items()} | {"runs": PAPER.seeds}
 
 
-def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
+def experiments(languages: Sequence[str]) -> Rows:
     rows = []
     shown = product(enumerate(tables.TABLES, 1), cells.grid(["facts"], EDITORS, list(TRAININGS), [0]))
     for (number, table), cell in shown:
@@ -471,9 +463,7 @@ def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def record(
-    facts: Any, model: Any, seed: int, rulings: Mapping[str, Any], settings: Mapping[str, float] | None = None
-) -> dict[str, Any]:
+def record(facts: Any, model: Any, seed: int, rulings: Any, settings: Any = None) -> dict[str, Any]:
     cell, ruled = cells.Cell("facts", "mend", "lime", seed), Rulings(**rulings)
     scale: Any = PAPER.tasks["facts"]
     for name, value in (settings or {}).items():
@@ -485,7 +475,7 @@ def record(
     return {**taken, "configuration": found["scale"]}
 
 
-def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]]:
+def table(runs: Sequence[Any], edit_language: str | None) -> Rows:
     evaluation = ALL if edit_language is None else EN
     by_key: dict[Key, dict[int, Run]] = {}
     for one in runs:
@@ -501,11 +491,12 @@ def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]
 
 def stopping(succ: Sequence[float], validate_every: int, patience: int, max_steps: int) -> tuple[int, int]:
     validations: list[tuple[int, float]] = []
-    ended = False
-    while not ended and len(validations) * validate_every < max_steps:
-        validations.append(((len(validations) + 1) * validate_every, succ[len(validations)]))
+    for step, value in zip(range(validate_every, max_steps + 1, validate_every), succ, strict=True):
+        validations.append((step, value))
         judged, ended = learning.early_stopping(validations, patience)
-    return validations[-1][0], judged
+        if ended:
+            break
+    return step, judged
 
 
 mask_similarity = figures.cosines
