@@ -294,10 +294,10 @@ def _code(source: str) -> str:
     """A module's syntax tree without docstrings and without what it imports from this package."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            documented = ast.get_docstring(node, clean=False) is not None
-            body = node.body[1:] if documented else node.body
-            node.body = [one for one in body if not (isinstance(one, ast.ImportFrom) and one.level)]
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [one for one in body if not (isinstance(one, ast.ImportFrom) and one.level)]  # type: ignore[attr-defined]
     return ast.dump(tree)
 
 
