@@ -9,12 +9,11 @@ import csv
 import gzip
 import hashlib
 import json
-import os
 import re
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,9 @@ from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from ..borders import POINTER, first_line, is_pointer, pointer
+from ..borders import POINTER, border, first_line, is_pointer, pointer
 from ..errors import DataError, LanguageError
+from .download import OF_FACTS, locate
 
 #: What a table may be stored as. Of one table in two formats the first of these is read.
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
@@ -55,7 +55,7 @@ class Files:
     openers: Mapping[str, Opener]
     notes: tuple[str, ...] = ()
 
-    def where(self, name: str) -> str:
+    def where(self, name: str | PurePath) -> str:
         return str(PurePath(self.root, name))
 
     def path(self, name: str) -> Path | None:
@@ -70,6 +70,22 @@ class Files:
 
 
 @contextmanager
+def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACTS) -> Iterator[Files]:
+    """The files of a source, which is fetched where it is not here; what is raised within becomes a DataError.
+
+    `expected` begins with the title of what is read, and `patterns` say which files of a data set of the hub are.
+    DataError: no such source, or nothing to read in it.
+    """
+    with (
+        border(DataError, f"cannot read {expected.partition(':')[0]} from {str(source)!r}"),
+        opened(Path(locate(str(source), expected=expected, first=patterns))) as found,
+    ):
+        if not found.tables:
+            raise nothing(found, expected)
+        yield found
+
+
+@contextmanager
 def opened(path: Path) -> Iterator[Files]:
     """The files of a folder (of its archives, where it has no tables), of an archive, or one file.
 
@@ -77,26 +93,21 @@ def opened(path: Path) -> Iterator[Files]:
     DataError: no zip archive, a truncated one, an encrypted entry, or one that points outside the archive.
     """
     with ExitStack() as stack:
-        if path.suffix.lower() == ".zip" and not path.is_dir():
-            yield Files(str(path), _archive(stack, path))
-            return
         if not path.is_dir():
-            yield Files(str(path.parent), {path.name: partial(path.open, "rb")})
+            zipped = path.suffix.lower() == ".zip"
+            yield Files(str(path), _archive(stack, path)) if zipped else _files(path.parent, [path.name])
             return
-        names, hidden = list[str](), list[str]()
-        for folder, folders, inside in os.walk(path):
-            below = Path(folder).relative_to(path)
-            for name in sorted(inside):
-                (hidden if _UNMEANT.search(name) else names).append((below / name).as_posix())
-            for name in [name for name in folders if _UNMEANT.search(f"{name}/")]:
-                folders.remove(name)
-                hidden += [found.relative_to(path).as_posix() for found in sorted(Path(folder, name).glob("*"))]
-        hidden = [name for name in hidden if "/._" not in f"/{name}" and any(suffix in name for suffix in TABLES)]
+        names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
+        hidden = [n for n in names if _UNMEANT.search(n) and "/._" not in f"/{n}" and any(s in n for s in TABLES)]
         notes = (f"left out, as hidden files or backups: {', '.join(hidden[:5])}",) if hidden else ()
-        found = Files(str(path), {name: partial((path / name).open, "rb") for name in sorted(names)}, notes)
+        found = _files(path, [name for name in names if not _UNMEANT.search(name)], notes)
         archives = [] if found.tables else [name for name in found.openers if name.lower().endswith(".zip")]
         inner = {f"{name}/{inside}": o for name in archives for inside, o in _archive(stack, path / name).items()}
         yield Files(str(path), inner, notes) if inner else found
+
+
+def _files(folder: Path, names: Sequence[str], notes: tuple[str, ...] = ()) -> Files:
+    return Files(str(folder), {name: partial((folder / name).open, "rb") for name in names}, notes)
 
 
 def _archive(stack: ExitStack, path: Path) -> dict[str, Opener]:
@@ -147,12 +158,20 @@ def recognised(kind: str) -> Iterator[tuple[str, str]]:
 
 def nothing(files: Files, expected: str) -> DataError:
     """What is there instead of tables."""
-    for name in files.openers:
-        for pattern, about in recognised("files"):
-            if re.search(pattern + "$", name, re.IGNORECASE):
-                return DataError(f"{files.where(name)}: is {about}; expected {expected}")
     there = ", ".join([*files.openers][:3]) or "no files"
-    return DataError(f"{files.root}: no {expected.partition(':')[0]} here ({there}); expected {expected}")
+    known = (
+        f"{files.where(name)} is {about}; "
+        for name in files.openers
+        for pattern, about in recognised("files")
+        if re.search(pattern + "$", name, re.IGNORECASE)
+    )
+    title = expected.partition(":")[0]
+    return DataError(f"{files.root}: no {title} here ({there}); {next(known, '')}expected {expected}")
+
+
+def lacking(columns: Sequence[str], wanted: Iterable[Sequence[str]]) -> list[str]:
+    """What a table lacks, by its first name; it has each of the `wanted` by one of its names."""
+    return [names[0] for names in wanted if not any(name in columns for name in names)]
 
 
 def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str], own: str) -> DataError:

@@ -10,7 +10,7 @@ from ...names import SPLITS
 from .. import Dataset, Predict, Reader
 from ..examination import Examination, Language, empty, some
 from .question import question
-from .read import CONFIG, fingerprint, read
+from .read import PATTERNS, fingerprint, read
 from .task import accuracy_of, errors, labelled, misfits, tasks, too_long
 
 ASKED = 300  # test pairs that a classifier is asked about: enough to see whether its classes are the data's
@@ -59,7 +59,7 @@ DATASET = Dataset(
     name="nli",
     title="NLI",
     classifies=True,
-    patterns=(f"{CONFIG}/*",),
+    patterns=PATTERNS,
     read=read,
     fingerprint=fingerprint,
     tasks=tasks,
