@@ -13,6 +13,7 @@ import re
 import tomllib
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from ..borders import POINTER, border, first_line, is_pointer, pointer
+from ..borders import POINTER, border, explain, first_line, is_pointer, pointer
 from ..errors import DataError, LanguageError
 from .download import OF_FACTS, locate
 
@@ -193,7 +194,7 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
             unpacked: Any = gzip.open(stream) if name.lower().endswith(".gz") else stream  # noqa: SIM115
             yield unpacked if raw else TextIOWrapper(unpacked, encoding="utf-8-sig", newline=newline)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
+        raise DataError(f"{where}: is {explain(error)}") from error
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{where}: is damaged in the archive ({error}); download the archive again") from error
     except NotImplementedError as error:
@@ -226,40 +227,35 @@ def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:  # the latter: lists in lists in lists
-        plain = (
+        what = (
             f"({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else "of plain fields"
         )
-        raise DataError(f"{where}: is not a JSON object {plain}; fix or remove the line") from error
+        raise DataError(f"{where}: is not a JSON object {what}; fix or remove the line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    for key, value in row.items() if "\\ud" in line or "\\uD" in line else ():
-        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+    for key, value in row.items() if "\\ud" in line.lower() else ():
+        if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
             raise DataError(f"{where}: field {key!r} holds half of a surrogate pair: {value!r}; fix the escape")
     return row
 
 
 def _delimited(files: Files, name: str) -> Rows:
     """(line number, row) of a csv or tsv file with a header; an empty cell is a missing field."""
-    where, header = files.where(name), list[str]()
-    for number, cells in _cells(files, name, quoted=not _unquoted(files, name)):
-        if not header:
-            header = cells
-            for column in header:
-                if header.count(column) > 1:
-                    raise DataError(f"{where}:1: column {column!r} is there twice")
-        elif len(cells) != len(header):
-            raise DataError(
-                f"{where}:{number}: has {len(cells)} cells, and the header {len(header)} columns; quote cells that "
-                "hold the delimiter"
-            )
-        else:
-            yield number, {key: cell for key, cell in zip(header, cells, strict=True) if cell}
+    where, cells = files.where(name), _cells(files, name, quoted=not _unquoted(files, name))
+    _, header = next(cells, (0, list[str]()))
+    for column, count in Counter(header).items():
+        if count > 1:
+            raise DataError(f"{where}:1: column {column!r} is there twice")
     if not header:
         raise DataError(f"{where}: is empty; expected a header line")
+    for number, row in cells:
+        if len(row) != len(header):
+            sizes = f"has {len(row)} cells, and the header {len(header)} columns"
+            raise DataError(f"{where}:{number}: {sizes}; quote cells that hold the delimiter")
+        yield number, {key: cell for key, cell in zip(header, row, strict=True) if cell}
 
 
 def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    where = files.where(name)
     with text(files, name, "") as lines:
         first = next(lines, "")
         delimiter = "\t" if kind(name) == ".tsv" else max(",;\t", key=first.count)  # Excel writes ";" in many countries
@@ -268,7 +264,8 @@ def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[st
         try:
             yield from ((reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
-            raise DataError(f"{where}:{reader.line_num}: is not csv ({error}); fix the line") from error
+            where = f"{files.where(name)}:{reader.line_num}"
+            raise DataError(f"{where}: is not csv ({error}); fix the line") from error
 
 
 def _unquoted(files: Files, name: str) -> bool:
@@ -278,17 +275,16 @@ def _unquoted(files: Files, name: str) -> bool:
     """
     if kind(name) != ".tsv":
         return False
-    width, even, whole, needed = 0, True, True, False
+    widths, whole, needed = set[int](), True, False
     for _, cells in _cells(files, name, quoted=False):
         starts = [cell for cell in cells if cell.startswith('"')]
-        needed = needed or (bool(starts) and not width) or any('""' in cell[1:-1] for cell in starts)
+        needed = needed or (bool(starts) and not widths) or any('""' in cell[1:-1] for cell in starts)
         whole = whole and all(re.fullmatch(r'"([^"]|"")*"', cell) for cell in starts)
-        width = width or len(cells)
-        even = even and len(cells) == width
-    if even:
+        widths.add(len(cells))
+    if len(widths) < 2:
         return not (whole and needed)
     with suppress(DataError):  # cells with tabs and line ends in them
-        return any(len(cells) != width for _, cells in _cells(files, name, quoted=True))
+        return len({len(cells) for _, cells in _cells(files, name, quoted=True)}) > 1
     return True
 
 
@@ -301,10 +297,10 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
     import pyarrow as pa  # noqa: PLC0415  only those who have parquet wait for it
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    path, where = files.path(name), files.where(name)
+    path, where, saved = files.path(name), files.where(name), kind(name) == SAVED
     with text(files, name, raw=True) as stream:
         try:
-            if kind(name) == SAVED:
+            if saved:
                 from datasets import load_from_disk  # noqa: PLC0415
 
                 table = load_from_disk(str(Path(where).parent)).data.table
@@ -314,7 +310,7 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
             with pq.ParquetFile(source, memory_map=True) as file:
                 yield file.schema_arrow, lambda columns: file.iter_batches(4096, columns=columns)
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            what = "a saved dataset" if kind(name) == SAVED else "parquet"
+            what = "a saved dataset" if saved else "parquet"
             raise DataError(f"{where}: cannot be read as {what} ({first_line(error)})") from error
 
 
@@ -343,7 +339,7 @@ def texts(row: Mapping[str, Any], fields: Sequence[str], where: str, ids: Sequen
 
 def check_language(language: str, where: str) -> None:
     """DataError: what cannot be a language's code in an example's id, or between commas on a command line."""
-    if any(character in ",/" or character.isspace() for character in language):
+    if re.search(r"[,/\s]", language):
         raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")
 
 
