@@ -47,3 +47,7 @@ def empty(languages: dict[str, Language], splits: dict[str, dict[str, int]]) -> 
 
 def some(names: Sequence[str], shown: int = 5, separator: str = "; ") -> str:
     return separator.join([*names[:shown], *["…"] * (len(names) > shown)]) or "none"
+
+
+def longer(found: Sequence[str], what: str, longest: int | None, so: str) -> list[str]:
+    return [f"{len(found):,} {what} are longer than {longest} tokens and {so}: {some(found)}"] if found else []

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import json
 import re
-import tomllib
 import zipfile
 import zlib
 from collections import Counter
@@ -23,7 +22,7 @@ from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from ..borders import POINTER, border, explain, first_line, is_pointer, pointer
+from ..borders import POINTER, border, explain, first_line, is_pointer, pointer, recognised, sentences
 from ..errors import DataError, LanguageError
 from .download import OF_FACTS, locate
 
@@ -33,6 +32,7 @@ TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
 SAVED = "state.json"
 Rows = Iterator[tuple[int, dict[str, Any]]]
 Opener = Callable[[], Any]  # of a buffered binary stream
+_OTHERS = Path(__file__).with_name("recognised.toml")
 #: Files that nobody means: hidden, backups, locks, and what systems leave.
 _UNMEANT = re.compile(
     r"(^|/)(\.|~\$|__MACOSX/|__pycache__/|Thumbs\.db|desktop\.ini|Icon\r)|(~|\.bak|\.old|\.orig|\.tmp)$"
@@ -152,19 +152,11 @@ def once(files: Files, names: Sequence[str]) -> tuple[list[str], list[str]]:
     return sorted(kept), notes
 
 
-def recognised(kind: str) -> Iterator[tuple[str, str]]:
-    """What is not read and has a name: (how it is known, what it is and how to make a table of it)."""
-    yield from tomllib.loads(Path(__file__).with_name("recognised.toml").read_text(encoding="utf-8"))[kind].items()
-
-
 def nothing(files: Files, expected: str) -> DataError:
     """What is there instead of tables."""
     there = ", ".join([*files.openers][:3]) or "no files"
     known = (
-        f"{files.where(name)} is {about}; "
-        for name in files.openers
-        for pattern, about in recognised("files")
-        if re.search(pattern + "$", name, re.IGNORECASE)
+        f"{files.where(name)} is {about}; " for name in files.openers for about in recognised(_OTHERS, "files", name)
     )
     title = expected.partition(":")[0]
     return DataError(f"{files.root}: no {title} here ({there}); {next(known, '')}expected {expected}")
@@ -177,9 +169,9 @@ def lacking(columns: Sequence[str], wanted: Iterable[Sequence[str]]) -> list[str
 
 def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str], own: str) -> DataError:
     """What a table lacks of what it seems to be, or what it is instead of its `own` kind."""
-    missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
-    others = (about for some, about in recognised("columns") if {*some.split()} <= {*columns})
+    others = (about for some, about in sentences(_OTHERS)["columns"].items() if {*some.split()} <= {*columns})
     other = next((about for about in others if not about.startswith(own)), None)
+    missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
     return DataError(f"{where}: {f'is {other}' if other else missing}; it has {', '.join(columns)}")
 
 

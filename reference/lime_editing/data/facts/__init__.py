@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import Dataset, Predict, Reader
-from ..examination import Examination, Language, empty, some
+from ..examination import Examination, Language, empty, longer, some
 from .question import question
 from .read import Fact, Facts, read
 from .task import counts, cuts, disagreements, fingerprint, misfits, split, tasks, too_long
@@ -62,8 +62,7 @@ def examine(
             f"{fact.source}: {fact.key} in {fact.language!r} has {tokens} with the {masks} of the label at {of.source}"
             for fact, tokens, masks, of in too_long(facts, reader)
         ]
-        said_of_long = f"{len(long):,} facts are longer than {reader.longest} tokens and would stop a run: {some(long)}"
-        noted += [*misfits(facts, reader), *([said_of_long] if long else [])]
+        noted += [*misfits(facts, reader), *longer(long, "facts", reader.longest, "would stop a run")]
     return Examination("facts", source, fingerprint(facts), found, held, splits, skipped, tuple(noted))
 
 
@@ -91,12 +90,12 @@ def doubts(facts: Facts) -> Iterator[str]:
 
 
 DATASET = Dataset(
-    name="facts",
-    title="Facts",
-    classifies=False,
-    read=read,
-    fingerprint=fingerprint,
-    tasks=tasks,
+    "facts",
+    "Facts",
+    False,
+    read,
+    fingerprint,
+    tasks,
     remarks=remarks,
     misfits=misfits,
     question=question,
