@@ -47,10 +47,7 @@ def kind(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files below a folder or in zip archives: their names below `root`, with "/", and how each is opened.
-
-    `notes` are sentences on what was left out.
-    """
+    """Names of files below `root`, with "/", how each is opened, and notes on what was left out."""
 
     root: str
     openers: Mapping[str, Opener]
@@ -282,10 +279,7 @@ def _unquoted(files: Files, name: str) -> bool:
 
 @contextmanager
 def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any]]]]:
-    """The Arrow schema of a parquet file or a saved dataset, and its batches of some columns.
-
-    DataError: it is none, or a damaged one.
-    """
+    """The Arrow schema of parquet or a saved dataset, and its batches of some columns. DataError: it is damaged."""
     import pyarrow as pa  # noqa: PLC0415  only those who have parquet wait for it
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -336,10 +330,7 @@ def check_language(language: str, where: str) -> None:
 
 
 def chosen(languages: Sequence[str] | None, known: Sequence[str], where: str) -> tuple[list[str], list[str]]:
-    """The languages that are read, sorted, and a note where two of them differ in case only.
-
-    LanguageError: one that is not known.
-    """
+    """The languages that are read, sorted, and a note where two differ in case only. LanguageError: an unknown one."""
     for language in languages or ():
         if language not in known:
             raise LanguageError(language, sorted(known), f"in {where}")

@@ -28,8 +28,6 @@ from .read import LANGUAGES, Fact, Facts
 
 #: The tokens of each entity's label, by its URI, in each (language, relation).
 Labels = Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]
-#: The token sequences that may be desired in each (language, relation), in a canonical order (clause D9).
-Pool = dict[tuple[str, str], tuple[tuple[int, ...], ...]]
 
 
 class Count(NamedTuple):
@@ -144,9 +142,8 @@ class FactTask:
     @cached_property
     def _inputs(self) -> dict[tuple[str, str], Fact]:
         inputs: dict[tuple[str, str], Fact] = {}
-        same: dict[str, str] = {}  # one string for all languages of a fact
         for fact in self.facts.facts:
-            inputs.setdefault((same.setdefault(fact.key, fact.key), fact.language), fact)
+            inputs.setdefault((sys.intern(fact.key), fact.language), fact)  # one string for all languages of a fact
         return inputs
 
     def within(self, languages: Sequence[str]) -> FactTask:
@@ -218,8 +215,8 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
     }
 
 
-def _pool(facts: Facts, labels: Labels) -> Pool:
-    """The labels of these facts' entities (D4)."""
+def _pool(facts: Facts, labels: Labels) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
+    """The labels of these facts' entities (D4), in an order that does not depend on the files (D9)."""
     found: dict[tuple[str, str], set[tuple[int, ...]]] = {}
     for fact in facts.facts:
         key = (fact.language, fact.relation)
@@ -271,10 +268,8 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
         if tokenizer.mask_token_id in ids or masked == "sub_label":
             raise DataError(f"{fact.source}: {masked} {getattr(fact, masked)!r} contains the mask token; remove it")
         if not ids:
-            raise DataError(
-                f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; remove the row or use a tokenizer "
-                f"that knows its script"
-            )
+            remedy = "remove the row or use a tokenizer that knows its script"
+            raise DataError(f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; {remedy}")
         labels.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, ids)
     return labels
 

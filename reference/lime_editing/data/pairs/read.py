@@ -78,17 +78,14 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table, its columns, and what its name and folders say of its rows.
-
-    `nested` where it is in XNLI's schema; `classes` are what the numbers of its labels mean, where the file says it.
-    """
+    """A table, its columns, and what its name and folders say of its rows."""
 
     name: str
     columns: tuple[str, ...]
-    nested: bool
+    nested: bool  # in XNLI's schema
     split: Split | None
     language: str | None = None
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # what the numbers of its labels mean, where the file says it
 
 
 #: Per split its rows in XNLI's schema, the classes, and notes.
@@ -127,7 +124,8 @@ def _loaded(found: Files) -> _Loaded:
     kept: dict[str, Split | None] = {}
     for split, names in by_split.items():
         once, left = files.once(found, names)
-        notes, kept = [*notes, *left], {**kept, **dict.fromkeys(once, split)}
+        notes += left
+        kept |= dict.fromkeys(once, split)
     for strict in (False, True):  # what is no table of pairs is left out, or refused where there is nothing else
         known = {name: _table(found, name, split, strict) for name, split in kept.items()}
         if tables := [table for table in known.values() if table]:
@@ -140,10 +138,7 @@ def _loaded(found: Files) -> _Loaded:
 
 
 def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table | None:
-    """What a table is; None for one that is empty, of two languages, or (if not `strict`) of something else.
-
-    DataError: a table of sentence pairs that lacks a column.
-    """
+    """What a table is; None if it is empty, of two languages, or something else (if `strict`, a DataError)."""
     columns, where, classes = files.columns_of(found, name), found.where(name), ()
     if files.kind(name) in (".parquet", files.SAVED):
         with files.columnar(found, name) as (schema, _):
@@ -237,8 +232,8 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
             if language in pair["premise"]:
                 raise DataError(f"{where}: id {name!r} is told twice in language {language!r}; it is of parallel pairs")
             if pair["label"] != label:
-                was = f"{pair['label']!r} in another language"
-                raise DataError(f"{where}: label of id {name!r} is {label!r}, and {was}")
+                both = f"{label!r}, and {pair['label']!r} in another language"
+                raise DataError(f"{where}: label of id {name!r} is {both}")
             pair["premise"][language], pair["hypothesis"][language] = told[named["premise"]], told[named["hypothesis"]]
     kept = {split: list(rows.values()) for split, rows in pairs.items() if rows}
     if not kept:
@@ -296,25 +291,22 @@ def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
     if not all(isinstance(label, str) for label in labels):
         raise DataError(f"{source}: labels {', '.join(sorted(map(str, labels)))} are neither names nor 0, 1 and 2")
     if len({label.casefold() for label in labels}) < len(labels):
-        raise DataError(
-            f"{source}: labels {', '.join(sorted(labels))} differ in case only; write each class in one way"
-        )
+        told = ", ".join(sorted(labels))
+        raise DataError(f"{source}: labels {told} differ in case only; write each class in one way")
     return tuple(sorted(labels)), []
 
 
 def _lacking(rows: Any, languages: Sequence[str], classes: int, where: str) -> frozenset[tuple[int, str]]:
-    """What is not said: (row, language). Whole columns at a time, for XNLI has twelve million texts.
+    """What is not said: (row, language). DataError: a row whose class is none of the data's.
 
-    DataError: a row whose class is none of the data's.
+    Whole columns at a time, for XNLI has twelve million texts.
     """
-    found: set[tuple[int, str]] = set()
-    start = 0
+    found, start = set[tuple[int, str]](), 0
     for table in rows.with_format("arrow").iter(10_000):
         for i, label in enumerate(table["label"].to_pylist()):
             if label is None or not 0 <= label < classes:
-                raise DataError(
-                    f"{where}, row {start + i}: field 'label' must be one of {classes} classes, got {label}"
-                )
+                place = f"{where}, row {start + i}"
+                raise DataError(f"{place}: field 'label' must be one of {classes} classes, got {label}")
         premise, hypothesis = (table[name].combine_chunks() for name in ("premise", "hypothesis"))
         spoken, said = hypothesis.field("language"), hypothesis.field("translation")
         codes, texts = spoken.flatten(), said.flatten()

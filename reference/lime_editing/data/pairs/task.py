@@ -176,10 +176,7 @@ def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> 
 
 
 def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterator[tuple[int, str, int]]:
-    """(row, language, tokens) of what is longer than a model reads, and so is cut.
-
-    Only pairs of very many letters are tokenised: a token has one of them at least.
-    """
+    """(row, language, tokens) of what is longer than a model reads, and so is cut."""
     rows = pairs.rows[split].with_format("arrow")
     for start in range(0, len(rows), 1000):
         found = [
@@ -187,7 +184,7 @@ def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterat
             for row, said in enumerate(texts_of(rows[start : start + 1000]), start)
             for code in pairs.languages
             if (row, code) not in pairs.lacking[split]
-            and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest
+            and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest  # a token has a letter at least
         ]
         both = [[said[side] for _, _, said in found] for side in (0, 1)]
         encoded = tokenizer(*both, verbose=False)["input_ids"] if found else []
@@ -196,10 +193,7 @@ def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterat
 
 
 def errors(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> dict[Split, frozenset[str]]:
-    """What evaluation edits (clause D7): the inputs of validation and test that the raw model gets wrong.
-
-    Without `predict` the model is not asked: then it is every input.
-    """
+    """What evaluation edits (clause D7): the inputs that the raw model gets wrong; without `predict`, all."""
     if predict is None:
         parts = tasks(pairs, reader, Rulings(), {})
         return {split: frozenset(e.id for e in parts[split].corpus.examples) for split in JUDGED}
