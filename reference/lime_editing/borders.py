@@ -10,8 +10,9 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +32,8 @@ SUPPORTED = (
 OFFLINE = "offline nothing is asked of the network; fetch it first, or run without --offline and HF_HUB_OFFLINE"
 ONLINE = "check the network, or name a folder of this machine"
 #: Packages that others need without saying so in one form, and how they are called where they are installed from.
-_PACKAGES = ("sentencepiece", "tiktoken", "protobuf", "bitsandbytes", "peft", "fugashi", "ipadic", "unidic", "jieba")
+_PACKAGES = re.compile("sentencepiece|tiktoken|protobuf|bitsandbytes|peft|fugashi|ipadic|unidic|jieba", re.IGNORECASE)
+_INSTALL = re.compile(r"pip install (?:-U )?([A-Za-z][\w-]*)|requires the (\w+) library")
 _INSTALLED_AS = {"google": "protobuf"}
 _NETWORK = re.compile(
     r"couldn't connect|outgoing traffic|offline mode|name resolution|name or service not known"
@@ -61,64 +63,74 @@ def border(
 
 def explain(error: BaseException) -> str:
     """The cause of an error of other people's code, with its remedy where the kind is known."""
-    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    known = (_known(one, table) for one in _chain(error))
-    return next(filter(None, known), f"{type(error).__name__}: {first_line(error)} (--debug shows where)")
-
-
-def _known(one: BaseException, table: Mapping[str, Mapping[str, str]]) -> str | None:
-    """The sentence for one error; None for an unknown kind."""
-    remedy = table["system"].get(errno.errorcode.get(one.errno or 0, "")) if isinstance(one, OSError) else None
-    if isinstance(one, OSError) and remedy:
-        return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno or 0)}; {remedy}"
-    if isinstance(one, json.JSONDecodeError):
-        return f"not JSON ({one.msg} at line {one.lineno}); restore the file"
-    if isinstance(one, UnicodeDecodeError):
-        return f"not UTF-8 text (byte {one.start}); convert it to UTF-8"
-    said = f"{type(one).__name__}: {one}"
-    found = next((text for pattern, text in table["said"].items() if re.search(pattern, said, re.IGNORECASE)), None)
-    if found is None and (package := _package(one)):
-        found = f"the package {package} is missing; pip install {package}"
-    if found is None and _is_network(one):
-        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
-        found = f"it is not in the cache, and {OFFLINE}" if offline else f"the network gives nothing; {ONLINE}"
-    return found and found.replace("SUPPORTED", SUPPORTED)
+    known = filter(None, map(_known, _chain(error)))
+    return next(known, f"{type(error).__name__}: {first_line(error)} (--debug shows where)")
 
 
 def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "no reason given")
 
 
+def recognised(file: Path, table: str, said: str) -> Iterator[str]:
+    """The sentences of a table in a TOML file whose regular expressions are found in a text; NAME is what they find."""
+    for pattern, sentence in sentences(file)[table].items():
+        if found := re.search(pattern, said, re.IGNORECASE | re.MULTILINE):
+            yield sentence.replace("NAME", found[0])
+
+
+@cache
+def sentences(file: Path) -> dict[str, dict[str, str]]:
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def _say(table: str, said: str) -> str | None:
+    found = next(recognised(Path(__file__).with_suffix(".toml"), table, said), None)
+    return found and found.replace("SUPPORTED", SUPPORTED).replace("MODEL", MODEL)
+
+
+def _known(one: BaseException) -> str | None:
+    """The sentence for one error; None for an unknown kind."""
+    if isinstance(one, OSError) and (remedy := _say("system", errno.errorcode.get(one.errno or 0, "no number"))):
+        return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno or 0)}; {remedy}"
+    if isinstance(one, json.JSONDecodeError):
+        return f"not JSON ({one.msg} at line {one.lineno}); restore the file"
+    if isinstance(one, UnicodeDecodeError):
+        return f"not UTF-8 text (byte {one.start}); convert it to UTF-8"
+    if found := _say("said", f"{type(one).__name__}: {one}"):
+        return found
+    if package := _package(one):
+        return f"the package {package} is missing; pip install {package}"
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
+    why = f"it is not in the cache, and {OFFLINE}" if offline else f"the network gives nothing; {ONLINE}"
+    return why if _is_network(one) else None
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    known: set[int] = set()
+    known: list[BaseException] = []
     one: BaseException | None = error
-    while one is not None and id(one) not in known:
-        known.add(id(one))
-        yield one
+    while one is not None and one not in known:
+        known.append(one)
         one = one.__cause__ or one.__context__
+    return iter(known)
 
 
 def _package(error: BaseException) -> str | None:
     """The package that is missing, if that is what an error says."""
-    said = str(error)
     if isinstance(error, ImportError) and error.name and not error.name.startswith("lime_editing"):
         root = error.name.partition(".")[0]
         return _INSTALLED_AS.get(root, root)
+    said = str(error)
     if isinstance(error, ImportError) or "install" in said:
-        named = [name for name in _PACKAGES if name in said.lower()]
-        found = re.search(r"pip install (?:-U )?([A-Za-z][\w-]*)|requires the (\w+) library", said)
-        return named[0] if named else found and (found[1] or found[2])
+        found, told = _PACKAGES.search(said), _INSTALL.search(said)
+        return found[0].lower() if found else told and (told[1] or told[2])
     return None
 
 
 def _is_network(error: BaseException) -> bool:
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return not isinstance(error, BrokenPipeError)
     module = type(error).__module__.partition(".")[0]
-    known = isinstance(error, (ConnectionError, TimeoutError)) and not isinstance(error, BrokenPipeError)
-    return (
-        known
-        or module.startswith(("httpx", "httpcore", "requests", "urllib3", "aiohttp"))
-        or bool(_NETWORK.search(str(error)))
-    )
+    return module in ("httpx", "httpcore", "requests", "urllib3", "aiohttp") or bool(_NETWORK.search(str(error)))
 
 
 def is_pointer(path: Path) -> bool:
@@ -131,9 +143,8 @@ def is_pointer(path: Path) -> bool:
 
 
 def pointer(path: Path | str) -> str:
-    return (
-        f"{path} is a git-lfs pointer and not the file itself; run `git lfs pull` in its folder, or download the file"
-    )
+    remedy = "run `git lfs pull` in its folder, or download the file"
+    return f"{path} is a git-lfs pointer and not the file itself; {remedy}"
 
 
 def place(source: str | Path, kind: type[UserError], expected: str, owner: bool = False) -> str:
@@ -146,14 +157,13 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     path = Path(text).expanduser()
     if text.strip() and os.path.lexists(path):
         return str(path)
-    first, slash, _ = text.partition("/")
-    if HUB_ID.fullmatch(text) and not FILES.fullmatch(path.suffix) and (slash or not owner):
-        if not slash or not Path(first).is_dir():
-            return text
-        raise kind(
-            f"{text}: no such folder, though {first} is one here (and so no hub id is meant); expected {expected}"
-        )
-    raise kind(f"{text or repr(text)}: no such file or folder; expected {expected}")
+    above, slash, _ = text.partition("/")
+    if not HUB_ID.fullmatch(text) or FILES.fullmatch(path.suffix) or (owner and not slash):
+        raise kind(f"{text or repr(text)}: no such file or folder; expected {expected}")
+    if slash and Path(above).is_dir():
+        about = f"though {above} is one here (and so no hub id is meant)"
+        raise kind(f"{text}: no such folder, {about}; expected {expected}")
+    return text
 
 
 def damage(source: str, weights: bool) -> str | None:
@@ -181,28 +191,9 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
     if pieces and not weights and not (find_spec("sentencepiece") and find_spec("google")):
         yield f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
     if names and weights and not any(name.endswith(".safetensors") for name in names):
-        yield _other_weights(folder, names)
+        yield str(_say("weights", "\n".join(names))).replace("FOLDER", str(folder))
     if folder.is_dir() and weights and "config.json" not in names:
         yield f"there is no config.json in it; expected {MODEL}"
-
-
-def _other_weights(folder: Path, names: Sequence[str]) -> str:
-    """What lies in a folder in the place of model.safetensors, and what to do."""
-    if "adapter_config.json" in names:
-        return (
-            "it is an adapter (PEFT) without the model that it adapts; merge the two with peft's merge_and_unload(), "
-            "save_pretrained() the result, and give that"
-        )
-    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-    if pickled:
-        return (
-            f"its weights are pickled ({pickled[0]}), and pickles are never loaded; if you trust them, convert them: "
-            f"python -c \"from transformers import AutoModelForMaskedLM as M; M.from_pretrained('{folder}')"
-            f".save_pretrained('{folder}')\" (AutoModelForSequenceClassification for a classifier) writes "
-            "model.safetensors"
-        )
-    other = [name for name in names if name.endswith((".h5", ".msgpack", ".onnx", ".gguf", ".index"))]
-    return f"there is no model.safetensors in it{f', but {other[0]}' if other else ''}; expected {MODEL}"
 
 
 def beside(model: str) -> list[str]:

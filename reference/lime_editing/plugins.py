@@ -39,13 +39,10 @@ def load_all(plugins: Iterable[str]) -> Loaded:
         name = own if source.endswith(".py") else source
         if name in sys.modules:
             continue
-        before = {**methods(), **data.titles()}.keys()
+        before = _registered()
         try:
-            if name == own:
-                _import_file(name, path)
-            else:
-                importlib.import_module(name)
-            if {**methods(), **data.titles()}.keys() == before:
+            _import_file(name, path) if name == own else importlib.import_module(name)
+            if _registered() == before:
                 raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
         except (Exception, SystemExit) as error:  # whatever a plug-in raises
             sys.modules.pop(name, None)
@@ -53,6 +50,10 @@ def load_all(plugins: Iterable[str]) -> Loaded:
                 raise
             raise UserError(f"--plugin {source}: cannot be imported: {type(error).__name__}: {error}") from error
     return given
+
+
+def _registered() -> set[str]:
+    return {*methods(), *data.titles()}
 
 
 def _import_file(name: str, path: Path) -> None:
@@ -67,15 +68,10 @@ def _import_file(name: str, path: Path) -> None:
 
 def files(*registered: Method | Dataset) -> set[Path]:
     """The files on which these depend beside our own: the module of each member, with all of its package."""
-    members = [getattr(one, name) for one in registered for name in _members(one)]
-    modules = {str(getattr(member, "__module__", "")) for member in members}
+    members = ("Settings", "init", "learning_rates", "update")  # of an editor
+    found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
+    modules = {str(getattr(member, "__module__", "")) for member in found}
     return {file for name in modules if name.partition(".")[0] != OWN for file in _files(sys.modules.get(name))}
-
-
-def _members(registered: Method | Dataset) -> tuple[str, ...]:
-    if isinstance(registered, Dataset):
-        return tuple(registered.__slots__)
-    return "Settings", "init", "learning_rates", "update"
 
 
 def _files(module: ModuleType | None) -> Iterable[Path]:

@@ -31,17 +31,13 @@ OF_FACTS = ("*.parquet", "*.jsonl", "*.zip", "*.csv", "*.tsv", "*_sub_uri_list.j
 TIMEOUT = 60.0  # seconds without a byte
 
 
-def is_address(source: str) -> bool:
-    return source.startswith(("http://", "https://"))
-
-
 def cache_folder() -> Path:
     """LIME_EDITING_CACHE, or a folder of LIME_HOME or of the user's cache."""
-    if os.environ.get("LIME_EDITING_CACHE"):
-        return Path(os.environ["LIME_EDITING_CACHE"])
-    if os.environ.get("LIME_HOME"):
-        return Path(os.environ["LIME_HOME"]) / "downloads"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lime_editing"
+    if own := os.environ.get("LIME_EDITING_CACHE"):
+        return Path(own)
+    if home := os.environ.get("LIME_HOME"):
+        return Path(home, "downloads")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lime_editing")
 
 
 def locate(
@@ -56,7 +52,7 @@ def locate(
     Of a data set of the hub only the files of these `first` patterns are fetched; where there are none, all tables.
     DataError: it cannot be had.
     """
-    if is_address(source):
+    if source.startswith(("http://", "https://")):
         return str(fetch(source, offline, progress))
     found = place(source, DataError, expected, owner=True)
     if Path(found).exists():
@@ -83,7 +79,7 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     wanted = fragment.removeprefix("sha256=").lower()
     name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(urlsplit(where).path).rpartition("/")[2] or "data")
     path = cache_folder() / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}-{name}"
-    about, part = path.with_name(path.name + ".json"), path.with_name(path.name + ".part")
+    about, part = _beside(path, ".json"), _beside(path, ".part")
     try:
         if path.exists() and about.exists():
             _verify(path, about, wanted)
@@ -99,16 +95,15 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
         record = {"address": where, "bytes": part.stat().st_size, "sha256": found}
         about.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         part.replace(path)
-        _mark(part).unlink(missing_ok=True)
+        _beside(part, ".version").unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
         raise DataError(f"{where}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         come, reason = part.stat().st_size if part.exists() else 0, getattr(error, "reason", error)
         raise DataError(f"{where}: no more than {come:,} bytes came ({reason}); the same command resumes") from error
     except OSError as error:
-        raise DataError(
-            f"{path.parent}: {error.strerror or explain(error)}; LIME_EDITING_CACHE names another folder"
-        ) from error
+        reason = error.strerror or explain(error)
+        raise DataError(f"{path.parent}: {reason}; LIME_EDITING_CACHE names another folder") from error
     return path
 
 
@@ -126,12 +121,12 @@ def _verify(path: Path, about: Path, wanted: str) -> None:
 
 def _download(where: str, part: Path, progress: Progress) -> None:
     """All of a file into `part`, from where it ends on, if the server has the same file still."""
-    mark = _mark(part)
-    start = part.stat().st_size if part.exists() and mark.exists() else 0
+    version = _beside(part, ".version")  # the server's name for it
+    start = part.stat().st_size if part.exists() and version.exists() else 0
     request = urllib.request.Request(where, headers={"User-Agent": "lime-editing", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-        request.add_header("If-Range", mark.read_text(encoding="utf-8"))
+        request.add_header("If-Range", version.read_text(encoding="utf-8"))
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -141,17 +136,14 @@ def _download(where: str, part: Path, progress: Progress) -> None:
         _download(where, part, progress)
         return
     with answer:
-        if answer.status == 206 and not str(answer.headers.get("Content-Range")).startswith(f"bytes {start}-"):
-            raise HTTPException(f"asked for bytes from {start}, got {answer.headers.get('Content-Range')}")
-        done = start if answer.status == 206 else 0
-        known, length = (
-            answer.headers.get("ETag") or answer.headers.get("Last-Modified"),
-            answer.headers.get("Content-Length"),
-        )
+        headers, done = answer.headers, start if answer.status == 206 else 0
+        if answer.status == 206 and not str(headers.get("Content-Range")).startswith(f"bytes {start}-"):
+            raise HTTPException(f"asked for bytes from {start}, got {headers.get('Content-Range')}")
+        known, length = headers.get("ETag") or headers.get("Last-Modified"), headers.get("Content-Length")
         if known and not known.startswith("W/"):
-            mark.write_text(known, encoding="utf-8")
+            version.write_text(known, encoding="utf-8")
         else:
-            mark.unlink(missing_ok=True)  # nothing tells whether the rest would be the same file's
+            version.unlink(missing_ok=True)  # nothing tells whether the rest would be the same file's
         total = None if length is None else done + int(length)
         with part.open("ab" if done else "wb") as file:
             progress(done, total)
@@ -163,9 +155,8 @@ def _download(where: str, part: Path, progress: Progress) -> None:
         raise ConnectionError(f"{total:,} bytes were announced")
 
 
-def _mark(part: Path) -> Path:
-    """Where the server's name for the file's version is kept."""
-    return part.with_name(part.name + ".version")
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _sha256(path: Path) -> str:

@@ -45,5 +45,9 @@ def empty(languages: dict[str, Language], splits: dict[str, dict[str, int]]) -> 
         yield f"no {PIVOT!r}: a run edits in English, and trains on it (training en)"
 
 
-def some(names: Sequence[str], shown: int = 5) -> str:
-    return "; ".join(names[:shown]) + ("; …" if len(names) > shown else "")
+def some(names: Sequence[str], shown: int = 5, separator: str = "; ") -> str:
+    return separator.join([*names[:shown], *["…"] * (len(names) > shown)]) or "none"
+
+
+def longer(found: Sequence[str], what: str, longest: int | None, so: str) -> list[str]:
+    return [f"{len(found):,} {what} are longer than {longest} tokens and {so}: {some(found)}"] if found else []

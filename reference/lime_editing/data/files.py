@@ -9,12 +9,11 @@ import csv
 import gzip
 import hashlib
 import json
-import os
 import re
-import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,9 @@ from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from ..borders import POINTER, first_line, is_pointer, pointer
+from ..borders import POINTER, border, explain, first_line, is_pointer, pointer, recognised, sentences
 from ..errors import DataError, LanguageError
+from .download import OF_FACTS, locate
 
 #: What a table may be stored as. Of one table in two formats the first of these is read.
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
@@ -32,6 +32,7 @@ TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
 SAVED = "state.json"
 Rows = Iterator[tuple[int, dict[str, Any]]]
 Opener = Callable[[], Any]  # of a buffered binary stream
+_OTHERS = Path(__file__).with_name("recognised.toml")
 #: Files that nobody means: hidden, backups, locks, and what systems leave.
 _UNMEANT = re.compile(
     r"(^|/)(\.|~\$|__MACOSX/|__pycache__/|Thumbs\.db|desktop\.ini|Icon\r)|(~|\.bak|\.old|\.orig|\.tmp)$"
@@ -46,16 +47,13 @@ def kind(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files below a folder or in zip archives: their names below `root`, with "/", and how each is opened.
-
-    `notes` are sentences on what was left out.
-    """
+    """Names of files below `root`, with "/", how each is opened, and notes on what was left out."""
 
     root: str
     openers: Mapping[str, Opener]
     notes: tuple[str, ...] = ()
 
-    def where(self, name: str) -> str:
+    def where(self, name: str | PurePath) -> str:
         return str(PurePath(self.root, name))
 
     def path(self, name: str) -> Path | None:
@@ -70,6 +68,22 @@ class Files:
 
 
 @contextmanager
+def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACTS) -> Iterator[Files]:
+    """The files of a source, which is fetched where it is not here; what is raised within becomes a DataError.
+
+    `expected` begins with the title of what is read, and `patterns` say which files of a data set of the hub are.
+    DataError: no such source, or nothing to read in it.
+    """
+    with (
+        border(DataError, f"cannot read {expected.partition(':')[0]} from {str(source)!r}"),
+        opened(Path(locate(str(source), expected=expected, first=patterns))) as found,
+    ):
+        if not found.tables:
+            raise nothing(found, expected)
+        yield found
+
+
+@contextmanager
 def opened(path: Path) -> Iterator[Files]:
     """The files of a folder (of its archives, where it has no tables), of an archive, or one file.
 
@@ -77,26 +91,21 @@ def opened(path: Path) -> Iterator[Files]:
     DataError: no zip archive, a truncated one, an encrypted entry, or one that points outside the archive.
     """
     with ExitStack() as stack:
-        if path.suffix.lower() == ".zip" and not path.is_dir():
-            yield Files(str(path), _archive(stack, path))
-            return
         if not path.is_dir():
-            yield Files(str(path.parent), {path.name: partial(path.open, "rb")})
+            zipped = path.suffix.lower() == ".zip"
+            yield Files(str(path), _archive(stack, path)) if zipped else _files(path.parent, [path.name])
             return
-        names, hidden = list[str](), list[str]()
-        for folder, folders, inside in os.walk(path):
-            below = Path(folder).relative_to(path)
-            for name in sorted(inside):
-                (hidden if _UNMEANT.search(name) else names).append((below / name).as_posix())
-            for name in [name for name in folders if _UNMEANT.search(f"{name}/")]:
-                folders.remove(name)
-                hidden += [found.relative_to(path).as_posix() for found in sorted(Path(folder, name).glob("*"))]
-        hidden = [name for name in hidden if "/._" not in f"/{name}" and any(suffix in name for suffix in TABLES)]
+        names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
+        hidden = [n for n in names if _UNMEANT.search(n) and "/._" not in f"/{n}" and any(s in n for s in TABLES)]
         notes = (f"left out, as hidden files or backups: {', '.join(hidden[:5])}",) if hidden else ()
-        found = Files(str(path), {name: partial((path / name).open, "rb") for name in sorted(names)}, notes)
+        found = _files(path, [name for name in names if not _UNMEANT.search(name)], notes)
         archives = [] if found.tables else [name for name in found.openers if name.lower().endswith(".zip")]
         inner = {f"{name}/{inside}": o for name in archives for inside, o in _archive(stack, path / name).items()}
         yield Files(str(path), inner, notes) if inner else found
+
+
+def _files(folder: Path, names: Sequence[str], notes: tuple[str, ...] = ()) -> Files:
+    return Files(str(folder), {name: partial((folder / name).open, "rb") for name in names}, notes)
 
 
 def _archive(stack: ExitStack, path: Path) -> dict[str, Opener]:
@@ -140,26 +149,26 @@ def once(files: Files, names: Sequence[str]) -> tuple[list[str], list[str]]:
     return sorted(kept), notes
 
 
-def recognised(kind: str) -> Iterator[tuple[str, str]]:
-    """What is not read and has a name: (how it is known, what it is and how to make a table of it)."""
-    yield from tomllib.loads(Path(__file__).with_name("recognised.toml").read_text(encoding="utf-8"))[kind].items()
-
-
 def nothing(files: Files, expected: str) -> DataError:
     """What is there instead of tables."""
-    for name in files.openers:
-        for pattern, about in recognised("files"):
-            if re.search(pattern + "$", name, re.IGNORECASE):
-                return DataError(f"{files.where(name)}: is {about}; expected {expected}")
     there = ", ".join([*files.openers][:3]) or "no files"
-    return DataError(f"{files.root}: no {expected.partition(':')[0]} here ({there}); expected {expected}")
+    known = (
+        f"{files.where(name)} is {about}; " for name in files.openers for about in recognised(_OTHERS, "files", name)
+    )
+    title = expected.partition(":")[0]
+    return DataError(f"{files.root}: no {title} here ({there}); {next(known, '')}expected {expected}")
+
+
+def lacking(columns: Sequence[str], wanted: Iterable[Sequence[str]]) -> list[str]:
+    """What a table lacks, by its first name; it has each of the `wanted` by one of its names."""
+    return [names[0] for names in wanted if not any(name in columns for name in names)]
 
 
 def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str], own: str) -> DataError:
     """What a table lacks of what it seems to be, or what it is instead of its `own` kind."""
-    missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
-    others = (about for some, about in recognised("columns") if {*some.split()} <= {*columns})
+    others = (about for some, about in sentences(_OTHERS)["columns"].items() if {*some.split()} <= {*columns})
     other = next((about for about in others if not about.startswith(own)), None)
+    missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
     return DataError(f"{where}: {f'is {other}' if other else missing}; it has {', '.join(columns)}")
 
 
@@ -174,7 +183,7 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
             unpacked: Any = gzip.open(stream) if name.lower().endswith(".gz") else stream  # noqa: SIM115
             yield unpacked if raw else TextIOWrapper(unpacked, encoding="utf-8-sig", newline=newline)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
+        raise DataError(f"{where}: is {explain(error)}") from error
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{where}: is damaged in the archive ({error}); download the archive again") from error
     except NotImplementedError as error:
@@ -207,40 +216,35 @@ def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:  # the latter: lists in lists in lists
-        plain = (
+        what = (
             f"({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else "of plain fields"
         )
-        raise DataError(f"{where}: is not a JSON object {plain}; fix or remove the line") from error
+        raise DataError(f"{where}: is not a JSON object {what}; fix or remove the line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    for key, value in row.items() if "\\ud" in line or "\\uD" in line else ():
-        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+    for key, value in row.items() if "\\ud" in line.lower() else ():
+        if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
             raise DataError(f"{where}: field {key!r} holds half of a surrogate pair: {value!r}; fix the escape")
     return row
 
 
 def _delimited(files: Files, name: str) -> Rows:
     """(line number, row) of a csv or tsv file with a header; an empty cell is a missing field."""
-    where, header = files.where(name), list[str]()
-    for number, cells in _cells(files, name, quoted=not _unquoted(files, name)):
-        if not header:
-            header = cells
-            for column in header:
-                if header.count(column) > 1:
-                    raise DataError(f"{where}:1: column {column!r} is there twice")
-        elif len(cells) != len(header):
-            raise DataError(
-                f"{where}:{number}: has {len(cells)} cells, and the header {len(header)} columns; quote cells that "
-                "hold the delimiter"
-            )
-        else:
-            yield number, {key: cell for key, cell in zip(header, cells, strict=True) if cell}
+    where, cells = files.where(name), _cells(files, name, quoted=not _unquoted(files, name))
+    _, header = next(cells, (0, list[str]()))
+    for column, count in Counter(header).items():
+        if count > 1:
+            raise DataError(f"{where}:1: column {column!r} is there twice")
     if not header:
         raise DataError(f"{where}: is empty; expected a header line")
+    for number, row in cells:
+        if len(row) != len(header):
+            sizes = f"has {len(row)} cells, and the header {len(header)} columns"
+            raise DataError(f"{where}:{number}: {sizes}; quote cells that hold the delimiter")
+        yield number, {key: cell for key, cell in zip(header, row, strict=True) if cell}
 
 
 def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    where = files.where(name)
     with text(files, name, "") as lines:
         first = next(lines, "")
         delimiter = "\t" if kind(name) == ".tsv" else max(",;\t", key=first.count)  # Excel writes ";" in many countries
@@ -249,7 +253,8 @@ def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[st
         try:
             yield from ((reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
-            raise DataError(f"{where}:{reader.line_num}: is not csv ({error}); fix the line") from error
+            where = f"{files.where(name)}:{reader.line_num}"
+            raise DataError(f"{where}: is not csv ({error}); fix the line") from error
 
 
 def _unquoted(files: Files, name: str) -> bool:
@@ -259,33 +264,29 @@ def _unquoted(files: Files, name: str) -> bool:
     """
     if kind(name) != ".tsv":
         return False
-    width, even, whole, needed = 0, True, True, False
+    widths, whole, needed = set[int](), True, False
     for _, cells in _cells(files, name, quoted=False):
         starts = [cell for cell in cells if cell.startswith('"')]
-        needed = needed or (bool(starts) and not width) or any('""' in cell[1:-1] for cell in starts)
+        needed = needed or (bool(starts) and not widths) or any('""' in cell[1:-1] for cell in starts)
         whole = whole and all(re.fullmatch(r'"([^"]|"")*"', cell) for cell in starts)
-        width = width or len(cells)
-        even = even and len(cells) == width
-    if even:
+        widths.add(len(cells))
+    if len(widths) < 2:
         return not (whole and needed)
     with suppress(DataError):  # cells with tabs and line ends in them
-        return any(len(cells) != width for _, cells in _cells(files, name, quoted=True))
+        return len({len(cells) for _, cells in _cells(files, name, quoted=True)}) > 1
     return True
 
 
 @contextmanager
 def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any]]]]:
-    """The Arrow schema of a parquet file or a saved dataset, and its batches of some columns.
-
-    DataError: it is none, or a damaged one.
-    """
+    """The Arrow schema of parquet or a saved dataset, and its batches of some columns. DataError: it is damaged."""
     import pyarrow as pa  # noqa: PLC0415  only those who have parquet wait for it
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    path, where = files.path(name), files.where(name)
+    path, where, saved = files.path(name), files.where(name), kind(name) == SAVED
     with text(files, name, raw=True) as stream:
         try:
-            if kind(name) == SAVED:
+            if saved:
                 from datasets import load_from_disk  # noqa: PLC0415
 
                 table = load_from_disk(str(Path(where).parent)).data.table
@@ -295,7 +296,7 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
             with pq.ParquetFile(source, memory_map=True) as file:
                 yield file.schema_arrow, lambda columns: file.iter_batches(4096, columns=columns)
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            what = "a saved dataset" if kind(name) == SAVED else "parquet"
+            what = "a saved dataset" if saved else "parquet"
             raise DataError(f"{where}: cannot be read as {what} ({first_line(error)})") from error
 
 
@@ -324,15 +325,12 @@ def texts(row: Mapping[str, Any], fields: Sequence[str], where: str, ids: Sequen
 
 def check_language(language: str, where: str) -> None:
     """DataError: what cannot be a language's code in an example's id, or between commas on a command line."""
-    if any(character in ",/" or character.isspace() for character in language):
+    if re.search(r"[,/\s]", language):
         raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")
 
 
 def chosen(languages: Sequence[str] | None, known: Sequence[str], where: str) -> tuple[list[str], list[str]]:
-    """The languages that are read, sorted, and a note where two of them differ in case only.
-
-    LanguageError: one that is not known.
-    """
+    """The languages that are read, sorted, and a note where two differ in case only. LanguageError: an unknown one."""
     for language in languages or ():
         if language not in known:
             raise LanguageError(language, sorted(known), f"in {where}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..core.records import EditRequest, Input
+from ..errors import LanguageError
 
 SEPARATOR = " | "  # between premise and hypothesis, where a pair is written as one text
 
@@ -48,3 +50,10 @@ class Question:
     parallel: tuple[Prompt, ...]  # I(x), the edit input first
     looks: tuple[Prompt, ...]
     unrelated: tuple[Prompt, ...]
+
+
+def ordered(language: str, known: Collection[str], where: str) -> list[str]:
+    """These languages, that of the edit first. LanguageError: it is none of them."""
+    if language not in known:
+        raise LanguageError(language, sorted(known), where)
+    return sorted(known, key=lambda code: (code != language, code))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .. import Dataset, Predict, Reader
-from ..examination import Examination, Language, empty, some
+from ..examination import Examination, Language, empty, longer, some
 from .question import question
 from .read import Fact, Facts, read
 from .task import counts, cuts, disagreements, fingerprint, misfits, split, tasks, too_long
@@ -17,10 +18,9 @@ def examine(
 ) -> Examination:
     """What the facts of some languages (default: all) hold. Errors: as of `read`."""
     facts = read(source, languages)
-    parts, told = split(facts), Counter((f.language, f.relation, f.sub_uri, f.obj_uri) for f in facts.facts)
-    answers = dict.fromkeys((language, relation, subject) for language, relation, subject, _ in told)
-    groups = Counter((fact.language, fact.relation) for fact in facts.facts)
-    has, said = Counter(language for language, _, _ in answers), Counter(place[1:] for place in answers)
+    parts, told = split(facts), {fact[:4] for fact in facts.facts}
+    answers, groups = {one[:3] for one in told}, Counter(fact[:2] for fact in facts.facts)
+    has, said = Counter(one[0] for one in answers), Counter(one[1:] for one in answers)
     by_split = {name: Counter(fact.language for fact in part.facts) for name, part in parts.items()}
     relations = sorted({relation for _, relation in groups})
     found = {
@@ -33,19 +33,19 @@ def examine(
         for code in facts.languages
     }
     ends = [(*cuts(count), count) for count in groups.values()]
+    cut = {"test": sum(n - b for _, b, n in ends), "validation": sum(b - a for a, b, _ in ends)}
     skipped = {
         **facts.left_out,
-        "of test: the subject is in train, too": sum(n - b for _, b, n in ends) - len(parts["test"].facts),
-        "of validation: the subject is in train or test, too": (
-            sum(b - a for a, b, _ in ends) - len(parts["validation"].facts)
-        ),
+        "of test: the subject is in train, too": cut["test"] - len(parts["test"]),
+        "of validation: the subject is in train or test, too": cut["validation"] - len(parts["validation"]),
         "another object of the same subject and relation: one input, whose labels are all objects of the relation": (
             len(told) - len(answers)
         ),
-        "told twice: the same subject and object of a relation in one language": len(facts.facts) - len(told),
+        "told twice: the same subject and object of a relation in one language": len(facts) - len(told),
     }
+    skipped = {reason: count for reason, count in skipped.items() if count}
     held = {
-        "facts": len(facts.facts),
+        "facts": len(facts),
         "inputs": len(answers),
         "parallel facts": len(said),
         "in one language only": sum(count == 1 for count in said.values()),
@@ -53,25 +53,17 @@ def examine(
         "subjects": len({subject for _, subject in said}),
         "languages": len(found),
     }
-    splits: dict[str, dict[str, int]] = {
-        name: {"facts": count.facts, "subjects": count.subjects} for name, count in counts(facts).items()
-    }
+    splits = {str(name): {"facts": of.facts, "subjects": of.subjects} for name, of in counts(facts).items()}
     noted = [*empty(found, splits), *([] if languages else disagreements(source, facts)), *doubts(facts)]
     untold = [f"{relation} in {code}" for code, relation in sorted(set(facts.templates) - set(groups))]
     noted += [f"{len(untold)} templates have no facts: {some(untold)}"] if untold else []
     if reader is not None:
-        noted += misfits(facts, reader)
         long = [
-            f"{fact.source}: {fact.relation}/{fact.sub_uri} in {fact.language!r} has {tokens} with the {masks} of the "
-            f"label at {label.source}"
-            for fact, tokens, masks, label in too_long(facts, reader.tokenizer, reader.longest)
+            f"{fact.source}: {fact.key} in {fact.language!r} has {tokens} with the {masks} of the label at {of.source}"
+            for fact, tokens, masks, of in too_long(facts, reader)
         ]
-        if long:
-            noted.append(
-                f"{len(long):,} facts are longer than {reader.longest} tokens and would stop a run: {some(long)}"
-            )
-    kept = {reason: count for reason, count in skipped.items() if count}
-    return Examination("facts", source, fingerprint(facts), found, held, splits, kept, tuple(noted))
+        noted += [*misfits(facts, reader), *longer(long, "facts", reader.longest, "would stop a run")]
+    return Examination("facts", source, fingerprint(facts), found, held, splits, skipped, tuple(noted))
 
 
 def remarks(source: str, facts: Facts) -> list[str]:
@@ -82,14 +74,13 @@ def remarks(source: str, facts: Facts) -> list[str]:
 def doubts(facts: Facts) -> Iterator[str]:
     """What was left out in reading; subjects of two names, of which an input has the first; facts told twice."""
     yield from facts.notes
-    named: dict[tuple[str, str, str], Fact] = {}
-    first: dict[tuple[str, ...], Fact] = {}
+    named: dict[tuple[Any, ...], Fact] = {}
     others, again = [], []
     for fact in facts.facts:
-        known = named.setdefault((fact.language, fact.relation, fact.sub_uri), fact)
+        known = named.setdefault(fact[:3], fact)
         if known.sub_label != fact.sub_label:
             others.append(f"{fact.source} has {fact.sub_label!r}, and {known.source} {known.sub_label!r}")
-        known = first.setdefault((fact.language, fact.relation, fact.sub_uri, fact.obj_uri), fact)
+        known = named.setdefault(fact[:4], fact)
         if known is not fact:
             again.append(f"{fact.source} is {known.source} again")
     if others:
@@ -99,12 +90,12 @@ def doubts(facts: Facts) -> Iterator[str]:
 
 
 DATASET = Dataset(
-    name="facts",
-    title="Facts",
-    classifies=False,
-    read=read,
-    fingerprint=fingerprint,
-    tasks=tasks,
+    "facts",
+    "Facts",
+    False,
+    read,
+    fingerprint,
+    tasks,
     remarks=remarks,
     misfits=misfits,
     question=question,

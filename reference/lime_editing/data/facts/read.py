@@ -16,14 +16,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from ...borders import border
 from ...errors import DataError
 from ...names import SPLITS
 from .. import files
-from ..download import locate
 from ..files import Files
 
 _CODES = (
@@ -37,22 +36,25 @@ GOOGLE_RE = frozenset({"date_of_birth", "place_of_birth", "place_of_death"})
 EXPECTED = (
     "facts: mLAMA's folder or archive (<language>/templates.jsonl), or a table of facts (docs/data-and-models.md)"
 )
-#: How tables name what a Fact has, in its order: by the first of these that a row has. A sentence is parallel to those
-#: of other languages with its relation and subject id. A subject is in one split only (D2): with "subject_id" in all
+#: How tables name what a Fact has, in its order, by the first of these that a row has; and what else they have.
+#: Sentences of one relation and subject id are parallel. A subject is in one split only (D2): with "subject_id" in all
 #: its relations, with "fact" in one.
 COLUMNS: Mapping[str, Sequence[tuple[str, ...]]] = {
-    "m_lama's fields": (("language",), ("predicate_id",), ("sub_uri",), ("obj_uri",), ("sub_label",), ("obj_label",)),
     "a corpus of facts": (
         *(("language",), ("relation",), ("subject_id", "fact"), ("object_id", "object"), ("subject",), ("object",)),
+        ("template",),
+    ),
+    "m_lama's fields": (
+        *(("language",), ("predicate_id",), ("sub_uri",), ("obj_uri",), ("sub_label",), ("obj_label",)),
+        *(("template",), ("lineid",)),
     ),
 }
-M_LAMA, OWN = COLUMNS
+OWN, M_LAMA = COLUMNS
 #: Fields of a corpus of facts that may be whole numbers.
 IDS = ("subject_id", "fact", "object_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """⟨[X], relation, [Y]⟩ in one language, and where it was read: a line, or a row of parquet."""
 
     language: str
@@ -67,6 +69,11 @@ class Fact:
     @property
     def source(self) -> str:
         return f"{self.file}:{self.line}"
+
+    @property
+    def key(self) -> str:
+        """What is the same in all languages."""
+        return f"{self.relation}/{self.sub_uri}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,17 @@ class Facts:
     def languages(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(language for language, _ in self.templates))
 
+    def text(self, fact: Fact, mask: str, subject: str | None = None) -> str:
+        """The sentence of a fact with one mask. [Y] is replaced first, because a label may contain it."""
+        template = self.templates[fact.language, fact.relation]
+        return template.replace("[Y]", mask).replace("[X]", subject or fact.sub_label)
+
+
+#: A fact, its template ("": it has none), and its place among those of its relation and language.
+_Row = tuple[Fact, str, int]
+#: The template of each (language, relation), and where it was read.
+_Templates = dict[tuple[str, str], tuple[str, str]]
+
 
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
     """Read the facts of `languages` (default: all that are there), language by language in sorted order.
@@ -97,45 +115,39 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
     address, or a data set of the hub.
     DataError: nothing of the kind, a missing template, a broken line, a bad field. LanguageError: no such language.
     """
-    with border(DataError, f"cannot read facts from {str(source)!r}"):
-        path = Path(locate(str(source), expected=EXPECTED))
-        with files.opened(path) as found:
-            parts = [name.split("/") for name in found.openers if name.endswith("/templates.jsonl")]
-            roots = sorted({"/".join([*one[:-2], ""]) for one in parts})
-            if len(roots) > 1:
-                places = ", ".join(found.where(root) for root in roots)
-                raise DataError(f"{found.root}: holds facts in several places; name one of them: {places}")
-            if not roots and not found.tables:
-                raise files.nothing(found, EXPECTED)
-            return _of_folders(found, roots[0], languages) if roots else _of_tables(found, languages)
+    with files.located(source, EXPECTED) as found:
+        roots = sorted({PurePosixPath(n).parent.parent for n in found.openers if n.endswith("/templates.jsonl")})
+        if len(roots) > 1:
+            places = ", ".join(found.where(root) for root in roots)
+            raise DataError(f"{found.root}: holds facts in several places; name one of them: {places}")
+        return _of_folders(found, roots[0], languages) if roots else _of_tables(found, languages)
 
 
-def _of_folders(source: Files, root: str, languages: Sequence[str] | None) -> Facts:
+def _of_folders(source: Files, root: PurePosixPath, languages: Sequence[str] | None) -> Facts:
     """mLAMA's layout, whose languages lie at `root`."""
-    relations: dict[str, dict[str, str]] = {}
+    tables: dict[str, dict[str, str]] = {}
     for name in source.openers:
-        language, slash, file = name.removeprefix(root).partition("/")
-        if name.startswith(root) and slash and "/" not in file and file.endswith(".jsonl"):
-            relations.setdefault(language, {})[file.removesuffix(".jsonl")] = name
-    told = {language: names.pop("templates", None) for language, names in relations.items()}
-    for language in (code for code, name in sorted(told.items()) if name is None and code in (languages or told)):
-        raise DataError(f"{source.where(root + language)}: has no templates.jsonl; add it, or remove the folder")
-    known = [language for language, name in told.items() if name is not None]
+        path = PurePosixPath(name)
+        if path.parent.name and path.parent.parent == root and path.suffix == ".jsonl":
+            tables.setdefault(path.parent.name, {})[path.stem] = name
+    known = [language for language, names in tables.items() if "templates" in names]
+    for language in sorted(tables.keys() - {*known}):
+        if language in (languages or tables):
+            raise DataError(f"{source.where(root / language)}: has no templates.jsonl; add it, or remove the folder")
     taken, notes = files.chosen(languages, known, source.where(root))
     templates: _Templates = {}
-    for language, name in ((language, str(told[language])) for language in taken):
+    for language in taken:
+        name = tables[language].pop("templates")
         for line, row in files.json_rows(source, name):
-            relation, template = files.texts(row, ("relation", "template"), f"{source.where(name)}:{line}")
-            _template(templates, (language, relation), template, f"{source.where(name)}:{line}")
-    beside = (
-        (
-            name,
-            {"language": language, "predicate_id": relation, "template": templates.get((language, relation), ("",))[0]},
-        )
+            where = f"{source.where(name)}:{line}"
+            relation, template = files.texts(row, ("relation", "template"), where)
+            _template(templates, (language, relation), template, where)
+    rows = (
+        row
         for language in taken
-        for relation, name in sorted(relations[language].items())
+        for relation, name in sorted(tables[language].items())
+        for row in _rows(source, name, M_LAMA, {"language": language, "predicate_id": relation, "template": ""})
     )
-    rows = (row for name, fields in beside for row in _rows(source, name, M_LAMA, fields))
     return _assembled(rows, templates, set(known) >= LANGUAGES, (*source.notes, *notes))
 
 
@@ -160,28 +172,19 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
 
 def _kind(where: str, columns: Sequence[str]) -> str:
     """Which of `COLUMNS` a table has. DataError: none."""
-    lacking: dict[str, list[str]] = {}
-    for kind, fields in COLUMNS.items():
-        wanted = [*fields, ("template",), *([("lineid",)] if kind == M_LAMA else [])]
-        lacking[kind] = [names[0] for names in wanted if not any(name in columns for name in names)]
-    kind = min((OWN, M_LAMA), key=lambda kind: len(lacking[kind]))
+    lacking = {kind: files.lacking(columns, wanted) for kind, wanted in COLUMNS.items()}
+    kind = min(lacking, key=lambda kind: len(lacking[kind]))
     if lacking[kind]:
         raise files.lacks(where, lacking[kind], kind, columns, "facts")
     return kind
 
 
-#: A fact, its template ("": it has none), and its place among those of its relation and language.
-_Row = tuple[Fact, str, int]
-#: The template of each (language, relation), and where it was read.
-_Templates = dict[tuple[str, str], tuple[str, str]]
-
-
-def _rows(source: Files, name: str, kind: str, beside: Mapping[str, Any]) -> Iterator[_Row]:
-    """The facts of one table; `beside` is what all its rows have beside their own fields, where it is mLAMA's."""
-    file, fields, usual = source.where(name), COLUMNS[kind], [names[0] for names in COLUMNS[kind]]
-    for line, own in files.rows(source, name, [*(one for names in fields for one in names), "template", "lineid"]):
+def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Iterator[_Row]:
+    """The facts of one table; `beside` is what its place says of all its rows, where it is mLAMA's."""
+    file, wanted = source.where(name), COLUMNS[kind]
+    for line, own in files.rows(source, name, [*chain(*wanted)]):
         row, where = {**own, **beside}, f"{file}:{line}"
-        used = usual if kind == M_LAMA else [next((one for one in names if one in row), names[0]) for names in fields]
+        used = [names[0] if names[0] in row else next((n for n in names if n in row), names[0]) for names in wanted[:6]]
         # Names and ids recur in every language and relation: each is kept once.
         told = list(map(sys.intern, files.texts(row, used, where, IDS)))
         files.check_language(told[0], where)
@@ -191,7 +194,7 @@ def _rows(source: Files, name: str, kind: str, beside: Mapping[str, Any]) -> Ite
         place: Any = row.get("lineid") if kind == M_LAMA and not beside else 0
         if isinstance(place, (str, float)) and str(place).removesuffix(".0").isdecimal():
             place = int(float(place))
-        if not isinstance(place, int) or isinstance(place, bool):
+        if type(place) is not int:
             raise DataError(f"{where}: field 'lineid' must be a whole number, got {place!r}: it is the order of facts")
         yield Fact(*told, file, line), template, place  # type: ignore[call-arg, arg-type]
 
@@ -211,8 +214,9 @@ def _assembled(rows: Iterable[_Row], told: _Templates, real: bool, notes: Sequen
     """The facts in their order, with a template each. Of the real mLAMA, what the paper's corpus lacks is left out."""
     groups: dict[tuple[str, str], list[tuple[int, Fact]]] = {}
     templates, left_out = dict(told), Counter[str]()
-    for fact, template, place in rows:
+    for fact, own, place in rows:
         key = (fact.language, fact.relation)
+        template = own or told.get(key, ("",))[0]
         if real and fact.relation in GOOGLE_RE:
             left_out[f"relation {fact.relation}: GoogleRE's, which the paper's corpus leaves out"] += 1
         elif real and not template:

@@ -6,10 +6,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
@@ -21,16 +23,14 @@ from ...core.task import remember, with_masks
 from ...errors import DataError, ModelError
 from ...names import SPLITS, Rulings, Split, Subject
 from .. import Errors, Predict, Reader
+from ..examination import some
 from .read import LANGUAGES, Fact, Facts
 
 #: The tokens of each entity's label, by its URI, in each (language, relation).
 Labels = Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Of one split."""
-
+class Count(NamedTuple):
     subjects: int
     facts: int
 
@@ -47,9 +47,7 @@ def fingerprint(facts: Facts) -> str:
     """A digest of the content in file order, wherever it was read from."""
     digest = hashlib.blake2b(digest_size=8)
     for fact in facts.facts:
-        digest.update(
-            repr((fact.language, fact.relation, fact.sub_uri, fact.obj_uri, fact.sub_label, fact.obj_label)).encode()
-        )
+        digest.update(repr(fact[:6]).encode())  # without its place
     told = {(fact.language, fact.relation) for fact in facts.facts}  # a table has no template without a fact
     digest.update(repr(sorted(item for item in facts.templates.items() if item[0] in told)).encode())
     return digest.hexdigest()
@@ -61,35 +59,34 @@ def counts(facts: Facts) -> dict[Split, Count]:
 
 
 def disagreements(source: str | Path, facts: Facts) -> list[str]:
-    """Where facts in all their languages are not split as the paper says, or as the authors' lists beside them say.
+    """Where the splits are not those of the paper, or not those of the authors' lists of subjects beside the data.
 
-    The paper's counts are those of the real mLAMA, which its languages give away. A part of the languages is split
-    otherwise, and has nothing to agree with. DataError: a list that is none.
+    Only facts in all their languages can agree. The real mLAMA, which has the paper's counts, is known by its
+    languages. DataError: a list that is none.
     """
-    lists = sorted(Path(source).glob("**/sub_uri_list/*_sub_uri_list.json")) if Path(source).is_dir() else []
-    real = set(facts.languages) >= LANGUAGES
-    parts = split(facts) if lists or real else {}
-    ours = {name: {fact.sub_uri for fact in part.facts} for name, part in parts.items()}
-    found = [
-        f"{name} has {len(ours[name]):,} subjects and {len(parts[name].facts):,} facts; the paper has {was.subjects:,} "
-        f"and {was.facts:,}"
-        for name, was in PUBLISHED.items()
-        if real and Count(len(ours[name]), len(parts[name].facts)) != was
-    ]
+    found: list[str] = []
+    if set(facts.languages) >= LANGUAGES:
+        found = [
+            f"{part} has {now.subjects:,} subjects and {now.facts:,} facts; the paper has {was.subjects:,} and "
+            f"{was.facts:,}"
+            for (part, now), was in zip(counts(facts).items(), PUBLISHED.values(), strict=True)
+            if now != was
+        ]
+    lists = sorted(Path(source).glob("**/sub_uri_list/*_sub_uri_list.json"))
+    parts = split(facts) if lists else {}
     for path in lists:
         name: Any = path.name.removesuffix("_sub_uri_list.json")
-        try:
+        listed = None
+        with suppress(ValueError):
             listed = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, OSError) as error:
-            raise DataError(f"{path}: is not a JSON list of subjects ({error})") from error
         if name not in SPLITS or not isinstance(listed, list) or not all(isinstance(uri, str) for uri in listed):
-            raise DataError(f"{path}: expected the JSON list of the subjects of one of {', '.join(SPLITS)}")
-        more, fewer = sorted(ours[name] - set(listed)), sorted(set(listed) - ours[name])
+            raise DataError(f"{path}: is not a JSON list of the subjects of one of {', '.join(SPLITS)}")
+        ours = {fact.sub_uri for fact in parts[name].facts}
+        more, fewer = sorted(ours - {*listed}), sorted({*listed} - ours)
         if more or fewer:
-            some = [", ".join([*names[:3], *["…"][: len(names) > 3]]) or "none" for names in (more, fewer)]
             found.append(
-                f"{name}: {len(more):,} subjects are not in {path.name} ({some[0]}), and {len(fewer):,} of it are not "
-                f"in the split ({some[1]})"
+                f"{name}: {len(more):,} subjects are not in {path.name} ({some(more, 3, ', ')}), and {len(fewer):,} "
+                f"of it are not in the split ({some(fewer, 3, ', ')})"
             )
     return found
 
@@ -132,7 +129,7 @@ class FactTask:
     candidates: Mapping[tuple[str, str], Sequence[tuple[int, ...]]]
     lengths: Mapping[str, Sequence[int]]
     subject: Subject = "parallel"
-    _prompts: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _tokens: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)  # of sentences
 
     @cached_property
     def corpus(self) -> ParallelCorpus:
@@ -145,10 +142,8 @@ class FactTask:
     @cached_property
     def _inputs(self) -> dict[tuple[str, str], Fact]:
         inputs: dict[tuple[str, str], Fact] = {}
-        same: dict[str, str] = {}  # one string for all languages of a fact
         for fact in self.facts.facts:
-            key = _key(fact)
-            inputs.setdefault((same.setdefault(key, key), fact.language), fact)
+            inputs.setdefault((sys.intern(fact.key), fact.language), fact)  # one string for all languages of a fact
         return inputs
 
     def within(self, languages: Sequence[str]) -> FactTask:
@@ -160,42 +155,37 @@ class FactTask:
         """Tokenise all sentences of the pairs that are new."""
         asked = [(x, pair.edit) for pair in pairs for x in (pair.edit, *pair.update)]
         asked += [(x, x) for pair in pairs for x in pair.retain]
-        keys = dict.fromkeys(self._key(*each) for each in asked)
-        new = [key for key in keys if key not in self._prompts]
-        texts = [self._text(*key) for key in new]
-        for key, ids in zip(new, self.tokenizer(texts)["input_ids"] if new else (), strict=True):
-            remember(self._prompts, key, partial(tuple, ids))
+        new = [text for text in dict.fromkeys(starmap(self._text, asked)) if text not in self._tokens]
+        for text, ids in zip(new, self.tokenizer(new)["input_ids"] if new else (), strict=True):
+            remember(self._tokens, text, partial(tuple, ids))
 
     def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
         """The desired prediction is uniform over the relation's entities in the editing language (clause D4)."""
         fact = self._inputs[edit.fact, edit.language]
         labels = self.candidates[fact.language, fact.relation]
         label = labels[int(rng.integers(len(labels)))]
-        return EditRequest(self._masked(self._key(edit, edit), len(label)), label, edit.language)
+        return EditRequest(self._masked(edit, edit, len(label)), label, edit.language)
 
     def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
         """The parallel sentence; its subject is that of the updating, or by ruling D6 of the editing language."""
-        return self._masked(self._key(update, edit), len(request.labels))
+        return self._masked(update, edit, len(request.labels))
 
     def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
         """An unrelated sentence; its number of masks follows the language's entity names (clause D5)."""
         lengths = self.lengths[retain.language]
-        return self._masked(self._key(retain, retain), lengths[int(rng.integers(len(lengths)))])
+        return self._masked(retain, retain, lengths[int(rng.integers(len(lengths)))])
 
-    def _key(self, asked: Example, edit: Example) -> tuple[str, str]:
-        """The template of an example, and the label of its subject, or by ruling D6 of the edit's."""
+    def _text(self, asked: Example, edit: Example) -> str:
+        """The sentence of an example with one mask for [Y]; its subject is by ruling D6 that of the edit."""
         fact = self._inputs[asked.fact, asked.language]
         subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
-        return self.facts.templates[fact.language, fact.relation], subject.sub_label
+        return self.facts.text(fact, self.tokenizer.mask_token, subject.sub_label)
 
-    def _masked(self, key: tuple[str, str], count: int) -> Input:
-        """The template with the label filled in and [Y] replaced by `count` masks (D3)."""
-        ids = remember(self._prompts, key, lambda: tuple(self.tokenizer(self._text(*key))["input_ids"]))
+    def _masked(self, asked: Example, edit: Example, count: int) -> Input:
+        """The sentence with `count` masks (D3)."""
+        text = self._text(asked, edit)
+        ids = remember(self._tokens, text, lambda: tuple(self.tokenizer(text)["input_ids"]))
         return with_masks(ids, self.tokenizer.mask_token_id, count)
-
-    def _text(self, template: str, subject: str) -> str:
-        """The sentence with one mask. [Y] is replaced first, because a label may contain it."""
-        return template.replace("[Y]", self.tokenizer.mask_token).replace("[X]", subject)
 
 
 def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, FactTask]:
@@ -211,26 +201,24 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
                 f"{unknown[0].source}: all {count} labels in {language!r} contain {tokenizer.unk_token}: the tokenizer "
                 "does not know their letters; leave the language out (--languages), or give another model"
             )
-    for fact, tokens, masks, label in too_long(facts, tokenizer, reader.longest, labels):
+    for fact, tokens, masks, label in too_long(facts, reader, labels):
         raise DataError(
-            f"{fact.source}: {_key(fact)} in {fact.language!r} comes to {tokens} tokens with the {masks} masks of the "
+            f"{fact.source}: {fact.key} in {fact.language!r} comes to {tokens} tokens with the {masks} masks of the "
             f"longest label ({label.source}), and the model reads at most {reader.longest}; shorten or remove the "
             "longer of the two"
         )
     parts, lengths = split(facts), _lengths(labels)
-    pools = {name: _pool(labels, part.facts if rulings.label_pool == "own" else None) for name, part in parts.items()}
-    return {name: FactTask(part, tokenizer, pools[name], lengths, rulings.subject) for name, part in parts.items()}
+    shared = _pool(facts, labels) if rulings.label_pool == "all" else None
+    return {
+        name: FactTask(part, tokenizer, shared or _pool(part, labels), lengths, rulings.subject)
+        for name, part in parts.items()
+    }
 
 
-def _pool(labels: Labels, told: Sequence[Fact] | None) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
-    """The labels that may be desired in each (language, relation): of all entities, or of those in some facts (D4).
-
-    In a canonical order, so that a draw does not depend on how the files were read (clause D9).
-    """
-    if told is None:
-        return {key: tuple(sorted(set(ids.values()))) for key, ids in labels.items()}
+def _pool(facts: Facts, labels: Labels) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
+    """The labels of these facts' entities (D4), in an order that does not depend on the files (D9)."""
     found: dict[tuple[str, str], set[tuple[int, ...]]] = {}
-    for fact in told:
+    for fact in facts.facts:
         key = (fact.language, fact.relation)
         found.setdefault(key, set()).add(labels[key][fact.obj_uri])
     return {key: tuple(sorted(ids)) for key, ids in found.items()}
@@ -259,14 +247,13 @@ def _spelling(facts: Facts, tokenizer: Any, labels: Labels) -> dict[str, tuple[i
         ids = labels[language, relation][uri]
         lost[language][fact.obj_label] = fact if unknown in ids else None
         same.setdefault((language, relation, ids), set()).add(fact.obj_label)
-    merged: dict[str, set[str]] = {}
+    merged: dict[str, set[str]] = {language: set() for language in lost}
     for (language, _, _), names in same.items():
-        merged.setdefault(language, set()).update(names if len(names) > 1 else ())
-    return {code: (len(of), [f for f in of.values() if f], len(merged[code])) for code, of in lost.items() if of}
+        merged[language] |= names if len(names) > 1 else set()
+    return {code: (len(of), [*filter(None, of.values())], len(merged[code])) for code, of in lost.items() if of}
 
 
 def _labels(facts: Facts, tokenizer: Any) -> Labels:
-    """The tokens of the label of each entity, by its URI, in each (language, relation)."""
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
     for (language, relation), template in facts.templates.items():
@@ -281,43 +268,36 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
         if tokenizer.mask_token_id in ids or masked == "sub_label":
             raise DataError(f"{fact.source}: {masked} {getattr(fact, masked)!r} contains the mask token; remove it")
         if not ids:
-            raise DataError(
-                f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; remove the row or use a tokenizer "
-                f"that knows its script"
-            )
+            remedy = "remove the row or use a tokenizer that knows its script"
+            raise DataError(f"{fact.source}: obj_label {fact.obj_label!r} tokenises to nothing; {remedy}")
         labels.setdefault((fact.language, fact.relation), {}).setdefault(fact.obj_uri, ids)
     return labels
 
 
 def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
     """The token counts of a language's entity names, ascending."""
-    names: dict[str, dict[str, int]] = {}
+    names: dict[str, dict[str, tuple[int, ...]]] = {}
     for (language, _), ids in labels.items():
-        names.setdefault(language, {}).update({uri: len(label) for uri, label in ids.items()})
-    return {language: tuple(sorted(by_uri.values())) for language, by_uri in names.items()}
+        names.setdefault(language, {}).update(ids)
+    return {language: tuple(sorted(map(len, by_uri.values()))) for language, by_uri in names.items()}
 
 
-def too_long(
-    facts: Facts, tokenizer: Any, longest: int | None, known: Labels | None = None
-) -> Iterator[tuple[Fact, int, int, Fact]]:
+def too_long(facts: Facts, reader: Reader, labels: Labels | None = None) -> Iterator[tuple[Fact, int, int, Fact]]:
     """(fact, its tokens, masks among them, whose label is so long) of each sentence that can become too long.
 
     An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
-    Only sentences of very many letters are tokenised: a token has one of them at least.
     """
-    labels = known or _labels(facts, tokenizer)
-    widest, lengths, longest = dict[str, int](), _lengths(labels), longest or sys.maxsize
+    labels, longest = labels or _labels(facts, reader.tokenizer), reader.longest or sys.maxsize
+    widest, lengths = dict[str, int](), _lengths(labels)
     for (_, relation), ids in labels.items():
         widest[relation] = max(widest.get(relation, 0), *map(len, ids.values()))
     for fact in facts.facts:
         masks = max(widest[fact.relation], lengths[fact.language][-1])
-        text = facts.templates[fact.language, fact.relation].replace("[X]", fact.sub_label)
-        if 2 * len(text.encode()) + masks > longest:  # twice, lest a tokenizer take some letters apart
-            told = len(tokenizer(text.replace("[Y]", tokenizer.mask_token))["input_ids"]) - 1 + masks
-            if told > longest:
+        text = facts.text(fact, reader.tokenizer.mask_token)
+        if (
+            2 * len(text.encode()) + masks > longest
+        ):  # a token has a letter at least; some tokenizers take letters apart
+            tokens = len(reader.tokenizer(text)["input_ids"]) - 1 + masks
+            if tokens > longest:
                 label = next(f for f in facts.facts if len(labels[f.language, f.relation][f.obj_uri]) == masks)
-                yield fact, told, masks, label
-
-
-def _key(fact: Fact) -> str:
-    return f"{fact.relation}/{fact.sub_uri}"
+                yield fact, tokens, masks, label

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from ...names import SPLITS
 from .. import Dataset, Predict, Reader
-from ..examination import Examination, Language, empty, some
+from ..examination import Examination, Language, empty, longer
 from .question import question
-from .read import CONFIG, fingerprint, read
+from .read import PATTERNS, fingerprint, read
 from .task import accuracy_of, errors, labelled, misfits, tasks, too_long
 
 ASKED = 300  # test pairs that a classifier is asked about: enough to see whether its classes are the data's
@@ -22,21 +22,15 @@ def examine(
     """What the sentence pairs of some languages (default: all) hold. Errors: as of `read`."""
     pairs = read(source, languages)
     lacking = {split: Counter(code for _, code in pairs.lacking[split]) for split in SPLITS}
-    has = {c: {split: len(pairs.rows[split]) - lacking[split][c] for split in SPLITS} for c in pairs.languages}
-    found = {
-        c: Language(sum(of.values()), len(pairs) - sum(of.values()), {str(split): count for split, count in of.items()})
-        for c, of in has.items()
-    }
-    splits: dict[str, dict[str, int]] = {}
+    found, splits = dict[str, Language](), dict[str, dict[str, int]]()
+    for code in pairs.languages:
+        has = {str(split): len(pairs.rows[split]) - lacking[split][code] for split in SPLITS}
+        found[code] = Language(sum(has.values()), len(pairs) - sum(has.values()), has)
     for split, rows in pairs.rows.items():
         classes = Counter(rows.with_format("numpy")["label"][:].tolist())
         splits[split] = {"pairs": len(rows), **{name: classes[i] for i, name in enumerate(pairs.classes)}}
-    counts = {
-        "pairs": len(pairs),
-        "inputs": sum(language.has for language in found.values()),
-        "languages": len(found),
-        "classes": len(pairs.classes),
-    }
+    inputs = sum(language.has for language in found.values())
+    counts = {"pairs": len(pairs), "inputs": inputs, "languages": len(found), "classes": len(pairs.classes)}
     blank = "a premise or hypothesis is missing or blank in its language"
     skipped = {f"of {split}: {blank}": sum(of.values()) for split, of in lacking.items() if of}
     remarks = [*pairs.notes, *empty(found, splits)]
@@ -45,13 +39,10 @@ def examine(
     if reader is not None:
         few = {**pairs.rows, "test": pairs.rows["test"].select(range(min(len(pairs.rows["test"]), ASKED)))}
         remarks += misfits(replace(pairs, rows=few), reader, predict, f"{key}{fingerprint(pairs)}")
-        for split in SPLITS:
-            found_long = too_long(pairs, reader.tokenizer, reader.longest, split) if reader.longest else ()
-            long = [f"{split}/{i} in {code!r} has {n}" for i, code, n in found_long]
-            if long:
-                remarks.append(
-                    f"{len(long):,} inputs of {split} are longer than {reader.longest} tokens and are cut: {some(long)}"
-                )
+        for split in SPLITS if reader.longest else ():
+            cut = too_long(pairs, reader.tokenizer, reader.longest or 0, split)
+            long = [f"{split}/{i} in {code!r} has {n}" for i, code, n in cut]
+            remarks += longer(long, f"inputs of {split}", reader.longest, "are cut")
     return Examination("nli", source, fingerprint(pairs), found, counts, splits, skipped, tuple(remarks))
 
 
@@ -59,7 +50,7 @@ DATASET = Dataset(
     name="nli",
     title="NLI",
     classifies=True,
-    patterns=(f"{CONFIG}/*",),
+    patterns=PATTERNS,
     read=read,
     fingerprint=fingerprint,
     tasks=tasks,

@@ -19,20 +19,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from ...borders import border
 from ...errors import DataError
-from ...names import PIVOT, SPLITS, Split
+from ...names import JUDGED, PIVOT, SPLITS, Split
 from .. import files
-from ..download import locate
 from ..files import Files
 
 CONFIG = "all_languages"
+PATTERNS = (f"{CONFIG}/*",)
 NAMES = ("entailment", "neutral", "contradiction")
 #: How tables name their columns: the first of these that a table has.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -50,6 +50,12 @@ EXPECTED = "sentence pairs: a folder, archive or table of XNLI, or a table of pa
 _WORDS: Mapping[str, Split] = {
     "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"
 }  # fmt: skip
+#: The types of a column in the hub's schema, and where another library wrote the file.
+_SCHEMA = {
+    "premise": ("Translation", "dict"),
+    "hypothesis": ("TranslationVariableLanguages", "dict"),
+    "label": ("ClassLabel", "Value"),
+}
 _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")
 
 
@@ -72,17 +78,14 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table, its columns, and what its name and folders say of its rows.
-
-    `nested` where it is in XNLI's schema; `classes` are what the numbers of its labels mean, where the file says it.
-    """
+    """A table, its columns, and what its name and folders say of its rows."""
 
     name: str
     columns: tuple[str, ...]
-    nested: bool
+    nested: bool  # in XNLI's schema
     split: Split | None
     language: str | None = None
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # what the numbers of its labels mean, where the file says it
 
 
 #: Per split its rows in XNLI's schema, the classes, and notes.
@@ -95,11 +98,9 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Pairs:
     `source` is a folder, a zip archive, a table, an address, or a data set of the hub.
     DataError: not there, of another schema, a bad field, or a row without a class. LanguageError: no such language.
     """
-    with border(DataError, f"cannot read sentence pairs from {str(source)!r}"):
-        path = Path(locate(str(source), expected=EXPECTED, first=(f"{CONFIG}/*",)))
-        with files.opened(path) as found:
-            loaded, classes, notes = _loaded(found)
-        for split in ("validation", "test"):
+    with files.located(source, EXPECTED, PATTERNS) as found:
+        loaded, classes, notes = _loaded(found)
+        for split in JUDGED:
             if split not in loaded:
                 raise DataError(f"{source}: no split {split!r}; found {', '.join(loaded) or 'none'}")
         if "train" not in loaded:
@@ -112,8 +113,6 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Pairs:
 
 
 def _loaded(found: Files) -> _Loaded:
-    if not found.tables:
-        raise files.nothing(found, EXPECTED)
     whole = [name for name in found.tables if CONFIG in Path(name).parts[:-1]]
     notes = [*found.notes]
     if whole and len(whole) < len(found.tables):
@@ -125,11 +124,12 @@ def _loaded(found: Files) -> _Loaded:
     kept: dict[str, Split | None] = {}
     for split, names in by_split.items():
         once, left = files.once(found, names)
-        notes, kept = [*notes, *left], {**kept, **dict.fromkeys(once, split)}
-    known = {name: _table(found, name, split) for name, split in kept.items()}
-    if not any(known.values()):
-        known = {name: _table(found, name, split, strict=True) for name, split in kept.items()}
-    tables = [table for table in known.values() if table]
+        notes += left
+        kept |= dict.fromkeys(once, split)
+    for strict in (False, True):  # what is no table of pairs is left out, or refused where there is nothing else
+        known = {name: _table(found, name, split, strict) for name, split in kept.items()}
+        if tables := [table for table in known.values() if table]:
+            break
     notes += [f"left out: {name}, which is no table of pairs" for name, table in known.items() if tables and not table]
     if len({table.nested for table in tables}) > 1:
         raise DataError(f"{found.root}: some of its tables have XNLI's schema, and some a row for each language")
@@ -137,29 +137,23 @@ def _loaded(found: Files) -> _Loaded:
     return rows, classes, [*notes, *more]
 
 
-def _table(found: Files, name: str, split: Split | None, strict: bool = False) -> _Table | None:
-    """What a table is; None for one that is empty, of two languages, or (if not `strict`) of something else.
-
-    DataError: a table of sentence pairs that lacks a column.
-    """
+def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table | None:
+    """What a table is; None if it is empty, of two languages, or something else (if `strict`, a DataError)."""
     columns, where, classes = files.columns_of(found, name), found.where(name), ()
     if files.kind(name) in (".parquet", files.SAVED):
         with files.columnar(found, name) as (schema, _):
             features = datasets.Features.from_arrow_schema(schema)
-        if any(
-            not isinstance(features.get(one), (datasets.Value, None.__class__)) for one in ("premise", "hypothesis")
-        ):
+        if not all(isinstance(features.get(one), (datasets.Value, NoneType)) for one in ("premise", "hypothesis")):
             if split is None:
                 raise DataError(f"{where}: neither its name nor its folder says its split, one of {', '.join(SPLITS)}")
             return _Table(name, columns, True, split)
         classes = tuple(getattr(features.get("label"), "names", ()))
     words = [word for word in Path(name.removesuffix(".gz")).name.split(".")[1:-1] if _CODE.fullmatch(word)]
     named = [word for word in words if word not in _WORDS] or [Path(name).parent.name]
-    language = named[0] if "language" not in columns and _CODE.fullmatch(named[0]) else None
-    if "multinli" in name and "language" not in columns:
-        language = language or PIVOT
-    lacking = [one for one, names in COLUMNS.items() if not any(other in columns for other in names)]
-    lacking = [one for one in lacking if language is None or one not in ("id", "language")]
+    language = named[0] if _CODE.fullmatch(named[0]) else PIVOT if "multinli" in name else None
+    language = None if "language" in columns else language
+    wanted = {one: names for one, names in COLUMNS.items() if not language or one not in ("id", "language")}
+    lacking = files.lacking(columns, wanted.values())
     lacking += ["split"] if split is None and "split" not in columns else []
     if not columns or len(named) > 1 or (len(lacking) > 2 and not strict):
         return None
@@ -205,13 +199,11 @@ def _codes(rows: Any) -> list[str]:
 
 def _check_schema(features: Any, where: str) -> None:
     """DataError: neither the hub's schema nor what is left of it where another library wrote the file."""
-    kinds = {"premise": "Translation", "hypothesis": "TranslationVariableLanguages", "label": "ClassLabel"}
-    plain = {"premise": "dict", "hypothesis": "dict", "label": "Value"}
-    for name, kind in kinds.items():
+    for name, kinds in _SCHEMA.items():
         found = type(features[name]).__name__ if name in features else "no such column"
-        keys = features[name] if found == "dict" and name == "hypothesis" else ("language", "translation")
-        if found not in (kind, plain[name]) or not {"language", "translation"} <= set(keys):
-            raise DataError(f"{where}: column {name!r} must be {kind}, found {found}")
+        keys = features[name] if (name, found) == ("hypothesis", "dict") else ("language", "translation")
+        if found not in kinds or not {"language", "translation"} <= set(keys):
+            raise DataError(f"{where}: column {name!r} must be {kinds[0]}, found {found}")
 
 
 def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
@@ -232,21 +224,16 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
                 continue
             told = dict(zip(given, files.texts(row, given, where, COLUMNS["id"]), strict=True))
             split, name = _split_of(row, table, where), told.get(named["id"], str(i))
-            if own and home.setdefault(name, split) != split:
-                raise DataError(
-                    f"{where}: id {name!r} is in {home[name]} and in {split}; parallel pairs are in one split"
-                )
-            language = table.language or told[named["language"]]
+            language, label = table.language or told[named["language"]], _label(label, where)
             files.check_language(language, where)
-            pair = pairs[split].setdefault(name, {"premise": {}, "hypothesis": {}, "label": _label(label, where)})
+            if own and home.setdefault(name, split) != split:
+                raise DataError(f"{where}: id {name!r} is in {home[name]} and in {split}; it is of parallel pairs")
+            pair = pairs[split].setdefault(name, {"premise": {}, "hypothesis": {}, "label": label})
             if language in pair["premise"]:
-                raise DataError(
-                    f"{where}: id {name!r} is told twice in language {language!r}; ids are of parallel pairs"
-                )
-            if pair["label"] != _label(label, where):
-                raise DataError(
-                    f"{where}: label of id {name!r} is {label!r}, and {pair['label']!r} in another language"
-                )
+                raise DataError(f"{where}: id {name!r} is told twice in language {language!r}; it is of parallel pairs")
+            if pair["label"] != label:
+                both = f"{label!r}, and {pair['label']!r} in another language"
+                raise DataError(f"{where}: label of id {name!r} is {both}")
             pair["premise"][language], pair["hypothesis"][language] = told[named["premise"]], told[named["hypothesis"]]
     kept = {split: list(rows.values()) for split, rows in pairs.items() if rows}
     if not kept:
@@ -304,25 +291,22 @@ def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
     if not all(isinstance(label, str) for label in labels):
         raise DataError(f"{source}: labels {', '.join(sorted(map(str, labels)))} are neither names nor 0, 1 and 2")
     if len({label.casefold() for label in labels}) < len(labels):
-        raise DataError(
-            f"{source}: labels {', '.join(sorted(labels))} differ in case only; write each class in one way"
-        )
+        told = ", ".join(sorted(labels))
+        raise DataError(f"{source}: labels {told} differ in case only; write each class in one way")
     return tuple(sorted(labels)), []
 
 
 def _lacking(rows: Any, languages: Sequence[str], classes: int, where: str) -> frozenset[tuple[int, str]]:
-    """What is not said: (row, language). Whole columns at a time, for XNLI has twelve million texts.
+    """What is not said: (row, language). DataError: a row whose class is none of the data's.
 
-    DataError: a row whose class is none of the data's.
+    Whole columns at a time, for XNLI has twelve million texts.
     """
-    found: set[tuple[int, str]] = set()
-    start = 0
+    found, start = set[tuple[int, str]](), 0
     for table in rows.with_format("arrow").iter(10_000):
         for i, label in enumerate(table["label"].to_pylist()):
             if label is None or not 0 <= label < classes:
-                raise DataError(
-                    f"{where}, row {start + i}: field 'label' must be one of {classes} classes, got {label}"
-                )
+                place = f"{where}, row {start + i}"
+                raise DataError(f"{place}: field 'label' must be one of {classes} classes, got {label}")
         premise, hypothesis = (table[name].combine_chunks() for name in ("premise", "hypothesis"))
         spoken, said = hypothesis.field("language"), hypothesis.field("translation")
         codes, texts = spoken.flatten(), said.flatten()
@@ -358,13 +342,5 @@ def texts(row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def texts_of(table: Any) -> list[dict[str, tuple[str, str]]]:
-    """`texts` of every row of an arrow table, column by column: twelve million texts take minutes."""
-    premise, hypothesis = (table[name].combine_chunks() for name in ("premise", "hypothesis"))
-    premises = {premise.type.field(i).name: premise.field(i).to_pylist() for i in range(premise.type.num_fields)}
-    languages, texts = (hypothesis.field(name).to_pylist() for name in ("language", "translation"))
-    rows = []
-    for i, (spoken, said) in enumerate(zip(languages, texts, strict=True)):
-        other = dict(zip(spoken, said, strict=True))
-        both = ((language, column[i], other.get(language)) for language, column in premises.items())
-        rows.append({language: (a, b) for language, a, b in both if a is not None and b is not None})
-    return rows
+    """`texts` of every row of an arrow table."""
+    return [texts(row) for row in table.select(["premise", "hypothesis"]).to_pylist()]

@@ -59,11 +59,14 @@ class PairTask:
 
     def within(self, languages: Sequence[str]) -> PairTask:
         """The split in these languages."""
-        kept = tuple(language for language in self.languages if language in languages)
-        return replace(self, languages=kept)
+        return replace(self, languages=tuple(language for language in self.languages if language in languages))
+
+    @cached_property
+    def golds(self) -> NDArray[np.int64]:
+        """The gold label of every row, as the model numbers it."""
+        return np.array([self.classes[row["label"]] for row in self.rows])
 
     def gold(self, example: Example) -> int:
-        """The gold label, as the model numbers it."""
         label: int = self.rows[_row(example)]["label"]
         return self.classes[label]
 
@@ -71,10 +74,11 @@ class PairTask:
         """Read and tokenise all inputs of the pairs that are new."""
         asked = dict.fromkeys(x for pair in pairs for x in (pair.edit, *pair.update, *pair.retain))
         new = [x for x in asked if x.id not in self._inputs]
-        numbers = {number: i for i, number in enumerate(dict.fromkeys(_row(x) for x in new))}
-        said = texts_of(self._table[list(numbers)]) if new else []
-        both = [said[numbers[_row(x)]][x.language] for x in new]
-        found = tokenise(self.tokenizer, both, self.longest) if new else []
+        if not new:
+            return
+        rows = list(dict.fromkeys(map(_row, new)))
+        said = dict(zip(rows, texts_of(self._table[rows]), strict=True))
+        found = tokenise(self.tokenizer, [said[_row(x)][x.language] for x in new], self.longest)
         for x, one in zip(new, found, strict=True):
             remember(self._inputs, x.id, partial(lambda known: known, one))
 
@@ -106,10 +110,15 @@ def tasks(pairs: Pairs, reader: Reader, rulings: Rulings, errors: Errors) -> dic
 
     ModelError: the classifier has other classes than the data.
     """
-    common = (pairs.languages, reader.tokenizer, class_numbers(pairs, reader.classes or {}))
-    parts = {split: PairTask(split, rows, *common, longest=reader.longest) for split, rows in pairs.rows.items()}
-    lacking = {split: pairs.lacking.get(split, frozenset()) for split in parts}
-    return {split: replace(part, wrong=errors.get(split), lacking=lacking[split]) for split, part in parts.items()}
+    numbers = class_numbers(pairs, reader.classes or {})
+    return {split: _task(pairs, reader, split, numbers, errors.get(split)) for split in pairs.rows}
+
+
+def _task(
+    pairs: Pairs, reader: Reader, split: Split, numbers: tuple[int, ...], wrong: frozenset[str] | None = None
+) -> PairTask:
+    rows, lacking = pairs.rows[split], pairs.lacking.get(split, frozenset())
+    return PairTask(split, rows, pairs.languages, reader.tokenizer, numbers, wrong, lacking, reader.longest)
 
 
 def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]:
@@ -143,8 +152,8 @@ def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> 
         found.append(f"the classifier's classes have no names ({', '.join(known)}): taken for these in XNLI's order")
     if predict is None or not known:
         return found
-    task = tasks(pairs, reader, Rulings(), {})["test"]
-    table, where = predicted(task, predict, f"{key}-test"), PIVOT if PIVOT in task.languages else task.languages[0]
+    task, table = _asked(pairs, reader, "test", predict, key)
+    where = PIVOT if PIVOT in task.languages else task.languages[0]
     right, said = accuracy(task, table), table[:, task.languages.index(where)]
     told = ", ".join(f"{code} {100 * value:.1f}%" for code, value in right.items())
     found.insert(0, f"raw accuracy on {len(task.rows):,} test pairs: {told}")
@@ -166,40 +175,38 @@ def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> 
 
 
 def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterator[tuple[int, str, int]]:
-    """(row, language, tokens) of what is longer than a model reads, and so is cut.
-
-    Only pairs of very many letters are tokenised: a token has one of them at least.
-    """
+    """(row, language, tokens) of what is longer than a model reads, and so is cut."""
     rows = pairs.rows[split].with_format("arrow")
     for start in range(0, len(rows), 1000):
         found = [
-            (start + i, code, said[code])
-            for i, said in enumerate(texts_of(rows[start : start + 1000]))
+            (row, code, said[code])
+            for row, said in enumerate(texts_of(rows[start : start + 1000]), start)
             for code in pairs.languages
-            if code in said and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest
+            if (row, code) not in pairs.lacking[split]
+            and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest  # a token has a letter at least
         ]
         both = [[said[side] for _, _, said in found] for side in (0, 1)]
         encoded = tokenizer(*both, verbose=False)["input_ids"] if found else []
-        for (row, code, _), ids in zip(found, encoded, strict=True):
-            if len(ids) > longest and (row, code) not in pairs.lacking[split]:
-                yield row, code, len(ids)
+        lengths = ((row, code, len(ids)) for (row, code, _), ids in zip(found, encoded, strict=True))
+        yield from (place for place in lengths if place[2] > longest)
 
 
 def errors(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> dict[Split, frozenset[str]]:
-    """What evaluation edits (clause D7): the inputs of validation and test that the raw model gets wrong.
-
-    Without `predict` the model is not asked: then it is every input.
-    """
-    parts = tasks(pairs, reader, Rulings(), {})
+    """What evaluation edits (clause D7): the inputs that the raw model gets wrong; without `predict`, all."""
     if predict is None:
+        parts = tasks(pairs, reader, Rulings(), {})
         return {split: frozenset(e.id for e in parts[split].corpus.examples) for split in JUDGED}
-    return {split: wrong(parts[split], predicted(parts[split], predict, f"{key}-{split}")) for split in JUDGED}
+    return {split: wrong(*_asked(pairs, reader, split, predict, key)) for split in JUDGED}
 
 
 def accuracy_of(pairs: Pairs, reader: Reader, split: Split, predict: Predict, key: str) -> dict[str, float]:
     """The raw classifier's accuracy in each language."""
+    return accuracy(*_asked(pairs, reader, split, predict, key))
+
+
+def _asked(pairs: Pairs, reader: Reader, split: Split, predict: Predict, key: str) -> tuple[PairTask, NDArray[np.int8]]:
     task = tasks(pairs, reader, Rulings(), {})[split]
-    return accuracy(task, predicted(task, predict, f"{key}-{split}"))
+    return task, predicted(task, predict, f"{key}-{split}")
 
 
 def predicted(task: PairTask, predict: Predict, key: str | None = None) -> NDArray[np.int8]:
@@ -234,19 +241,14 @@ def predicted(task: PairTask, predict: Predict, key: str | None = None) -> NDArr
 
 def wrong(task: PairTask, table: NDArray[np.int8]) -> frozenset[str]:
     """The ids of the inputs whose class in `predicted` is not the gold label."""
-    gold, column = _gold(task), {code: i for i, code in enumerate(task.languages)}
-    return frozenset(e.id for e in task.corpus.examples if table[_row(e), column[e.language]] != gold[_row(e)])
+    column = {code: i for i, code in enumerate(task.languages)}
+    return frozenset(e.id for e in task.corpus.examples if table[_row(e), column[e.language]] != task.golds[_row(e)])
 
 
 def accuracy(task: PairTask, table: NDArray[np.int8]) -> dict[str, float]:
     """By language, the share of its inputs whose class in `predicted` is the gold label."""
-    gold, columns = _gold(task), dict(zip(task.languages, table.T, strict=True))
-    return {code: float((of == gold)[of >= 0].mean()) for code, of in columns.items() if (of >= 0).any()}
-
-
-def _gold(task: PairTask) -> NDArray[np.int64]:
-    """The gold label of every row, as the model numbers it."""
-    return np.array([task.classes[row["label"]] for row in task.rows])
+    columns = zip(task.languages, table.T, strict=True)
+    return {code: float((of == task.golds)[of >= 0].mean()) for code, of in columns if (of >= 0).any()}
 
 
 @dataclass(frozen=True)
@@ -269,10 +271,8 @@ def labelled(pairs: Pairs, reader: Reader) -> Labelled:
 
     The English training pairs in the data's order, each once, with the gold class.
     """
-    lacking = pairs.lacking.get("train", frozenset())
-    numbers = tuple(range(len(pairs.classes)))
-    task = PairTask("train", pairs.rows["train"], (PIVOT,), reader.tokenizer, numbers, None, lacking, reader.longest)
-    return Labelled(task, [i for i in range(len(task.rows)) if (i, PIVOT) not in lacking])
+    task = _task(pairs, reader, "train", tuple(range(len(pairs.classes))))
+    return Labelled(task, [i for i in range(len(task.rows)) if (i, PIVOT) not in task.lacking])
 
 
 def _row(example: Example) -> int:
