@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
-from ..names import Direction, Masks, Penalty, Scaling
+from ..names import Clipping, Direction, LogAlpha, Masks, Penalty, Positions, Scaling
 from . import masks as lime
 from .backbone import (
     NO_LABEL,
@@ -126,13 +126,19 @@ class EditBatch:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The weights of the training objective and its rulings; the defaults are the paper's (§B.2, clauses L1-L3)."""
+    """The weights of the training objective, and the rulings on it and on the steps that follow it.
+
+    The defaults are the paper's (§B.2, clauses L1-L3).
+    """
 
     lambda_rel: float = 0.1
     lambda_loc: float = 1.0
     lambda_mask: float = 1.0
     kl_direction: Direction = "paper"
     penalty: Penalty = "sum"
+    loc_positions: Positions = "mask"
+    clipping: Clipping = "apart"
+    log_alpha: LogAlpha = "free"
 
 
 def make_editor(
@@ -250,12 +256,22 @@ class Batch(NamedTuple):
     uniforms: Array | None
 
 
-def batch_of(editor: Editor, triples: Sequence[Triple], uniforms: Tensor | None, fixed: bool = False) -> Sent[Batch]:
+def batch_of(
+    editor: Editor,
+    triples: Sequence[Triple],
+    uniforms: Tensor | None,
+    fixed: bool = False,
+    loc_positions: Positions = "mask",
+) -> Sent[Batch]:
     """Triples as arrays; of a `fixed` shape where many batches are to share it.
 
+    "all" takes L_loc at every token of a masked sentence, padding not among them (clause L2).
     ModelError: an input that is too long. LanguageError: as of `edit`.
     """
     backbone, requests = editor.backbone, [triple.edit for triple in triples]
+    if loc_positions == "all" and not backbone.classifies:
+        whole = [replace(t.retain, positions=tuple(range(len(t.retain.ids)))) for t in triples]
+        triples = [replace(triple, retain=retain) for triple, retain in zip(triples, whole, strict=True)]
     edits = backbone.predicted([request.input for request in requests])
     pairs = backbone.predicted([i for triple in triples for i in (triple.update, triple.retain)])
     retains = pairs[1::2]
@@ -286,7 +302,8 @@ def training_losses(
     """
     uniforms = uniforms_of(editor, of or len(triples), seed)
     own = None if uniforms is None else uniforms[first : first + len(triples)]
-    return losses_of(editor, batch_of(editor, triples, own).on(editor.backbone.like.device), objective)
+    batch = batch_of(editor, triples, own, loc_positions=objective.loc_positions)
+    return losses_of(editor, batch.on(editor.backbone.like.device), objective)
 
 
 def losses_of(editor: Editor, batch: Batch, objective: Objective) -> dict[str, Tensor]:
