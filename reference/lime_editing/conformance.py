@@ -6,8 +6,9 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import NAMES, Pairs
 from .data.pairs.task import PairTask
-from .names import ALL, APPROACHES, EN, TRAININGS, Rulings, Split
+from .names import ALL, APPROACHES, EN, PROTOCOLS, TRAININGS, Rulings, Split
 from .report import figures, tables
 from .report.counts import Key, Run, Section
 from .reproduce import cells, checkpoints, store
@@ -48,6 +49,7 @@ from .reproduce.scales import PAPER, Evaluation, Scale, override
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "batched", "factored", "ranked", "resumable"})
 EDITORS = tuple(name for name in APPROACHES if name in methods())
+_PRINTED = Rulings()
 
 
 # T, M, S ----------------------------------------------------------------------------------------------------------
@@ -64,8 +66,9 @@ def parallel(corpus: Any, example: str, languages: Any = None) -> list[str]:
 succ = scoring.succ
 
 
-def hit(predicted: Any, expected: Any, is_mask: Any, role: str) -> bool:
-    masked = [i for i, counts in enumerate(is_mask) if counts]
+def hit(predicted: Any, expected: Any, is_mask: Any, role: str, ruled: Rulings = _PRINTED) -> bool:
+    everywhere = role == "retain" and ruled.con_positions == "all"
+    masked = [i for i, counts in enumerate(is_mask) if counts or everywhere]
     return scoring.hit([predicted[i] for i in masked], [expected[i] for i in masked])
 
 
@@ -125,10 +128,10 @@ def _leaves(log_alpha: Mapping[str, Any], matrix: str) -> dict[str, torch.Tensor
     return {f"mask.{matrix}.{part}": torch.tensor(v, requires_grad=True) for part, v in log_alpha.items()}
 
 
-def mask_penalty(log_alpha: Any, weight: float) -> tuple[float, dict[str, dict[str, Any]]]:
+def mask_penalty(log_alpha: Any, weight: float, ruled: Rulings = _PRINTED) -> tuple[float, dict[str, dict[str, Any]]]:
     leaves = {matrix: _leaves(parts, matrix) for matrix, parts in log_alpha.items()}
     log_alphas = lime.side_by_side({name: p for parts in leaves.values() for name, p in parts.items()})
-    value = weight * lime.penalty(log_alphas)
+    value = weight * lime.penalty(log_alphas, ruled.penalty)
     value.backward()
     gradient = {
         matrix: {part: leaves[matrix][f"mask.{matrix}.{part}"].grad.numpy() for part in parts}  # type: ignore[union-attr]
@@ -176,17 +179,17 @@ def _structured(parameters: Mapping[str, torch.Tensor]) -> dict[str, dict[str, t
     return result
 
 
-def initial_masks(shapes: Any, languages: Any) -> dict[str, dict[str, Any]]:
-    structured = _structured(lime.init_masks(shapes, len(languages)))
+def initial_masks(shapes: Any, languages: Any, ruled: Rulings = _PRINTED) -> dict[str, dict[str, Any]]:
+    structured = _structured(lime.init_masks(shapes, len(languages), ruled.mask_scale))
     return {matrix: {part: p.numpy() for part, p in parts.items()} for matrix, parts in structured.items()}
 
 
-def editor_shapes(shapes: Any, languages: Any, masks: str) -> dict[str, tuple[int, ...]]:
+def editor_shapes(shapes: Any, languages: Any, masks: str, ruled: Rulings = _PRINTED) -> dict[str, tuple[int, ...]]:
     raw = {name: torch.empty(m, n, device="meta") for name, (n, m) in shapes.items()}
     parameters = mend.init(raw, 1, mend.Settings(), 0)
     if masks != "none":
         rows = 1 if masks == "shared" else len(languages)
-        parameters |= lime.init_masks(shapes, rows, like=torch.zeros((), device="meta"))
+        parameters |= lime.init_masks(shapes, rows, ruled.mask_scale, torch.zeros((), device="meta"))
     return {name: tuple(p.shape) for name, p in parameters.items()}
 
 
@@ -199,6 +202,7 @@ class Session:
 
     editor: Editor
     optimiser: torch.optim.Optimizer | None
+    ruled: Rulings = _PRINTED
 
 
 def _input(row: Any) -> Input:
@@ -223,11 +227,14 @@ def make_editor(
     inner_lr: float | None = None,
     lr: float | None = None,
     rank: int | None = None,
+    ruled: Rulings = _PRINTED,
 ) -> Session:
     given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr), ("rank", rank)) if value is not None}
-    settings = methods()[name].Settings(**given) if name in methods() else None
-    editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings)
-    return Session(editor, adam(editor) if editor.parameters else None)
+    preset = PAPER.tasks["facts"].under(ruled).settings.get(name)
+    rates = {key: getattr(preset, key) for key in ("inner_lr", "lr") if hasattr(preset, key)}
+    settings = cells.ruled(methods()[name].Settings(**rates | given), ruled) if name in methods() else None
+    editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings, mask_scale=ruled.mask_scale)
+    return _session(editor, ruled)
 
 
 def parameters(session: Session) -> dict[str, torch.Tensor]:
@@ -314,7 +321,7 @@ def edited_logits(session: Session, edits: Update, index: int, inputs: Any) -> l
 
 
 def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float], dict[str, torch.Tensor | None]]:
-    parts = training_losses(session.editor, _triples(triples), seed, Objective())
+    parts = training_losses(session.editor, _triples(triples), seed, Objective.under(session.ruled))
     live = session.editor.parameters
     gradients = torch.autograd.grad(parts["total"], list(live.values()), allow_unused=True)
     return {name: value.item() for name, value in parts.items()}, dict(zip(live, gradients, strict=True))
@@ -322,7 +329,8 @@ def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float],
 
 def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
     assert session.optimiser is not None, "finetuning trains nothing"
-    return run_step(session.editor, session.optimiser, _triples(triples), seed, Objective(), clip=1.0)
+    objective, clip = Objective.under(session.ruled), PAPER.tasks["facts"].under(session.ruled).all_languages.clip
+    return run_step(session.editor, session.optimiser, _triples(triples), seed, objective, clip)
 
 
 def _shares(mask: Any) -> torch.Tensor:
@@ -338,9 +346,11 @@ def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[float,
     return value.item(), logits.grad
 
 
-def loc_loss(edited: Any, raw: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor, torch.Tensor | None]:
+def loc_loss(
+    edited: Any, raw: Any, mask: Any, weight: float, ruled: Rulings = _PRINTED
+) -> tuple[float, torch.Tensor, torch.Tensor | None]:
     edited, raw = (t.detach().clone().requires_grad_() for t in (edited, raw))
-    value = weight * objectives.loc_loss(edited[mask], raw[mask], _shares(mask)) / len(mask)
+    value = weight * objectives.loc_loss(edited[mask], raw[mask], _shares(mask), ruled.kl_direction) / len(mask)
     value.backward()
     return value.item(), edited.grad, raw.grad
 
@@ -374,27 +384,37 @@ def _row_of(x: Input) -> dict[str, list[int]]:
 
 
 def fact_inputs(
-    folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Sequence[int]
+    folder: Any,
+    tokenize: Any,
+    mask: int,
+    edit: Any,
+    update: str,
+    retain: Any,
+    seeds: Sequence[int],
+    ruled: Rulings = _PRINTED,
 ) -> list[dict[str, Any]]:
-    return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds)
+    return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds, ruled)
 
 
 def encoded_facts(
-    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int], ruled: Rulings = _PRINTED
 ) -> list[dict[str, Any]]:
-    return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds)
+    return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds, ruled)
 
 
-def _facts(folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]) -> list[Any]:
+def _facts(
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int], ruled: Rulings
+) -> list[Any]:
     facts = read_facts(folder)
-    # Candidates and lengths are those of all splits anyway; here the inputs are, too.
-    task = replace(facts_task.tasks(facts, Reader(tokenizer), Rulings(), {})["train"], facts=facts)
+    splits = facts_task.tasks(facts, Reader(tokenizer), ruled, {}).values()
 
     def example(place: Any, language: str) -> Example:
         fact = f"{place['relation']}/{place['subject']}"
         return Example(fact, language, f"{fact}/{language}")
 
     x_e, x_u, x_r = example(edit, edit["language"]), example(edit, update), example(retain, retain["language"])
+    # The edit's own split may name the labels; inputs may be of any.
+    task = replace(next((t for t in splits if x_e in t.corpus.examples), next(iter(splits))), facts=facts)
     triples = []
     for seed in seeds:
         rng = derived_rng(seed, "inputs", x_e.id)
@@ -457,8 +477,8 @@ def classifier_examples(splits: Any, tokenize: Any) -> list[dict[str, Any]]:
 # R ----------------------------------------------------------------------------------------------------------------
 
 
-def paper_preset() -> dict[str, float]:
-    setup = PAPER.tasks["facts"]
+def paper_preset(ruled: Rulings = _PRINTED) -> dict[str, float]:
+    setup = PAPER.tasks["facts"].under(ruled)
     settings, full, english = setup.settings, setup.all_languages, setup.english_only
     return {
         **{f"{name}_lr": chosen.lr for name, chosen in settings.items()},
@@ -467,7 +487,7 @@ def paper_preset() -> dict[str, float]:
         "lambda_rel": setup.lambda_rel,
         "lambda_loc": setup.lambda_loc,
         "mask_lr": setup.mask_lr,
-        "lambda_mask": setup.lambda_mask["sum"],
+        "lambda_mask": setup.lambda_mask[ruled.penalty],
         "runs": PAPER.seeds,
         "max_steps": full.edits,
         "validate_every": full.validate_every,
@@ -632,8 +652,9 @@ def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _scale_of(editor: str, plan: Mapping[str, Any], kind: str) -> Scale:
-    paper = PAPER.tasks[kind]
+def _scale_of(editor: str, plan: Mapping[str, Any], kind: str, ruled: Rulings) -> Scale:
+    # What the plan says comes after what a ruling says.
+    paper = replace(PAPER.tasks[kind].under(ruled), released={})
     known = {f.name for f in fields(paper.settings[editor])}
     given = {name: plan[name] for name in ("lr", "inner_lr") if name in known and plan[name] is not None}
     lengths = {name: plan[name] for name in ("edits", "batch", "validate_every", "patience")}
@@ -658,12 +679,13 @@ def run(
     plan: Mapping[str, Any],
     folder: Any,
     interrupt: int | None = None,
+    ruled: Rulings = _PRINTED,
 ) -> dict[str, Any]:
     kind = "nli" if isinstance(data, Mapping) else "facts"
     source = _tables_of(data, Path(folder) / "pairs") if isinstance(data, Mapping) else data
     cell = cells.Cell(_noting(kind).name, editor, training, seed)
     sources = cells.Sources(str(source), str(model), None)
-    experiment = runs.prepare(cell.task, [cell], _scale_of(editor, plan, kind), Rulings(), sources)
+    experiment = runs.prepare(cell.task, [cell], _scale_of(editor, plan, kind, ruled), ruled, sources)
     start = runs.assemble(cell, experiment)[0]
     _NOTES.clear()
     steps, validation = list[Any](), list[Any]()
@@ -680,13 +702,13 @@ def run(
         if interrupt is not None and status.done >= interrupt:
             return {}
     done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
-    judged = [_session(one) for one in (start, checkpoints.load(done, model))]
+    judged = [_session(one, ruled) for one in (start, checkpoints.load(done, model))]
     trace = {"start": judged[0], "editor": judged[1], "steps": steps, **_curve(done, plan["batch"], validation)}
     return {**trace, "evaluations": {"en": _judged(done, EN, asked[EN]), "all": _judged(done, ALL, asked[ALL])}}
 
 
-def _session(editor: Any) -> Session:
-    return Session(editor, adam(editor) if editor.parameters else None)
+def _session(editor: Any, ruled: Rulings) -> Session:
+    return Session(editor, adam(editor) if editor.parameters else None, ruled)
 
 
 def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
@@ -718,3 +740,24 @@ def preferences(session: Session) -> tuple[list[str], Any]:
         store.save_parameters(path, session.editor.parameters, {"languages": languages})
         found, parameters = figures.mask_parameters(path)
     return found, figures.preferred_cosines(parameters)
+
+
+# Other rulings ----------------------------------------------------------------------------------------------------
+
+#: Rulings of which no clause asks anything: the suite leaves them free.
+_FREE = {"retain_inputs", "clipping", "log_alpha"}
+_RULED = (
+    *(hit, mask_penalty, initial_masks, editor_shapes, make_editor, loc_loss, fact_inputs, encoded_facts),
+    *(paper_preset, run),
+)
+
+
+def under(ruled: Rulings) -> SimpleNamespace:
+    """This module as an implementation that follows these rulings, and declares them."""
+    known = {name: value for name, value in globals().items() if not name.startswith("_")}
+    turned = {function.__name__: partial(function, ruled=ruled) for function in _RULED}
+    declared = {f.name: getattr(ruled, f.name) for f in fields(ruled) if f.name not in _FREE}
+    return SimpleNamespace(**known | turned | {"RULINGS": declared})
+
+
+released = under(PROTOCOLS["released"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
-from ..names import Clipping, Direction, LogAlpha, Masks, Penalty, Positions, Scaling
+from ..names import Clipping, Direction, LogAlpha, Masks, Penalty, Positions, Rulings, Scaling
 from . import masks as lime
 from .backbone import (
     NO_LABEL,
@@ -139,6 +139,13 @@ class Objective:
     loc_positions: Positions = "mask"
     clipping: Clipping = "apart"
     log_alpha: LogAlpha = "free"
+
+    @classmethod
+    def under(cls, rulings: Rulings, *weights: float) -> Objective:
+        """These weights of rel, loc and mask, under these rulings."""
+        own = [f.name for f in fields(cls)]
+        values: dict[str, Any] = dict(zip(own, weights, strict=False))
+        return cls(**values, **{name: getattr(rulings, name) for name in own if hasattr(rulings, name)})
 
 
 def make_editor(

@@ -252,8 +252,7 @@ def _train(
     processes.wait()
     task = tasks["train"].within(languages)
     validate = _validator(cell, experiment, tasks["validation"], languages, processes)
-    names = ("kl_direction", "penalty", "loc_positions", "clipping", "log_alpha")
-    objective = Objective(*weights, **{name: getattr(rulings, name) for name in names})
+    objective = Objective.under(rulings, *weights)
     latest: Scores | None = None
     for event in train(editor, task, validate, schedule, objective, cell.seed, state, processes):
         if isinstance(event, Validated):
