@@ -119,7 +119,7 @@ def reproduce(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The suite's own tests, the fixtures' scripts', and what no clause covers: store, command line, bad input."""
     paths = session.posargs or ["spec_tests/meta", "fixtures/tests", "reference/tests"]
-    interpreter = python(session, "spec")
+    interpreter = python(session, "tests")
     session.run(interpreter, "-m", "pytest", *paths, env=OFFLINE, external=True)
 
 

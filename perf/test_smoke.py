@@ -20,8 +20,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from lime_editing import data
-from lime_editing.core import backbone as backbones
-from lime_editing.core import editing, evaluation, masks, training
+from lime_editing.core import backbone as backbones, editing, evaluation, masks, training
 from lime_editing.core.backbone import load, load_tokenizer
 from lime_editing.core.editing import Editor, Objective, make_editor
 from lime_editing.core.editors import mend

@@ -68,6 +68,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "R": ("paper_preset", "experiments", "record", "table", "stopping", "mask_similarity"),
     "U": ("run", "preferences"),
+    "C": ("compose_edits", "edit_after", "drop_edit", "save_edited", "edit_series", "series_metrics"),
 }
 
 #: Capabilities beside the chapters: claimed by naming them in `CLAIMS`.
@@ -380,6 +381,35 @@ class Trace(TypedDict):
     #: Editors for chapter E's functions: as the run began, and as it was judged.
     start: Any
     editor: Any
+
+
+class SeriesEdit(TypedDict):
+    """One edit of a series, with the sampled ids of its update inputs (chapter C)."""
+
+    edit: str
+    update: list[str]
+
+
+class Series(TypedDict):
+    """A series: its edits in their order, and the ids of the retain inputs that are unrelated to all of them."""
+
+    edits: list[SeriesEdit]
+    retain: list[str]
+
+
+class SeriesOutcome(TypedDict):
+    """One judged prediction in a series: `made` says how many edits had been made when it was asked.
+
+    An update input belongs to the edit of this number, counted from 1, made in `edit_language`. A retain input belongs
+    to none: then `edit` is 0 and `edit_language` is empty.
+    """
+
+    made: int
+    edit: int
+    edit_language: str
+    role: Role
+    language: str
+    hit: bool
 
 
 class SelfDescription(Protocol):
@@ -794,3 +824,43 @@ class Runs(Protocol):
 
     def preferences(self, editor: Any) -> tuple[Sequence[str], Array]:
         """Figure 5 of an editor with masks per language: its languages, and the cosines (L, L) in their order."""
+
+
+class ManyEdits(Protocol):
+    """Chapter C. `editor` and `edits` are those of chapter E; a composition is edits of length 1, at index 0.
+
+    The first four functions are asked of an implementation of chapter E, the last two of one of chapters S and M.
+    """
+
+    def compose_edits(self, editor: Any, edits: Sequence[Any]) -> Any:
+        """The sum of all edits in all of these, as one edit."""
+
+    def edit_after(self, editor: Any, before: Any, requests: Sequence[Request]) -> Any:
+        """One independent edit for each request, of the model as it is under the composition `before`; its own ΔW."""
+
+    def drop_edit(self, editor: Any, edits: Any, index: int) -> Any:
+        """The composition of these edits without the one at `index`. There are two at least."""
+
+    def save_edited(self, editor: Any, edits: Any, index: int, folder: Path) -> None:
+        """The model under one edit, as a folder that `from_pretrained` of the raw model's class loads.
+
+        The folder does not exist yet. The raw model was made in this process, not loaded: there is no tokenizer.
+        """
+
+    def edit_series(
+        self,
+        corpus: Sequence[Example],
+        edit_languages: Sequence[str],
+        update_languages: Sequence[str],
+        n_edits: int,
+        n_update: int,
+        n_retain: int,
+        seed: int,
+    ) -> Series:
+        """A series of edits in the editing languages: `n_edits`, or one for each fact that there is in them.
+
+        Inputs are in the updating languages, and drawn as in `evaluation_pairs`.
+        """
+
+    def series_metrics(self, outcomes: Sequence[SeriesOutcome]) -> dict[str, float]:
+        """{"efficacy", "retention", "con"} of a series whose last edit has the highest number in `outcomes`."""

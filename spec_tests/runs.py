@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from . import oracles
-from . import strategies as given_
+from . import oracles, strategies as given_
 from .assertions import equal, holds
 from .conformance import Implementation
 from .contract import Asked, FactRow, Input, Outcome, PairRow, Plan, Told, Trace

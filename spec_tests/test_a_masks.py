@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from . import golden, oracles
-from . import strategies as given_
+from . import golden, oracles, strategies as given_
 from .assertions import EPS, close, differs, distributed, equal, fail, holds, near, rejects, same_bits, width
 from .border import Handed
 from .conformance import Implementation, clause, each_of, every_learned, needs

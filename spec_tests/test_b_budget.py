@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from . import probes, tiny
-from . import strategies as given_
+from . import probes, strategies as given_, tiny
 from .assertions import equal, holds, near
 from .border import Handed
 from .conformance import Implementation, clause, every_learned, needs

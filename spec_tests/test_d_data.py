@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from . import golden, oracles, probes
-from . import strategies as given_
+from . import golden, oracles, probes, strategies as given_
 from .assertions import distributed, equal, holds, rejects
 from .conformance import Implementation, clause
 from .contract import FactRow, Input, PairEdit, PairRow, Place, Triple

@@ -9,13 +9,24 @@ from typing import Any
 
 import pytest
 
-from . import elsewhere
-from . import strategies as given_
+from . import elsewhere, strategies as given_
 from .assertions import distributed, equal
 from .conformance import Implementation, clause
 from .contract import PairEdit, PairRow
-from .test_d_data import EDIT, MASK, PAIRS, RAW, RETAIN, WORLD, canonical, folder_of, plain, tokenize, tokenize_pair
-from .test_d_data import written as written_
+from .test_d_data import (
+    EDIT,
+    MASK,
+    PAIRS,
+    RAW,
+    RETAIN,
+    WORLD,
+    canonical,
+    folder_of,
+    plain,
+    tokenize,
+    tokenize_pair,
+    written as written_,
+)
 from .test_s_joint import mixtures
 
 TRAINED = 12_000

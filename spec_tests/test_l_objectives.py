@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from .assertions import TOLERANCES, agree, close, equal, fail, holds, near, width
 from .border import Handed

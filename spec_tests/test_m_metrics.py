@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from . import golden, oracles
-from . import strategies as given_
+from . import golden, oracles, strategies as given_
 from .assertions import agree, close, equal, holds, rejects
 from .conformance import Implementation, clause
 from .contract import Outcome

@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from . import oracles
-from . import strategies as given_
+from . import oracles, strategies as given_
 from .assertions import close, equal, holds
 from .conformance import Implementation, clause
 from .contract import RULINGS, SETTINGS, FactRow, Outcome, StoredRun

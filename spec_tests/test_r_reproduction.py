@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from . import oracles
-from . import strategies as given_
+from . import oracles, strategies as given_
 from .assertions import close, equal, holds
 from .border import Handed
 from .conformance import Implementation, clause

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from . import oracles
-from . import strategies as given_
+from . import oracles, strategies as given_
 from .assertions import distributed, equal, holds
 from .conformance import Implementation, clause
 from .contract import Example, IdTriple, Pair

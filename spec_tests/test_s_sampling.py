@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from . import elsewhere, golden, oracles, probes
-from . import strategies as given_
+from . import elsewhere, golden, oracles, probes, strategies as given_
 from .assertions import assume, distributed, equal, fail, holds
 from .conformance import Implementation, clause
 from .contract import Example, IdTriple, Pair

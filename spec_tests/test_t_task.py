@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from . import golden, oracles, probes
-from . import strategies as given_
+from . import golden, oracles, probes, strategies as given_
 from .assertions import agree, assume, close, differs, equal, holds, near, rejects, same_bits
 from .conformance import Implementation, clause, every_editor, every_learned, needs
 from .contract import Example, Request

@@ -22,6 +22,7 @@ from .conformance import Implementation, clause, needs
 from .contract import Asked
 from .runs import (
     LANGUAGES,
+    SHUFFLED as CLASSES,
     WORDS,
     Done,
     World,
@@ -35,7 +36,6 @@ from .runs import (
     place,
     plan,
 )
-from .runs import SHUFFLED as CLASSES
 from .test_d_data import folder_of, written
 from .texts import write_model
 from .tiny import make, set_masks, setting

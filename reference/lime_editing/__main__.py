@@ -65,6 +65,14 @@ def _run(command: str, options: Any) -> None:
         from .cli.edit import edit
 
         edit(options)
+    elif command == "many":
+        from .cli.many import many
+
+        many(options, main)
+    elif command == "edits":
+        from .cli.edit_file import edits
+
+        edits(options)
     elif command == "report":
         from .cli.report import report
 

@@ -16,39 +16,41 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoConfig
 
-from . import results
-from .core import losses as objectives
-from .core import masks as lime
-from .core import metrics as scoring
+from . import results, saving
+from .core import losses as objectives, masks as lime, metrics as scoring
 from .core.backbone import load_tokenizer, wrap
 from .core.corpus import Example, ParallelCorpus
-from .core.editing import Editor, Objective, edit_batch, edit_factors, masks_of, training_losses
-from .core.editing import edit as run_edit
-from .core.editing import make_editor as build
+from .core.editing import (
+    Editor,
+    Objective,
+    edit as run_edit,
+    edit_batch,
+    edit_factors,
+    make_editor as build,
+    masks_of,
+    training_losses,
+)
 from .core.editors import editable_training, knowledge_editor, mend, methods
 from .core.records import EditRequest, Input, Outcome, Triple
-from .core.sampling import derived_rng
-from .core.sampling import evaluation_pairs as sample_pairs
-from .core.sampling import training_triples as sample_triples
-from .core.training import adam, early_stopping, step_seed
-from .core.training import train_step as run_step
-from .core.updates import Factors, Update
-from .data import Dataset, Reader, register
-from .data import find as find_data
+from .core.sampling import derived_rng, evaluation_pairs as sample_pairs, training_triples as sample_triples
+from .core.training import adam, early_stopping, step_seed, train_step as run_step
+from .core.updates import Factors, Update, compose
+from .data import Dataset, Reader, find as find_data, register
 from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import NAMES, Pairs
 from .data.pairs.task import PairTask
-from .names import ALL, APPROACHES, EN, PROTOCOLS, TRAININGS, Rulings, Split
+from .names import ALL, EN, PAPER_APPROACHES, PROTOCOLS, TRAININGS, Rulings, Split
 from .report import figures, tables
 from .report.counts import Key, Run, Section
-from .reproduce import cells, checkpoints, store
-from .reproduce import run as runs
+from .reproduce import cells, checkpoints, run as runs, store
+from .reproduce.many import series
 from .reproduce.scales import PAPER, Evaluation, Scale, override
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "batched", "factored", "ranked", "resumable"})
-EDITORS = tuple(name for name in APPROACHES if name in methods())
+CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "C"})
+CLAIMS |= {"batched", "factored", "ranked", "resumable"}
+EDITORS = PAPER_APPROACHES
 _PRINTED = Rulings()
 
 
@@ -740,6 +742,52 @@ def preferences(session: Session) -> tuple[list[str], Any]:
         store.save_parameters(path, session.editor.parameters, {"languages": languages})
         found, parameters = figures.mask_parameters(path)
     return found, figures.preferred_cosines(parameters)
+
+
+# C ----------------------------------------------------------------------------------------------------------------
+
+
+def compose_edits(session: Session, edits: Sequence[Update]) -> Update:
+    return compose(edits)
+
+
+def edit_after(session: Session, before: Update, requests: Any) -> Update:
+    return run_edit(session.editor, [_request(row) for row in requests], at=before)
+
+
+def drop_edit(session: Session, edits: Update, index: int) -> Update:
+    kept = [str(i) for i in range(edits.edits)]
+    saved = saving.Saved(tuple(edits[i] for i in range(edits.edits)), tuple({"edit": i} for i in kept), {})
+    return compose(saving.drop(saved, [index + 1]).updates)
+
+
+def save_edited(session: Session, edits: Update, index: int, folder: Path) -> None:
+    backbone = session.editor.backbone
+    with tempfile.TemporaryDirectory() as raw:
+        backbone.model.save_pretrained(raw)
+        saving.save_model(edits[index], backbone, raw, folder)
+
+
+def edit_series(
+    corpus: Any, edit_languages: Any, update_languages: Any, n_edits: int, n_update: int, n_retain: int, seed: int
+) -> dict[str, Any]:
+    made, kept = series(_corpus(corpus), edit_languages, update_languages, n_edits, n_update, n_retain, seed)
+    edits = [{"edit": pair.edit.id, "update": [x.id for x in pair.update]} for pair in made]
+    return {"edits": edits, "retain": [x.id for x in kept]}
+
+
+def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
+    last = max(row["edit"] for row in outcomes)
+    kept = [o["hit"] for o in outcomes if not o["edit"] and o["made"] == last]
+
+    def acc(rows: Sequence[Any]) -> float:
+        told = [Outcome(str(o["edit"]), o["edit_language"], "update", o["language"], o["hit"]) for o in rows]
+        retained = [replace(o, role="retain") for o in told]  # scores want both roles
+        return scoring.scores(scoring.count([*told, *retained])).acc
+
+    own = [o for o in outcomes if o["edit"]]
+    found = {"efficacy": acc([o for o in own if o["made"] == o["edit"]])}
+    return {**found, "retention": acc([o for o in own if o["made"] == last]), "con": sum(kept) / len(kept)}
 
 
 # Other rulings ----------------------------------------------------------------------------------------------------

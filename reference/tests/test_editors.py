@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from lime_editing import Backbone, Editor, EditRequest, Input, Method, Update, UserError, edit, load, make_editor
+from lime_editing import Backbone, Editor, EditRequest, Input, Method, Update, UserError, edit, fit, load, make_editor
 from lime_editing.core import editors
-from lime_editing.core.editors import methods, register
+from lime_editing.core.editors import Measuring, methods, register
 from lime_editing.core.training import adam
 
 METHODS = list(methods().values())
@@ -37,7 +37,8 @@ def settings_of(method: Method) -> Any:
 
 
 def editor_of(method: Method, backbone: Backbone) -> Editor:
-    return make_editor(method.NAME, backbone, ("de", "en"), settings=settings_of(method))
+    made = make_editor(method.NAME, backbone, ("de", "en"), settings=settings_of(method))
+    return fit(made, REQUESTS * 4) if isinstance(method, Measuring) else made
 
 
 def tensors_of(update: Update) -> dict[str, torch.Tensor]:
@@ -120,9 +121,9 @@ def test_edits_of_a_batch_do_not_know_of_each_other(method: Method, backbone: Ba
     for i, request in enumerate(REQUESTS):
         alone = edit(editor, [request]).dense(0, backbone.raw)
         beside = together.dense(i, backbone.raw)
-        assert alone.keys() == beside.keys() == backbone.raw.keys()
+        assert alone.keys() == beside.keys() <= backbone.raw.keys()
         for name, delta in alone.items():
-            torch.testing.assert_close(beside[name], delta, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(beside[name], delta, rtol=1e-4, atol=1e-5)
 
 
 @each

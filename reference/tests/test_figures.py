@@ -16,8 +16,7 @@ from lime_editing import results as store
 from lime_editing.core import metrics
 from lime_editing.errors import DataError
 from lime_editing.names import ALL, EN
-from lime_editing.report import figures
-from lime_editing.report import write as report
+from lime_editing.report import figures, write as report
 from lime_editing.report.counts import read
 from reference.tests.cells import LANGUAGES, write_cell, write_grid, write_masks
 

@@ -19,8 +19,7 @@ from lime_editing.data import pairs as pairs_set
 from lime_editing.data.facts import remarks
 from lime_editing.data.facts.read import read as read_facts
 from lime_editing.data.facts.task import fingerprint as of_facts
-from lime_editing.data.pairs.read import Pairs, read
-from lime_editing.data.pairs.read import fingerprint as of_pairs
+from lime_editing.data.pairs.read import Pairs, fingerprint as of_pairs, read
 from lime_editing.errors import DataError
 from reference.tests.corpora import (
     CLASSES,

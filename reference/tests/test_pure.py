@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lime_editing.core import losses, masks, metrics, sampling
 from lime_editing.core.corpus import Example, FullCorpus, ParallelCorpus
-from lime_editing.core.editing import labels_of
-from lime_editing.core.records import EditRequest, Input, Outcome
+from lime_editing.core.records import Outcome
 from lime_editing.core.updates import Update
 from lime_editing.errors import DataError, LanguageError
 from lime_editing.names import Scaling
@@ -172,8 +170,9 @@ ROWS = {
 
 def test_the_penalty_may_be_the_mean_over_the_gates() -> None:
     gates = masks.gate_probability(torch.tensor([-9.0, 0.0, 9.0, -9.0]))
-    assert masks.penalty(ROWS).item() == pytest.approx(gates.sum().item())
-    assert masks.penalty(ROWS, "mean").item() == pytest.approx(gates.mean().item())
+    log_alphas = masks.side_by_side(ROWS)
+    assert masks.penalty(log_alphas).item() == pytest.approx(gates.sum().item())
+    assert masks.penalty(log_alphas, "mean").item() == pytest.approx(gates.mean().item())
 
 
 def test_the_open_share_counts_gates_that_are_not_zero() -> None:
@@ -199,24 +198,19 @@ def test_a_shared_mask_is_the_first_row_of_every_language() -> None:
     assert masks.mask_rows(["fr", "en", "fr"], ("en", "fr"), "language") == [1, 0, 1]
 
 
-def test_a_learned_scale_multiplies_the_gates_of_the_same_row() -> None:
-    rows = {"mask.up.x": torch.zeros(2, 2), "mask.up.x_scale": torch.tensor([[9.0, 9.0], [2.0, -4.0]])}
-    masked = masks.masked(rows, "mask.up.x", [1], torch.ones(1, 3, 2), None)
-    torch.testing.assert_close(masked, torch.tensor([2.0, -1.0]).expand(1, 3, 2))
-
-
 def test_every_edit_and_gate_has_its_draw() -> None:
     drawn = masks.draw_uniforms(ROWS, 2, seed=3)
-    assert {name: u.shape for name, u in drawn.items()} == {"mask.up.x": (2, 3), "mask.up.delta": (2, 1)}
-    assert {u.dtype for u in drawn.values()} == {torch.float32}, "that of the parameters"
-    first = [u.flatten()[0].item() for u in drawn.values()]
-    assert first == pytest.approx([0.03410819545388222, 0.19872714579105377])
+    assert (drawn.shape, drawn.dtype) == ((2, 4), torch.float32), "x and delta side by side, of the parameters' dtype"
+    assert drawn[0, [0, 3]].tolist() == pytest.approx([0.03410819545388222, 0.19872714579105377])
 
 
 def test_no_draw_opens_or_closes_a_gate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.tensor([[0.0, 0.5, 1.0]], dtype=torch.float64))
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
     parameters = {"mask.up.x": torch.zeros(1, 3, dtype=torch.float64)}
-    assert masks.draw_uniforms(parameters, 1, 0)["mask.up.x"].tolist() == [[1e-6, 0.5, 1 - 1e-6]]
+    with_delta = parameters | {"mask.up.delta": torch.zeros(1, 0)}
+    assert masks.draw_uniforms(with_delta, 1, 0).tolist() == [[1e-6, 0.5, 1 - 1e-6]]
+        [1e-6, 0.5, 1 - 1e-6]
+    ]
 
 
 # Losses
@@ -224,23 +218,18 @@ def test_no_draw_opens_or_closes_a_gate_for_ever(monkeypatch: pytest.MonkeyPatch
 
 def test_the_released_divergence_is_that_of_the_raw_model() -> None:
     edited, raw = torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.5, 0.0], [0.0, 1.0]])
-    example = torch.tensor([0, 1])
-    forward = losses.loc_loss(edited, raw, example)
-    assert not torch.allclose(forward, losses.loc_loss(edited, raw, example, "released"))
-    torch.testing.assert_close(losses.loc_loss(raw, edited, example, "released"), forward)
+    shares = torch.tensor([0.5, 1.0])
+    forward = losses.loc_loss(edited, raw, shares)
+    assert not torch.allclose(forward, losses.loc_loss(edited, raw, shares, "released"))
+    torch.testing.assert_close(losses.loc_loss(raw, edited, shares, "released"), forward)
 
 
-def test_with_the_size_of_the_batch_no_value_is_read() -> None:
-    """On the meta device there are no values: a loss that looks for the largest example fails there."""
+def test_no_loss_reads_a_value() -> None:
+    """On the meta device there are no values: a loss that looks at one, for which a GPU would wait, fails there."""
     logits, labels = torch.empty(4, 5, device="meta"), torch.zeros(4, dtype=torch.long, device="meta")
-    assert losses.rel_loss(logits, labels, labels, 3).shape == (3,)
-    assert losses.loc_loss(logits, logits, labels, examples=3).shape == (3,)
-
-
-def test_labels_go_to_the_device_of_the_states() -> None:
-    states = SimpleNamespace(example=torch.empty(1, device="meta"))
-    request = EditRequest(Input((2, 5, 3), (1,)), (7,), "en")
-    assert labels_of([request], states).device.type == "meta"
+    shares = torch.empty(4, device="meta")
+    assert losses.rel_loss(logits, labels, shares).shape == ()
+    assert losses.loc_loss(logits, logits, shares).shape == ()
 
 
 # Updates
@@ -284,11 +273,11 @@ def test_an_update_applied_is_its_dense_change_times_the_input(name: str) -> Non
     update, inputs = some_update(), 2
     hidden = torch.randn(EDITS * inputs, 7, N, generator=torch.Generator().manual_seed(2))
     expected = [hidden[i] @ update.dense(i // inputs, RAW)[name].mT for i in range(EDITS * inputs)]
-    torch.testing.assert_close(update.apply(name, hidden), torch.stack(expected), rtol=1e-5, atol=1e-5)
+    before = torch.randn(EDITS * inputs, 7, M, generator=torch.Generator().manual_seed(3))
+    applied = update.apply(name, hidden, before)
+    torch.testing.assert_close(applied, before + torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_a_matrix_that_is_not_edited_does_not_change() -> None:
     hidden = torch.ones(EDITS, 7, N, dtype=torch.float64)
-    added = some_update().apply("elsewhere", hidden)
-    assert added.dtype == hidden.dtype
-    assert torch.equal(hidden + added, hidden)
+    assert some_update().apply("elsewhere", hidden, hidden) is hidden

@@ -15,11 +15,9 @@ from lime_editing.__main__ import main
 from lime_editing.core.backbone import load_tokenizer
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import read as read_facts
-from lime_editing.data.facts.task import misfits as of_facts
-from lime_editing.data.facts.task import tasks
+from lime_editing.data.facts.task import misfits as of_facts, tasks
 from lime_editing.data.pairs.read import read as read_pairs
-from lime_editing.data.pairs.task import class_numbers
-from lime_editing.data.pairs.task import misfits as of_pairs
+from lime_editing.data.pairs.task import class_numbers, misfits as of_pairs
 from lime_editing.errors import DataError, ModelError
 from lime_editing.names import Rulings
 from lime_editing.report.counts import read as read_cells

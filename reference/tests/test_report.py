@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lime_editing import __main__ as command
-from lime_editing import results as store
+from lime_editing import __main__ as command, results as store
 from lime_editing.core import metrics
 from lime_editing.core.metrics import Counts, Scores, scores
 from lime_editing.core.records import Outcome

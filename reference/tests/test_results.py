@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from matplotlib.figure import Figure
 
 from lime_editing import results
@@ -28,8 +27,7 @@ from lime_editing.core.records import Outcome
 from lime_editing.core.training import Report, State
 from lime_editing.data import download
 from lime_editing.errors import DataError, ModelError, UserError
-from lime_editing.report import figures
-from lime_editing.report import write as report
+from lime_editing.report import figures, write as report
 from lime_editing.reproduce import store
 
 EDITS, CODES = st.sampled_from(("P1/Q1", "P1/Q2", "P2/Q1")), st.sampled_from(("de", "en", "fr"))

@@ -1,4 +1,4 @@
-"""Chapters T M S A B D R in NumPy, written from SPEC.md alone.
+"""Chapters T M S A B D R, and C without editors, in NumPy, written from SPEC.md alone.
 
 It shares no code with the oracles and none with the reference: an independent opinion by which the suite itself is
 judged. `released` is the same under every named alternative of these chapters.
@@ -32,12 +32,16 @@ if TYPE_CHECKING:  # at run time it needs NumPy alone, of any version
         PairEdit,
         PairRow,
         Place,
+        Series,
+        SeriesEdit,
+        SeriesOutcome,
         StoredRun,
         TableRow,
         Triple,
     )
 
-CLAIMS = frozenset("TMSABDR")
+
+CLAIMS = frozenset("TMSABDRC")
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
 # The corpus: rows are facts, columns are languages
@@ -196,6 +200,52 @@ def training_triples(
         update = rng.choice(grid.inside(edit, languages))
         triples.append({"edit": edit, "update": update, "retain": _outside(grid, pool, edit, 1, rng)[0]})
     return triples
+
+
+# C
+
+
+def edit_series(
+    corpus: Sequence[Example],
+    edit_languages: Sequence[str],
+    update_languages: Sequence[str],
+    n_edits: int,
+    n_update: int,
+    n_retain: int,
+    seed: int,
+) -> Series:
+    grid, rng = Grid(corpus), random.Random(f"series {seed}")
+    possible = {fact: sorted(set(row) & set(edit_languages)) for fact, row in sorted(grid.cells.items())}
+    facts = [fact for fact, spoken in possible.items() if spoken]
+    rng.shuffle(facts)
+    edits: list[SeriesEdit] = []
+    for fact in facts[:n_edits]:
+        edit = grid.cells[fact][rng.choice(possible[fact])]
+        inside = grid.inside(edit, update_languages)
+        edits.append({"edit": edit, "update": rng.sample(inside, min(n_update, len(inside)))})
+    rest = [name for name in grid.of(update_languages) if grid.place[name][0] not in facts[:n_edits]]
+    return {"edits": edits, "retain": rng.sample(rest, min(n_retain, len(rest)))}
+
+
+def series_metrics(outcomes: Sequence[SeriesOutcome]) -> dict[str, float]:
+    last = max(o["edit"] for o in outcomes)
+    own = [o for o in outcomes if o["edit"]]
+    kept = [o["hit"] for o in outcomes if not o["edit"] and o["made"] == last]
+    return {
+        "efficacy": _mean_of_edits([o for o in own if o["made"] == o["edit"]]),
+        "retention": _mean_of_edits([o for o in own if o["made"] == last]),
+        "con": float(np.mean(kept)),
+    }
+
+
+def _mean_of_edits(outcomes: Sequence[SeriesOutcome]) -> float:
+    hits: dict[tuple[str, int], list[bool]] = defaultdict(list)
+    for o in outcomes:
+        hits[o["edit_language"], o["edit"]].append(o["hit"])
+    by_language: dict[str, list[float]] = defaultdict(list)
+    for (language, _), values in hits.items():
+        by_language[language].append(float(np.mean(values)))
+    return float(np.mean([np.mean(values) for values in by_language.values()]))
 
 
 # A

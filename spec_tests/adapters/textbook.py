@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -493,6 +494,58 @@ def train_step(editor: Editor, triples: Sequence[Triple], seed: int) -> Losses:
     total.backward()
     editor.optimizer.step()
     return parts
+
+
+# --- chapter C --------------------------------------------------------------------------------------------------------
+
+
+def _trained_shift(editor: Editor) -> Edit:
+    """θ' - θ per matrix, which every ΔW of Editable Training holds."""
+    if editor.name != "editable_training":
+        return {}
+    raw = _raw_weights(editor)
+    return {matrix: editor.values[f"trained.{matrix}"].detach() - weight for matrix, weight in raw.items()}
+
+
+def _own(edit_: Edit, shift: Edit) -> Edit:
+    return {matrix: delta - shift[matrix] if matrix in shift else delta for matrix, delta in edit_.items()}
+
+
+@torch.no_grad()
+def compose_edits(editor: Editor, edits: Sequence[list[Edit]]) -> list[Edit]:
+    shift = _trained_shift(editor)
+    total: Edit = {matrix: shift.get(matrix, torch.zeros_like(w)) for matrix, w in _raw_weights(editor).items()}
+    for made in edits:
+        for one in made:
+            for matrix, delta in _own(one, shift).items():
+                total[matrix] = total[matrix] + delta
+    return [total]
+
+
+@torch.no_grad()
+def edit_after(editor: Editor, before: list[Edit], requests: Sequence[Request]) -> list[Edit]:
+    """The same editor on a model whose edited matrices, and θ' with them, have moved."""
+    moved = copy.copy(editor)
+    moved.model, moved.values = copy.deepcopy(editor.model), dict(editor.values)
+    weights = dict(moved.model.named_parameters())
+    for matrix, delta in _own(before[0], _trained_shift(editor)).items():
+        weights[matrix].data.add_(delta)
+        if editor.name == "editable_training":
+            moved.values[f"trained.{matrix}"] = editor.values[f"trained.{matrix}"] + delta
+    return edit(moved, requests)
+
+
+def drop_edit(editor: Editor, edits: list[Edit], index: int) -> list[Edit]:
+    return compose_edits(editor, [edits[:index] + edits[index + 1 :]])
+
+
+@torch.no_grad()
+def save_edited(editor: Editor, edits: list[Edit], index: int, folder: Path) -> None:
+    model = copy.deepcopy(editor.model)
+    weights = dict(model.named_parameters())
+    for matrix, delta in edits[index].items():
+        weights[matrix] += delta
+    model.save_pretrained(folder)  # type: ignore[operator]
 
 
 # --- chapter L --------------------------------------------------------------------------------------------------------

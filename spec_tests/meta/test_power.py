@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 import torch
 
-from .. import test_a_joint as gates
-from .. import test_a_masks as masks
-from .. import test_d_data as data
-from .. import test_d_joint as joint_pairs
-from .. import test_s_joint as joint
-from .. import test_s_sampling as sampling
+from .. import (
+    test_a_joint as gates,
+    test_a_masks as masks,
+    test_d_data as data,
+    test_d_joint as joint_pairs,
+    test_s_joint as joint,
+    test_s_sampling as sampling,
+)
 from ..adapters import numpy_core
 from ..assertions import chi_square, distributed
 from ..conformance import HERE, Implementation

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, find, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, find, settings, strategies as st
 
-from .. import oracles
-from .. import strategies as given_
+from .. import oracles, strategies as given_
 
 SEARCH = settings(
     max_examples=2000,

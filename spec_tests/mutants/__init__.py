@@ -9,6 +9,7 @@ from ..contract import NAMES
 from . import (  # noqa: F401  # each module registers its mutants
     a_masks,
     b_budget,
+    composition,
     d_data,
     declared,
     e_editors,

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from ..contract import Array, Outcome
-from ..contract import Runs as Contract
+from ..contract import Array, Outcome, Runs as Contract
 from ..runs import as_triples
 from ..tiny import shifts
 from .base import Mutation, mutant, named

@@ -13,8 +13,7 @@ from rich.text import Text
 
 from .. import data
 from ..core.backbone import Backbone, load_tokenizer
-from ..core.editing import Editor
-from ..core.editing import edit as edit_batch
+from ..core.editing import Editor, edit as edit_batch
 from ..core.evaluation import predict, spell
 from ..core.updates import Update
 from ..data.question import Asked, Prompt, Question
@@ -22,6 +21,7 @@ from ..errors import UserError
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
+from .edit_file import edit_file
 from .options import Edit
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
@@ -29,7 +29,9 @@ from .sources import given, refuse_unused, scale_of
 
 def edit(options: Edit) -> None:
     """The command. UserError: as its parts."""
-    task = _task(options)
+    if bool(options.file) != bool(options.save):
+        raise UserError("--file has the edits and --save says where they are kept; give both")
+    task = (options.task or "facts") if options.file else _task(options)
     refuse_unused(options, (task,))
     dataset = data.find(task)
     if options.edited_layers and options.checkpoint:
@@ -47,14 +49,18 @@ def edit(options: Edit) -> None:
         cell = options.checkpoint or _stored(options, task, model, tokenizer)
         asked_for = (options.language, scale.task(dataset), options.device)
         editor = checkpoints.choose(task, options.approach, cell, model, tokenizer, *asked_for)
+        content, reader = dataset.read(source, options.languages), reader_of(tokenizer, editor.backbone)
+    if options.file:
+        edit_file(options, dataset, content, editor, reader, model, console(stderr=options.json))
+        return
+    with doing(console(stderr=True), "reading", at_once=False):
         texts = [options.sentence] if options.sentence is not None else [options.premise, options.hypothesis]
         asked = Asked(
-            *(source, options.languages, options.language, options.to, options.fact or options.pair),
+            *(source, options.languages, options.language, options.to or "", options.fact or options.pair),
             *(tuple(text for text in texts if text is not None), options.look, options.unrelated),
         )
         assert dataset.question is not None
-        content = dataset.read(source, options.languages)
-        question = dataset.question(content, reader_of(tokenizer, editor.backbone), asked)
+        question = dataset.question(content, reader, asked)
         shown = show(editor, tokenizer, question, str(cell) if cell else None)
         if editor.parameters and options.approach is None:
             plain = checkpoints.choose(task, "finetuning", None, model, tokenizer, *asked_for)
@@ -75,7 +81,11 @@ def _task(options: Edit) -> str:
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
     half = (options.premise is None) != (options.hypothesis is None)
     if half or sum(way is not None for way in ways) != 1:
-        raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, or --premise and --hypothesis")
+        raise UserError(
+            "say what to edit: a sentence with [MASK], --fact, --pair, --premise and --hypothesis, or --file"
+        )
+    if options.to is None:
+        raise UserError("say the desired answer: --to")
     return "facts" if options.sentence is not None or options.fact is not None else "nli"
 
 

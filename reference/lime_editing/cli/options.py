@@ -60,6 +60,10 @@ def count(text: str) -> int:
     return int(text)
 
 
+def counts(text: str) -> tuple[int, ...]:
+    return tuple(sorted(positive(part) for part in names(text)))
+
+
 def hours(text: str) -> float:
     try:
         found = float(text)
@@ -109,6 +113,8 @@ def approaches() -> list[str]:
 PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
+FORMS = ("model", "lora", "update")
+MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
 
 
@@ -206,6 +212,22 @@ class Reproduce(Sources):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Many(Reproduce):
+    """`many`: judge editors over many edits in one model."""
+
+    task: tuple[str, ...] = option("of facts, or plug-ins (default: facts)", ("facts",), WHAT, of(tasks))
+    approach: tuple[str, ...] | None = option(
+        f"of {', '.join(OWN)}, or plug-ins (default: {','.join(MANY)})", MANY, WHAT, of(approaches)
+    )
+    training: tuple[str, ...] | None = option(
+        "of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(lambda: list(TRAININGS))
+    )
+    edits: tuple[int, ...] = option(
+        "how many edits, one evaluation each (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Edit(Sources):
     """`edit`: change one answer, and show it before and after."""
 
@@ -214,7 +236,14 @@ class Edit(Sources):
     pair: str | None = option("SPLIT/ROW of the corpus of sentence pairs instead", None)
     premise: str | None = option("a sentence pair of your own instead, with --hypothesis", None)
     hypothesis: str | None = option("its second sentence", None)
-    to: str = option("the desired answer: words, or a class such as entailment")
+    to: str | None = option("the desired answer: words, or a class such as entailment", None)
+    file: Path | None = option("a table of edits instead, kept with --save (see below)", None, parse=Path)
+    save: Path | None = option("folder to keep the edits of --file in", None, parse=Path)
+    as_: str = option("what to keep: an edited model, a LoRA adapter, or the edits", "model", values=FORMS)
+    rank: int | None = option("of the LoRA adapter (default: the rows of factors, or 64)", None, parse=positive)
+    series: bool = option("each edit of the file starts from those before it", False)
+    skip_bad: bool = option("leave wrong rows of the file out", False)
+    task: str | None = option("the task of the file (default: facts)", None)
     language: str = option("the editing language (default: en)", PIVOT)
     checkpoint: Path | None = option("folder of a finished cell, whose editor edits", None, parse=path)
     approach: str | None = option("the editor (default: the best stored one of the model, or finetuning)", None)
@@ -223,6 +252,17 @@ class Edit(Sources):
     look: tuple[str, ...] = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
     unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count)
     languages: tuple[str, ...] | None = option("comma-separated languages to look in (default: all)", None, parse=names)
+    json: bool = option("print for a program", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edits(Debug):
+    """`edits`: look into a file of edits."""
+
+    path: Path = option("update.safetensors of `edit --as update`", parse=path, positional=True)
+    drop: tuple[int, ...] = option(
+        f"take the edit of this number out of the file; {AGAIN}", (), parse=positive, many=True
+    )
     json: bool = option("print for a program", False)
 
 
@@ -276,13 +316,13 @@ def add(parser: argparse.ArgumentParser, record: type) -> None:
                 about = about.replace("%", "%%")  # noqa: PLW2901
                 place.add_argument(flag(key), dest=f"{one.name}.{key}", help=about, **more)
         elif told["positional"]:
-            place.add_argument(one.name, nargs=None if required else "?", help=told["about"])
+            place.add_argument(one.name, nargs=None if required else "?", type=told["parse"], help=told["about"])
         elif one.default is False:
             place.add_argument(flag(one.name), action="store_true", help=told["about"])
         else:
             shape: dict[str, Any] = {"action": "append"} if told["many"] else {}
             shape |= {"choices": told["values"], "required": required, "help": told["about"]}
-            place.add_argument(flag(one.name), type=told["parse"], **shape)
+            place.add_argument(flag(one.name), dest=one.name, type=told["parse"], **shape)
 
 
 def read(record: type[Record], parsed: argparse.Namespace) -> Record:
@@ -329,7 +369,7 @@ def _texts(one: Field[Any], value: Any) -> list[str]:
 
 def flag(name: str) -> str:
     """The option of a field."""
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def shown(argv: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .options import CheckData, Edit, MakeClassifier, Report, Reproduce, add
+from .options import CheckData, Edit, Edits, MakeClassifier, Many, Report, Reproduce, add
 
 COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
@@ -39,6 +39,11 @@ EDIT_EXAMPLES = r"""examples:
   python -m lime_editing edit --pair test/114 --to entailment
   python -m lime_editing edit --premise "Paris is in France ." --hypothesis "Paris is in Spain ." --to entailment
   python -m lime_editing edit --checkpoint runs/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
+  python -m lime_editing edit --file edits.jsonl --save edited --as model
+A file of edits (jsonl, csv, tsv, parquet) has the columns to (the desired answer), language (default: --language), and
+prompt (a sentence with [MASK]), or relation and subject (of the corpus, by id or name); with --task nli, premise and
+hypothesis. A wrong row is an error that names it. --save holds an ordinary model folder, a LoRA adapter for PEFT
+(--as lora), or the edits themselves (--as update), which `edits` lists and drops; edits.json says what took and broke.
 The best stored editor of the model edits: of the cells in --results, or the one that the repository has for its own
 model. Without any, and with --approach finetuning, nothing is trained. More are made by
   python -m lime_editing reproduce --task facts --approach mend --training all
@@ -80,12 +85,27 @@ LIST: Mapping[str, Command] = {
         "Train every editor of the paper in each of its ways, judge them, and write the report.",
         EXAMPLES,
     ),
+    "many": Command(
+        Many,
+        "judge editors over many edits in one model",
+        "Train editors as `reproduce` does, or take those that it has trained; then make 1, 10, 100 and 1,000\n"
+        "edits with each, in series and at once, in all languages and in English, and write what still holds.",
+        "examples:\n  python -m lime_editing many --seeds 3\n"
+        "  python -m lime_editing many --approach mend,memit --edits 1,10,100\n",
+    ),
     "edit": Command(
         Edit,
         "change one answer, and show it before and after in every language",
         "Edit one input, and show what the model says before and after: to it and to its parallels in\n"
         "all languages, to inputs of your choice, and to unrelated ones, where nothing should change.",
         EDIT_EXAMPLES,
+    ),
+    "edits": Command(
+        Edits,
+        "list the edits of a file, or drop some of them",
+        "List the edits that `edit --as update` has kept, or write the file again without some of them.",
+        "examples:\n  python -m lime_editing edits kept/update.safetensors\n"
+        "  python -m lime_editing edits kept/update.safetensors --drop 3 --drop 7\n",
     ),
     "report": Command(
         Report, "write tables, figures and the page from stored cells", "Write the report again.", REPORT_EXAMPLES

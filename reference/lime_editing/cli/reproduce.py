@@ -13,10 +13,9 @@ from .. import data, results
 from ..core import hardware
 from ..core.hardware import Processes
 from ..errors import UserError
-from ..names import APPROACHES, PROTOCOLS, Rulings
+from ..names import PAPER_APPROACHES, PROTOCOLS, Rulings
 from ..report import write
-from ..reproduce import cells as grid
-from ..reproduce import classifier, jobs, plan, processes
+from ..reproduce import cells as grid, classifier, jobs, plan, processes
 from ..reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from ..reproduce.classifier import RawClassifier
 from ..reproduce.run import prepare
@@ -49,20 +48,19 @@ class _Run:
 
 def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
     """The command; `main` is the entry point that a job of a cluster calls. UserError: as its parts."""
-    run = _run_of(options)
+    run = run_of(options)
     processes.quiet()
     results.check_place(run.root, write=not options.dry_run)
-    prepared, classifiers = _prepared(run)
+    found, classifiers = prepared(run)
     by_protocol = {
-        name: {task: grid.under(one, rulings) for task, one in prepared.items()}
-        for name, rulings in run.rulings.items()
+        name: {task: grid.under(one, rulings) for task, one in found.items()} for name, rulings in run.rulings.items()
     }
     if options.dry_run:
         with doing(run.console, "timing one step of each approach"):
             shared = processes.on_one_device(run.places)
             made = plan.make(run.cells, by_protocol, classifiers, run.root, len(run.places), shared)
         if options.json:
-            remarks = [f"{task}: {remark}" for task, one in prepared.items() for remark in one.remarks]
+            remarks = [f"{task}: {remark}" for task, one in found.items() for remark in one.remarks]
             print_json({**made.as_dict(), "remarks": remarks})
         else:
             plans.write(run.console, made)
@@ -83,13 +81,13 @@ def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
             f"note: up to {shared} cells at a time share a device; a batch beyond its memory is computed in parts",
             highlight=False,
         )
-    watch(run.console, count, _statuses(run, by_protocol, main))
+    watch(run.console, count, statuses(run, by_protocol, main))
     run.processes.leave()
     if options.cell is None and run.processes.first:
         _report(run, by_protocol)
 
 
-def _run_of(options: Reproduce) -> _Run:
+def run_of(options: Reproduce) -> _Run:
     """What is to be run. UserError: options that do not fit together, or have no effect; an unknown --cell."""
     _refuse_unused(options)
     scale = scale_of(options.scale, options.set, options.edited_layers)
@@ -125,7 +123,7 @@ def _cells(options: Reproduce, scale: Scale) -> list[Cell]:
     trainings = options.training or ("en", "all", "lime")
     if options.control:
         trainings = tuple(dict.fromkeys((*trainings, "shared")))
-    approaches = options.approach or tuple(name for name in APPROACHES if name != "unedited")
+    approaches = options.approach or PAPER_APPROACHES
     cells = grid.grid(options.task, approaches, trainings, range(options.seeds or scale.seeds))
     if options.cell is None:
         return cells
@@ -145,7 +143,7 @@ def _places(options: Reproduce, cells: int) -> Sequence[str | None]:
     return processes.places(options.device, options.jobs)
 
 
-def _statuses(
+def statuses(
     run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]], main: Callable[[Sequence[str]], int]
 ) -> Iterator[Status]:
     """All cells under all protocols, in processes or as jobs."""
@@ -183,11 +181,11 @@ def _report(run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]]) -> N
     run.console.print(f"The page, with figures and intervals: {page}")
 
 
-def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
+def prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
     """Each task ready to run, and in a dry run the classifiers that it would have fine-tuned."""
     options, rulings = run.options, next(iter(run.rulings.values()))
     command = command_line("reproduce", replace(options, cell=None))
-    prepared, classifiers = {}, list[RawClassifier]()
+    ready, classifiers = dict[str, Experiment](), list[RawClassifier]()
     for task in dict.fromkeys(cell.task for cell in run.cells):
         dataset = data.find(task)
         source, model, finished = given(options, run.scale, dataset)
@@ -203,10 +201,10 @@ def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
         with doing(run.console, f"reading {source} and {sources.model}"), run.processes.in_turn():
             cells = [cell for cell in run.cells if cell.task == task]
             found = prepare(task, cells, run.scale, rulings, sources, options.split, run.elsewhere)
-        prepared[task] = replace(found, record={**found.record, "command": list(command)}, plugins=options.plugin)
+        ready[task] = replace(found, record={**found.record, "command": list(command)}, plugins=options.plugin)
         for remark in found.remarks:
-            run.console.print(f"note: {source}: {remark}")
-    return prepared, classifiers
+            run.console.print(f"note: {source}: {remark}", highlight=False, markup=False)
+    return ready, classifiers
 
 
 def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:

@@ -30,10 +30,12 @@ from .backbone import (
     places_of,
     states_at,
 )
-from .editors import Gradient, Method, find
+from .editors import Gradient, Merging, Method, find
 from .losses import loc_loss, rel_loss, total_loss
-from .records import EditRequest, Triple
-from .updates import Factors, Update
+from .records import EditRequest, Input, Triple
+from .updates import Factors, Update, compose, plus
+
+ABSENT = -1e4  # the logit of an answer that is left out of a divergence
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,10 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EditBatch:
-    """editors.Edits: E requests, their trunk states, and their masks (E, gates) if the editor has any.
+    """editors.Edits: E requests, the states of their inputs, and their masks (E, gates) if the editor has any.
 
-    `requests` are needed to `take` some of them.
+    Each request has k inputs side by side, its own and its parallels, and `asked` has it k times. `at` holds the edits
+    before, as one or as E. `requests` are needed to `take` some of them.
     """
 
     editor: Editor
@@ -92,36 +95,73 @@ class EditBatch:
     states: States
     masks: Tensor | None = None
     requests: tuple[EditRequest, ...] = ()
+    k: int = 1
+    at: Update | None = None
 
-    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
-        asked, editor = self.asked, self.editor
+    @property
+    def matrices(self) -> Mapping[str, Tensor]:
+        raw = self.editor.backbone.raw
+        return raw if self.at is None else {**raw, **self.at.edited(raw)}
 
-        def loss(logits: Tensor) -> Tensor:
-            return rel_loss(logits, asked.labels, asked.shares)
+    @property
+    def languages(self) -> Tensor:
+        rows: Tensor = self.asked.masks[:: self.k]
+        return rows
 
-        factors, logits = capture(editor.backbone, self.states, loss, at, differentiable)
-        if self.masks is not None:
-            factors = lime.masked(factors, self.masks)
+    def gradient(
+        self, at: Update | None = None, differentiable: bool = False, keep: tuple[float, Tensor] | None = None
+    ) -> Gradient:
+        asked, k = self.asked, self.k
+
+        def loss(out: Tensor) -> Tensor:
+            desired = rel_loss(out, asked.labels, asked.shares)
+            if keep is None:
+                return desired
+            edited, before = (logits.scatter(1, asked.labels[:, None], ABSENT) for logits in (out, keep[1]))
+            return desired + keep[0] * loc_loss(edited, before, asked.shares)
+
+        under = at if self.at is None else plus(self.at, at or Update())
+        found, logits = capture(self.editor.backbone, self.states, loss, under, differentiable)
+        factors = (
+            {name: (_together(x, k), _together(delta, k)) for name, (x, delta) in found.items()} if k > 1 else found
+        )
+        masked = factors if self.masks is None else lime.masked(factors, self.masks)
 
         def correct() -> Tensor:
             misses = ((logits.argmax(-1) != asked.labels) & (asked.labels != NO_LABEL)).long()
             missed: Tensor = misses.new_zeros(len(asked.masks)).index_add(0, asked.example, misses)
-            return missed == 0
+            return missed.view(-1, k).sum(1) == 0
 
-        return Gradient(factors, correct)
+        return Gradient(masked, correct, {name: x for name, (x, _) in factors.items()}, logits.detach())
+
+    def answering(self, rows: Tensor) -> Tensor:
+        slots, tokens, (b, s, _) = self.states.places.slots, rows.shape[1] // self.k, self.states.hidden.shape
+        inputs = torch.arange(b, device=rows.device)[:, None]
+        # Of the last layer there are the predicted positions alone.
+        column = slots - s * inputs if tokens == s else torch.arange(tokens, device=rows.device).expand_as(slots)
+        there = rows.new_zeros(slots.numel()).index_fill(0, self.states.places.predicted, 1).view(len(rows), -1, 1)
+        index = (column + tokens * (inputs % self.k)).view(len(rows), -1, 1)
+        return rows.gather(1, index.expand(-1, -1, rows.shape[-1])) * there
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
         asked, backbone = self.asked, self.editor.backbone
-        lengths = asked.lengths[:, int(labels)]
-        classes = asked.labels if labels and backbone.classifies else None
-        return backbone.embedded(asked.words, lengths, classes), lengths
+        lengths = asked.lengths[:: self.k, int(labels)]
+        classes = asked.labels[:: self.k] if labels and backbone.classifies else None
+        return backbone.embedded(asked.words[:: self.k], lengths, classes), lengths
 
     def take(self, chosen: Tensor) -> EditBatch:
         kept = chosen.tolist()
         requests = [self.requests[i] for i in kept]
-        states = self.editor.backbone.taken(self.states, kept, [request.input for request in requests])
-        batch = edit_batch(self.editor, requests, states)
-        return batch if self.masks is None else replace(batch, masks=self.masks[chosen])
+        rows = [self.k * i + j for i in kept for j in range(self.k)]
+        states = self.editor.backbone.taken(self.states, rows, inputs_of(requests, self.k))
+        at = self.at if self.at is None or self.at.edits < 2 else self.at.take(chosen)
+        masks = None if self.masks is None else self.masks[chosen]
+        return EditBatch(self.editor, _sent(self.editor, requests, self.k), states, masks, tuple(requests), self.k, at)
+
+
+def _together(rows: Tensor, k: int) -> Tensor:
+    """(E·k, T, w) as (E, k·T, w): the rows of an edit's inputs one after another."""
+    return rows.reshape(len(rows) // k, -1, rows.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,41 +210,61 @@ def make_editor(
             raise UserError(f"unknown settings of {method}: {error}; it has {found.Settings()}") from error
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
-        if not parameters:
+        if not found.TRAINED:
             raise UserError(f"{method} trains nothing, so it has no masks either (§4.2)")
         rows = 1 if masks == "shared" else len(languages)
         parameters |= lime.init_masks(backbone.shapes, rows, mask_scale, backbone.like)
-    for parameter in parameters.values():
+    for parameter in parameters.values() if found.TRAINED else ():
         parameter.requires_grad_()
     return Editor(backbone, found, settings, tuple(languages), masks, mask_lr, parameters)
 
 
-def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None) -> Update:
+@torch.no_grad()
+def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None, at: Update | None = None) -> Update:
     """One independent edit for each request, computed in one batch (§3.3, clause E8); the raw model is only read.
 
     With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
+    `at` are the edits before, in a series: gradients and predictions are those of θ + at, and the result is the new
+    part alone (chapter C); `compose([at, new])` is what holds then.
     LanguageError: an editing language that the editor was not made for.
     """
-    states = editor.backbone.trunk([request.input for request in requests])
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
-    return edit_from(editor, requests, states, None if drawn is None else drawn.to(states.hidden.device))
+    before = None if at is None else compose([at], dense=True)
+    return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))
 
 
-def edit_from(
-    editor: Editor, requests: Sequence[EditRequest], states: States, uniforms: Tensor | None = None
-) -> Update:
-    """`edit`, given the trunk states of the edit inputs and the draws of their gates."""
-    batch = edit_batch(editor, requests, states, uniforms)
-    return editor.method.update(editor.parameters, editor.settings, batch)
+def edit_from(editor: Editor, requests: Sequence[EditRequest], states: States) -> Update:
+    """`edit`, given the trunk states of the edit inputs."""
+    return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, states))
 
 
 def edit_batch(
-    editor: Editor, requests: Sequence[EditRequest], states: States, uniforms: Tensor | None = None
+    editor: Editor,
+    requests: Sequence[EditRequest],
+    states: States | None = None,
+    uniforms: Tensor | None = None,
+    at: Update | None = None,
 ) -> EditBatch:
-    """The requests as the editor sees them. LanguageError: as of `edit`."""
-    asked = Sent.of(asked_of(editor, requests), editor.backbone.like).on(states.hidden.device)
-    masks = masks_of(editor, asked.masks, uniforms) if editor.masks != "none" else None
-    return EditBatch(editor, asked, states, masks, tuple(requests))
+    """The requests as the editor sees them; `states` are those of the edit inputs. LanguageError: as of `edit`."""
+    k, backbone = 1 + max((len(request.parallels) for request in requests), default=0), editor.backbone
+    asked = _sent(editor, requests, k)
+    if states is None or len(states.hidden) < k * len(requests):
+        states = backbone.trunk(inputs_of(requests, k))
+    drawn = None if uniforms is None else uniforms.to(states.hidden.device)
+    masks = masks_of(editor, asked.masks[::k], drawn) if editor.masks != "none" else None
+    return EditBatch(editor, asked, states, masks, tuple(requests), k, at)
+
+
+def _sent(editor: Editor, requests: Sequence[EditRequest], k: int) -> Asked:
+    """Each request k times, on the device."""
+    like = editor.backbone.like
+    return Sent.of(asked_of(editor, [request for request in requests for _ in range(k)]), like).on(like.device)
+
+
+def inputs_of(requests: Sequence[EditRequest], k: int) -> list[Input]:
+    """k inputs of each: its own and its parallels. One with fewer parallels than another has its own input again."""
+    rows = [(r.input, *r.parallels, *[r.input] * (k - 1 - len(r.parallels))) for r in requests]
+    return [i for row in rows for i in row]
 
 
 def masks_of(editor: Editor, rows: Tensor, uniforms: Tensor | None, log_alphas: Tensor | None = None) -> Tensor:
@@ -301,29 +361,34 @@ def batch_of(
 
 
 def training_losses(
-    editor: Editor, triples: Sequence[Triple], seed: int, objective: Objective, first: int = 0, of: int | None = None
+    editor: Editor, triples: Sequence[Triple], seed: int, objective: Objective, given: Update | None = None
 ) -> dict[str, Tensor]:
-    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates.
+    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates. `given`: `losses_of`."""
+    uniforms = uniforms_of(editor, len(triples), seed)
+    batch = batch_of(editor, triples, uniforms, loc_positions=objective.loc_positions)
+    return losses_of(editor, batch.on(editor.backbone.like.device), objective, given)
 
-    Of a batch of `of` edits that is computed in parts, these are those from number `first` on: each keeps its gates.
+
+def losses_of(editor: Editor, batch: Batch, objective: Objective, given: Update | None = None) -> dict[str, Tensor]:
+    """`training_losses` of a batch on the device. Nothing is read on the host.
+
+    `given` is of an editor that is trained on sets or series (sets.py): the set as one update, or of each edit of the
+    batch those before it.
     """
-    uniforms = uniforms_of(editor, of or len(triples), seed)
-    own = None if uniforms is None else uniforms[first : first + len(triples)]
-    batch = batch_of(editor, triples, own, loc_positions=objective.loc_positions)
-    return losses_of(editor, batch.on(editor.backbone.like.device), objective)
-
-
-def losses_of(editor: Editor, batch: Batch, objective: Objective) -> dict[str, Tensor]:
-    """`training_losses` of a batch on the device. Nothing is read on the host."""
-    backbone, output = editor.backbone, editor.backbone.read(batch.rows)
+    backbone, output, method = editor.backbone, editor.backbone.read(batch.rows), editor.method
     asked, masks, penalty = batch.asked, None, output.new_zeros(())
     if editor.masks != "none":
         # The penalty needs all rows anyway: those of the edits are gathered from them.
         log_alphas = lime.side_by_side(editor.parameters)
         masks = masks_of(editor, asked.masks, batch.uniforms, log_alphas)
         penalty = lime.penalty(log_alphas, objective.penalty)
-    edits = EditBatch(editor, asked, states_at(output, batch.edits), masks)
-    update = editor.method.update(editor.parameters, editor.settings, edits)
+    if isinstance(method, Merging):
+        edits = EditBatch(editor, asked, states_at(output, batch.edits), masks)
+        update = given or method.merge(editor.parameters, editor.settings, [lambda: edits])
+    else:
+        edits = EditBatch(editor, asked, states_at(output, batch.edits), masks, at=given)
+        new = method.update(editor.parameters, editor.settings, edits)
+        update = new if given is None else plus(given, new)
     with torch.no_grad():
         raw = backbone.upper(states_at(output, batch.retains))
     edited = backbone.upper(states_at(output, batch.pairs), update)

@@ -18,7 +18,7 @@ from .hardware import ALONE, Processes, halving
 from .metrics import Scores, count, hit, mean_of_edits, scores
 from .records import EditRequest, Input, Outcome
 from .sampling import Pair, derived_rng
-from .task import Task, ready
+from .task import Task, ready, with_parallels
 from .updates import Update
 
 BATCH = 32  # edits that are judged at a time
@@ -62,11 +62,12 @@ def judged(
     backbone = subject.backbone if isinstance(subject, Editor) else subject
     roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
     mine, size = processes.share(len(pairs)), batch
+    parallels = isinstance(subject, Editor) and getattr(subject.settings, "parallels", False)
     for start in range(mine.start, mine.stop, batch):
         chosen = pairs[start : min(start + batch, mine.stop)]
 
         def attempt(at_a_time: int, chosen: Sequence[Pair] = chosen) -> list[Outcome]:
-            prepared = batches(backbone, task, chosen, seed, at_a_time, con_positions, roles)
+            prepared = batches(backbone, task, chosen, seed, at_a_time, con_positions, roles, parallels)
             return [outcome for one in prepared for outcome in judge(subject, one)]
 
         found, size = halving(attempt, size)
@@ -149,11 +150,15 @@ def batches(
     batch: int = BATCH,
     con_positions: Positions = "mask",
     raw_of: Sequence[Role] = ("retain",),
+    parallels: bool = False,
 ) -> Iterator[Prepared]:
-    """The batches of an evaluation, one by one, with the raw predictions of inputs in these roles."""
+    """The batches of an evaluation, one by one, with the raw predictions of inputs in these roles.
+
+    With `parallels` the requests have them, for an editor that asks for more than clause T5 allows.
+    """
     for start in range(0, len(pairs), batch):
         with backbone.autocast():
-            prepared = _prepared(backbone, task, pairs[start : start + batch], seed, con_positions, raw_of)
+            prepared = _prepared(backbone, task, pairs[start : start + batch], seed, con_positions, raw_of, parallels)
         yield prepared
 
 
@@ -164,12 +169,14 @@ def _prepared(
     seed: int,
     con_positions: Positions,
     raw_of: Sequence[Role],
+    parallels: bool,
 ) -> Prepared:
     requests, inputs = [], []
     ready(task, pairs)
     for pair in pairs:
         rng = derived_rng(seed, "inputs", pair.edit.id)
         request = task.request(pair.edit, rng)
+        request = with_parallels(task, pair.edit, request) if parallels else request
         updates = [task.update_input(x, pair.edit, request) for x in pair.update]
         retains = [task.retain_input(x, rng) for x in pair.retain]
         requests.append(request)
@@ -189,7 +196,8 @@ def _prepared(
         for j in range(len(pair.update) + len(pair.retain))
         if ("update" if j < len(pair.update) else "retain") in raw_of
     ]
-    edited, like = [request.input for request in requests], backbone.like
+    rows, like = backbone.predicted(rows), backbone.like
+    edited = backbone.predicted([request.input for request in requests])
     laid, starts = backbone.rows(edited + rows)
     of_rows = starts[len(edited) :]
     of_wanted = places_of([rows[i] for i in wanted], of_rows[wanted]) if wanted else None

@@ -21,11 +21,16 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
-    """All that an editor sees (clause T5): x_e, y_e as one token or class per position, and the editing language."""
+    """All that an editor sees (clause T5): x_e, y_e as one token or class per position, and the editing language.
+
+    `parallels` of x_e in other languages, with as many predicted positions, are there for an editor that asks for them
+    by its setting of this name: it sees more than T5 allows, and tables say so.
+    """
 
     input: Input
     labels: tuple[int, ...]
     language: str
+    parallels: tuple[Input, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

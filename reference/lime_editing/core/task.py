@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -47,6 +48,12 @@ def ready(task: Task, pairs: Sequence[Pair]) -> None:
     own = getattr(task, "ready", None)
     if own is not None:
         own(pairs)
+
+
+def with_parallels(task: Task, edit: Example, request: EditRequest) -> EditRequest:
+    """The request with x_e in the task's other languages, for an editor that asks to see them."""
+    others = [x for x in task.corpus.parallel(edit.id) if x.language != edit.language]
+    return replace(request, parallels=tuple(task.update_input(x, edit, request) for x in others))
 
 
 def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:

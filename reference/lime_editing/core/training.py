@@ -25,10 +25,12 @@ from .masks import clamp, open_share
 from .metrics import Scores
 from .records import Triple
 from .sampling import Pair, derived_rng, training_triples
+from .sets import Given, trained_on_sets
 from .task import Task, ready
+from .updates import Update
 
 T = TypeVar("T")
-Parts: TypeAlias = Callable[[int], Sequence[Sent[Batch]]]  # a batch, so many triples at a time
+Parts: TypeAlias = Callable[[int], tuple[Sequence[Sent[Batch]], Given]]  # a batch, so many triples at a time
 _Unread: TypeAlias = tuple[int, int, Callable[[], list[float]]]  # step, triples at a time, and what reads its losses
 LOSSES = ("rel", "loc", "mask", "total")
 AHEAD = 3  # batches that are prepared while a GPU computes: of large ones the gates' draws take longer than a step
@@ -285,31 +287,32 @@ def parts_of(
     fixed: bool,
     processes: Processes,
     at_a_time: int,
-) -> list[Sent[Batch]]:
+) -> tuple[list[Sent[Batch]], Given]:
     """This process's share of a batch, so many triples at a time, each with the gates that the seed draws for it."""
     mine, uniforms = processes.share(len(triples)), uniforms_of(editor, len(triples), seed)
     chosen = [slice(i, min(i + at_a_time, mine.stop)) for i in range(mine.start, mine.stop, at_a_time)]
-    draws = [None if uniforms is None else uniforms[s] for s in chosen]
+    given = Given(editor, [triple.edit for triple in triples], uniforms, at_a_time, mine.start)
+    draws, positions = [None if uniforms is None else uniforms[s] for s in chosen], objective.loc_positions
     own = zip(chosen, draws, strict=True)
-    return [batch_of(editor, triples[s], drawn, fixed, objective.loc_positions) for s, drawn in own]
+    return [batch_of(editor, triples[s], drawn, fixed, positions) for s, drawn in own], given
 
 
 def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
-    """`computed` as CUDA graphs; None where there is no GPU."""
+    """`computed` as CUDA graphs; None where there is no GPU, and for an editor that is trained on sets or series."""
     device = editor.backbone.like.device
-    return Graphs(partial(computed, editor, objective), device) if device.type == "cuda" else None
+    fixed = device.type == "cuda" and not trained_on_sets(editor)
+    return Graphs(partial(computed, editor, objective), device) if fixed else None
 
 
-def computed(editor: Editor, objective: Objective, batch: Batch) -> list[Tensor | None]:
-    """The losses of a batch (4,), and the gradient of the total for each parameter."""
+def computed(
+    editor: Editor, objective: Objective, batch: Batch, given: Update | None = None, leaves: Sequence[Tensor] = ()
+) -> list[Tensor | None]:
+    """The losses of a batch (4,), and the gradient of the total for each parameter and leaf; None: there is none."""
     with editor.backbone.autocast():
-        losses = losses_of(editor, batch, objective)
-    return [torch.stack([losses[name].detach() for name in LOSSES]), *backward(editor, losses["total"])]
-
-
-def backward(editor: Editor, total: Tensor) -> Sequence[Tensor | None]:
-    """The gradient for each parameter; None where there is none."""
-    return torch.autograd.grad(total, list(editor.parameters.values()), allow_unused=True)
+        losses = losses_of(editor, batch, objective, given)
+    wanted = [*editor.parameters.values(), *leaves]
+    gradients = torch.autograd.grad(losses["total"], wanted, allow_unused=True)
+    return [torch.stack([losses[name].detach() for name in LOSSES]), *gradients]
 
 
 def accumulated(
@@ -327,17 +330,22 @@ def accumulated(
     """
     parameters, like = list(editor.parameters.values()), editor.backbone.like
     found: Sequence[Tensor | None] = ()
-    for part in parts(at_a_time):
-        own = graphs(part) if graphs else computed(editor, objective, part.on(like.device))
-        share = len(part.record.asked.masks) / size
+    batches, given = parts(at_a_time)
+    with editor.backbone.autocast():
+        given.compute()
+    for part in batches:
+        count = len(part.record.asked.masks)
+        update, share = given.next(count), count / size
+        own = graphs(part) if graphs else computed(editor, objective, part.on(like.device), update, given.leaves)
         own = own if share == 1 else [None if t is None else share * t for t in own]
         each = zip(found, own, strict=True)
         found = [t if f is None or t is None else f + t for f, t in each] if found else own
     values, *gradients = found or (like.new_zeros(len(LOSSES)), *map(torch.zeros_like, parameters))
+    assert values is not None
+    gradients = given.pulled(gradients, parameters)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         # Adam's fused kernel takes numbers as they lie in memory, whatever their strides.
         parameter.grad = None if gradient is None else gradient.contiguous()
-    assert values is not None
     processes.add([*(t for t in gradients if t is not None), values])
     return values
 

@@ -5,12 +5,14 @@ Shapes: E edits in a batch, T tokens of an edit input, n and m the input and out
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+from ..errors import UserError
 
 Factors: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -28,23 +30,33 @@ class Update:
     deltas: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def edits(self) -> int:
+        """E; 0 for an update that changes nothing but `weights`."""
+        parts = [*(u for u, _ in self.factors.values()), *self.deltas.values()]
+        return max(map(len, parts), default=0)
+
     def __getitem__(self, index: int) -> Update:
         """The edit at `index`, as an update of one."""
-        at = slice(index, index + 1)
-        return Update(
-            {name: (u[at], v[at]) for name, (u, v) in self.factors.items()},
-            {name: d[at] for name, d in self.deltas.items()},
-            self.weights,
-        )
+        return self.take(slice(index, index + 1))
+
+    def take(self, chosen: Tensor | slice) -> Update:
+        """The edits at these indices."""
+        factors = {name: (u[chosen], v[chosen]) for name, (u, v) in self.factors.items()}
+        return Update(factors, {name: d[chosen] for name, d in self.deltas.items()}, self.weights)
 
     def dense(self, index: int, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """ΔW (m, n) of one edit, per edited matrix; `raw` has the raw W, asked for only where `weights` replace it."""
         one = self[index]
         result = {name: d[0] for name, d in one.deltas.items()}
-        result |= {name: w - (raw or {})[name] for name, w in one.weights.items()}
+        result |= {name: w - (raw or {})[name] + result.get(name, 0) for name, w in one.weights.items()}
         for name, (u, v) in one.factors.items():
             result[name] = v[0].mT @ u[0] + result.get(name, 0)
         return result
+
+    def edited(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """W + ΔW (m, n) of the first edit, per edited matrix."""
+        return {name: raw[name] + delta for name, delta in self.dense(0, raw).items()}
 
     def apply(self, name: str, hidden: Tensor, output: Tensor) -> Tensor:
         """W·h + ΔW·h for inputs h (E·k, S, n) and W·h (E·k, S, m); rows e·k … (e+1)·k - 1 see edit e (clause B4)."""
@@ -60,3 +72,48 @@ class Update:
 def _plus(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """output (E·k, S, m) + left (E, k·S, r) right (E, r, m)."""
     return torch.baddbmm(output.reshape(*left.shape[:2], -1), left, right).view_as(output)
+
+
+def compose(updates: Iterable[Update], dense: bool = False) -> Update:
+    """The sum of all their edits, as one edit (clause C1); θ' of Editable Training is in it once.
+
+    Factors are multiplied out with `dense`, and as soon as their rows hold more numbers than a ΔW: memory does not grow
+    with the edits. UserError: updates that start from different θ'.
+    """
+    pending: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    sums: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+
+    def multiply(name: str) -> None:
+        u, v = (torch.cat(parts) for parts in pending.pop(name))
+        exact = torch.promote_types(v.dtype, torch.float32)  # never bf16, whatever the factors are in
+        with torch.autocast(v.device.type, enabled=False):
+            sums[name] = v.mT.to(exact) @ u.to(exact) + sums.get(name, 0)
+
+    for update in updates:
+        for name, weight in update.weights.items():
+            if weights.setdefault(name, weight) is not weight and not torch.equal(weights[name], weight):
+                raise UserError(f"edits that start from different trained weights of {name} have no sum")
+        for name, delta in update.deltas.items():
+            sums[name] = delta.sum(0, dtype=torch.promote_types(delta.dtype, torch.float32)) + sums.get(name, 0)
+        for name, factors in update.factors.items():
+            for rows, part in zip(pending.setdefault(name, ([], [])), factors, strict=True):
+                rows.append(part.flatten(0, 1).clone())  # a view would hold all that it is a view of
+            n, m = (part.shape[-1] for part in factors)
+            if dense or sum(map(len, pending[name][0])) * (n + m) > n * m:
+                multiply(name)
+    for name in pending.keys() & sums.keys():
+        multiply(name)
+    left = {name: (torch.cat(us)[None], torch.cat(vs)[None]) for name, (us, vs) in pending.items()}
+    return Update(left, {name: total[None] for name, total in sums.items()}, weights)
+
+
+def plus(first: Update, second: Update) -> Update:
+    """The sum edit by edit, of E edits each, or of one that holds for all edits of the other."""
+    factors, deltas = {**second.factors, **first.factors}, {**second.deltas, **first.deltas}
+    for name in first.factors.keys() & second.factors.keys():
+        pairs, most = (first.factors[name], second.factors[name]), max(first.edits, second.edits)
+        u, v = (torch.cat([pair[i].expand(most, -1, -1) for pair in pairs], 1) for i in (0, 1))
+        factors[name] = (u, v)
+    deltas |= {n: first.deltas[n] + second.deltas[n] for n in first.deltas.keys() & second.deltas.keys()}
+    return Update(factors, deltas, {**first.weights, **second.weights})

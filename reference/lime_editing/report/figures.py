@@ -172,7 +172,7 @@ def _tell_similarity(data: Data) -> str:
 def draw_distribution(data: Data, title: str) -> Figure:
     """Per approach and training a box over languages, and every language as a labelled point."""
     groups, colours = data["groups"], _colours(data["groups"])
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         values = [[100 * s["succ"] for s in group["languages"].values()] for group in groups]
         # As much height as the names of all languages need, one above the other.
         height = max(7.0, 2.0 + LINE * max(map(len, values)))
@@ -209,7 +209,7 @@ def draw_distribution(data: Data, title: str) -> Figure:
 def draw_similarity(data: Data, title: str) -> Figure:
     """A heatmap; every cell carries its number, so that no colour has to be read."""
     matrix, languages = np.array(data["cosine"]), data["languages"]
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         side = 2.2 + 0.36 * len(languages)
         figure = Figure(figsize=(side + 0.6, side), layout="constrained")
         ax = figure.add_subplot()
@@ -243,7 +243,7 @@ def _cosine(value: float) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.svg and .png, the same bytes whenever the same fonts are installed."""
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         for kind, about in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             target = path.with_name(f"{path.name}.{kind}")
             results.write_atomically(target, partial(figure.savefig, format=kind, metadata=about))
@@ -313,7 +313,7 @@ def _settled(figure: Figure) -> Figure:
     return figure
 
 
-def _style() -> dict[Any, Any]:
+def style() -> dict[Any, Any]:
     return {
         "font.family": [*installed(FAMILIES), "sans-serif"],
         "font.size": 8,

@@ -49,6 +49,16 @@ class Sources:
     classes: tuple[str, ...] | None = None  # where the classifier is still to be fine-tuned from the model: for a plan
 
 
+@dataclass(frozen=True, slots=True)
+class Many:
+    """How many edits a series has, one evaluation each; series of up to `short` edits share the first of all edits."""
+
+    counts: tuple[int, ...] = (1, 10, 100, 1_000)
+    short: int = 100
+    n_update: int = 4
+    n_retain: int = 1_000
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One task, ready to run: `record` is what its numbers depend on beside the cell (clause R3)."""
@@ -63,6 +73,7 @@ class Experiment:
     record: Mapping[str, Any]
     remarks: tuple[str, ...] = ()  # where the data are not what they are known to be
     plugins: tuple[str, ...] = ()  # what a worker imports first
+    many: Many | None = None  # trained cells are judged over many edits, instead of being trained
 
     @property
     def scale(self) -> TaskScale:
@@ -121,10 +132,11 @@ def under(experiment: Experiment, rulings: Rulings) -> Experiment:
     return replace(experiment, rulings=rulings, record={**experiment.record, **protocol(rulings)})
 
 
-def titles(cell: Cell, dataset: Dataset) -> dict[str, str]:
+def titles(cell: Cell, dataset: Dataset, settings: Any = None) -> dict[str, str]:
     """What tables call a cell's task and approach."""
     approach = "no edit" if cell.approach == "unedited" else find(cell.approach).TITLE
-    return {"task": dataset.title, "approach": approach}
+    sees = " (sees the other languages)" if getattr(settings, "parallels", False) else ""
+    return {"task": dataset.title, "approach": approach + sees}
 
 
 def scale_record(scale: Scale) -> dict[str, str]:
@@ -148,6 +160,8 @@ def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
         }
         if trained.masks != "none":
             used |= {"mask_lr": scale.mask_lr, "lambda_mask": scale.lambda_mask[experiment.rulings.penalty]}
+    if experiment.many is not None:
+        used["many"] = {**asdict(experiment.many), "code": results.code_of([Path(__file__).with_name("many.py")])}
     record = {**experiment.record, **plugged_in(cell)}
     return {"cell": asdict(cell), **record, "scale": {**record["scale"], **used}}
 
@@ -161,7 +175,7 @@ def plugged_in(cell: Cell) -> dict[str, str]:
 def cell_folder(cell: Cell, experiment: Experiment, root: Path) -> Path:
     """Where a cell is kept. Another record is another folder, so that no number is mixed up."""
     record = {key: value for key, value in cell_record(cell, experiment).items() if key not in results.DESCRIBING}
-    return root / f"{cell.name}-{results.digest(record)[:8]}"
+    return (root / "many" if experiment.many else root) / f"{cell.name}-{results.digest(record)[:8]}"
 
 
 def evaluations(languages: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import data, results
-from ..core.backbone import Backbone, fingerprint, load_tokenizer
-from ..core.backbone import load as load_model
+from ..core.backbone import Backbone, fingerprint, load as load_model, load_tokenizer
 from ..core.editing import Editor, make_editor
-from ..core.editors import find
+from ..core.editors import Measuring, find
 from ..core.training import assign
 from ..errors import DataError, LanguageError, ModelError
 from ..names import ALL, TRAININGS
@@ -39,10 +39,14 @@ def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: An
         scale.get("mask_lr", 0.0),
         record["rulings"]["mask_scale"],
     )
-    if editor.parameters:
+    measures = isinstance(editor.method, Measuring)
+    if editor.parameters or measures:
         expected = {"approach": about["approach"], "languages": record["languages"], "masks": masks}
         _check_description(folder / results.EDITOR, expected)
-        assign(editor.parameters, store.load_parameters(folder / results.EDITOR, editor.parameters))
+        stored = store.load_parameters(folder / results.EDITOR, None if measures else editor.parameters)
+        if measures:
+            return replace(editor, parameters={name: p.to(backbone.like.device) for name, p in stored.items()})
+        assign(editor.parameters, stored)
     return editor
 
 
@@ -74,10 +78,11 @@ def choose(
             raise LanguageError(language, editor.languages, f"to {cell}")
         return editor
     method = find(approach or "finetuning")
-    if method.TRAINED:
+    if method.TRAINED or isinstance(method, Measuring):
         raise ModelError(
-            f"{approach} needs a trained checkpoint: --checkpoint CELL, the folder of a cell that ran by "
-            f"`python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning needs none"
+            f"{approach} needs a {'trained' if method.TRAINED else 'fitted'} checkpoint: --checkpoint CELL, the folder "
+            f"of a cell that ran by `python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning "
+            "needs none"
         )
     backbone = load_model(model, scale.edited_layers, device, classifier=data.find(task).classifies)
     return make_editor(method.NAME, backbone, (language,), settings=scale.settings.get(method.NAME))
@@ -134,7 +139,8 @@ def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
         raise ModelError(f"{folder / 'cell.json'}: is not of this version ({error}); train the cell again") from error
     if approach == "unedited":
         raise ModelError(f"{folder}: is the cell of the unedited model, which has no editor")
-    if training is not None and not (folder / results.EDITOR).is_file():
+    measures = approach != "unedited" and isinstance(find(approach), Measuring)
+    if (training is not None or measures) and not (folder / results.EDITOR).is_file():
         raise ModelError(
             f"{folder}: has no {results.EDITOR}: its training has not ended; the command that began it resumes it"
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import results
 from ..core.editing import Editor, Objective
+from ..core.editors import Measuring
 from ..core.evaluation import BATCH, evaluate
 from ..core.sampling import evaluation_pairs
 from ..core.task import Task
@@ -23,7 +24,7 @@ from ..names import JUDGED, Rulings
 from . import store
 from .cells import Cell, Experiment, cell_folder, evaluations
 from .classifier import RawClassifier, collate
-from .run import EVALUATION_SEED, assemble, reader_of
+from .run import EVALUATION_SEED, assemble, fitted, reader_of
 from .scales import Evaluation
 
 SAMPLE = 8  # edits that are judged to measure
@@ -177,6 +178,8 @@ def _measure(cell: Cell, experiment: Experiment) -> tuple[Cost, Mapping[Any, Tas
     torch.set_num_threads(1)  # as in a worker
     try:
         subject, tasks = assemble(cell, experiment)
+        if isinstance(subject, Editor) and isinstance(subject.method, Measuring):
+            subject = fitted(subject, tasks["train"], 0, SAMPLE)
         start, train, kept, own = time.perf_counter() - began, 0.0, 0, 0
         backbone = subject.backbone if isinstance(subject, Editor) else subject
         if isinstance(subject, Editor):

@@ -25,6 +25,7 @@ from ..borders import explain
 from ..core.hardware import Processes
 from ..errors import UserError
 from ..plugins import Loaded
+from . import many
 from .cells import Cell, Experiment, Status, cell_folder, status_at_the_end
 from .run import run_cell
 
@@ -120,7 +121,7 @@ def run_one(cell: Cell, experiment: Experiment, root: Path, patience: float = 10
     # Two one-thread processes beat one of two threads at this size.
     torch.set_num_threads(1)
     with results.held(cell_folder(cell, experiment, root), patience):
-        yield from run_cell(cell, experiment, root)
+        yield from (many.run if experiment.many else run_cell)(cell, experiment, root)
 
 
 def run_together(

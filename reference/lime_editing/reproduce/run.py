@@ -16,13 +16,15 @@ from .. import __version__, data, plugins, results
 from ..borders import beside
 from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from ..core.editing import Editor, Objective, make_editor
+from ..core.editors import Measuring
 from ..core.evaluation import gathered, judged, predict, validator
 from ..core.hardware import ALONE, Processes, check_device, name_of
 from ..core.metrics import Scores, count, scores
 from ..core.records import Input, Outcome
 from ..core.sampling import evaluation_pairs
+from ..core.sets import fit
 from ..core.task import Task
-from ..core.training import State, Validated, train
+from ..core.training import State, Validated, batch_of_triples, train
 from ..data import Dataset, Errors, Reader
 from ..errors import DataError, LanguageError, ModelError
 from ..names import EVALUATIONS, SPECIFICATION, Rulings, Split, Training
@@ -44,6 +46,8 @@ from .scales import Scale, TaskScale
 
 #: The seed of the questions, whatever the cell's: every editor and every run is asked the same.
 EVALUATION_SEED = 0
+#: Edits of the training split on which an editor measures what it needs.
+FITTED_ON = 1_000
 
 
 def prepare(
@@ -187,13 +191,19 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
         return
     if processes.first:
         record = cell_record(cell, experiment)
+        settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
         together = f"{processes.count} × " if processes.count > 1 else ""
         machine = {"machine": together + record["machine"]}
-        described = {**record, **machine, "titles": titles(cell, data.find(cell.task)), "specification": SPECIFICATION}
+        named = {"titles": titles(cell, data.find(cell.task), settings), "specification": SPECIFICATION}
+        described = {**record, **machine, **named}
         results.write_json(folder / "cell.json", described)
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.trained is not None:
         yield from _train(cell, cell.trained, experiment, subject, tasks, folder, processes)
+    if isinstance(subject, Editor) and isinstance(subject.method, Measuring):
+        subject = fitted(subject, tasks["train"], cell.seed)
+        if processes.first:
+            _save(cell, subject, folder)
     outcomes: dict[str, list[Outcome]] = {}
     yield from _judge(cell, experiment, subject, tasks[experiment.split], processes, outcomes)
     if processes.first:
@@ -266,9 +276,18 @@ def _train(
             few = event.at_a_time < schedule.batch
             doing = f"train, {event.at_a_time} edits at a time for lack of memory" if few else "train"
             yield Status(cell.name, doing, event.step * schedule.batch, schedule.edits, event.loss, latest)
-    about = {"approach": cell.approach, "languages": list(editor.languages), "masks": editor.masks}
     if processes.first:
-        store.save_parameters(folder / results.EDITOR, editor.parameters, about)
+        _save(cell, editor, folder)
+
+
+def fitted(editor: Editor, task: Task, seed: int, edits: int = FITTED_ON) -> Editor:
+    """An editor that measures something before it edits, with what it measures on edits of the training split."""
+    return fit(editor, [triple.edit for triple in batch_of_triples(task, edits, seed, 0)])
+
+
+def _save(cell: Cell, editor: Editor, folder: Path) -> None:
+    about = {"approach": cell.approach, "languages": list(editor.languages), "masks": editor.masks}
+    store.save_parameters(folder / results.EDITOR, editor.parameters, about)
 
 
 def _validator(

@@ -26,12 +26,14 @@ def save_parameters(path: Path, parameters: Mapping[str, Tensor], about: Mapping
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata), size)
 
 
-def load_parameters(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint. ModelError: truncated, or of another editor than `expected`."""
+def load_parameters(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Tensors of a checkpoint. ModelError: truncated, or of another editor than `expected` (None: of any)."""
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: is not a readable checkpoint ({error}); {remedy(path)}") from error
+    if expected is None:
+        return tensors
     wrong = sorted(
         name
         for name in tensors.keys() | expected.keys()

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers import AutoModelForMaskedLM as MaskedLM
-from transformers import AutoModelForSequenceClassification as Classifier
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM as MaskedLM,
+    AutoModelForSequenceClassification as Classifier,
+    AutoTokenizer,
+)
 
 from ...borders import MODEL, border, damage, place
 from ...errors import ModelError

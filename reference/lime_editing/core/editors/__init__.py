@@ -7,36 +7,57 @@ A new editor is a module, or an object, with the members of `Method`. `register`
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ...errors import UserError
 from ..updates import Factors, Update
-from . import editable_training, finetuning, knowledge_editor, mend
+from . import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
 
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
     """Per edited matrix the factors x (E, T, n) and δ (E, T, m) of ∇L.
 
-    `correct()` says which x_e are predicted as desired (E,); it is computed where it is asked for.
+    `correct()` says which x_e are predicted as desired (E,); it is computed where it is asked for. `keys` are x as the
+    model has it, without masks; `logits` (N, V) are those at all predicted positions.
     """
 
     factors: Factors
     correct: Callable[[], Tensor]
+    keys: Mapping[str, Tensor]
+    logits: Tensor
 
 
 class Edits(Protocol):
     """What an editor sees of E edits (clause T5)."""
 
-    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
+    @property
+    def matrices(self) -> Mapping[str, Tensor]:
+        """The edited matrices {name: (m, n)} as they are before the edit: the raw ones, or those of a series so far."""
+
+    @property
+    def languages(self) -> Tensor:
+        """Of each edit (E,) the index of its language among the editor's; 0 where one mask serves all."""
+
+    def gradient(
+        self,
+        at: Update | None = None,
+        differentiable: bool = False,
+        keep: tuple[float, Tensor] | None = None,
+    ) -> Gradient:
         """∇ of the desired predictions' cross entropy at x_e, under an update or at the raw parameters.
 
-        The masks of the editing languages are on the factors already (clause A7). `differentiable` keeps the graph.
+        In a series both are those of the edits before. The masks of the editing languages are on the factors already
+        (clause A7). `differentiable` keeps the graph. `keep` (weight, logits) adds so much of the KL divergence from
+        these logits of an earlier gradient, over all answers but the desired one.
         """
+
+    def answering(self, rows: Tensor) -> Tensor:
+        """Of the rows (E, T, w) of a gradient those at the predicted positions (E, P, w); 0 where an edit has fewer."""
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
         """Frozen embeddings (E, S, h) of x_e, followed by those of y_e with `labels`, and the lengths (E,).
@@ -78,7 +99,34 @@ class Method(Protocol):
         """One independent edit for each of `edits`, in one batch (clause E8)."""
 
 
-_BUILT_IN: tuple[Method, ...] = (finetuning, editable_training, knowledge_editor, mend)
+#: Some edits, computed when it is called.
+Chunk = Callable[[], Edits]
+
+
+@runtime_checkable
+class Merging(Protocol):
+    """What a `Method` may have: its own way to make many edits one. The default is `updates.compose`.
+
+    An editor that is trained and merges is trained on sets: all edits of a batch become one update, under which all
+    update and retain inputs are asked. An editor whose settings have a `series` is trained on series of so many edits.
+    """
+
+    def merge(self, parameters: Mapping[str, Tensor], settings: Any, chunks: Sequence[Chunk]) -> Update:
+        """One edit of all edits: take chunk by chunk, and keep none."""
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """What a `Method` that is not trained may have: something that it measures before it edits."""
+
+    def fit(self, settings: Any, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
+        """Its parameters, from edits of a training split in so many languages."""
+
+
+_BUILT_IN: tuple[Method, ...] = (
+    *(finetuning, editable_training, knowledge_editor, mend),
+    *(malmen, ultraedit, slag, rome, memit),
+)
 _METHODS = {method.NAME: method for method in _BUILT_IN}
 
 

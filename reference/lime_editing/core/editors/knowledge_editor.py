@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...names import Condition
-from ..updates import Update
+from ..updates import Factors, Update
 
 if TYPE_CHECKING:
     from . import Edits
@@ -81,14 +81,18 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The gated factors of each edit's gradient, and one row more for the offset b."""
-    factors = edits.gradient().factors
     states = read(parameters, *edits.condition(settings.condition == "input+label"))
+    return Update(gated(parameters, settings, states, edits.gradient().factors))
+
+
+def gated(parameters: Mapping[str, Tensor], settings: Any, states: Tensor, factors: Factors) -> Factors:
+    """Per matrix U (E, T + 1, n) and V (E, T + 1, m), for the LSTM's states (E, 2·lstm)."""
     made = gates(parameters, settings, {name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}, states)
     result = {}
     for (name, (x, delta)), g in zip(factors.items(), made, strict=True):
         v = torch.cat([delta * (g.scale * g.a_softmax), g.scale * g.b_softmax], 1)
         result[name] = (torch.cat([x * g.a_free, g.b_free], 1), v)
-    return Update(result)
+    return result
 
 
 def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) ->
 
 
 def gates(
-    parameters: Mapping[str, Tensor], settings: Settings, shapes: Mapping[str, tuple[int, int]], states: Tensor
+    parameters: Mapping[str, Tensor], settings: Any, shapes: Mapping[str, tuple[int, int]], states: Tensor
 ) -> list[Gates]:
     """The gates of matrices {name: (n, m)} for the LSTM's states (E, 2·lstm)."""
     made = []

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..updates import Update
+from ..updates import Factors, Update
 
 if TYPE_CHECKING:
     from . import Edits
@@ -62,14 +62,18 @@ def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -
     return parameters
 
 
-def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
+def learning_rates(parameters: Mapping[str, Tensor], settings: Any) -> dict[str, float]:
     """The learning rate of each parameter; every one is owned once (clause E9)."""
     return {name: settings.inner_lr_lr if name == "mend.log_inner_lr" else settings.lr for name in parameters}
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """The transformed factors of each edit's gradient at the raw parameters."""
-    factors = edits.gradient().factors
+    return Update(transformed(parameters, edits.gradient().factors))
+
+
+def transformed(parameters: Mapping[str, Tensor], factors: Factors) -> Factors:
+    """x̃ and -lr·δ̃ for the rows of each matrix, of which those without gradient are 0."""
     rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp().neg().unbind(), strict=True))
     result: dict[str, tuple[Tensor, Tensor]] = {}
     for names in _by_shape({name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}).values():
@@ -90,7 +94,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
             rate = rate * live[:, None]
         parts = (part.view(*shape, -1).split(tokens, 1) for part in (x, rate * delta))
         result |= dict(zip(names, zip(*parts, strict=True), strict=True))
-    return Update({name: result[name] for name in factors})
+    return {name: result[name] for name in factors}
 
 
 def leaves_out(rows: Tensor) -> bool:

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from ...core.corpus import Corpus, Example, FullCorpus, ParallelCorpus
 from ...core.records import EditRequest, Input
 from ...core.sampling import Pair
-from ...core.task import pair, remember
-from ...core.task import pairs as tokenise
+from ...core.task import pair, pairs as tokenise, remember
 from ...errors import ModelError
 from ...names import JUDGED, PIVOT, Rulings, Split
 from .. import Errors, Predict, Reader

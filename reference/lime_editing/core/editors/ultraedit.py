@@ -1,0 +1,87 @@
+"""UltraEdit (Gu et al. 2025): MALMEN's least squares with statistics in the place of a trained network.
+
+(x, δ) of each token is normalised by mean and deviation over the edits seen; the key x is asked for the value
+difference d = -lr·‖x̂‖²·δ̂, and ΔW = D Kᵀ (K Kᵀ + λ I)⁻¹. Many edits are seen before any of them is normalised.
+
+Nothing is trained, so there is no cross-lingual training, and no mask: no loss could teach one. One edit has no
+deviation, so statistics begin with edits of the training split in all languages. Statistics of each editing language
+alone (`statistics`) are a control for masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ..updates import Factors, Update
+from . import least_squares
+from .finetuning import init, learning_rates
+
+if TYPE_CHECKING:
+    from . import Chunk, Edits
+
+__all__ = ["NAME", "TITLE", "TRAINED", "Settings", "fit", "init", "learning_rates", "merge", "update"]
+NAME = "ultraedit"
+TITLE = "UltraEdit"
+TRAINED = False
+EPS = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hyper-parameters; the defaults are those that its authors released."""
+
+    lr: float = 1e-6
+    ridge: float = 1.0  # λ
+    statistics: Literal["pooled", "language"] = "pooled"
+
+
+def fit(settings: Settings, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
+    """Per matrix (L, 1 + 2(n + m)), for each editing language: how many rows (x, δ), their sum, and that of squares."""
+    return _seen({}, languages, chunks)
+
+
+def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
+    """Each edit's own least squares, with the statistics as they are."""
+    return least_squares.each(wanted(parameters, settings, edits), torch.tensor(settings.ridge))
+
+
+def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence[Chunk]) -> Update:
+    """The least squares of all edits."""
+    seen = _seen(parameters, 0, chunks)
+    return least_squares.together(lambda take: wanted(seen, settings, take()), chunks, torch.tensor(settings.ridge))
+
+
+def wanted(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Factors:
+    """Per matrix the keys (E, T, n) and the value differences (E, T, m) that are asked for; 0 where none."""
+    if not parameters:
+        raise UserError("ultraedit has no statistics yet: measure them first, with lime_editing.fit")
+    rows = {}
+    for name, (x, delta) in edits.gradient().factors.items():
+        own = parameters[f"ultraedit.{name}"]
+        own = own[edits.languages] if settings.statistics == "language" else own.sum(0, keepdim=True)
+        count, mean, square = own[:, :1], *(own[:, 1:] / own[:, :1]).chunk(2, -1)
+        deviation = ((square - mean.square()).clamp(min=0) * (count / (count - 1))).sqrt()
+        hat = (torch.cat([x, delta], -1) - mean[:, None]) / (deviation[:, None] + EPS)
+        x_hat, delta_hat = hat.to(x).split([x.shape[-1], delta.shape[-1]], -1)
+        live = (delta != 0).any(-1, keepdim=True)
+        rows[name] = (x * live, -settings.lr * live * x_hat.square().sum(-1, keepdim=True) * delta_hat)
+    return rows
+
+
+def _seen(parameters: Mapping[str, Tensor], languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
+    """The sums with the rows of these edits added."""
+    sums = {name: total.clone() for name, total in parameters.items()}
+    for take in chunks:
+        edits = take()
+        for name, (x, delta) in edits.gradient().factors.items():
+            both, live = torch.cat([x, delta], -1).double(), (delta != 0).any(-1, keepdim=True)
+            row = (torch.cat([live, both, both.square()], -1) * live).sum(1)
+            total = sums.setdefault(f"ultraedit.{name}", row.new_zeros(languages, row.shape[1]))
+            total.index_add_(0, edits.languages, row)
+    return sums

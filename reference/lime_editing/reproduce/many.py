@@ -1,0 +1,166 @@
+"""How editors hold out over many edits (chapter C): in series, and composed at once.
+
+Edits are of facts of all splits, those of the test split first; beyond them, learned editors have met the fact in
+training, though with other answers. Retain inputs are of half of the test facts and of all validation facts, which are
+never edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .. import data, results
+from ..core.backbone import Backbone, load_tokenizer
+from ..core.corpus import Corpus, Example, ParallelCorpus
+from ..core.editing import Editor, edit
+from ..core.evaluation import predict
+from ..core.metrics import count, hit, scores
+from ..core.records import EditRequest, Input, Outcome
+from ..core.sampling import Pair, derived_rng
+from ..core.sets import edit_all
+from ..core.task import Task
+from ..core.updates import Update, compose
+from ..names import PIVOT, Split
+from . import checkpoints
+from .cells import Cell, Experiment, Many, Status, cell_folder, cell_record, titles
+from .run import EVALUATION_SEED, reader_of
+
+Asked = tuple[Example, EditRequest, list[Input]]  # an edit, and its update inputs
+
+
+def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
+    """All evaluations of one trained cell, kept as those of any cell are. It runs as its statuses are read."""
+    folder = cell_folder(cell, experiment, root)
+    results.clean(folder)
+    if results.is_done(folder):
+        return
+    assert experiment.many is not None
+    dataset, sources = data.find(experiment.dataset), experiment.sources
+    trained = cell_folder(cell, replace(experiment, many=None), root)
+    editor = checkpoints.load(trained, sources.model, sources.device)
+    reader = reader_of(load_tokenizer(sources.model), editor.backbone)
+    content = dataset.read(sources.data, sources.languages)
+    tasks = dataset.tasks(content, reader, experiment.rulings, experiment.errors)
+    outcomes: dict[str, list[Outcome]] = {}
+    for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
+        asked, kept = _drawn(tasks, languages, experiment, experiment.many)
+        for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
+            yield replace(status, cell=cell.name)
+    described = {**cell_record(cell, experiment), "titles": titles(cell, dataset, editor.settings)}
+    results.write_json(folder / "cell.json", described)
+    results.write_rows(folder / "rows.parquet", outcomes)
+    found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
+    results.write_json(folder / "metrics.json", found)
+
+
+def series(
+    corpus: Corpus,
+    edit_languages: Sequence[str],
+    update_languages: Sequence[str],
+    n_edits: int,
+    n_update: int,
+    n_retain: int,
+    seed: int,
+    first: frozenset[str] = frozenset(),
+    kept: frozenset[str] | None = None,
+) -> tuple[list[Pair], list[Example]]:
+    """Edits of as many facts, each in one of the editing languages, and retain inputs for all of them (clause C5).
+
+    Facts of `first` come before others, and those of `kept` have the retain inputs and no edit. Nine parameters: what
+    `evaluation_pairs` has, and which facts are edited and kept.
+    """
+    rng, edits, pairs = derived_rng(seed, "series"), corpus.within(edit_languages), list[Pair]()
+    known = sorted({x.fact for x in edits.examples} - (kept or frozenset()))
+    order = [known[i] for i in rng.permutation(len(known))]
+    for fact in sorted(order, key=lambda fact: fact not in first)[:n_edits]:
+        edit = edits.examples[int(rng.choice(edits.span(fact)))]
+        parallel = corpus.parallel(edit.id, update_languages)
+        drawn = rng.choice(len(parallel), size=min(n_update, len(parallel)), replace=False)
+        pairs.append(Pair(edit, tuple(parallel[i] for i in sorted(drawn)), ()))
+    taken = {pair.edit.fact for pair in pairs}
+    rest = [x for x in corpus.within(update_languages).examples if x.fact not in taken]
+    rest = [x for x in rest if kept is None or x.fact in kept]
+    return pairs, [rest[i] for i in rng.permutation(len(rest))[:n_retain]]
+
+
+def _drawn(
+    tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many
+) -> tuple[list[Asked], list[Input]]:
+    """The longest series, of which shorter ones are parts, and its retain inputs."""
+    home = {x.id: task for task in tasks.values() for x in task.corpus.examples}
+    corpus, asked = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples), list[Asked]()
+    test = sorted({x.fact for x in tasks["test"].corpus.examples})
+    kept = frozenset(test[1::2]) | {x.fact for x in tasks["validation"].corpus.examples}
+    pairs, retain = series(
+        *(
+            corpus,
+            languages,
+            experiment.languages,
+            max(many.short, *many.counts),
+            many.n_update,
+            many.n_retain,
+            EVALUATION_SEED,
+        ),
+        *(frozenset(test[::2]), kept),
+    )
+    rng = derived_rng(EVALUATION_SEED, "many", *languages)
+    for pair in pairs:
+        task = home[pair.edit.id]
+        request = task.request(pair.edit, rng)
+        asked.append((pair.edit, request, [task.update_input(x, pair.edit, request) for x in pair.update]))
+    return asked, [home[x.id].retain_input(x, rng) for x in retain]
+
+
+def _judged(
+    editor: Editor,
+    asked: Sequence[Asked],
+    kept: Sequence[Input],
+    many: Many,
+    name: str,
+    outcomes: dict[str, list[Outcome]],
+) -> Iterator[Status]:
+    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series asked right after each edit.
+
+    Short series are parts of the first `short` edits, and each has its share of the retain inputs.
+    """
+    backbone = editor.backbone
+    raw = predict(backbone, kept)
+    for n in many.counts:
+        series_count = max(1, min(many.short, len(asked)) // n)
+        groups = [asked[i * n : (i + 1) * n] for i in range(series_count)]
+        share = max(1, len(kept) // len(groups))
+        for i, group in enumerate(groups):
+            own = [(j, kept[j]) for j in range(i * share, (i + 1) * share) if j < len(kept)]
+            held: Update | None = None
+            for made, one in enumerate(group, 1):
+                new = edit(editor, [one[1]], at=held)
+                held = compose([new] if held is None else [held, new])
+                _ask(outcomes, f"efficacy {name} {n}", backbone, [one], held)
+                yield Status("", f"series of {n} {name}", i * n + made, len(groups) * n)
+            at_once = held if n == 1 else edit_all(editor, [request for _, request, _ in group])
+            for way, update in (("series", held), ("at once", at_once)):
+                _ask(outcomes, f"{way} {name} {n}", backbone, group, update)
+                for (j, _), answer in zip(own, predict(backbone, [x for _, x in own], update), strict=True):
+                    of = group[j % len(group)][0]
+                    told = Outcome(of.id, of.language, "retain", "", hit(answer, raw[j]))
+                    outcomes.setdefault(f"{way} {name} {n}", []).append(told)
+        # Efficacy is read beside the con of the same series.
+        retains = [o for o in outcomes[f"series {name} {n}"] if o.role == "retain"]
+        outcomes[f"efficacy {name} {n}"] += retains
+
+
+@torch.no_grad()
+def _ask(
+    outcomes: dict[str, list[Outcome]], name: str, backbone: Backbone, group: Sequence[Asked], update: Update | None
+) -> None:
+    """Whether the edits of a group show on their update inputs."""
+    answers = iter(predict(backbone, [x for _, _, inputs in group for x in inputs], update))
+    outcomes.setdefault(name, []).extend(
+        Outcome(edit_.id, edit_.language, "update", "", hit(next(answers), request.labels))
+        for edit_, request, inputs in group
+        for _ in inputs
+    )

@@ -1,0 +1,275 @@
+"""What `edit --save` keeps: loaded again, it answers as the applied update does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForMaskedLM
+
+from lime_editing import saving
+from lime_editing.__main__ import main
+from lime_editing.core.backbone import Backbone, load, load_tokenizer
+from lime_editing.core.editing import Editor, edit, make_editor
+from lime_editing.core.records import EditRequest
+from lime_editing.core.sets import edit_all
+from lime_editing.core.task import request
+from lime_editing.core.updates import Update, compose
+from lime_editing.errors import ModelError, UserError
+
+TEXTS = [
+    ("Aton P1 en [MASK] .", "Cola", "en"),
+    ("Bema P2 de [MASK] .", "Dira", "de"),
+    ("Gosa P1 en [MASK] .", "Aton", "en"),
+]
+
+
+def editor_of(model: Path, name: str = "mend", **settings: Any) -> Editor:
+    given = {"rank": 8, "inner_lr": 0.05} if name == "mend" else settings
+    return make_editor(name, load(model, 2), ("en", "de", "fr"), settings=given)
+
+
+def requests_of(model: Path) -> list[EditRequest]:
+    return [request(load_tokenizer(model), *row) for row in TEXTS]
+
+
+@torch.no_grad()
+def logits(backbone: Backbone, asked: list[EditRequest], update: Update | None = None) -> Tensor:
+    return backbone.upper(backbone.trunk([one.input for one in asked]), update)
+
+
+@torch.no_grad()
+def answered(model: Any, asked: list[EditRequest]) -> Tensor:
+    rows = [model(input_ids=torch.tensor([one.input.ids])).logits[0, list(one.input.positions)] for one in asked]
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("width", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_an_edited_model_folder_is_the_raw_one_but_for_the_edited_matrices(
+    model: Path, tmp_path: Path, width: torch.dtype, prefix: str
+) -> None:
+    """Matrices in their own width, in shards, whatever the encoder's prefix; every other tensor byte by byte."""
+    weights = {name: w.to(width) for name, w in load_file(model / "model.safetensors").items()}
+    stored = {name if prefix or not name.startswith("bert.") else name[5:]: w for name, w in weights.items()}
+    names = sorted(stored)
+    (model / "model.safetensors").unlink()
+    shards = {f"model-{i:05}-of-00002.safetensors": names[i - 1 :: 2] for i in (1, 2)}
+    for file, held in shards.items():
+        save_file({name: stored[name].contiguous() for name in held}, model / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "pytorch_model.bin").write_bytes(b"old")
+    editor, asked = editor_of(model), requests_of(model)
+    update = edit_all(editor, asked)
+    folder = tmp_path / "there" / "edited"
+    saving.save_model(update, editor.backbone, model, folder)
+    assert {p.name for p in folder.iterdir()} == {p.name for p in model.iterdir()} - {"pytorch_model.bin"}
+    edited = {name if prefix else name.removeprefix("bert.") for name in editor.backbone.edited}
+    changes = update.dense(0)
+    for file in shards:
+        before, after = load_file(model / file), load_file(folder / file)
+        assert before.keys() == after.keys()
+        for name, old in before.items():
+            full = name if name.startswith(("bert.", "cls.")) else f"bert.{name}"
+            expected = (old.float() + changes[full]).to(width) if name in edited else old
+            assert after[name].dtype == width
+            assert torch.equal(after[name].view(torch.uint8), expected.view(torch.uint8)), name
+    again = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tolerance = 1e-4 if width == torch.float32 else 0.05
+    torch.testing.assert_close(answered(again, asked), logits(editor.backbone, asked, update), rtol=0, atol=tolerance)
+    assert load_tokenizer(folder)("Aton P1")["input_ids"] == load_tokenizer(model)("Aton P1")["input_ids"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, in how peft calls it
+def test_an_adapter_is_loaded_by_peft_and_answers_as_the_update(model: Path, tmp_path: Path) -> None:
+    """Factors as they are; a ΔW cut by SVD has the error that is told."""
+    peft = pytest.importorskip("peft")
+    editor, asked = editor_of(model), requests_of(model)
+    for i, (update, rank, exact) in enumerate(
+        ((edit(editor, asked)[0], None, True), (edit_all(editor, asked), 16, True), (edit_all(editor, asked), 2, False))
+    ):
+        folder = tmp_path / f"adapter{i}"
+        errors = saving.save_lora(update, editor.backbone, model, folder, rank)
+        assert (max(errors.values()) < 1e-5) == exact
+        plain = AutoModelForMaskedLM.from_pretrained(model).eval()
+        adapted = peft.PeftModel.from_pretrained(plain, folder).eval()
+        cut = {}
+        tensors = load_file(folder / "adapter_model.safetensors")
+        for name, delta in update.dense(0).items():
+            module = f"base_model.model.{name.removesuffix('.weight')}"
+            cut[name] = tensors[f"{module}.lora_B.weight"] @ tensors[f"{module}.lora_A.weight"]
+            error = float((cut[name] - delta).norm() / delta.norm())
+            assert error == pytest.approx(errors[name], abs=1e-5)
+        under = Update(deltas={name: delta[None] for name, delta in cut.items()})
+        torch.testing.assert_close(answered(adapted, asked), logits(editor.backbone, asked, under), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mend", "finetuning", "editable_training"])
+def test_a_file_of_edits_gives_them_back_and_drops_them(model: Path, tmp_path: Path, name: str) -> None:
+    editor, asked = (
+        editor_of(model, name, **({"lr": 0.01, "steps": 3} if name == "finetuning" else {})),
+        requests_of(model),
+    )
+    made = edit(editor, asked)
+    told = tuple({"text": text, "to": to, "language": language} for text, to, language in TEXTS)
+    saved = saving.Saved(tuple(made[i] for i in range(3)), told, {"model": "here"})
+    path = tmp_path / "kept" / saving.UPDATE
+    saving.save_updates(path, saved)
+    again = saving.load_updates(path)
+    assert (again.requests, dict(again.about)) == (told, {"model": "here"})
+    raw = editor.backbone.raw
+
+    def same(a: Update, b: Update) -> None:
+        torch.testing.assert_close(a.dense(0, raw), b.dense(0, raw), rtol=1e-5, atol=1e-7)
+
+    for i in range(3):
+        same(again.updates[i], made[i])
+    rest = saving.drop(again, [2])
+    assert rest.requests == (told[0], told[2])
+    same(compose(rest.updates), compose([made[0], made[2]]))
+    with pytest.raises(UserError, match="no edit 4; the file has 1 to 3"):
+        saving.drop(again, [4])
+    with pytest.raises(UserError, match="as one"):
+        saving.drop(saving.Saved((compose([made]),), told, {}), [1])
+
+
+def test_what_cannot_be_saved_or_read_is_said(model: Path, tmp_path: Path) -> None:
+    editor, asked = editor_of(model), requests_of(model)
+    update = edit_all(editor, asked)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    with pytest.raises(UserError, match="is there already"):
+        saving.save_model(update, editor.backbone, model, tmp_path / "full")
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({n: w for n, w in weights.items() if "layer.2." not in n}, other / "model.safetensors")
+    with pytest.raises(ModelError, match=r"have no bert\.encoder\.layer\.2"):
+        saving.save_model(update, editor.backbone, other, tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "model", "other"]
+    for content in (b"", b"\x08\0\0\0\0\0\0\0{}      "):
+        (tmp_path / "bad").write_bytes(content)
+        with pytest.raises(UserError, match="is no file of edits"):
+            saving.load_updates(tmp_path / "bad")
+
+
+# The command
+
+ROWS = [
+    {"prompt": "Aton P1 en [MASK] .", "to": "Cola"},
+    {"relation": "P2", "subject": "bema", "to": "Dira", "language": "de"},
+    {"relation": "P2", "subject": "Q6", "to": "Aton", "language": "fr"},
+]
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        pd.DataFrame(rows).to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+def run(facts: Path, model: Path, *more: str) -> int:
+    return main(["edit", "--facts", str(facts), "--model", str(model), "--edited-layers", "2", *more])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "parquet"])
+def test_a_table_of_edits_becomes_a_model(
+    facts: Path, model: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = table(tmp_path / f"edits.{kind}", ROWS), tmp_path / "kept"
+    assert run(facts, model, "--file", str(path), "--save", str(folder), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((folder / "edits.json").read_text())
+    assert [row["text"] for row in told["rows"]] == [
+        "Aton P1 en [MASK] .",
+        "Bema P2 de [MASK] .",
+        "Gosa P2 fr [MASK] .",
+    ]
+    assert told["edits"] == 3
+    again = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = load_tokenizer(model)
+    for row in told["rows"]:
+        (best,) = answered(again, [request(tokenizer, row["text"], row["to"], "en")]).argmax(-1).tolist()
+        assert (tokenizer.decode([best]) == row["to"]) == row["took"]
+        assert tokenizer.decode([best]) == row["after"]
+    assert all(row["fact"] not in ("P2/Q1", "P2/Q6") for row in told["changed"] if "fact" in row)
+
+
+@pytest.mark.parametrize("more", [[], ["--series"]])
+def test_edits_are_kept_listed_and_dropped(
+    facts: Path, model: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = [{**row, "language": "en"} for row in ROWS[:1]] + ROWS[1:]
+    path, kept = table(tmp_path / "edits.csv", plain), tmp_path / "kept" / saving.UPDATE
+    assert run(facts, model, "--file", str(path), "--save", str(kept.parent), "--as", "update", *more) == 0
+    assert "3 edits took" in capsys.readouterr().out
+    assert main(["edits", str(kept)]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "2\tde\tBema P2 de [MASK] .\tDira"
+    assert main(["edits", str(kept), "--drop", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["edits"]) == 2
+    assert len(saving.load_updates(kept).updates) == 2
+
+
+WRONG = [
+    ({"prompt": "no mask", "to": "Cola"}, "has no [MASK]"),
+    ({"prompt": "Aton [MASK]", "to": "zzz"}, "cannot spell"),
+    ({"prompt": "Aton [MASK]"}, "field 'to' must be"),
+    ({"to": "Cola"}, "has neither prompt nor relation and subject"),
+    ({"relation": "P1", "subject": "Nowhere", "to": "Cola"}, "no P1/Nowhere in 'en'"),
+    ({"prompt": "Aton " * 40 + "[MASK]", "to": "Cola"}, "more than the 32 tokens"),
+    ({"prompt": "Aton [MASK]", "to": "Cola", "language": 3}, "field 'language' must be"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), WRONG)
+def test_a_wrong_row_is_named_and_skipped_only_on_request(
+    facts: Path, model: Path, tmp_path: Path, row: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = table(tmp_path / "edits.jsonl", [ROWS[0], row]), tmp_path / "kept"
+    assert run(facts, model, "--file", str(path), "--save", str(folder)) == 2
+    error = capsys.readouterr().err
+    assert f"{path}:2" in error
+    assert message in error
+    assert error.count(str(path)) == 1
+    assert not folder.exists()
+    assert run(facts, model, "--file", str(path), "--save", str(folder), "--skip-bad", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["edits"], len(told["skipped"])) == (1, 1)
+    assert message in told["skipped"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--file", "edits.jsonl"], "give both"),
+        (["--save", "kept"], "give both"),
+        (["--file", "no.jsonl", "--save", "kept"], "is no table of edits"),
+        (["--file", "empty.jsonl", "--save", "kept"], "it is empty"),
+        (["Aton P1 en [MASK] ."], "--to"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    facts: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jsonl").touch()
+    assert run(facts, model, *arguments) == 2
+    assert message in capsys.readouterr().err

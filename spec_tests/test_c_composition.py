@@ -1,0 +1,430 @@
+"""Chapter C: several edits in one model, at once and in series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from . import oracles, strategies as given_
+from .assertions import close, equal, holds
+from .conformance import Implementation, clause, each_of, every_editor, needs
+from .contract import Request, SeriesOutcome
+from .editing import widest
+from .tiny import (
+    Setting,
+    assert_close,
+    differences,
+    logits_of,
+    make_felt,
+    make_input,
+    make_request,
+    perturb,
+    set_masks,
+    setting,
+    shifts,
+    snapshot,
+    with_update,
+)
+
+KINDS = ("bert", "classifier")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+Update = Mapping[str, torch.Tensor]
+
+
+def felt(implementation: Any, name: str, world: Setting, masks: str = "none") -> Any:
+    """An editor whose edits are felt, with all of its parameters off their start."""
+    editor = make_felt(implementation, name, world, masks)
+    perturb(implementation, editor)
+    set_masks(implementation, editor)
+    return editor
+
+
+def requests_of(kind: str, count: int, seed: int) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    return [make_request(kind, rng) for _ in range(count)]
+
+
+def dense_of(implementation: Any, editor: Any, edits: Any, index: int) -> dict[str, torch.Tensor]:
+    return {matrix: delta.detach() for matrix, delta in implementation.dense(editor, edits, index).items()}
+
+
+def summed(parts: Sequence[Update], shift: Update) -> dict[str, torch.Tensor]:
+    """Σ ΔW, in which what training did to the model itself is once."""
+    return {
+        matrix: sum((part[matrix] for part in parts), torch.zeros_like(parts[0][matrix]))
+        - (len(parts) - 1) * shift.get(matrix, torch.zeros_like(parts[0][matrix]))
+        for matrix in parts[0]
+    }
+
+
+def agree(found: Update, expected: Update, what: str) -> None:
+    equal("C1", sorted(found), sorted(expected), f"{what}: the edited matrices")
+    for matrix, delta in expected.items():
+        scale = float(delta.abs().max())
+        assert_close(found[matrix], delta, f"{what}: ΔW of {matrix}", rtol=1e-6, atol=1e-8 * max(scale, 1e-3))
+
+
+# C1, C4
+
+
+@clause("C1")
+@needs("E")
+@every_kind
+@every_editor
+def test_a_composition_is_the_sum_of_its_edits(implementation: Any, name: str, kind: str) -> None:
+    """ΔW of the whole is Σ ΔW, and the edited model answers as with W + Σ ΔW."""
+    world = setting(kind)
+    editor = felt(implementation, name, world, widest(name))
+    made = [implementation.edit(editor, part) for part in (requests_of(kind, 2, 1), requests_of(kind, 1, 2))]
+    parts = [
+        dense_of(implementation, editor, edits, i) for edits, n in zip(made, (2, 1), strict=True) for i in range(n)
+    ]
+    expected = summed(parts, shifts(implementation, editor, name, world))
+    whole = implementation.compose_edits(editor, made)
+    agree(dense_of(implementation, editor, whole, 0), expected, "three edits")
+    inputs = [make_input(kind, np.random.default_rng(3)) for _ in range(3)]
+    changed = with_update(world.model, expected)
+    for one, logits in zip(inputs, implementation.edited_logits(editor, whole, 0, inputs), strict=True):
+        assert_close(logits, logits_of(changed, one), "logits under three edits", rtol=1e-6, atol=1e-7)
+
+
+@clause("C1")
+@needs("E")
+@every_editor
+def test_order_and_grouping_have_no_part_in_a_composition(implementation: Any, name: str) -> None:
+    """The same edits in another order, or composed in groups first, have the same sum."""
+    world = setting("bert")
+    editor = felt(implementation, name, world, widest(name))
+    made = [implementation.edit(editor, [request]) for request in requests_of("bert", 4, 4)]
+    compose = implementation.compose_edits
+    ways = {
+        "in order": compose(editor, made),
+        "reversed": compose(editor, made[::-1]),
+        "in groups": compose(editor, [compose(editor, made[:3]), made[3]]),
+        "of groups": compose(editor, [compose(editor, made[::2]), compose(editor, made[1::2])]),
+    }
+    expected = summed(
+        [dense_of(implementation, editor, edits, 0) for edits in made], shifts(implementation, editor, name, world)
+    )
+    for way, edits in ways.items():
+        agree(dense_of(implementation, editor, edits, 0), expected, way)
+
+
+@clause("C1")
+@needs("E")
+@every_editor
+def test_many_edits_compose_as_few_do(implementation: Any, name: str) -> None:
+    """Thirty edits, with far more rows than a matrix has: the sum is the sum."""
+    world = setting("bert")
+    editor = felt(implementation, name, world)
+    made = [implementation.edit(editor, requests_of("bert", 3, seed)) for seed in range(10)]
+    parts = [dense_of(implementation, editor, edits, i) for edits in made for i in range(3)]
+    whole = implementation.compose_edits(editor, made)
+    expected = summed(parts, shifts(implementation, editor, name, world))
+    agree(dense_of(implementation, editor, whole, 0), expected, "thirty edits")
+
+
+@clause("C1")
+@needs("E")
+@every_editor
+def test_one_edit_composed_is_that_edit(implementation: Any, name: str) -> None:
+    """A composition of one is the edit itself."""
+    world = setting("bert")
+    editor = felt(implementation, name, world)
+    made = implementation.edit(editor, requests_of("bert", 1, 5))
+    whole = implementation.compose_edits(editor, [made])
+    agree(dense_of(implementation, editor, whole, 0), dense_of(implementation, editor, made, 0), "one edit")
+
+
+@clause("C4")
+@needs("E")
+@pytest.mark.parametrize("index", [0, 1, 3])
+@every_editor
+def test_without_an_edit_the_others_are_left(implementation: Any, name: str, index: int) -> None:
+    """Dropping any one of four edits leaves the composition of the three others."""
+    world = setting("bert")
+    editor = felt(implementation, name, world, widest(name))
+    made = implementation.edit(editor, requests_of("bert", 4, 6))
+    parts = [dense_of(implementation, editor, made, i) for i in range(4) if i != index]
+    rest = dense_of(implementation, editor, implementation.drop_edit(editor, made, index), 0)
+    expected = summed(parts, shifts(implementation, editor, name, world))
+    equal("C4", sorted(rest), sorted(expected), "the edited matrices")
+    for matrix, delta in expected.items():
+        assert_close(rest[matrix], delta, f"without edit {index}: ΔW of {matrix}", rtol=1e-6, atol=1e-9)
+
+
+# C2
+
+
+def moved(implementation: Any, editor: Any, name: str, world: Setting, masks: str, change: Update) -> Any:
+    """An editor with the same parameters on a model with W + ΔW, where Editable Training's θ' has moved along."""
+    other = make_felt(implementation, name, world, masks)
+    values, own = implementation.parameters(editor), implementation.parameters(other)
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(values[key])
+        trained = implementation.trained_weights(editor) if name == "editable_training" else {}
+        for matrix, (key, weight) in trained.items():
+            if torch.equal(
+                values[key], weight
+            ):  # else it is kept as a difference from the raw matrix, which moves by itself
+                own[key].add_(change[matrix])
+    return other
+
+
+@clause("C2")
+@needs("E")
+@every_kind
+@every_editor
+def test_the_next_edit_is_that_of_the_model_so_far(implementation: Any, name: str, kind: str) -> None:
+    """After two edits, a third is the edit that an editor of the changed model makes: its own ΔW, and no more."""
+    world = setting(kind)
+    masks = widest(name)
+    editor = felt(implementation, name, world, masks)
+    shift = shifts(implementation, editor, name, world)
+    asked = requests_of(kind, 4, 7)
+    before = implementation.compose_edits(editor, [implementation.edit(editor, asked[:2])])
+    held = dense_of(implementation, editor, before, 0)
+    change = {matrix: delta - shift.get(matrix, torch.zeros_like(delta)) for matrix, delta in held.items()}
+    there = Setting(world.kind, with_update(world.model, change), world.edited)
+    other = moved(implementation, editor, name, there, masks, change)
+    fresh = implementation.edit(other, asked[2:])
+    own = shifts(implementation, other, name, there)
+    new = implementation.edit_after(editor, before, asked[2:])
+    for index in range(2):
+        found, expected = dense_of(implementation, editor, new, index), dense_of(implementation, other, fresh, index)
+        for matrix, delta in expected.items():
+            step = delta - own.get(matrix, torch.zeros_like(delta))
+            got = found[matrix] - shift.get(matrix, torch.zeros_like(delta))
+            scale = max(float(step.abs().max()), 1e-6)
+            assert_close(got, step, f"edit {index} after two: ΔW of {matrix}", rtol=1e-5, atol=1e-6 * scale)
+
+
+@clause("C2")
+@needs("E", "finetuning")
+@every_kind
+def test_no_step_is_taken_where_the_edits_so_far_suffice(implementation: Any, kind: str) -> None:
+    """Finetuning, asked again for what an edit has reached, finds the desired prediction there already."""
+    world = setting(kind)
+    editor = make_felt(implementation, "finetuning", world)
+    for request in requests_of(kind, 3, 8):
+        before = implementation.compose_edits(editor, [implementation.edit(editor, [request])])
+        (answered,) = implementation.edited_logits(editor, before, 0, [request])
+        if answered.argmax(-1).tolist() != request["labels"]:
+            continue
+        again = dense_of(implementation, editor, implementation.edit_after(editor, before, [request]), 0)
+        largest = max(float(delta.abs().max()) for delta in again.values())
+        holds("C2", largest == 0, "a step beyond the desired prediction", expected=0.0, got=largest, request=request)
+
+
+@clause("C2")
+@needs("E")
+@every_editor
+def test_a_series_leaves_the_raw_model_as_it_was(implementation: Any, name: str) -> None:
+    """Edits after edits, composed and asked: parameters, buffers and modes stay, bit for bit; so do raw predictions."""
+    world = setting("bert")
+    editor = felt(implementation, name, world)
+    before, probe = snapshot(world.model), make_input("bert", np.random.default_rng(9))
+    expected = logits_of(world.model, probe).detach().clone()
+    held: Any = None
+    for request in requests_of("bert", 3, 10):
+        made = (
+            implementation.edit(editor, [request])
+            if held is None
+            else implementation.edit_after(editor, held, [request])
+        )
+        held = implementation.compose_edits(editor, [made] if held is None else [held, made])
+        implementation.edited_logits(editor, held, 0, [probe])
+    changed = differences(before, snapshot(world.model))
+    equal("C2", changed, [], "a series changed the raw model")
+    (raw,) = implementation.raw_logits(editor, [probe])
+    assert_close(raw, expected, "raw logits after a series", rtol=1e-7, atol=1e-9)
+
+
+# C3
+
+
+@clause("C3")
+@needs("E")
+@pytest.mark.parametrize("kind", ["bert", "classifier", "roberta"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@each_of("mend", "finetuning")
+def test_a_saved_model_answers_as_under_the_edit(
+    implementation: Any, name: str, dtype: torch.dtype, kind: str, tmp_path: Path
+) -> None:
+    """Loaded again: W + ΔW in their own width, all else bit for bit, and the same answers."""
+    world = setting(kind, dtype)
+    editor = make_felt(implementation, name, world)
+    edits = implementation.edit(editor, requests_of(kind, 2, 11))
+    implementation.save_edited(editor, edits, 1, tmp_path / "saved")
+    again = type(world.model).from_pretrained(tmp_path / "saved", dtype="auto").eval()  # type: ignore[attr-defined]
+    update, new = dense_of(implementation, editor, edits, 1), dict(again.named_parameters())
+    for key, old in world.model.named_parameters():
+        equal("C3", new[key].dtype, old.dtype, f"the width of {key}")
+        if key in update:
+            tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+            assert_close(new[key], old + update[key], f"the saved {key}", rtol=10 * tolerance, atol=tolerance)
+        else:
+            holds("C3", torch.equal(new[key], old), f"{key} is not the raw one", expected="its bits", got="others")
+    inputs = [make_input(kind, np.random.default_rng(12)) for _ in range(3)]
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+    for one, logits in zip(inputs, implementation.edited_logits(editor, edits, 1, inputs), strict=True):
+        assert_close(logits_of(again, one), logits, "a loaded model's logits", rtol=10 * tolerance, atol=tolerance)
+
+
+# C5
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> dict[str, Any]:
+    """Arguments of edit_series. Two facts are known in every language; there are more facts than edits."""
+    corpus = draw(given_.corpora(min_facts=2))
+    everywhere = [
+        given_.example(fact, code) for fact in ("all0", "all1", "all2") for code in given_.languages_of(corpus)
+    ]
+    corpus = draw(st.permutations([*corpus, *everywhere]))
+    facts = len({e["fact"] for e in corpus})
+    return {
+        "corpus": corpus,
+        "edit_languages": draw(given_.some_languages(corpus)),
+        "update_languages": draw(given_.some_languages(corpus)),
+        "n_edits": draw(st.integers(1, facts - 2)),
+        "n_update": draw(st.integers(1, 4)),
+        "n_retain": draw(st.integers(1, 6)),
+        "seed": draw(given_.seeds),
+    }
+
+
+@clause("C5")
+@needs("S")
+@given(asked())
+def test_a_series_edits_each_fact_once(implementation: Implementation, call: dict[str, Any]) -> None:
+    """As many edits as asked, each of another fact, all in the editing languages."""
+    made = implementation.edit_series(**call)
+    known = {e["id"]: e for e in call["corpus"]}
+    edits = [edit["edit"] for edit in made["edits"]]
+    there = {e["fact"] for e in call["corpus"] if e["language"] in call["edit_languages"]}
+    equal("C5", len(edits), min(call["n_edits"], len(there)), "how many edits", **call)
+    facts = [known[edit]["fact"] for edit in edits]
+    equal("C5", len(set(facts)), len(facts), f"facts are edited twice: {facts}", **call)
+    strange = [edit for edit in edits if known[edit]["language"] not in call["edit_languages"]]
+    equal("C5", strange, [], "edits in other languages", **call)
+
+
+@clause("C5")
+@needs("S")
+@given(asked())
+def test_retain_inputs_of_a_series_are_parallel_to_none_of_its_edits(
+    implementation: Implementation, call: dict[str, Any]
+) -> None:
+    """No parallel of the first, the last or any other edit is asked for the raw model's answer."""
+    made = implementation.edit_series(**call)
+    known = {e["id"]: e for e in call["corpus"]}
+    edited = {known[edit["edit"]]["fact"] for edit in made["edits"]}
+    leaked = [one for one in made["retain"] if known[one]["fact"] in edited]
+    equal("C5", leaked, [], "retained parallels of edits", **call)
+    strange = [one for one in made["retain"] if known[one]["language"] not in call["update_languages"]]
+    equal("C5", strange, [], "retain inputs in other languages", **call)
+    rest = {e["id"] for e in call["corpus"] if e["fact"] not in edited and e["language"] in call["update_languages"]}
+    holds(
+        "C5",
+        not rest or len(made["retain"]) in (call["n_retain"], len(rest)),
+        "how many retain inputs",
+        expected=min(call["n_retain"], len(rest)),
+        got=len(made["retain"]),
+        **call,
+    )
+
+
+@clause("C5")
+@needs("S")
+@given(asked())
+def test_update_inputs_of_a_series_are_parallel_to_their_own_edit(
+    implementation: Implementation, call: dict[str, Any]
+) -> None:
+    """Each edit has its own sampled parallels, in the updating languages."""
+    for edit in implementation.edit_series(**call)["edits"]:
+        inside = oracles.parallel(call["corpus"], edit["edit"], call["update_languages"])
+        wrong = [one for one in edit["update"] if one not in inside]
+        equal("C5", wrong, [], f"update inputs of {edit['edit']}", **call)
+        asked_for = (min(call["n_update"], len(inside)), call["n_update"] if inside else 0)
+        holds("C5", len(edit["update"]) in asked_for, "how many", expected=asked_for, got=len(edit["update"]), **call)
+
+
+@clause("C5")
+@needs("S")
+def test_a_series_may_edit_any_fact_in_any_order(implementation: Implementation) -> None:
+    """Over many seeds each of six facts is edited, and each is edited first."""
+    corpus = [given_.example(f"f{i}", code) for i in range(6) for code in ("en", "de")]
+    firsts, edited = set(), set()
+    for seed in range(200):
+        made = implementation.edit_series(corpus, ["en"], ["en", "de"], 3, 1, 2, seed)
+        facts = [edit["edit"] for edit in made["edits"]]
+        firsts.add(facts[0])
+        edited |= set(facts)
+    everyone = {f"f{i}/en" for i in range(6)}
+    equal("C5", sorted(firsts), sorted(everyone), "facts that come first")
+    equal("C5", sorted(edited), sorted(everyone), "facts that are edited")
+
+
+# C6
+
+
+@st.composite
+def outcomes_of_a_series(draw: st.DrawFn) -> list[SeriesOutcome]:
+    """One to five edits in some languages, asked after themselves, after the last, and in between."""
+    count = draw(st.integers(1, 5))
+    spoken = [draw(st.sampled_from(("en", "de", "zh"))) for _ in range(count)]
+    rows: list[SeriesOutcome] = []
+
+    def add(made: int, edit: int, inputs: int) -> None:
+        for _ in range(inputs):
+            role, language = ("update", spoken[edit - 1]) if edit else ("retain", "")
+            row = {"made": made, "edit": edit, "edit_language": language, "role": role, "language": "en"}
+            rows.append({**row, "hit": draw(st.booleans())})  # type: ignore[typeddict-item]
+
+    for edit in range(1, count + 1):
+        for made in sorted({edit, count}):
+            add(made, edit, draw(st.integers(1, 3)))
+        if edit + 1 < count and draw(st.booleans()):
+            add(edit + 1, edit, 1)
+    add(count, 0, draw(st.integers(1, 5)))
+    if count > 1:
+        add(1, 0, draw(st.integers(0, 2)))
+    return draw(st.permutations(rows))
+
+
+@clause("C6")
+@needs("M")
+@given(outcomes_of_a_series())
+def test_efficacy_retention_and_con_are_those_of_the_oracle(
+    implementation: Implementation, outcomes: list[SeriesOutcome]
+) -> None:
+    """Right after the edit; after the last; and the original raw model's answers after the last."""
+    last = max(o["made"] for o in outcomes)
+    expected = {
+        "efficacy": averaged([o for o in outcomes if o["edit"] and o["made"] == o["edit"]]),
+        "retention": averaged([o for o in outcomes if o["edit"] and o["made"] == last]),
+        "con": oracles.mean([Fraction(int(o["hit"])) for o in outcomes if not o["edit"] and o["made"] == last]),
+    }
+    got = implementation.series_metrics(outcomes)
+    equal("C6", sorted(got), sorted(expected), "the metrics of a series")
+    for name, value in expected.items():
+        close("C6", got[name], float(value), name, 1e-9, outcomes=outcomes)
+
+
+def averaged(outcomes: Sequence[SeriesOutcome]) -> Fraction:
+    """Over an edit's inputs, over edits, over editing languages."""
+    rates: dict[str, list[Fraction]] = {}
+    for edit in sorted({o["edit"] for o in outcomes}):
+        own = [o for o in outcomes if o["edit"] == edit]
+        rate = oracles.mean([Fraction(int(o["hit"])) for o in own])
+        rates.setdefault(own[0]["edit_language"], []).append(rate)
+    return oracles.mean([oracles.mean(values) for values in rates.values()])
