@@ -102,7 +102,7 @@ def test_both_tables_show_the_same_editors(implementation: Implementation, langu
 # R3
 
 ROWS = [
-    given_.fact_row(language, relation, subject, subject, f"name {subject}")
+    given_.fact_row(language, relation, subject, subject, f"name {chr(97 + subject)}")
     for language in ("de", "en")
     for relation in ("P17", "P36")
     for subject in range(20)

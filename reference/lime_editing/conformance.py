@@ -615,7 +615,7 @@ def _noting(kind: str) -> Dataset:
     def tasks(*given: Any) -> dict[Split, Any]:
         return {split: _Noted(task, split) for split, task in plain.tasks(*given).items()}
 
-    noting = replace(plain, name=f"noted-{kind}", tasks=tasks)
+    noting = replace(plain, name=f"noted_{kind}", tasks=tasks)
     register(noting)
     return noting
 
