@@ -913,6 +913,9 @@ def test_masks_leave_the_base_editor_as_it_is(implementation: Any, name: str, ma
     for number, triples in enumerate(batches):
         for editor in (base, masked):
             step(implementation, editor, triples, seed=number)
+    # Some hold log α with a step alone.
+    sides = [value for own in implementation.mask_parameters(masked).values() for value in (own["x"], own["delta"])]
+    closed = closed and all(float(value.detach().max()) < -30 for value in sides)
     after, expected = (_beside_masks(implementation, editor) for editor in (masked, base))
     for key, start in before.items():
         moved, wanted = after[key] - start, expected[key] - start

@@ -146,7 +146,9 @@ def _masked(leaves: Any, languages: Any, language: str, x: Any, delta: Any, seed
     rows = torch.tensor(lime.mask_rows([language], languages, "language"))
     draws = None if seed is None else lime.draw_uniforms(leaves, 1, seed)
     factors = {"w": (torch.as_tensor(x)[None], torch.as_tensor(delta)[None])}
-    masked_x, masked_delta = lime.masked(factors, lime.gate(lime.side_by_side(leaves, rows), draws))["w"]
+    m = lime.gate(lime.side_by_side(leaves, rows), draws)
+    m = m * lime.side_by_side(leaves, rows, "_scale") if "mask.w.x_scale" in leaves else m
+    masked_x, masked_delta = lime.masked(factors, m)["w"]
     return masked_x[0], masked_delta[0]
 
 
