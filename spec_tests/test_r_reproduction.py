@@ -42,7 +42,7 @@ PAPER: dict[str, float] = {
 
 
 #: Where the released code's inner rate is declared.
-RELEASED: dict[str, float] = {"editable_training_inner_lr": 1e-2, "editable_training_lr": 1e-3}
+RELEASED: dict[str, float] = {"editable_training_inner_lr": 1e-2}
 
 
 @clause("R1")

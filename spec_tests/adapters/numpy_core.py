@@ -768,7 +768,7 @@ released = SimpleNamespace(
     hit=hit_everywhere,
     fact_inputs=_fact_inputs_as_released,
     encoded_facts=partial(encoded_facts, _named_in_update=False, _own_pool=True),
-    paper_preset=lambda: {**paper_preset(), "editable_training_inner_lr": 1e-2, "editable_training_lr": 1e-3},
+    paper_preset=lambda: {**paper_preset(), "editable_training_inner_lr": 1e-2},
     mask_penalty=mean_penalty,
     initial_masks=initial_masks_with_scale,
     editor_shapes=_shapes_with_scale,

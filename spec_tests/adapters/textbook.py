@@ -79,7 +79,6 @@ def make_editor(
     mask_scale: Literal["none", "learned"] = "none",
     loc_positions: Literal["mask", "all"] = "mask",
     optimiser: Literal["adam", "rmsprop"] = "adam",
-    rates: Mapping[str, float] = LR,
     first_inner_lr: Mapping[str, float] = INNER_LR,
 ) -> Editor:
     if name not in EDITORS:
@@ -109,7 +108,7 @@ def make_editor(
         inner = {f"log_inner_lr.{matrix}": weight.new_tensor(start) for matrix, weight in raw_weights.items()}
     rows = {"none": 0, "language": len(languages), "shared": 1}[masks]
     gates = _new_masks(raw_weights, rows, mask_scale == "learned") if rows else {}
-    lr = rates[name] if lr is None else lr
+    lr = LR[name] if lr is None else lr
     paired = [(group, rate) for group, rate in ((own, lr), (inner, LR_INNER), (gates, LR_MASKS)) if group]
     values = {key: value.requires_grad_() for group, _ in paired for key, value in group.items()}
     steps = [{"params": list(group.values()), "lr": rate} for group, rate in paired]
@@ -589,7 +588,6 @@ released.make_editor = functools.partial(
     mask_scale="learned",
     loc_positions="all",
     optimiser="rmsprop",
-    rates={**LR, "editable_training": 1e-3},
     first_inner_lr={**INNER_LR, "editable_training": 1e-2},
 )
 released.loc_loss = functools.partial(loc_loss, reversed_kl=True)

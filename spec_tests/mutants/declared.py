@@ -132,9 +132,7 @@ class InnerRateNotInForce(Declares):
     RULING = "editable_training_inner_lr"
 
     def paper_preset(self) -> Mapping[str, float]:
-        rates = {"1e-4": (1e-4, 5e-5), "1e-2": (1e-2, 1e-3)}[self.declared]
-        names = ("editable_training_inner_lr", "editable_training_lr")
-        return {**self.base.paper_preset(), **dict(zip(names, rates, strict=True))}
+        return {**self.base.paper_preset(), "editable_training_inner_lr": float(self.declared)}
 
 
 @mutant(

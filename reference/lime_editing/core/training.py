@@ -362,10 +362,10 @@ def descend(
     apart = (editor.own_parameters(), editor.mask_parameters())
     for group in apart if clipping == "apart" else (editor.parameters,):
         torch.nn.utils.clip_grad_norm_(list(group.values()), clip)
-    if log_alpha == "clamped":
-        # Before the step, as released: the step may leave the range again.
-        clamp(editor.parameters)
     optimiser.step()
+    if log_alpha == "clamped":
+        # As released, which clamps before each edit: no gate is drawn from what is beyond.
+        clamp(editor.parameters)
 
 
 def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:

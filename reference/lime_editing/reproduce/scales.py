@@ -121,12 +121,9 @@ _PAPER = TaskScale(
     test=Evaluation(n_update=1, n_retain=1, edits=None),
     # §B.1 says on what it was fine-tuned, and not how: these are ours, of what BERT's authors recommend.
     classifier=FineTuning(epochs=3, batch=32, lr=2e-5, warmup=0.1, weight_decay=0.01),
-    released={  # config/alg/enn.yaml, and config.yaml's val_batch_size of 5
+    released={  # config.yaml: edit_lr, and val_batch_size of 5
         **_CLIPPING,
-        "editable_training_inner_lr": {
-            "settings.editable_training.lr": "1e-3",
-            "settings.editable_training.inner_lr": "1e-2",
-        },
+        "editable_training_inner_lr": {"settings.editable_training.inner_lr": "1e-2"},
         "retain_inputs": {"validation.n_retain": "4", "test.n_retain": "4"},
     },
 )
