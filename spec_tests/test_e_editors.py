@@ -706,9 +706,11 @@ def test_finetuning_in_a_batch_takes_each_edits_own_steps(implementation: Any, k
     requests = [make_request(kind, rng, words=words) for words in (2, 12, 5, 2, 3)]
     requests[1]["labels"] = logits_of(world.model, requests[1]).argmax(-1).tolist()
     way = optimiser_of(implementation)
-    steps = {len(finetuned(world.model, world.edited, request, lr=LR[kind], **way)) - 1 for request in requests}
+    # RMSprop's first step is ten times its learning rate.
+    lr = LR[kind] / 10 if way else LR[kind]
+    steps = {len(finetuned(world.model, world.edited, request, lr=lr, **way)) - 1 for request in requests}
     assume(len(steps) > 2, f"the edits take {steps} steps, so nothing is shown")
-    editor = make(implementation, "finetuning", world, lr=LR[kind])
+    editor = make(implementation, "finetuning", world, lr=lr)
     inputs = [make_input(kind, rng, words=w) for w in (9, 2)]
     about = {"editor": "finetuning", "model": kind}
     _assert_edits_are_independent(implementation, editor, requests, inputs, "training", **about)

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import numpy as np
-import pyarrow.parquet as pq
+import pandas as pd
 import torch
 from transformers import AutoConfig
 
 from . import results, saving
-from .core import losses as objectives, masks as lime, metrics as scoring
+from .core import editing, losses as objectives, masks as lime, metrics as scoring, sampling, training as learning
 from .core.backbone import load_tokenizer, wrap
 from .core.corpus import Example, ParallelCorpus
-from .core.editing import (
-    Editor,
-    Objective,
-    edit as run_edit,
-    edit_batch,
-    edit_factors,
-    make_editor as build,
-    masks_of,
-    training_losses,
-)
 from .core.editors import editable_training, knowledge_editor, mend, methods
 from .core.records import EditRequest, Input, Outcome, Triple
-from .core.sampling import derived_rng, evaluation_pairs as sample_pairs, training_triples as sample_triples
-from .core.training import adam, early_stopping, step_seed, train_step as run_step
 from .core.updates import Factors, Update, compose
 from .data import Dataset, Reader, find as find_data, register
 from .data.facts import task as facts_task
@@ -50,6 +40,7 @@ from .reproduce.scales import PAPER, Evaluation, Scale, override
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "C"})
 CLAIMS |= {"batched", "factored", "ranked", "resumable"}
+Rows = list[dict[str, Any]]
 EDITORS = PAPER_APPROACHES
 _PRINTED = Rulings()
 
@@ -92,22 +83,21 @@ def aggregate(runs: Any) -> dict[str, float]:
 
 def evaluation_pairs(
     corpus: Any, edit_languages: Any, update_languages: Any, n_update: int, n_retain: int, seed: int, limit: Any = None
-) -> list[dict[str, Any]]:
-    pairs = sample_pairs(_corpus(corpus), edit_languages, update_languages, n_update, n_retain, seed, limit)
+) -> Rows:
+    pairs = sampling.evaluation_pairs(
+        _corpus(corpus), edit_languages, update_languages, n_update, n_retain, seed, limit
+    )
     return [{"edit": p.edit.id, "update": [x.id for x in p.update], "retain": [x.id for x in p.retain]} for p in pairs]
 
 
-def training_triples(
-    corpus: Any, languages: Any, n: int, seed: int, validate_every: int | None = None
-) -> list[dict[str, str]]:
+def training_triples(corpus: Any, languages: Any, n: int, seed: int, validate_every: int | None = None) -> Rows:
     examples = _corpus(corpus).within(languages)
-    triples = []
+    triples: list[sampling.ExampleTriple] = []
     for step in range(n):
-        (t,) = sample_triples(examples, 1, seed, step)
-        triples.append({"edit": t.edit.id, "update": t.update.id, "retain": t.retain.id})
+        triples += sampling.training_triples(examples, 1, seed, step)
         if validate_every and (step + 1) % validate_every == 0:
-            sample_pairs(examples, languages, languages, 1, 1, seed, limit=len(languages))
-    return triples
+            sampling.evaluation_pairs(examples, languages, languages, 1, 1, seed, limit=len(languages))
+    return [{"edit": t.edit.id, "update": t.update.id, "retain": t.retain.id} for t in triples]
 
 
 # A, B -------------------------------------------------------------------------------------------------------------
@@ -117,29 +107,39 @@ def apply_mask(w: Any, m: Any) -> Any:
     return lime.apply_mask(torch.as_tensor(w), torch.as_tensor(m)).numpy()
 
 
-def gate(log_alpha: Any, uniforms: Any = None, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> Any:
+def gate(log_alpha: Any, uniforms: Any = None, *constants: float, **named: float) -> Any:
     u = None if uniforms is None else torch.as_tensor(uniforms)
-    return lime.gate(torch.as_tensor(log_alpha), u, beta, gamma, zeta).numpy()
+    return lime.gate(torch.as_tensor(log_alpha), u, *constants, **named).numpy()
 
 
-def gate_probability(log_alpha: Any, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> Any:
-    return lime.gate_probability(torch.as_tensor(log_alpha), beta, gamma, zeta).numpy()
+def gate_probability(log_alpha: Any, *constants: float, **named: float) -> Any:
+    return lime.gate_probability(torch.as_tensor(log_alpha), *constants, **named).numpy()
 
 
-def _leaves(log_alpha: Mapping[str, Any], matrix: str) -> dict[str, torch.Tensor]:
-    return {f"mask.{matrix}.{part}": torch.tensor(v, requires_grad=True) for part, v in log_alpha.items()}
+def _leaves(log_alpha: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """{matrix: {part: array}} as parameters {"mask.<matrix>.<part>": tensor}."""
+    named = {f"{lime.PREFIX}{matrix}.{part}": v for matrix, parts in log_alpha.items() for part, v in parts.items()}
+    return {name: torch.tensor(value, requires_grad=True) for name, value in named.items()}
+
+
+def _structured(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The inverse of `_leaves`, of whatever goes by these names."""
+    result: dict[str, dict[str, Any]] = {}
+    for name, value in parameters.items():
+        matrix, part = name.removeprefix(lime.PREFIX).rsplit(".", 1)
+        result.setdefault(matrix, {})[part] = value
+    return result
+
+
+def _gradient(value: torch.Tensor, leaves: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    return _structured({name: gradient.numpy() for name, gradient in zip(leaves, gradients, strict=True)})
 
 
 def mask_penalty(log_alpha: Any, weight: float, ruled: Rulings = _PRINTED) -> tuple[float, dict[str, dict[str, Any]]]:
-    leaves = {matrix: _leaves(parts, matrix) for matrix, parts in log_alpha.items()}
-    log_alphas = lime.side_by_side({name: p for parts in leaves.values() for name, p in parts.items()})
-    value = weight * lime.penalty(log_alphas, ruled.penalty)
-    value.backward()
-    gradient = {
-        matrix: {part: leaves[matrix][f"mask.{matrix}.{part}"].grad.numpy() for part in parts}  # type: ignore[union-attr]
-        for matrix, parts in log_alpha.items()
-    }
-    return value.item(), gradient
+    leaves = _leaves(log_alpha)
+    value = weight * lime.penalty(lime.side_by_side(leaves), ruled.penalty)
+    return value.item(), _gradient(value, leaves)
 
 
 def _masked(leaves: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
@@ -147,45 +147,27 @@ def _masked(leaves: Any, languages: Any, language: str, x: Any, delta: Any, seed
     draws = None if seed is None else lime.draw_uniforms(leaves, 1, seed)
     factors = {"w": (torch.as_tensor(x)[None], torch.as_tensor(delta)[None])}
     m = lime.gate(lime.side_by_side(leaves, rows), draws)
-    m = m * lime.side_by_side(leaves, rows, "_scale") if "mask.w.x_scale" in leaves else m
-    masked_x, masked_delta = lime.masked(factors, m)["w"]
-    return masked_x[0], masked_delta[0]
+    return lime.masked(factors, m * lime.side_by_side(leaves, rows, "_scale") if "mask.w.x_scale" in leaves else m)["w"]
 
 
 def mask_factors(log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None = None) -> Any:
-    with torch.no_grad():
-        masked_x, masked_delta = _masked(_leaves(log_alpha, "w"), languages, language, x, delta, seed)
-    return masked_x.numpy(), masked_delta.numpy()
+    masked = _masked(_leaves({"w": log_alpha}), languages, language, x, delta, seed)
+    return tuple(factor[0].detach().numpy() for factor in masked)
 
 
 def mask_factors_gradient(
-    log_alpha: Any,
-    languages: Any,
-    language: str,
-    x: Any,
-    delta: Any,
-    grad_x: Any,
-    grad_delta: Any,
-    seed: int | None = None,
+    log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, grad_x: Any, grad_delta: Any, seed: Any = None
 ) -> dict[str, Any]:
-    leaves = _leaves(log_alpha, "w")
+    leaves = _leaves({"w": log_alpha})
     masked_x, masked_delta = _masked(leaves, languages, language, x, delta, seed)
-    ((torch.as_tensor(grad_x) * masked_x).sum() + (torch.as_tensor(grad_delta) * masked_delta).sum()).backward()
-    return {part: leaves[f"mask.w.{part}"].grad.numpy() for part in log_alpha}  # type: ignore[union-attr]
-
-
-def _structured(parameters: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """{"mask.<matrix>.<part>": tensor} → {matrix: {part: tensor}}."""
-    result: dict[str, dict[str, torch.Tensor]] = {}
-    for name, p in parameters.items():
-        matrix, part = name.removeprefix("mask.").rsplit(".", 1)
-        result.setdefault(matrix, {})[part] = p
-    return result
+    value = (torch.as_tensor(grad_x) * masked_x).sum() + (torch.as_tensor(grad_delta) * masked_delta).sum()
+    return _gradient(value, leaves)["w"]
 
 
 def initial_masks(shapes: Any, languages: Any, ruled: Rulings = _PRINTED) -> dict[str, dict[str, Any]]:
-    structured = _structured(lime.init_masks(shapes, len(languages), ruled.mask_scale))
-    return {matrix: {part: p.numpy() for part, p in parts.items()} for matrix, parts in structured.items()}
+    return _structured(
+        {name: p.numpy() for name, p in lime.init_masks(shapes, len(languages), ruled.mask_scale).items()}
+    )
 
 
 def editor_shapes(shapes: Any, languages: Any, masks: str, ruled: Rulings = _PRINTED) -> dict[str, tuple[int, ...]]:
@@ -204,9 +186,13 @@ def editor_shapes(shapes: Any, languages: Any, masks: str, ruled: Rulings = _PRI
 class Session:
     """An editor with the optimiser that trains it, where there is anything to train."""
 
-    editor: Editor
+    editor: editing.Editor
     optimiser: torch.optim.Optimizer | None
-    ruled: Rulings = _PRINTED
+    ruled: Rulings
+
+    @classmethod
+    def of(cls, editor: editing.Editor, ruled: Rulings) -> Session:
+        return cls(editor, learning.adam(editor) if editor.parameters else None, ruled)
 
 
 def _input(row: Any) -> Input:
@@ -224,21 +210,19 @@ def _triples(rows: Any) -> list[Triple]:
 def make_editor(
     name: str,
     model: Any,
-    edited: Sequence[str],
-    languages: Sequence[str],
+    edited: Any,
+    languages: Any,
     masks: Any = "none",
     seed: int = 0,
-    inner_lr: float | None = None,
-    lr: float | None = None,
-    rank: int | None = None,
     ruled: Rulings = _PRINTED,
+    **chosen: float | None,
 ) -> Session:
-    given = {key: value for key, value in (("inner_lr", inner_lr), ("lr", lr), ("rank", rank)) if value is not None}
     preset = PAPER.tasks["facts"].under(ruled).settings.get(name)
     rates = {key: getattr(preset, key) for key in ("inner_lr", "lr") if hasattr(preset, key)}
-    settings = cells.ruled(methods()[name].Settings(**rates | given), ruled) if name in methods() else None
-    editor = build(name, wrap(model, list(edited)), languages, masks, seed, settings, mask_scale=ruled.mask_scale)
-    return _session(editor, ruled)
+    given = rates | {key: value for key, value in chosen.items() if value is not None}
+    settings = cells.ruled(methods()[name].Settings(**given), ruled) if name in methods() else None
+    wrapped, scale = wrap(model, list(edited)), ruled.mask_scale
+    return Session.of(editing.make_editor(name, wrapped, languages, masks, seed, settings, mask_scale=scale), ruled)
 
 
 def parameters(session: Session) -> dict[str, torch.Tensor]:
@@ -257,7 +241,7 @@ def optimizer_groups(session: Session) -> list[list[str]]:
 
 
 def capture(session: Session, request: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    factors = edit_factors(session.editor, [_request(request)])
+    factors = editing.edit_factors(session.editor, [_request(request)])
     return {name: (x[0], delta[0]) for name, (x, delta) in factors.items()}
 
 
@@ -268,7 +252,7 @@ def transform(session: Session, matrix: str, x: Any, delta: Any, language: str) 
     if editor.masks != "none":
         rows = torch.tensor(lime.mask_rows([language], editor.languages, editor.masks))
         own = {name: p for name, p in editor.parameters.items() if name.startswith(f"mask.{matrix}.")}
-        factors = lime.masked(factors, masks_of(replace(editor, parameters=own), rows, None))
+        factors = lime.masked(factors, editing.masks_of(replace(editor, parameters=own), rows, None))
     index = mend.index_in_shape(editor.backbone.shapes, matrix)
     x_tilde, delta_tilde = mend.transform(editor.parameters, index, *factors[matrix])
     return x_tilde[0], delta_tilde[0]
@@ -282,7 +266,7 @@ def trained_weights(session: Session) -> dict[str, tuple[str, torch.Tensor]]:
 @torch.no_grad()
 def gates(session: Session, request: Any) -> dict[str, dict[str, Any]]:
     editor = session.editor
-    batch = edit_batch(editor, [_request(request)], editor.backbone.trunk([_input(request)]))
+    batch = editing.edit_batch(editor, [_request(request)], editor.backbone.trunk([_input(request)]))
     states = knowledge_editor.read(editor.parameters, *batch.condition(editor.settings.condition == "input+label"))
     found = knowledge_editor.gates(editor.parameters, editor.settings, editor.backbone.shapes, states)
     return {
@@ -297,7 +281,7 @@ def gates(session: Session, request: Any) -> dict[str, dict[str, Any]]:
 
 @torch.no_grad()
 def edit(session: Session, requests: Any) -> Update:
-    return run_edit(session.editor, [_request(row) for row in requests])
+    return editing.edit(session.editor, [_request(row) for row in requests])
 
 
 @torch.no_grad()
@@ -310,22 +294,18 @@ def factors(session: Session, edits: Update, index: int) -> dict[str, tuple[torc
 
 
 @torch.no_grad()
-def _logits(session: Session, inputs: Any, update: Update | None) -> list[torch.Tensor]:
+def raw_logits(session: Session, inputs: Any, update: Update | None = None) -> list[torch.Tensor]:
     states = session.editor.backbone.trunk([_input(row) for row in inputs])
     logits = session.editor.backbone.upper(states, update)
     return list(logits.split([len(row["positions"]) for row in inputs]))
 
 
-def raw_logits(session: Session, inputs: Any) -> list[torch.Tensor]:
-    return _logits(session, inputs, None)
-
-
 def edited_logits(session: Session, edits: Update, index: int, inputs: Any) -> list[torch.Tensor]:
-    return _logits(session, inputs, edits[index])
+    return raw_logits(session, inputs, edits[index])
 
 
 def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float], dict[str, torch.Tensor | None]]:
-    parts = training_losses(session.editor, _triples(triples), seed, Objective.under(session.ruled))
+    parts = editing.training_losses(session.editor, _triples(triples), seed, editing.Objective.under(session.ruled))
     live = session.editor.parameters
     gradients = torch.autograd.grad(parts["total"], list(live.values()), allow_unused=True)
     return {name: value.item() for name, value in parts.items()}, dict(zip(live, gradients, strict=True))
@@ -333,43 +313,37 @@ def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float],
 
 def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
     assert session.optimiser is not None, "finetuning trains nothing"
-    objective, clip = Objective.under(session.ruled), PAPER.tasks["facts"].under(session.ruled).all_languages.clip
-    return run_step(session.editor, session.optimiser, _triples(triples), seed, objective, clip)
+    aim, clip = editing.Objective.under(session.ruled), PAPER.tasks["facts"].under(session.ruled).all_languages.clip
+    return learning.train_step(session.editor, session.optimiser, _triples(triples), seed, aim, clip)
 
 
-def _shares(mask: Any) -> torch.Tensor:
-    """1 / how many predicted positions the example of each has."""
-    shares: torch.Tensor = (1 / mask.sum(1, keepdim=True)).expand(mask.shape)[mask]
-    return shares
-
-
-def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[float, torch.Tensor]:
-    logits = logits.detach().clone().requires_grad_()
-    value = weight * objectives.rel_loss(logits[mask], labels[mask], _shares(mask)) / len(mask)
+def _loss(of: Callable[..., torch.Tensor], mask: Any, weight: float, *given: Any) -> tuple[Any, ...]:
+    """An objective of the predicted positions of some logits, and its gradients."""
+    logits = [t.detach().clone().requires_grad_() for t in given]
+    shares = (1 / mask.sum(1, keepdim=True)).expand(mask.shape)[mask]
+    value = weight * of(*(t[mask] for t in logits), shares) / len(mask)
     value.backward()
-    return value.item(), logits.grad
+    return value.item(), *(t.grad for t in logits)
 
 
-def loc_loss(
-    edited: Any, raw: Any, mask: Any, weight: float, ruled: Rulings = _PRINTED
-) -> tuple[float, torch.Tensor, torch.Tensor | None]:
-    edited, raw = (t.detach().clone().requires_grad_() for t in (edited, raw))
-    value = weight * objectives.loc_loss(edited[mask], raw[mask], _shares(mask), ruled.kl_direction) / len(mask)
-    value.backward()
-    return value.item(), edited.grad, raw.grad
+def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[Any, ...]:
+    return _loss(lambda predicted, shares: objectives.rel_loss(predicted, labels[mask], shares), mask, weight, logits)
+
+
+def loc_loss(edited: Any, raw: Any, mask: Any, weight: float, ruled: Rulings = _PRINTED) -> tuple[Any, ...]:
+    return _loss(partial(objectives.loc_loss, direction=ruled.kl_direction), mask, weight, edited, raw)
 
 
 # D ----------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Tokenizer:
     """What the data modules use of a tokenizer, over a given function."""
 
-    mask_token = "[MASK]"
-
-    def __init__(self, tokenize: Callable[..., list[int]], mask: int = -1) -> None:
-        self.tokenize = tokenize
-        self.mask_token_id = mask
+    tokenize: Callable[..., list[int]]
+    mask_token_id: int = -1
+    mask_token: str = "[MASK]"
 
     def __call__(self, text: Any, *pair: Any, add_special_tokens: bool = True) -> dict[str, Any]:
         alone = isinstance(text, str)
@@ -382,27 +356,24 @@ def split(folder: Any) -> dict[str, list[dict[str, str]]]:
     return {part: [{name: getattr(fact, name) for name in names} for fact in f.facts] for part, f in parts.items()}
 
 
-def _row_of(x: Input) -> dict[str, list[int]]:
+def _row_of(x: Input) -> dict[str, Any]:
     row = {"input_ids": list(x.ids), "positions": list(x.positions)}
     return {**row, "token_type_ids": list(x.types)} if x.types else row
 
 
+def _row_of_request(request: EditRequest) -> dict[str, Any]:
+    return {**_row_of(request.input), "labels": list(request.labels), "language": request.language}
+
+
 def fact_inputs(
-    folder: Any,
-    tokenize: Any,
-    mask: int,
-    edit: Any,
-    update: str,
-    retain: Any,
-    seeds: Sequence[int],
-    ruled: Rulings = _PRINTED,
-) -> list[dict[str, Any]]:
+    folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Any, ruled: Rulings = _PRINTED
+) -> Rows:
     return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds, ruled)
 
 
 def encoded_facts(
-    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int], ruled: Rulings = _PRINTED
-) -> list[dict[str, Any]]:
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Any, ruled: Rulings = _PRINTED
+) -> Rows:
     return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds, ruled)
 
 
@@ -410,22 +381,22 @@ def _facts(
     folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int], ruled: Rulings
 ) -> list[Any]:
     facts = read_facts(folder)
-    splits = facts_task.tasks(facts, Reader(tokenizer), ruled, {}).values()
+    splits = list(facts_task.tasks(facts, Reader(tokenizer), ruled, {}).values())
+    asked = (edit["language"], edit["relation"], edit["subject"])
+    own = (t for t in splits if asked in {(f.language, f.relation, f.sub_uri) for f in t.facts.facts})
+    # The edit's own split may name the labels; inputs may be of any.
+    task = replace(next(own, splits[0]), facts=facts)
 
     def example(place: Any, language: str) -> Example:
-        fact = f"{place['relation']}/{place['subject']}"
-        return Example(fact, language, f"{fact}/{language}")
+        return task.corpus[f"{place['relation']}/{place['subject']}/{language}"]
 
     x_e, x_u, x_r = example(edit, edit["language"]), example(edit, update), example(retain, retain["language"])
-    # The edit's own split may name the labels; inputs may be of any.
-    task = replace(next((t for t in splits if x_e in t.corpus.examples), next(iter(splits))), facts=facts)
     triples = []
     for seed in seeds:
-        rng = derived_rng(seed, "inputs", x_e.id)
+        rng = sampling.derived_rng(seed, "inputs", x_e.id)
         request = task.request(x_e, rng)
-        described = {**_row_of(request.input), "labels": list(request.labels), "language": request.language}
         updated, retained = task.update_input(x_u, x_e, request), task.retain_input(x_r, rng)
-        triples.append({"edit": described, "update": _row_of(updated), "retain": _row_of(retained)})
+        triples.append({"edit": _row_of_request(request), "update": _row_of(updated), "retain": _row_of(retained)})
     return triples
 
 
@@ -433,45 +404,41 @@ def _pairs(rows: Sequence[Any], tokenizer: Any, classes: tuple[int, ...] = (0, 1
     return PairTask("test", rows, tuple(sorted(rows[0]["premise"])), tokenizer, classes)
 
 
-def _pair_edit(
-    task: pairs_task.PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int
-) -> dict[str, Any]:
+def _pair_edit(task: PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int) -> dict[str, Any]:
     def at(example: Example) -> tuple[int, str]:
         return int(example.fact.rpartition("/")[2]), example.language
 
-    request = task.request(edit, derived_rng(seed, "inputs", edit.id, *place))
+    request = task.request(edit, sampling.derived_rng(seed, "inputs", edit.id, *place))
     row, language = at(edit)
     described = {"row": row, "language": language, "input": _row_of(request.input), "label": request.labels[0]}
     return {**described, "retain": [at(x) for x in retain]}
 
 
-def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: int) -> Rows:
     return _edits_of_errors(_pairs(rows, _Tokenizer(tokenize)), predictions, n_retain, seed)
 
 
-def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: int) -> Rows:
     pairs, config = Pairs({"test": rows}, (), NAMES), AutoConfig.from_pretrained(model)
     classes = pairs_task.class_numbers(pairs, config.label2id)
     return _edits_of_errors(_pairs(rows, load_tokenizer(model), classes), predictions, n_retain, seed)
 
 
-def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> list[dict[str, Any]]:
+def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> Rows:
     # In a language that is not edited no answer counts as wrong.
     gold = [task.classes[row["label"]] for row in task.rows]
-    table = np.array([predictions.get(code, gold) for code in task.languages]).T
-    task = replace(task, wrong=pairs_task.wrong(task, table))
-    edited = sorted(predictions)
-    pairs = sample_pairs(task.corpus, edited, task.languages, 1, n_retain, seed, limit=None, editable=task.editable)
-    return [_pair_edit(task, pair.edit, pair.retain, seed) for pair in pairs]
+    wrong = pairs_task.wrong(task, np.array([predictions.get(code, gold) for code in task.languages]).T)
+    task, common = replace(task, wrong=wrong), (task.corpus, sorted(predictions), task.languages, 1, n_retain, seed)
+    return [_pair_edit(task, p.edit, p.retain, seed) for p in sampling.evaluation_pairs(*common, editable=wrong)]
 
 
-def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> list[dict[str, Any]]:
+def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> Rows:
     task = _pairs(rows, _Tokenizer(tokenize))
-    drawn = [sample_triples(task.corpus, 1, seed, step)[0] for step in range(n)]
+    drawn = [sampling.training_triples(task.corpus, 1, seed, step)[0] for step in range(n)]
     return [_pair_edit(task, t.edit, [t.retain], seed, step) for step, t in enumerate(drawn)]
 
 
-def classifier_examples(splits: Any, tokenize: Any) -> list[dict[str, Any]]:
+def classifier_examples(splits: Any, tokenize: Any) -> Rows:
     rows = {name: list(part) for name, part in splits.items()}
     languages = tuple(sorted({code for part in rows.values() for row in part for code in row["premise"]}))
     pairs = Pairs(rows, languages, ("0", "1", "2"))
@@ -481,42 +448,45 @@ def classifier_examples(splits: Any, tokenize: Any) -> list[dict[str, Any]]:
 # R ----------------------------------------------------------------------------------------------------------------
 
 
+#: Where a hyper-parameter stands in a task's scale.
+_SETTINGS: Mapping[str, str] = {
+    **{f"{name}_lr": f"settings.{name}.lr" for name in EDITORS},
+    **{f"{name}_inner_lr": f"settings.{name}.inner_lr" for name in ("editable_training", "mend")},
+    "finetuning_steps": "settings.finetuning.steps",
+    **{name: name for name in ("lambda_rel", "lambda_loc", "mask_lr")},
+    "lambda_mask": "lambda_mask.{penalty}",
+    "max_steps": "all_languages.edits",
+    **{name: f"all_languages.{name}" for name in ("validate_every", "patience")},
+    **{f"english_{name}": f"english_only.{name}" for name in ("validate_every", "patience")},
+}
+
+
+def _value(scale: Any, place: str) -> Any:
+    for name in place.split("."):
+        scale = scale[name] if isinstance(scale, Mapping) else getattr(scale, name)
+    return scale
+
+
 def paper_preset(ruled: Rulings = _PRINTED) -> dict[str, float]:
-    setup = PAPER.tasks["facts"].under(ruled)
-    settings, full, english = setup.settings, setup.all_languages, setup.english_only
-    return {
-        **{f"{name}_lr": chosen.lr for name, chosen in settings.items()},
-        "finetuning_steps": settings["finetuning"].steps,
-        **{f"{name}_inner_lr": settings[name].inner_lr for name in ("editable_training", "mend")},
-        "lambda_rel": setup.lambda_rel,
-        "lambda_loc": setup.lambda_loc,
-        "mask_lr": setup.mask_lr,
-        "lambda_mask": setup.lambda_mask[ruled.penalty],
-        "runs": PAPER.seeds,
-        "max_steps": full.edits,
-        "validate_every": full.validate_every,
-        "patience": full.patience,
-        "english_validate_every": english.validate_every,
-        "english_patience": english.patience,
+    scale = PAPER.tasks["facts"].under(ruled)
+    return {name: _value(scale, p.format(penalty=ruled.penalty)) for name, p in _SETTINGS.items()} | {
+        "runs": PAPER.seeds
     }
 
 
-def experiments(languages: Sequence[str]) -> list[dict[str, Any]]:
+def experiments(languages: Sequence[str]) -> Rows:
     rows = []
-    for i, table in enumerate(tables.TABLES):
-        for cell in cells.grid(["facts"], EDITORS, list(TRAININGS), [0]):
-            if not table.shows(cell.training):
-                continue
+    shown = product(enumerate(tables.TABLES, 1), cells.grid(["facts"], EDITORS, list(TRAININGS), [0]))
+    for (number, table), cell in shown:
+        if cell.training not in table.omits:
             trained_on = (cell.trained.languages or languages) if cell.trained else ()
-            row = {"table": i + 1, "editor": cell.approach, "masks": cell.masks, "input_languages": list(languages)}
+            row = {"table": number, "editor": cell.approach, "masks": cell.masks, "input_languages": list(languages)}
             row |= {"training_languages": list(trained_on), "run": cell.name}
             rows.append({**row, "edit_languages": list(cells.evaluations(languages)[table.evaluation])})
     return rows
 
 
-def record(
-    facts: Any, model: Any, seed: int, rulings: Mapping[str, Any], settings: Mapping[str, float] | None = None
-) -> dict[str, Any]:
+def record(facts: Any, model: Any, seed: int, rulings: Any, settings: Any = None) -> dict[str, Any]:
     cell, ruled = cells.Cell("facts", "mend", "lime", seed), Rulings(**rulings)
     scale: Any = PAPER.tasks["facts"]
     for name, value in (settings or {}).items():
@@ -528,21 +498,7 @@ def record(
     return {**taken, "configuration": found["scale"]}
 
 
-#: Where a hyper-parameter stands in a task's scale.
-_SETTINGS = {
-    "mend_lr": "settings.mend.lr",
-    "mend_inner_lr": "settings.mend.inner_lr",
-    "lambda_rel": "lambda_rel",
-    "lambda_loc": "lambda_loc",
-    "mask_lr": "mask_lr",
-    "lambda_mask": "lambda_mask.{penalty}",
-    "max_steps": "all_languages.edits",
-    "validate_every": "all_languages.validate_every",
-    "patience": "all_languages.patience",
-}
-
-
-def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]]:
+def table(runs: Sequence[Any], edit_language: str | None) -> Rows:
     evaluation = ALL if edit_language is None else EN
     by_key: dict[Key, dict[int, Run]] = {}
     for one in runs:
@@ -558,14 +514,15 @@ def table(runs: Sequence[Any], edit_language: str | None) -> list[dict[str, Any]
 
 def stopping(succ: Sequence[float], validate_every: int, patience: int, max_steps: int) -> tuple[int, int]:
     validations: list[tuple[int, float]] = []
-    ended = False
-    while not ended and len(validations) * validate_every < max_steps:
-        validations.append(((len(validations) + 1) * validate_every, succ[len(validations)]))
-        judged, ended = early_stopping(validations, patience)
-    return validations[-1][0], judged
+    for step, value in zip(range(validate_every, max_steps + 1, validate_every), succ, strict=True):
+        validations.append((step, value))
+        judged, ended = learning.early_stopping(validations, patience)
+        if ended:
+            break
+    return step, judged
 
 
-mask_similarity = figures.preferred_cosines
+mask_similarity = figures.cosines
 
 
 # U ----------------------------------------------------------------------------------------------------------------
@@ -573,6 +530,8 @@ mask_similarity = figures.preferred_cosines
 Note = tuple[Split, str, Example, Any]
 #: What was made of examples since it was last looked at: split, role, example, and what became of it.
 _NOTES: list[Note] = []
+
+_ROLES = {"request": "edit", "update_input": "update", "retain_input": "retain"}
 
 
 @dataclass(frozen=True)
@@ -582,31 +541,18 @@ class _Noted:
     task: Any
     split: Split
 
-    @property
-    def corpus(self) -> Any:
-        return self.task.corpus
-
-    @property
-    def editable(self) -> Any:
-        return self.task.editable
-
     def within(self, languages: Sequence[str]) -> _Noted:
         return replace(self, task=self.task.within(languages))
 
-    def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
-        made: EditRequest = self.task.request(edit, rng)
-        _NOTES.append((self.split, "edit", edit, made))
-        return made
+    def __getattr__(self, name: str) -> Any:
+        own = getattr(self.task, name)
 
-    def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
-        made: Input = self.task.update_input(update, edit, request)
-        _NOTES.append((self.split, "update", update, made))
-        return made
+        def noting(example: Example, *more: Any) -> Any:
+            made = own(example, *more)
+            _NOTES.append((self.split, _ROLES[name], example, made))
+            return made
 
-    def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
-        made: Input = self.task.retain_input(retain, rng)
-        _NOTES.append((self.split, "retain", retain, made))
-        return made
+        return noting if name in _ROLES else own
 
 
 @cache
@@ -623,23 +569,16 @@ def _noting(kind: str) -> Dataset:
 
 
 def _tables_of(rows: Mapping[str, Sequence[Any]], folder: Path) -> Path:
-    """Sentence pairs as tables, one for each split."""
-    folder.mkdir(exist_ok=True)
+    """Sentence pairs as tables in XNLI's schema, one for each split."""
     for split, told in rows.items():
-        lines = [
-            {"id": f"{split}-{i}", "language": said, "premise": row["premise"][said], "hypothesis": text}
-            | {"label": NAMES[row["label"]]}
-            for i, row in enumerate(told)
-            for said, text in zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True)
-        ]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        table = datasets.Dataset.from_list(list(told)).cast_column("label", datasets.ClassLabel(names=list(NAMES)))
+        folder.mkdir(exist_ok=True)
+        table.to_parquet(folder / f"{split}.parquet")
     return folder
 
 
 def _told(example: Example) -> dict[str, str]:
-    return {"fact": example.fact.removeprefix("train/").removeprefix("validation/").removeprefix("test/")} | {
-        "language": example.language
-    }
+    return {"fact": re.sub(r"^(train|validation|test)/", "", example.fact), "language": example.language}
 
 
 def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
@@ -648,8 +587,7 @@ def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
     last: dict[str, Any] = {}
     for of, role, example, made in notes:
         if of == split and role == "edit":
-            request = {**_row_of(made.input), "labels": list(made.labels), "language": made.language}
-            last = {"edit": _told(example), "request": request, "update": [], "retain": []}
+            last = {"edit": _told(example), "request": _row_of_request(made), "update": [], "retain": []}
             found[f"{len(found)} {example.id}"] = last
         elif of == split:
             last[role].append((_told(example), _row_of(made)))
@@ -678,9 +616,9 @@ def run(
     data: Any,
     model: Any,
     editor: str,
-    training: str | None,
+    training: Any,
     seed: int,
-    plan: Mapping[str, Any],
+    plan: Any,
     folder: Any,
     interrupt: int | None = None,
     ruled: Rulings = _PRINTED,
@@ -690,14 +628,14 @@ def run(
     cell = cells.Cell(_noting(kind).name, editor, training, seed)
     sources = cells.Sources(str(source), str(model), None)
     experiment = runs.prepare(cell.task, [cell], _scale_of(editor, plan, kind, ruled), ruled, sources)
-    start = runs.assemble(cell, experiment)[0]
+    start: Any = runs.assemble(cell, experiment)[0]
     _NOTES.clear()
     steps, validation = list[Any](), list[Any]()
     asked: dict[str, dict[str, Any]] = {EN: {}, ALL: {}}
     for status in runs.run_cell(cell, experiment, Path(folder) / "cells"):
         validation = validation or list(_asked(_NOTES, "validation").values())
         if status.doing.startswith("train"):
-            drawn = {"seed": step_seed(seed, status.done // plan["batch"]), "loss": status.loss}
+            drawn = {"seed": learning.step_seed(seed, status.done // plan["batch"]), "loss": status.loss}
             steps.append({"edits": status.done, "asked": list(_asked(_NOTES, "train").values()), **drawn})
         else:
             of = asked[status.doing.removeprefix("test ")]
@@ -706,13 +644,9 @@ def run(
         if interrupt is not None and status.done >= interrupt:
             return {}
     done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
-    judged = [_session(one, ruled) for one in (start, checkpoints.load(done, model))]
-    trace = {"start": judged[0], "editor": judged[1], "steps": steps, **_curve(done, plan["batch"], validation)}
+    trace = {"steps": steps, **_curve(done, plan["batch"], validation)}
+    trace |= {"start": Session.of(start, ruled), "editor": Session.of(checkpoints.load(done, model), ruled)}
     return {**trace, "evaluations": {"en": _judged(done, EN, asked[EN]), "all": _judged(done, ALL, asked[ALL])}}
-
-
-def _session(editor: Any, ruled: Rulings) -> Session:
-    return Session(editor, adam(editor) if editor.parameters else None, ruled)
 
 
 def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
@@ -726,14 +660,12 @@ def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
 
 def _judged(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The stored outcomes of one evaluation, beside what was asked."""
-    hits: dict[str, dict[str, list[bool]]] = {}
-    for row in pq.read_table(folder / "rows.parquet").to_pylist():
-        if row["evaluation"] == name:
-            hits.setdefault(row["edit"], {"update": [], "retain": []})[row["role"]].append(row["hit"])
+    rows = pd.read_parquet(folder / "rows.parquet")
+    hits = rows[rows["evaluation"] == name].groupby(["edit", "role"])["hit"].agg(list).unstack()
     edits = [
-        {**one, "update_hits": own["update"], "retain_hits": own["retain"]}
+        {**one, **{f"{role}_hits": hits.loc[edit, role] for role in scoring.ROLES}}
         for key, one in asked.items()
-        if (own := hits.get(key.rpartition(" ")[2])) is not None
+        if (edit := key.rpartition(" ")[2]) in hits.index
     ]
     return {"edits": edits, **results.read_metrics(folder)[name].as_dict()}
 
@@ -743,7 +675,7 @@ def preferences(session: Session) -> tuple[list[str], Any]:
         path, languages = Path(folder) / results.EDITOR, list(session.editor.languages)
         store.save_parameters(path, session.editor.parameters, {"languages": languages})
         found, parameters = figures.mask_parameters(path)
-    return found, figures.preferred_cosines(parameters)
+    return found, figures.cosines(parameters)
 
 
 # C ----------------------------------------------------------------------------------------------------------------
@@ -754,7 +686,7 @@ def compose_edits(session: Session, edits: Sequence[Update]) -> Update:
 
 
 def edit_after(session: Session, before: Update, requests: Any) -> Update:
-    return run_edit(session.editor, [_request(row) for row in requests], at=before)
+    return editing.edit(session.editor, [_request(row) for row in requests], at=before)
 
 
 def drop_edit(session: Session, edits: Update, index: int) -> Update:

@@ -27,6 +27,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -44,9 +45,9 @@ DESCRIBING = ("machine", "titles", "command", "specification", "remarks")
 #: What the cells of one table have in common, beside their task and, of the scale's record, `_SCALE`.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
 _SCALE = ("name", "about", "edited_layers", "test")
-#: What every record has, and what these parts have.
-_RECORD: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys((*_SCOPE, "code", "device", "machine"), ()),
+#: What every record has, and what these parts of it have.
+_RECORD = (*_SCOPE, "code", "device", "machine")
+_PARTS: Mapping[str, tuple[str, ...]] = {
     "cell": ("task", "approach", "training", "seed"),
     "scale": ("name", "about"),
     "titles": ("task", "approach"),
@@ -59,11 +60,9 @@ NO_SOURCES = ("data/download.py",)
 def check_place(root: Path, write: bool = True) -> None:
     """UserError: results cannot be kept here, which is said before hours of work and not after them."""
     with border(UserError, f"{root}: results cannot be kept here", more="; --results or LIME_HOME names another place"):
-        for path in (root, *root.absolute().parents):
-            if path.exists():
-                if not path.is_dir():
-                    raise UserError(f"{path}: is a file, and results are a folder; name another --results")
-                break
+        first = next(path for path in (root, *root.absolute().parents) if path.exists())
+        if not first.is_dir():
+            raise UserError(f"{first}: is a file, and results are a folder; name another --results")
         if write:
             root.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile(dir=root, prefix=".", suffix=".tmp"):
@@ -71,9 +70,9 @@ def check_place(root: Path, write: bool = True) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
-    """Call `write` with a temporary path beside `path`, then move the result into place.
+    """Call `write` with a temporary path beside `path`, then move the result into place. `size`: in bytes, at most.
 
-    UserError: the disk or the folder refuses; the old file stays, and no temporary one. The message has the `size`.
+    UserError: the disk or the folder refuses; the old file stays, and no temporary one.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -86,23 +85,22 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, Exception) and not isinstance(error, UserError):
-            raise UserError(f"{path}: cannot be written: {_refusal(path, error, size)}") from error
+            room = [f"up to {size:,} bytes to write"] if size is not None else []
+            with suppress(OSError):
+                room.append(f"{shutil.disk_usage(path.parent).free:,} bytes are free")
+            reason = f"{explain(error)} ({', '.join(room) or 'it is not known how much room is left'})"
+            kept = "earlier results are kept, and the same command resumes"
+            raise UserError(f"{path}: cannot be written: {reason}; {kept}") from error
         raise
 
 
-def _refusal(path: Path, error: Exception, size: int | None) -> str:
-    reason, room = explain(error), list[str]()
-    with suppress(OSError):
-        room = [f"{shutil.disk_usage(path.parent).free:,} bytes are free"]
-    if size is not None:
-        room.insert(0, f"up to {size:,} bytes to write")
-    shown = f" ({', '.join(room)})" if room else ""
-    return f"{reason}{shown}; earlier results are kept, and the same command resumes"
+def write_text(path: Path, text: str) -> None:
+    data = text.encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))
 
 
 def write_json(path: Path, value: Any) -> None:
-    data = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -143,35 +141,25 @@ def write_rows(path: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None
 
 def read_rows(path: Path) -> dict[str, Counts]:
     """The counts of each evaluation of stored rows, without an object per row. DataError: a missing or broken file."""
-    names = ("evaluation", "edit", "edit_language", "role", "language")
+    names = ["evaluation", "edit_language", "edit", "role", "language"]
     try:
-        table = pq.read_table(path, columns=[*names, "hit"])
-        codes, values = {}, {}
+        rows = pq.read_table(path, columns=[*names, "hit"]).to_pandas(strings_to_categorical=True)
         for name in names:
-            encoded = table.column(name).combine_chunks().dictionary_encode()
-            values[name] = encoded.dictionary.to_pylist()
-            # Codes in the order of their values, so that sorting codes sorts values.
-            codes[name] = np.argsort(np.argsort(np.array(values[name], dtype=object)))[encoded.indices.to_numpy()]
-            values[name].sort()
-        hit = table.column("hit").to_numpy().astype(np.float64)
-        roles = np.array([ROLES.index(role) for role in values["role"]])[codes["role"]]
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError, IndexError) as error:
+            order = ROLES if name == "role" else sorted(rows[name].cat.categories)
+            rows[name] = rows[name].cat.set_categories(order)
+        rows["hit"] = rows["hit"].astype(np.float64)
+        if rows.isna().any(axis=None):
+            raise ValueError("a role that is none, or a place without a value")
+    except (OSError, pa.ArrowInvalid, AttributeError, KeyError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a table of outcomes; {remedy(path)}") from error
-    evaluations = {}
-    for i, name in enumerate(values["evaluation"]):
-        at = np.flatnonzero(codes["evaluation"] == i)
-        edits, edit = np.unique(
-            codes["edit_language"][at] * len(values["edit"]) + codes["edit"][at], return_inverse=True
-        )
-        languages, language = np.unique(codes["language"][at], return_inverse=True)
-        told = [divmod(code, len(values["edit"])) for code in edits.tolist()]
-        evaluations[name] = tally(
-            [(values["edit_language"][a], values["edit"][b]) for a, b in told],
-            [values["language"][code] for code in languages],
-            np.stack([edit, roles[at], language], axis=1),
-            hit[at],
-        )
-    return evaluations
+    return {str(name): _counted(part) for name, part in rows.groupby("evaluation", observed=True)}
+
+
+def _counted(rows: pd.DataFrame) -> Counts:
+    edit = rows.groupby(["edit_language", "edit"], observed=True)
+    language, languages = pd.factorize(rows["language"], sort=True)
+    at = np.stack([edit.ngroup(), rows["role"].cat.codes, language], axis=1)
+    return tally(list(edit.size().index), list(languages), at, rows["hit"].to_numpy())
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:
@@ -181,11 +169,8 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
         found = (differences(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys)
         return [difference for differences in found for difference in differences]
     there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
-    return [] if there == here else [f"{name or 'record'}: {_shown(there)}, not {_shown(here)}"]
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    shown = [",".join(map(str, value)) if isinstance(value, list) else value for value in (there, here)]
+    return [] if there == here else [f"{name or 'record'}: {shown[0]}, not {shown[1]}"]
 
 
 def add_to_index(root: Path, folders: Iterable[Path]) -> None:
@@ -236,10 +221,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / "cell.json"
     record = read_json(path)
     there = record if isinstance(record, dict) else {}
-    lacks = [
-        name for name, parts in _RECORD.items() if name not in there or (parts and not isinstance(there[name], dict))
-    ]
-    lacks += [f"{n}.{part}" for n, parts in _RECORD.items() if n not in lacks for part in parts if part not in there[n]]
+    lacks = [name for name in (*_RECORD, *_PARTS) if name not in there]
+    for name, parts in _PARTS.items():
+        inner = there.get(name)
+        lacks += [f"{name}.{part}" for part in parts if not isinstance(inner, dict) or part not in inner]
     if lacks:
         raise DataError(f"{path}: is not the record of a cell (no {', '.join(map(repr, lacks))}); {remedy(path)}")
     return dict(there)
@@ -252,18 +237,16 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
     The lock goes with its process, however that ends, so none is ever stale. UserError: another process has it, and
     does not let go within `patience` seconds.
     """
-    lock = folder / name
+    lock, holder = folder / name, ""
+    file = FileLock(lock)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = FileLock(lock)
         file.acquire(timeout=patience)
     except Timeout as error:
-        holder = ""
         with suppress(OSError, UnicodeDecodeError):
             holder = lock.read_text(encoding="utf-8").strip()
-        raise UserError(
-            f"{folder}: another run is at work here ({holder or 'it did not say which'}); wait for it or stop it"
-        ) from error
+        about = holder or "it did not say which"
+        raise UserError(f"{folder}: another run is at work here ({about}); wait for it or stop it") from error
     except OSError as error:
         raise UserError(f"{lock}: cannot be written: {explain(error)}") from error
     try:
@@ -308,13 +291,13 @@ def code_of(files: Iterable[Path]) -> str:
 
 @cache  # a grid asks once per cell, and an answer takes a second
 def _code(source: str) -> str:
-    """A module's syntax tree without docstrings and without the places of what it imports from this package."""
+    """A module's syntax tree without docstrings and without what it imports from this package."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
-            node.body = node.body[1:]
-        if isinstance(node, ast.ImportFrom) and node.level:
-            node.module, node.level = None, 1
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            documented = ast.get_docstring(node, clean=False) is not None
+            body = node.body[1:] if documented else node.body
+            node.body = [one for one in body if not (isinstance(one, ast.ImportFrom) and one.level)]
     return ast.dump(tree)
 
 

@@ -64,7 +64,7 @@ def test_cosines_are_taken_on_each_rows_own_highest_dimensions() -> None:
     parameters[0, 100:103] = (0, 0, 5)
     parameters[0, 200], parameters[1, 200] = -99, 99  # low for one: not among its own
     parameters[1, 102] = 1
-    found = figures.preferred_cosines(parameters)
+    found = figures.cosines(parameters)
     rows = {0: [0, 1, 2], 1: [200, 101, 100]}
     for row, dims in rows.items():
         for column in range(2):

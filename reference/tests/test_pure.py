@@ -209,8 +209,6 @@ def test_no_draw_opens_or_closes_a_gate_for_ever(monkeypatch: pytest.MonkeyPatch
     parameters = {"mask.up.x": torch.zeros(1, 3, dtype=torch.float64)}
     with_delta = parameters | {"mask.up.delta": torch.zeros(1, 0)}
     assert masks.draw_uniforms(with_delta, 1, 0).tolist() == [[1e-6, 0.5, 1 - 1e-6]]
-        [1e-6, 0.5, 1 - 1e-6]
-    ]
 
 
 # Losses

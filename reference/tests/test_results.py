@@ -27,7 +27,7 @@ from lime_editing.core.records import Outcome
 from lime_editing.core.training import Report, State
 from lime_editing.data import download
 from lime_editing.errors import DataError, ModelError, UserError
-from lime_editing.report import figures, write as report
+from lime_editing.report import figures
 from lime_editing.reproduce import store
 
 EDITS, CODES = st.sampled_from(("P1/Q1", "P1/Q2", "P2/Q1")), st.sampled_from(("de", "en", "fr"))
@@ -112,7 +112,7 @@ WRITES: dict[str, Callable[[Path], None]] = {
     "rows.parquet": lambda path: results.write_rows(path, {"en → all": ROWS["en → all"] * 5}),
     "editor.safetensors": lambda path: store.save_parameters(path, TENSORS, {"approach": "mend"}),
     "state.safetensors": lambda path: store.save_state(path, {"cell": "x"}, a_state()),
-    "report.html": lambda path: report._write(path, "<p>" * 2000),
+    "report.html": lambda path: results.write_text(path, "<p>" * 2000),
     "figure.svg": lambda path: figures.save(Figure(), path.with_suffix("")),
 }
 

@@ -1,8 +1,8 @@
 """Paired bootstrap over edits and seeds.
 
-Every approach is asked the same questions. So a resample draws edits once, within each editing language, and uses them
-for all approaches. Then it draws seeds, the same ones for approaches with the same number of seeds. Index 0 of every
-resampled array is the sample itself, so a value and its interval come from the same lines.
+Every approach is asked the same questions. So a resample draws edits once, within each editing language, for all
+approaches, and then seeds, the same ones for approaches with the same number of seeds. Index 0 of every resampled array
+is the sample itself.
 
 Shapes: B resamples, S seeds, N edits, L editing languages, K columns.
 """
@@ -39,15 +39,14 @@ class Interval:
 def resample_edits(
     runs: Sequence[Counts], select: Select = in_all, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Array:
-    """Means over resampled edits, with the same edits for all runs: (1 + B, runs, L, K).
+    """Means over resampled edits, with the same edits for all runs: (1 + B, runs, L, K). An edit brings all its inputs.
 
-    A resample draws, within each editing language, as many edits as there are, with replacement. An edit brings all its
-    inputs. DataError: the runs were asked different questions, so they cannot be paired.
+    DataError: the runs were asked different questions, so they cannot be paired.
     """
     if any(run.edits != runs[0].edits or run.languages != runs[0].languages for run in runs):
         raise DataError("these runs were asked different questions; they cannot be paired")
-    languages, of, first = rates(runs[0], select)
-    values = np.stack([first, *(rates(run, select)[2] for run in runs[1:])], axis=1)  # (N, runs, K)
+    languages, of, _ = rates(runs[0], select)
+    values = np.stack([rates(run, select)[2] for run in runs], axis=1)  # (N, runs, K)
     result = np.empty((1 + resamples, len(runs), len(languages), values.shape[2]))
     for i in range(len(languages)):
         here = values[of == i]
@@ -62,15 +61,11 @@ def resample_edits(
 
 
 def resample_seeds(values: Array, seed: int = SEED) -> Array:
-    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). A resample draws S seeds with replacement.
-
-    The draw depends on S and `seed` alone, so approaches with the same seeds get the same ones.
-    """
+    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). The draw depends on S and `seed` alone."""
     size, seeds = values.shape[:2]
     drawn = np.random.default_rng((seed, seeds, 1)).integers(seeds, size=(size, seeds))
     drawn[0] = np.arange(seeds)
-    mean: Array = values[np.arange(size)[:, None], drawn].mean(1)
-    return mean
+    return np.asarray(values[np.arange(size)[:, None], drawn].mean(1))
 
 
 def succ_of(values: Array) -> Array:

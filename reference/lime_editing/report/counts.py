@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,14 @@ class Section:
     @property
     def approaches(self) -> dict[str, str]:
         """Each approach with the title that its cells give it, in the order of the tables."""
-        first = {name: next(iter(runs.values())).record for (name, _), runs in self.runs.items()}
-        return {name: str(record["titles"]["approach"]) for name, record in first.items()}
+        return {name: next(iter(runs.values())).record["titles"]["approach"] for (name, _), runs in self.runs.items()}
+
+    def judged(self, evaluation: str, omits: Sequence[str] = ()) -> Iterator[tuple[Key, dict[int, Run]]]:
+        """The runs by seed that have an evaluation, of each approach and training but for those that it omits."""
+        for key, runs in self.runs.items():
+            there = {seed: run for seed, run in runs.items() if evaluation in run.judged}
+            if there and key[1] not in omits:
+                yield key, there
 
 
 def read(folders: Iterable[Path]) -> list[Section]:
@@ -122,7 +128,7 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
             raise DataError(f"{sibling.folder} and {run.folder} differ in more than the seed; remove one")
         for name, judged in run.judged.items():
             other, folder = first.setdefault(name, (judged, run.folder))
-            same = judged.edits == other.edits and judged.languages == other.languages
-            if not same or not np.array_equal(judged.asked, other.asked):
+            alike = judged.edits == other.edits and judged.languages == other.languages
+            if not alike or not np.array_equal(judged.asked, other.asked):
                 raise DataError(f"{folder} and {run.folder} were asked different questions in {name!r}; remove one")
     return result

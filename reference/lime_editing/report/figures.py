@@ -1,14 +1,14 @@
 """Figures 3, 4 and 5 from stored cells: as data, and drawn with matplotlib. A new figure is one more record in FIGURES.
 
-Labels are the languages' own names. They need, beside matplotlib's DejaVu Sans, Noto Sans for Bengali, Devanagari,
-Tamil, Thai and CJK (on Debian: fonts-noto-core, fonts-noto-cjk). Where the fonts lack a character, the language's code
-stands in. Text in an SVG stays text.
+Labels are the languages' own names, or their codes where the fonts lack a character. All of mLAMA's need Noto Sans for
+Bengali, Devanagari, Tamil, Thai and CJK (on Debian: fonts-noto-core, fonts-noto-cjk). Text in an SVG stays text.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -71,28 +71,25 @@ def distribution(
     by: Literal["edit_language", "language"],
     omits: Sequence[str],
 ) -> Data | None:
-    """acc, con and succ of every language, mean over seeds (clauses M8, M9); None where there is nothing to show."""
+    """acc, con and succ of every language, mean over seeds (clauses M8, M9)."""
     groups = []
-    for (approach, training), runs in section.runs.items():
-        if approach == "unedited" or training in omits:
-            continue
-        there = [run for run in runs.values() if evaluation in run.judged]
-        each = [breakdown(run.judged[evaluation], by, "skip") for run in there]
-        shared = sorted(set.intersection(*map(set, each))) if each else []
+    for (approach, training), runs in section.judged(evaluation, omits):
+        each = [breakdown(run.judged[evaluation], by, "skip") for run in runs.values()]
+        shared = sorted(set.intersection(*map(set, each)))
         values = {language: aggregate([run[language] for run in each]).as_dict() for language in shared}
-        if values:
+        if values and approach != "unedited":
             about = {"approach": approach, "training": training, "title": section.approaches[approach]}
-            groups.append({**about, "cells": [run.folder.name for run in there], "languages": values})
+            groups.append({**about, "cells": [run.folder.name for run in runs.values()], "languages": values})
     return {"evaluation": evaluation, "by": by, "groups": groups} if groups else None
 
 
 def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
-    """Figure 5: per row language, cosines over its own top 1% of mask parameters, from MEND + LiME's first seed.
+    """Figure 5: `cosines` of MEND + LiME's first seed.
 
     A checkpoint that is not there, as in a clone, is replaced by what an earlier report computed from it.
     """
-    runs = section.runs.get(("mend", "lime"), {})
-    if not runs:
+    runs = section.runs.get(("mend", "lime"))
+    if runs is None:
         return None
     folder = runs[min(runs)].folder
     if not (folder / results.EDITOR).is_file():
@@ -106,16 +103,13 @@ def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
         "languages": languages,
         "parameters_per_language": width,
         "preferred": _preferred(width),
-        "cosine": np.round(preferred_cosines(parameters), 4).tolist(),
-        "cosine_over_all": np.round(cosines(parameters, parameters), 4).tolist(),
+        "cosine": np.round(cosines(parameters), 4).tolist(),
+        "cosine_over_all": np.round(cosines(parameters, width), 4).tolist(),
     }
 
 
 def mask_parameters(path: Path) -> tuple[list[str], Array]:
-    """The languages of a checkpoint, and log α of all its matrices side by side (L, Σ(n + m)), x and δ.
-
-    DataError: a checkpoint without masks, or none at all.
-    """
+    """The languages of a checkpoint, and log α of all its matrices side by side (L, Σ(n + m)). DataError: no masks."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = sorted(n for n in file.keys() if n.startswith("mask.") and n.endswith((".x", ".delta")))  # noqa: SIM118
@@ -128,17 +122,16 @@ def mask_parameters(path: Path) -> tuple[list[str], Array]:
     return languages, np.concatenate(parts, axis=1)
 
 
-def preferred_cosines(parameters: Array) -> Array:
-    """Row l: the cosine between l and every language, over l's top 1% of dimensions by value (§4.5)."""
-    top = np.argsort(-parameters, axis=1, kind="stable")[:, : _preferred(parameters.shape[1])]
-    chosen = zip(parameters, top, strict=True)
-    return np.concatenate([cosines(row[None, dims], parameters[:, dims]) for row, dims in chosen])
+def cosines(parameters: Array, count: int | None = None) -> Array:
+    """Row l: the cosine between l and every language, over the `count` dimensions with l's highest values (§4.5).
 
-
-def cosines(a: Array, b: Array) -> Array:
-    """Between all rows of a and all of b; 0 where one of them is 0."""
-    norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
-    product: Array = a @ b.T / np.where(norms == 0, 1, norms)
+    `count` is 1% of them where it is not given. A cosine with nothing but zeros is 0.
+    """
+    highest = np.argsort(-parameters, axis=1, kind="stable")[:, : count or _preferred(parameters.shape[1])]
+    chosen = np.zeros_like(parameters)
+    np.put_along_axis(chosen, highest, 1, axis=1)
+    norms = np.linalg.norm(chosen * parameters, axis=1)[:, None] * np.sqrt(chosen @ (parameters**2).T)
+    product: Array = (chosen * parameters) @ parameters.T / np.where(norms == 0, 1, norms)
     return product
 
 
@@ -147,7 +140,6 @@ def _preferred(width: int) -> int:
 
 
 def _tell_distribution(data: Data) -> str:
-    """The lowest, the median and the highest succ of each box."""
     told = []
     for group in data["groups"]:
         ranked = sorted((100 * s["succ"], language) for language, s in group["languages"].items())
@@ -158,7 +150,6 @@ def _tell_distribution(data: Data) -> str:
 
 
 def _tell_similarity(data: Data) -> str:
-    """Two numbers: the mean cosine of two languages, over all dimensions and over those that one prefers."""
     apart = ~np.eye(len(data["languages"]), dtype=bool)
     if not apart.any():
         return ""
@@ -258,19 +249,14 @@ def installed(families: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def label(language: str, families: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The language's own name, and its fonts: the first of these that has all of its characters, and the default.
-
-    Where babel does not know the language, or no font has its characters, the code stands in.
-    """
-    try:
+    """The language's own name with the first of these fonts that has all its characters, or else its code."""
+    with suppress(UnknownLocaleError, ValueError):
         name = Locale.parse(language, sep="-").get_display_name() or language
-    except (UnknownLocaleError, ValueError):
-        return language, ["sans-serif"]
-    name = name[0].title() + name[1:]  # not upper(), which would give Georgian capitals
-    for family in families:
-        font = font_manager.get_font(font_manager.findfont(family))
-        if all(font.get_char_index(ord(c)) for c in name):
-            return name, [family, "sans-serif"]
+        name = name[0].title() + name[1:]  # not upper(), which would give Georgian capitals
+        for family in families:
+            font = font_manager.get_font(font_manager.findfont(family))
+            if all(font.get_char_index(ord(c)) for c in name):
+                return name, [family, "sans-serif"]
     return language, ["sans-serif"]
 
 
@@ -299,7 +285,7 @@ def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float]
 
 
 def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
-    """The colour of each training that is shown, in the order of the tables; the axis names the training, too."""
+    """The colour of each training that is shown, in the order of the tables."""
     shown = {group["training"] for group in groups}
     order = [*TRAININGS, *sorted(shown - {None, *TRAININGS})]
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order) if name in shown}

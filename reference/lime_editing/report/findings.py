@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -97,15 +98,13 @@ def verdict(intervals: Sequence[Interval]) -> Verdict:
 def judge(section: Section) -> Judgement:
     """The paired differences of a section, and the findings; what lacks a cell is left out."""
     differences = []
-    for approach in section.approaches:
-        for ours, theirs in COMPARISONS:
-            for evaluation in (EN, ALL):
-                seeds, means = _means(section, evaluation, in_all, (approach, ours), (approach, theirs))
-                if seeds:
-                    apart = interval(_succ(means[approach, ours]) - _succ(means[approach, theirs]))
-                    differences.append(Difference(approach, ours, theirs, evaluation, seeds, apart))
-    claims = [(claim, approach) for claim in CLAIMS for approach in section.approaches]
-    findings = [found for claim, approach in claims if (found := _finding(section, claim, approach))]
+    for approach, (ours, theirs), evaluation in product(section.approaches, COMPARISONS, (EN, ALL)):
+        seeds, means = _means(section, evaluation, in_all, (approach, ours), (approach, theirs))
+        if seeds:
+            apart = interval(_succ(means[approach, ours]) - _succ(means[approach, theirs]))
+            differences.append(Difference(approach, ours, theirs, evaluation, seeds, apart))
+    judged = (_finding(section, *each) for each in product(CLAIMS, section.approaches))
+    findings = [finding for finding in judged if finding]
     gain = [d.interval for d in differences if (d.approach, d.ours, d.evaluation) == ("mend", "all", EN)]
     needed = PIPELINE_CHECK.get(section.task)
     passed = needed is None or (bool(gain) and gain[0].value >= needed and verdict(gain) == "holds")
@@ -133,13 +132,10 @@ def _finding(section: Section, claim: Claim, approach: str) -> Finding | None:
 @lru_cache(maxsize=8)
 def _resampled(section: Section, evaluation: str, select: Select) -> Mapping[Key, Mapping[int, Array]]:
     """(approach, training) → seed → means (1 + B, L, K), all on the same resampled edits."""
-    runs = [(key, seed, run.judged) for key, runs in section.runs.items() for seed, run in runs.items()]
-    there = [(key, seed, judged[evaluation]) for key, seed, judged in runs if evaluation in judged]
-    means = resample_edits([judged for _, _, judged in there], select) if there else np.empty(0)
-    found: dict[Key, dict[int, Array]] = {}
-    for i, (key, seed, _) in enumerate(there):
-        found.setdefault(key, {})[seed] = means[:, i]
-    return found
+    runs = dict(section.judged(evaluation))
+    counts = [run.judged[evaluation] for seeds in runs.values() for run in seeds.values()]
+    each = iter(np.moveaxis(resample_edits(counts, select), 1, 0) if counts else ())
+    return {key: {seed: next(each) for seed in seeds} for key, seeds in runs.items()}
 
 
 def _means(section: Section, evaluation: str, select: Select, *keys: Key) -> tuple[int, dict[Key, Array]]:
@@ -164,14 +160,14 @@ def _succ(means: Array) -> Array:
     return succ_of(means.mean(1))
 
 
+def _spread_of_edits(means: Array) -> Array:
+    """The standard deviation of succ over the editing languages that have a number (Figure 4)."""
+    return np.asarray(np.ma.masked_invalid(succ_of(means)).std(1).filled(0))
+
+
 def _spread_of_inputs(means: Array) -> Array:
-    """The standard deviation of succ over input languages (Figure 3)."""
-    return _spread(succ_of(means.mean(1).reshape(len(means), 2, -1).swapaxes(1, 2)))
-
-
-def _spread(values: Array) -> Array:
-    """The standard deviation of each row, over the languages that have a number."""
-    return np.asarray(np.ma.masked_invalid(values).std(1).filled(0))
+    """The same over the languages of the inputs, of which `by_input` makes columns (Figure 3)."""
+    return _spread_of_edits(means.mean(1).reshape(len(means), 2, -1).swapaxes(1, 2))
 
 
 def _gain(what: str, measure: Measure, first: str, second: str) -> list[tuple[Side, Side]]:
@@ -205,7 +201,7 @@ CLAIMS = (
     ),
     Claim(
         "LiME narrows the spread over languages",
-        *(ALL, in_all, _gain(_DEVIATION, lambda means: _spread(succ_of(means)), "all", "lime")),
+        *(ALL, in_all, _gain(_DEVIATION, _spread_of_edits, "all", "lime")),
         adjust=centred,
     ),
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,10 @@ def page(
     sections: Sequence[Section], judgements: Sequence[Judgement], drawn: Mapping[str, Drawn], again: Sequence[str]
 ) -> str:
     """The whole page; `drawn`: by section, what could be drawn; `again`: the arguments that write the report again."""
-    folder = FileSystemLoader(Path(__file__).parent)
-    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    scopes = [section.scope for section in sections]
-    environment = Environment(loader=folder, autoescape=True, **options)
-    environment.globals.update(marks=MARKS, checks=PIPELINE_CHECK, resamples=RESAMPLES, tables=tables, en=EN)
-    return environment.get_template("page.html.jinja").render(
+    loader, scopes = FileSystemLoader(Path(__file__).parent), [section.scope for section in sections]
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.globals.update(marks=MARKS, checks=PIPELINE_CHECK, resamples=RESAMPLES, tables=tables, en=EN)
+    return jinja.get_template("page.html.jinja").render(
         names=sorted({scope["scale"]["name"] for scope in scopes}),
         abouts=sorted({scope["scale"]["about"] for scope in scopes}),
         sizes=sorted({f"{scope['parameters'] / 1e6:.1f}" for scope in scopes}),
@@ -69,16 +68,17 @@ def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any
             svg = inline(text, f"{section.slug}-{figure.name}-", f"{figure.title}. {told}")
         figures.append((figure, svg, told))
     commands = [record.get("command") for record in section.records]
-    remarks = dict.fromkeys(remark for record in section.records for remark in record.get("remarks", ()))
-    claims = {claim.title: [f for f in judgement.findings if f.claim == claim.title] for claim in CLAIMS}
+    findings: dict[str, list[Finding]] = {}
+    for finding in judgement.findings:  # in the order of the claims
+        findings.setdefault(finding.claim, []).append(finding)
     return {
         "section": section,
         "judgement": judgement,
-        "findings": {title: found for title, found in claims.items() if found},
+        "findings": findings,
         "figures": figures,
         "commands": list(dict.fromkeys(typed(argv) for argv in commands if argv)),
         "without": sum(not argv for argv in commands),
-        "remarks": list(remarks),
+        "remarks": list(dict.fromkeys(r for record in section.records for r in record.get("remarks", ()))),
     }
 
 
@@ -86,22 +86,21 @@ def _overview(sections: Sequence[Section], judgements: Sequence[Judgement]) -> O
     titles = {name: title for section in sections for name, title in section.approaches.items()}
     found = [{(f.claim, f.approach): f for f in judgement.findings} for judgement in judgements]
     result: Overview = {}
-    for claim in CLAIMS:
-        for approach in sorted(titles, key=lambda name: rank(APPROACHES, name)):
-            line = [by.get((claim.title, approach)) for by in found]
-            if any(line):
-                result.setdefault(claim.title, []).append((titles[approach], line))
+    for claim, approach in product(CLAIMS, sorted(titles, key=lambda name: rank(APPROACHES, name))):
+        line = [by.get((claim.title, approach)) for by in found]
+        if any(line):
+            result.setdefault(claim.title, []).append((titles[approach], line))
     return result
 
 
 def _circumstances(sections: Sequence[Section]) -> list[list[str]]:
-    """What the cells of each section have in common, and where they differ: a name, and a value for each section."""
+    """The lines of the table "What was run": a name, and a value for each section."""
 
     def each(of: Callable[[Mapping[str, Any]], object]) -> Callable[[Section], object]:
         return lambda s: ", ".join(sorted({str(of(record)) for record in s.records}))
 
     rulings = dict.fromkeys(name for section in sections for name in section.scope["rulings"])
-    lines: Iterable[tuple[str, Callable[[Section], object]]] = [
+    lines: list[tuple[str, Callable[[Section], object]]] = [
         ("Cells", lambda s: len(s.records)),
         ("Seeds", lambda s: s.seeds),
         ("Items", lambda s: f"{s.scope['items']:,}"),

@@ -36,9 +36,6 @@ class Table:
     omits: tuple[str, ...]
     meaning: str
 
-    def shows(self, training: str | None) -> bool:
-        return training not in self.omits
-
 
 TABLES = (
     Table(
@@ -61,7 +58,7 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One approach and training: its scores over seeds (clause M9), beside what the paper prints. All are fractions."""
+    """One approach and training: its scores over seeds (clause M9), beside what the paper prints, as fractions."""
 
     evaluation: str
     approach: str
@@ -76,37 +73,36 @@ class Row:
 
     def texts(self) -> list[str]:
         """acc, con and succ in percent, with the deviation of the seeds where there are several."""
-        values, deviation = _percent(self), _percent(self.deviation) if self.deviation else None
-        return [f"{v} ± {d}" for v, d in zip(values, deviation, strict=True)] if deviation else values
+        spread = [f" ± {text}" for text in _percent(self.deviation)] if self.deviation else ["", "", ""]
+        return [value + text for value, text in zip(_percent(self), spread, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table as plain text: two columns of words, then numbers, the paper's in the last three of a scores' table."""
+    """A table as plain text: two columns of words, then numbers."""
 
     title: str
     head: Sequence[str]
     body: Sequence[Sequence[str]]
 
 
-def rows(section: Section, evaluation: str, table: Table | None = None) -> list[Row]:
-    """The rows of an evaluation, or those of a table, in the paper's order."""
+def rows(section: Section, evaluation: str, omits: Sequence[str] = ()) -> list[Row]:
+    """The rows of an evaluation, but for those of some trainings, in the paper's order."""
     result = []
-    for key, runs in section.runs.items():
-        judged = {seed: scores(run.judged[evaluation]) for seed, run in runs.items() if evaluation in run.judged}
-        if judged and (table is None or table.shows(key[1])):
-            each, mean = list(judged.values()), aggregate(list(judged.values()))
-            spread = Scores(*(stdev(getattr(s, name) for s in each) for name in METRICS)) if len(each) > 1 else None
-            cells = {seed: runs[seed].folder.name for seed in judged}
-            printed = PRINTED.get((section.task, evaluation, *key))
-            result.append(Row(evaluation, *key, len(each), mean.acc, mean.con, mean.succ, spread, printed, cells))
+    for key, runs in section.judged(evaluation, omits):
+        each = [scores(run.judged[evaluation]) for run in runs.values()]
+        mean = aggregate(each)
+        spread = Scores(*(stdev(getattr(s, name) for s in each) for name in METRICS)) if len(each) > 1 else None
+        cells = {seed: run.folder.name for seed, run in runs.items()}
+        printed = PRINTED.get((section.task, evaluation, *key))
+        result.append(Row(evaluation, *key, len(each), mean.acc, mean.con, mean.succ, spread, printed, cells))
     return result
 
 
 def scores_of(section: Section, table: Table) -> Grid:
     """One of the paper's tables; empty where no cell was judged so. What the paper lacks is marked as ours."""
     body = []
-    for row in rows(section, table.evaluation, table):
+    for row in rows(section, table.evaluation, table.omits):
         title = section.approaches[row.approach] + " (ours)" * (row.approach not in published.APPROACHES)
         training = trained(row.training) + " (ours)" * (row.training not in published.TRAININGS)
         printed = [value + _mark(section) for value in _percent(row.printed)] if row.printed else ["", "", ""]
@@ -163,10 +159,9 @@ def terminal(section: Section) -> rich.table.Table:
     """The tables of a section in one, without the paper's numbers."""
     title = f"{section.title}, {section.scope['scale']['about']}"
     result = rich.table.Table(title=Text(title), caption=caption(section), caption_justify="left")
-    grids = [scores_of(section, table) for table in TABLES]
-    for i, name in enumerate(grids[0].head[:5]):
+    for i, name in enumerate(["Approach", "Trained on", *METRICS]):
         result.add_column(name, justify="left" if i < 2 else "right")
-    for grid in grids:
+    for grid in (scores_of(section, table) for table in TABLES):
         if grid.body:
             result.add_section()
             result.add_row(Text(grid.title, "bold"))
@@ -189,12 +184,12 @@ def markdown(sections: Sequence[Section], judgements: Sequence[Judgement]) -> st
     return "\n\n".join(parts) + "\n"
 
 
-def _md(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
-
-
 _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"→": r"$\rightarrow$", "±": r"$\pm$", "−": "$-$", "†": r"\dag{}"}
 _TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "“": "``", "”": "''"}
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
 
 
 def tex(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 from rich.console import Group
@@ -15,6 +16,8 @@ from .figures import FIGURES, Data, save
 from .findings import judge
 from .page import Drawn, page
 from .tables import TABLES, as_json, latex, markdown, terminal
+
+KINDS = ("json", "svg", "png")  # of a figure's files
 
 
 def table(folders: Iterable[Path]) -> Group:
@@ -29,18 +32,17 @@ def write(root: Path, folders: Sequence[Path], to: Path | None = None) -> Path:
     """
     if not folders:
         raise UserError(f"{root}: no finished cells to report; run `nox -s reproduce` first")
-    target = to or root
-    sections = read(folders)
+    target, sections = to or root, read(folders)
     judgements = [judge(section) for section in sections]
     for folder in (target, target / "figures"):
         results.clean(folder)
     drawn = draw(sections, target / "figures", root / "figures")
     argv = ["report", "--results", _shown(root), *(["--to", _shown(to)] if to else [])]
     results.write_json(target / "tables.json", as_json(sections, judgements))
-    _write(target / "tables.md", markdown(sections, judgements))
+    results.write_text(target / "tables.md", markdown(sections, judgements))
     for one in TABLES:
-        _write(target / f"{one.name}.tex", latex(sections, one))
-    _write(target / "report.html", page(sections, judgements, drawn, argv))
+        results.write_text(target / f"{one.name}.tex", latex(sections, one))
+    results.write_text(target / "report.html", page(sections, judgements, drawn, argv))
     return target / "report.html"
 
 
@@ -49,33 +51,23 @@ def draw(sections: Sequence[Section], folder: Path, before: Path | None = None) 
 
     `before`: another folder that may hold the JSON of an earlier report.
     """
-    drawn: dict[str, Drawn] = {}
+    drawn: dict[str, dict[str, tuple[Data, Path]]] = {section.slug: {} for section in sections}
     kept = set[Path]()
-    for section in sections:
-        found: dict[str, tuple[Data, Path]] = {}
-        for figure in FIGURES:
-            path = folder / f"{figure.name}-{section.slug}"
-            paths = {kind: path.with_name(f"{path.name}.{kind}") for kind in ("json", "svg", "png")}
-            data = figure.data(section, [place / paths["json"].name for place in (folder, before or folder)])
-            if data is not None:
-                results.write_json(paths["json"], data)
-                save(figure.draw(data, f"{figure.title} · {section.title}"), path)
-                found[figure.name] = (data, paths["svg"])
-                kept.update(paths.values())
-        drawn[section.slug] = found
-    for figure in FIGURES:
-        for kind in ("json", "svg", "png"):
-            for path in set(folder.glob(f"{figure.name}-*.{kind}")) - kept:
-                path.unlink()
-    return drawn
+    for section, figure in product(sections, FIGURES):
+        json, svg, png = (folder / f"{figure.name}-{section.slug}.{kind}" for kind in KINDS)
+        data = figure.data(section, [json, (before or folder) / json.name])
+        if data is not None:
+            results.write_json(json, data)
+            save(figure.draw(data, f"{figure.title} · {section.title}"), json.with_suffix(""))
+            drawn[section.slug][figure.name] = (data, svg)
+            kept |= {json, svg, png}
+    for figure, kind in product(FIGURES, KINDS):
+        for path in set(folder.glob(f"{figure.name}-*.{kind}")) - kept:
+            path.unlink()
+    return dict(drawn)
 
 
 def _shown(folder: Path) -> str:
     """A folder as it is typed where this process runs; a page may travel, so it names no other folder than it must."""
     here, there = Path.cwd(), Path(os.path.abspath(folder))
     return (there.relative_to(here) if there.is_relative_to(here) else there).as_posix()
-
-
-def _write(path: Path, text: str) -> None:
-    data = text.encode()
-    results.write_atomically(path, lambda temporary: temporary.write_bytes(data), len(data))

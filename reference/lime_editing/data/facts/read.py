@@ -47,8 +47,8 @@ COLUMNS: Mapping[str, Sequence[tuple[str, ...]]] = {
     ),
 }
 M_LAMA, OWN = COLUMNS
-#: Fields that may be whole numbers.
-IDS = ("sub_uri", "obj_uri", "subject_id", "fact", "object_id")
+#: Fields of a corpus of facts that may be whole numbers.
+IDS = ("subject_id", "fact", "object_id")
 
 
 @dataclass(frozen=True, slots=True)
