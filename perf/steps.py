@@ -230,7 +230,7 @@ def gradients_of(
 ) -> tuple[dict[str, float], Mapping[str, Tensor]]:
     """The losses of a batch, and the gradient of the total for every parameter that has one."""
     alone, count = training.ALONE, len(triples)
-    parts = partial(training.parts_of, editor, triples, 0, graphs is not None, alone)
+    parts = partial(training.parts_of, editor, triples, 0, MILD, graphs is not None, alone)
     values = training.accumulated(editor, parts, count, MILD, graphs, alone, count)
     gradients = {name: p.grad.clone() for name, p in editor.parameters.items() if p.grad is not None}
     return dict(zip(training.LOSSES, values.tolist(), strict=True)), gradients

@@ -61,8 +61,8 @@ class Clause:
     #: The version of SPEC.md that has it first, and the last one that changed what it requires.
     since: str = ""
     changed: str | None = None
-    #: The ruling that has named alternatives here.
-    ruling: str | None = None
+    #: The rulings that have named alternatives here.
+    rulings: tuple[str, ...] = ()
 
     @property
     def chapter(self) -> str:
@@ -86,7 +86,8 @@ def _clause(name: str, source: str, sentence: str, below: str) -> Clause:
     """`source` is where it is from and since when: "§4.1; ruling; since 1.0, changed 2.0"."""
     section, _, mark = source.partition("; since ")
     since, _, changed = mark.partition(", changed ")
-    return Clause(name, section, sentence, since, changed or None, _ruling(below))
+    rulings = tuple(re.findall(r"Named\s+alternative:\s+`(\w+) =", below))
+    return Clause(name, section, sentence, since, changed or None, rulings)
 
 
 @functools.cache
@@ -96,11 +97,6 @@ def version() -> str:
     if not found:
         raise SuiteError("SPEC.md does not say its version")
     return found.group(1)
-
-
-def _ruling(text: str) -> str | None:
-    named = re.search(r"Named\s+alternative:\s+`(\w+) =", text)
-    return named.group(1) if named else None
 
 
 class Violation(AssertionError):

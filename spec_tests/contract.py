@@ -99,6 +99,11 @@ RULINGS: dict[str, tuple[str, ...]] = {
     "con_positions": ("mask", "all"),
     "subject": ("parallel", "edit-language"),
     "knowledge_editor_condition": ("input+label", "input"),
+    "loc_positions": ("mask", "all"),
+    "label_pool": ("all", "own"),
+    "finetuning_optimiser": ("adam", "rmsprop"),
+    "editable_training_inner_lr": ("1e-4", "1e-2"),
+    "stopping": ("averages", "edits"),
 }
 
 

@@ -151,6 +151,20 @@ def labels(rows: Iterable[FactRow], language: str, relation: str | None = None) 
 # R
 
 
+def mean_of_edits(rows: Iterable[Outcome]) -> float:
+    """The mean over edits of the harmonic mean of an edit's own acc and con, 0 where both are."""
+    edits: dict[str, list[Outcome]] = {}
+    for row in rows:
+        edits.setdefault(row["edit"], []).append(row)
+    found = []
+    for own in edits.values():
+        hits = [[row["hit"] for row in own if row["role"] == role] for role in ("update", "retain")]
+        if all(hits):
+            acc, con = (sum(told) / len(told) for told in hits)
+            found.append(2 * acc * con / (acc + con) if acc + con else 0.0)
+    return sum(found) / len(found)
+
+
 def stopping(succ: Sequence[float], every: int, intervals: int) -> tuple[int, int]:
     """Where training stops and what is judged, patience counted in intervals between validations."""
     for last in range(len(succ)):

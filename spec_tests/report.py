@@ -149,7 +149,7 @@ def _clauses(
             "sentence": clauses()[name].sentence,
             "outcome": found.outcome,
             "why": found.why or None,
-            "deviation": deviations.get(clauses()[name].ruling or ""),
+            "deviation": ", ".join(deviations[one] for one in clauses()[name].rulings if one in deviations) or None,
             "tests": sum(name in result.clauses for result in results),
             "examples": examples[name],
             "seconds": round(seconds[name], 2),

@@ -115,11 +115,10 @@ class World:
     def examples(self, split: str, languages: Sequence[str] = LANGUAGES) -> set[tuple[str, str]]:
         return {(fact, said) for fact, told in self.splits[split].items() for said in told if said in languages}
 
-    @cached_property
-    def labels(self) -> dict[tuple[str, str], list[tuple[int, ...]]]:
-        """Per language and relation the names of its entities, of all splits."""
+    def labels(self, split: str | None = None) -> dict[tuple[str, str], list[tuple[int, ...]]]:
+        """Per language and relation the names of its entities, of one split or of all."""
         found: dict[tuple[str, str], dict[str, str]] = {}
-        for row in self.rows:
+        for row in self.rows if split is None else oracles.split(self.rows)[split]:
             found.setdefault((row["language"], row["relation"]), {})[row["obj_uri"]] = row["obj_label"]
         return {key: [self.alone(name) for _, name in sorted(told.items())] for key, told in found.items()}
 

@@ -16,7 +16,19 @@ from . import oracles
 from .assertions import distributed, equal, holds
 from .conformance import Implementation, clause, needs
 from .contract import Input, Place, Request, Triple
-from .test_d_data import MASK, PAIRS, RAW, WORLD, folder_of, name_of, template, tokenize, tokenize_pair, written
+from .test_d_data import (
+    MASK,
+    PAIRS,
+    RAW,
+    WORLD,
+    entities,
+    folder_of,
+    name_of,
+    template,
+    tokenize,
+    tokenize_pair,
+    written,
+)
 from .texts import CLASSES, KINDS, write_classes, write_tokenizer
 from .tiny import LANGUAGES, cross_entropy, make_felt, outer_sum, perturb, setting
 
@@ -104,7 +116,7 @@ def test_labels_and_lengths_have_no_special_tokens(implementation: Implementatio
     """A desired label is a name as it is spelled alone, and a retain input has as many masks as such a name."""
     folder, encode = tokenizer
     triples = encoded(implementation, folder, CALLS["nothing shared"], range(300))
-    names = {tuple(alone(encode, name)) for name in oracles.labels(WORLD, "en", "P17").values()}
+    names = {tuple(alone(encode, name)) for name in entities(implementation, CALLS["nothing shared"][0])}
     lengths = Counter(len(alone(encode, name)) for name in oracles.labels(WORLD, "de").values())
     found = {tuple(triple["edit"]["labels"]) for triple in triples}
     equal("D10", found, names, "desired labels", tokenizer=folder.name)

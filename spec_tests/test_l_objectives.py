@@ -19,6 +19,7 @@ from .tiny import (
     cross_entropy,
     divergence,
     inner_rates,
+    located,
     logits_of,
     make_felt,
     make_triple,
@@ -200,7 +201,7 @@ def test_an_edit_that_changes_nothing_costs_nothing(implementation: Any, batch: 
 def test_the_parts_of_training_are_the_objectives_of_the_edited_model(
     implementation: Any, name: str, kind: str
 ) -> None:
-    """For the edit of x_e, rel is 0.1 · CE at x_u against y_e, and loc is the KL at the [MASK] of x_r."""
+    """For the edit of x_e, rel is 0.1 · CE at x_u against y_e, and loc the KL at the [MASK] of x_r, or as declared."""
     world = setting(kind)
     editor = make_felt(implementation, name, world)
     perturb(implementation, editor)
@@ -212,14 +213,16 @@ def test_the_parts_of_training_are_the_objectives_of_the_edited_model(
         model = with_update(world.model, update)
         with torch.no_grad():
             answer = cross_entropy(logits_of(model, triple["update"]), triple["edit"]["labels"])
-            new, raw = (logits_of(one, triple["retain"]) for one in (model, world.model))
+            asked = located(implementation, kind, triple["retain"])
+            new, raw = (logits_of(one, asked) for one in (model, world.model))
         about = {"editor": name, "model": kind, "triple": triple, "direction": direction}
+        about["positions"] = asked["positions"]
         what = "in training L_rel is not 0.1 · the cross entropy of the edited model at x_u"
         close("L1", parts["rel"], 0.1 * float(answer), what, "losses", **about)
         printed, turned = float(divergence(new, raw)), float(divergence(raw, new))
         if direction == "released":
             printed, turned = turned, printed
-        what = "in training L_loc is not the divergence of the edited model from the raw one at the [MASK] of x_r"
+        what = "in training L_loc is not the divergence of the edited model from the raw one at these positions of x_r"
         if agree(parts["loc"], turned, "losses"):
             what = "in training the divergence of L_loc is turned round"
         close("L2", parts["loc"], printed, what, "losses", **about)

@@ -20,9 +20,11 @@ from .tiny import (
     divergence,
     finetuned,
     gradients,
+    located,
     logits_of,
     make,
     make_request,
+    optimiser_of,
     outer_sum,
     rate,
     setting,
@@ -108,7 +110,8 @@ def test_the_objective_weighs_its_parts_as_the_preset_does(implementation: Imple
                 with torch.no_grad():
                     model = with_update(world.model, update)
                     answer = cross_entropy(logits_of(model, triple["update"]), triple["edit"]["labels"])
-                    new, raw = (logits_of(one, triple["retain"]) for one in (model, world.model))
+                    asked = located(implementation, world.kind, triple["retain"])
+                    new, raw = (logits_of(one, asked) for one in (model, world.model))
                 rel.append(float(answer))
                 loc.append(float(divergence(raw, new) if released else divergence(new, raw)))
             wanted = {"rel": preset["lambda_rel"] * np.mean(rel), "loc": preset["lambda_loc"] * np.mean(loc)}
@@ -129,7 +132,8 @@ def test_finetuning_takes_the_presets_steps(implementation: Implementation) -> N
     request = make_request("classifier", np.random.default_rng(98))
     request["labels"] = logits_of(world.model, request).argmin(-1).tolist()
     limit = int(preset["finetuning_steps"])
-    path = finetuned(world.model, world.edited, request, lr=preset["finetuning_lr"], limit=limit)
+    way = optimiser_of(implementation)
+    path = finetuned(world.model, world.edited, request, lr=preset["finetuning_lr"], limit=limit, **way)
     editor = make(implementation, "finetuning", world)
     (update,) = updates(implementation, editor, [request])
     for matrix, found in update.items():

@@ -20,7 +20,7 @@ from .test_d_data import folder_of, written
 from .test_r_reproduction import PAPER, REQUIRED, ROUNDED, by_training
 from .texts import write_model
 
-WORDS = ("en", "de", "country", "of", "is", "capital", "lies", "on", "earth", "name", "ensubject", "desubject")
+WORDS = ("en", "de", "country", "of", "is", "capital", "lies", "on", "earth", "name", "ensubject", "desubject", *"0123")
 ROWS = [
     given_.fact_row(language, relation, subject, subject % 4, f"{language} name {subject % 4}")
     for language in ("de", "en")

@@ -41,13 +41,19 @@ PAPER: dict[str, float] = {
 }
 
 
+#: Where the released code's inner rate is declared.
+RELEASED: dict[str, float] = {"editable_training_inner_lr": 1e-2}
+
+
 @clause("R1")
 @pytest.mark.parametrize("name", PAPER)
 def test_the_preset_has_the_papers_values(implementation: Implementation, name: str) -> None:
     """Each number of the table, to the digit."""
     preset = implementation.paper_preset()
     holds("R1", name in preset, f"the preset lacks {name}", expected=PAPER[name], got=sorted(preset))
-    equal("R1", preset[name], PAPER[name], f"the preset has another {name}")
+    released = implementation.ruling("editable_training_inner_lr") == "1e-2"
+    wanted = RELEASED.get(name, PAPER[name]) if released else PAPER[name]
+    equal("R1", preset[name], wanted, f"the preset has another {name}")
 
 
 @clause("R2")
@@ -96,7 +102,7 @@ def test_both_tables_show_the_same_editors(implementation: Implementation, langu
 # R3
 
 ROWS = [
-    given_.fact_row(language, relation, subject, subject, f"name {subject}")
+    given_.fact_row(language, relation, subject, subject, f"name {chr(97 + subject)}")
     for language in ("de", "en")
     for relation in ("P17", "P36")
     for subject in range(20)

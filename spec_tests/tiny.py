@@ -225,6 +225,7 @@ def finetuned(
     limit: int = 100,
     optimizer: Any = torch.optim.Adam,
     stops: bool = True,
+    clip: float | None = None,
 ) -> list[dict[str, torch.Tensor]]:
     """ΔW after 0, 1, … steps on a copy of the model: at most `limit`, and none once x_e is predicted as desired."""
     own = in_float64(model).requires_grad_(False)
@@ -238,9 +239,17 @@ def finetuned(
             break
         stepper.zero_grad()
         cross_entropy(logits, request["labels"]).backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(list(weights.values()), clip)
         stepper.step()
         path.append({matrix: weight.detach() - raw[matrix] for matrix, weight in weights.items()})
     return path
+
+
+def optimiser_of(implementation: Any) -> dict[str, Any]:
+    """Whose steps Finetuning takes by its declared ruling, as `finetuned` takes it."""
+    released = implementation.ruling("finetuning_optimiser") == "rmsprop"
+    return {"optimizer": torch.optim.RMSprop, "clip": 100.0} if released else {}
 
 
 def rel_after_a_step(
@@ -290,6 +299,12 @@ def objective_after_a_step(
     rel = cross_entropy(answer(edited, triple["update"]), request["labels"])
     new, raw = (answer(weights, triple["retain"]) for weights in (edited, {}))
     return 0.1 * rel + (divergence(raw, new) if direction == "released" else divergence(new, raw))
+
+
+def located(implementation: Any, kind: str, x: Input) -> Input:
+    """A retain input with the positions at which L_loc is taken: the predicted ones, or by declared ruling all."""
+    everywhere = implementation.ruling("loc_positions") == "all" and kind != "classifier"
+    return {**x, "positions": list(range(len(x["input_ids"])))} if everywhere else x
 
 
 def layer_norm(rows: torch.Tensor) -> torch.Tensor:

@@ -336,8 +336,7 @@ def table(
         shown = one.outcome.upper() if one.outcome in (*WRONG, "error", "timed out") else one.outcome
         taken = f"{seconds[name]:.1f}" if seconds[name] >= 1 else ""
         head = f"{name:<4} {shown:<14} {examples[name]:>8,} {taken:>7}  "
-        if clause.ruling in deviations:
-            head += f"[{clause.ruling} = {deviations[clause.ruling]}] "
+        head += "".join(f"[{one} = {deviations[one]}] " for one in clause.rulings if one in deviations)
         if one.why:
             head += f"[{one.why}] "
         sentence = f"({clause.section}) " + re.sub(r"[`*]", "", clause.sentence)

@@ -6,9 +6,10 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -30,7 +31,7 @@ from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import NAMES, Pairs
 from .data.pairs.task import PairTask
-from .names import ALL, EN, PAPER_APPROACHES, TRAININGS, Rulings, Split
+from .names import ALL, EN, PAPER_APPROACHES, PROTOCOLS, TRAININGS, Rulings, Split
 from .report import figures, tables
 from .report.counts import Key, Run, Section
 from .reproduce import cells, checkpoints, run as runs, store
@@ -41,6 +42,7 @@ CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "C"})
 CLAIMS |= {"batched", "factored", "ranked", "resumable"}
 Rows = list[dict[str, Any]]
 EDITORS = PAPER_APPROACHES
+_PRINTED = Rulings()
 
 
 # T, M, S ----------------------------------------------------------------------------------------------------------
@@ -57,8 +59,9 @@ def parallel(corpus: Any, example: str, languages: Any = None) -> list[str]:
 succ = scoring.succ
 
 
-def hit(predicted: Any, expected: Any, is_mask: Any, role: str) -> bool:
-    masked = [i for i, counts in enumerate(is_mask) if counts]
+def hit(predicted: Any, expected: Any, is_mask: Any, role: str, ruled: Rulings = _PRINTED) -> bool:
+    everywhere = role == "retain" and ruled.con_positions == "all"
+    masked = [i for i, counts in enumerate(is_mask) if counts or everywhere]
     return scoring.hit([predicted[i] for i in masked], [expected[i] for i in masked])
 
 
@@ -133,9 +136,9 @@ def _gradient(value: torch.Tensor, leaves: Mapping[str, torch.Tensor]) -> dict[s
     return _structured({name: gradient.numpy() for name, gradient in zip(leaves, gradients, strict=True)})
 
 
-def mask_penalty(log_alpha: Any, weight: float) -> tuple[float, dict[str, dict[str, Any]]]:
+def mask_penalty(log_alpha: Any, weight: float, ruled: Rulings = _PRINTED) -> tuple[float, dict[str, dict[str, Any]]]:
     leaves = _leaves(log_alpha)
-    value = weight * lime.penalty(lime.side_by_side(leaves))
+    value = weight * lime.penalty(lime.side_by_side(leaves), ruled.penalty)
     return value.item(), _gradient(value, leaves)
 
 
@@ -143,7 +146,8 @@ def _masked(leaves: Any, languages: Any, language: str, x: Any, delta: Any, seed
     rows = torch.tensor(lime.mask_rows([language], languages, "language"))
     draws = None if seed is None else lime.draw_uniforms(leaves, 1, seed)
     factors = {"w": (torch.as_tensor(x)[None], torch.as_tensor(delta)[None])}
-    return lime.masked(factors, lime.gate(lime.side_by_side(leaves, rows), draws))["w"]
+    m = lime.gate(lime.side_by_side(leaves, rows), draws)
+    return lime.masked(factors, m * lime.side_by_side(leaves, rows, "_scale") if "mask.w.x_scale" in leaves else m)["w"]
 
 
 def mask_factors(log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None = None) -> Any:
@@ -160,16 +164,18 @@ def mask_factors_gradient(
     return _gradient(value, leaves)["w"]
 
 
-def initial_masks(shapes: Any, languages: Any) -> dict[str, dict[str, Any]]:
-    return _structured({name: p.numpy() for name, p in lime.init_masks(shapes, len(languages)).items()})
+def initial_masks(shapes: Any, languages: Any, ruled: Rulings = _PRINTED) -> dict[str, dict[str, Any]]:
+    return _structured(
+        {name: p.numpy() for name, p in lime.init_masks(shapes, len(languages), ruled.mask_scale).items()}
+    )
 
 
-def editor_shapes(shapes: Any, languages: Any, masks: str) -> dict[str, tuple[int, ...]]:
+def editor_shapes(shapes: Any, languages: Any, masks: str, ruled: Rulings = _PRINTED) -> dict[str, tuple[int, ...]]:
     raw = {name: torch.empty(m, n, device="meta") for name, (n, m) in shapes.items()}
     parameters = mend.init(raw, 1, mend.Settings(), 0)
     if masks != "none":
         rows = 1 if masks == "shared" else len(languages)
-        parameters |= lime.init_masks(shapes, rows, like=torch.zeros((), device="meta"))
+        parameters |= lime.init_masks(shapes, rows, ruled.mask_scale, torch.zeros((), device="meta"))
     return {name: tuple(p.shape) for name, p in parameters.items()}
 
 
@@ -182,10 +188,11 @@ class Session:
 
     editor: editing.Editor
     optimiser: torch.optim.Optimizer | None
+    ruled: Rulings
 
     @classmethod
-    def of(cls, editor: editing.Editor) -> Session:
-        return cls(editor, learning.adam(editor) if editor.parameters else None)
+    def of(cls, editor: editing.Editor, ruled: Rulings) -> Session:
+        return cls(editor, learning.adam(editor) if editor.parameters else None, ruled)
 
 
 def _input(row: Any) -> Input:
@@ -201,11 +208,21 @@ def _triples(rows: Any) -> list[Triple]:
 
 
 def make_editor(
-    name: str, model: Any, edited: Any, languages: Any, masks: Any = "none", seed: int = 0, **chosen: float | None
+    name: str,
+    model: Any,
+    edited: Any,
+    languages: Any,
+    masks: Any = "none",
+    seed: int = 0,
+    ruled: Rulings = _PRINTED,
+    **chosen: float | None,
 ) -> Session:
-    given = {key: value for key, value in chosen.items() if value is not None}
-    settings = methods()[name].Settings(**given) if name in methods() else None
-    return Session.of(editing.make_editor(name, wrap(model, list(edited)), languages, masks, seed, settings))
+    preset = PAPER.tasks["facts"].under(ruled).settings.get(name)
+    rates = {key: getattr(preset, key) for key in ("inner_lr", "lr") if hasattr(preset, key)}
+    given = rates | {key: value for key, value in chosen.items() if value is not None}
+    settings = cells.ruled(methods()[name].Settings(**given), ruled) if name in methods() else None
+    wrapped, scale = wrap(model, list(edited)), ruled.mask_scale
+    return Session.of(editing.make_editor(name, wrapped, languages, masks, seed, settings, mask_scale=scale), ruled)
 
 
 def parameters(session: Session) -> dict[str, torch.Tensor]:
@@ -288,7 +305,7 @@ def edited_logits(session: Session, edits: Update, index: int, inputs: Any) -> l
 
 
 def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float], dict[str, torch.Tensor | None]]:
-    parts = editing.training_losses(session.editor, _triples(triples), seed, editing.Objective())
+    parts = editing.training_losses(session.editor, _triples(triples), seed, editing.Objective.under(session.ruled))
     live = session.editor.parameters
     gradients = torch.autograd.grad(parts["total"], list(live.values()), allow_unused=True)
     return {name: value.item() for name, value in parts.items()}, dict(zip(live, gradients, strict=True))
@@ -296,9 +313,8 @@ def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float],
 
 def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
     assert session.optimiser is not None, "finetuning trains nothing"
-    return learning.train_step(
-        session.editor, session.optimiser, _triples(triples), seed, editing.Objective(), clip=1.0
-    )
+    aim, clip = editing.Objective.under(session.ruled), PAPER.tasks["facts"].under(session.ruled).all_languages.clip
+    return learning.train_step(session.editor, session.optimiser, _triples(triples), seed, aim, clip)
 
 
 def _loss(of: Callable[..., torch.Tensor], mask: Any, weight: float, *given: Any) -> tuple[Any, ...]:
@@ -314,8 +330,8 @@ def rel_loss(logits: Any, labels: Any, mask: Any, weight: float) -> tuple[Any, .
     return _loss(lambda predicted, shares: objectives.rel_loss(predicted, labels[mask], shares), mask, weight, logits)
 
 
-def loc_loss(edited: Any, raw: Any, mask: Any, weight: float) -> tuple[Any, ...]:
-    return _loss(objectives.loc_loss, mask, weight, edited, raw)
+def loc_loss(edited: Any, raw: Any, mask: Any, weight: float, ruled: Rulings = _PRINTED) -> tuple[Any, ...]:
+    return _loss(partial(objectives.loc_loss, direction=ruled.kl_direction), mask, weight, edited, raw)
 
 
 # D ----------------------------------------------------------------------------------------------------------------
@@ -349,18 +365,27 @@ def _row_of_request(request: EditRequest) -> dict[str, Any]:
     return {**_row_of(request.input), "labels": list(request.labels), "language": request.language}
 
 
-def fact_inputs(folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Any) -> Rows:
-    return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds)
+def fact_inputs(
+    folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Any, ruled: Rulings = _PRINTED
+) -> Rows:
+    return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds, ruled)
 
 
-def encoded_facts(folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Any) -> Rows:
-    return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds)
+def encoded_facts(
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Any, ruled: Rulings = _PRINTED
+) -> Rows:
+    return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds, ruled)
 
 
-def _facts(folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int]) -> list[Any]:
+def _facts(
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int], ruled: Rulings
+) -> list[Any]:
     facts = read_facts(folder)
-    # Candidates and lengths are those of all splits anyway; here the inputs are, too.
-    task = replace(facts_task.tasks(facts, Reader(tokenizer), Rulings(), {})["train"], facts=facts)
+    splits = list(facts_task.tasks(facts, Reader(tokenizer), ruled, {}).values())
+    asked = (edit["language"], edit["relation"], edit["subject"])
+    own = (t for t in splits if asked in {(f.language, f.relation, f.sub_uri) for f in t.facts.facts})
+    # The edit's own split may name the labels; inputs may be of any.
+    task = replace(next(own, splits[0]), facts=facts)
 
     def example(place: Any, language: str) -> Example:
         return task.corpus[f"{place['relation']}/{place['subject']}/{language}"]
@@ -442,9 +467,11 @@ def _value(scale: Any, place: str) -> Any:
     return scale
 
 
-def paper_preset() -> dict[str, float]:
-    scale = PAPER.tasks["facts"]
-    return {name: _value(scale, p.format(penalty="sum")) for name, p in _SETTINGS.items()} | {"runs": PAPER.seeds}
+def paper_preset(ruled: Rulings = _PRINTED) -> dict[str, float]:
+    scale = PAPER.tasks["facts"].under(ruled)
+    return {name: _value(scale, p.format(penalty=ruled.penalty)) for name, p in _SETTINGS.items()} | {
+        "runs": PAPER.seeds
+    }
 
 
 def experiments(languages: Sequence[str]) -> Rows:
@@ -567,8 +594,9 @@ def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _scale_of(editor: str, plan: Mapping[str, Any], kind: str) -> Scale:
-    paper = PAPER.tasks[kind]
+def _scale_of(editor: str, plan: Mapping[str, Any], kind: str, ruled: Rulings) -> Scale:
+    # What the plan says comes after what a ruling says.
+    paper = replace(PAPER.tasks[kind].under(ruled), released={})
     known = {f.name for f in fields(paper.settings[editor])}
     given = {name: plan[name] for name in ("lr", "inner_lr") if name in known and plan[name] is not None}
     lengths = {name: plan[name] for name in ("edits", "batch", "validate_every", "patience")}
@@ -585,13 +613,21 @@ def _scale_of(editor: str, plan: Mapping[str, Any], kind: str) -> Scale:
 
 
 def run(
-    data: Any, model: Any, editor: str, training: Any, seed: int, plan: Any, folder: Any, interrupt: int | None = None
+    data: Any,
+    model: Any,
+    editor: str,
+    training: Any,
+    seed: int,
+    plan: Any,
+    folder: Any,
+    interrupt: int | None = None,
+    ruled: Rulings = _PRINTED,
 ) -> dict[str, Any]:
     kind = "nli" if isinstance(data, Mapping) else "facts"
     source = _tables_of(data, Path(folder) / "pairs") if isinstance(data, Mapping) else data
     cell = cells.Cell(_noting(kind).name, editor, training, seed)
     sources = cells.Sources(str(source), str(model), None)
-    experiment = runs.prepare(cell.task, [cell], _scale_of(editor, plan, kind), Rulings(), sources)
+    experiment = runs.prepare(cell.task, [cell], _scale_of(editor, plan, kind, ruled), ruled, sources)
     start: Any = runs.assemble(cell, experiment)[0]
     _NOTES.clear()
     steps, validation = list[Any](), list[Any]()
@@ -609,7 +645,7 @@ def run(
             return {}
     done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
     trace = {"steps": steps, **_curve(done, plan["batch"], validation)}
-    trace |= {"start": Session.of(start), "editor": Session.of(checkpoints.load(done, model))}
+    trace |= {"start": Session.of(start, ruled), "editor": Session.of(checkpoints.load(done, model), ruled)}
     return {**trace, "evaluations": {"en": _judged(done, EN, asked[EN]), "all": _judged(done, ALL, asked[ALL])}}
 
 
@@ -686,3 +722,24 @@ def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
     own = [o for o in outcomes if o["edit"]]
     found = {"efficacy": acc([o for o in own if o["made"] == o["edit"]])}
     return {**found, "retention": acc([o for o in own if o["made"] == last]), "con": sum(kept) / len(kept)}
+
+
+# Other rulings ----------------------------------------------------------------------------------------------------
+
+#: Rulings of which no clause asks anything: the suite leaves them free.
+_FREE = {"retain_inputs", "clipping", "log_alpha"}
+_RULED = (
+    *(hit, mask_penalty, initial_masks, editor_shapes, make_editor, loc_loss, fact_inputs, encoded_facts),
+    *(paper_preset, run),
+)
+
+
+def under(ruled: Rulings) -> SimpleNamespace:
+    """This module as an implementation that follows these rulings, and declares them."""
+    known = {name: value for name, value in globals().items() if not name.startswith("_")}
+    turned = {function.__name__: partial(function, ruled=ruled) for function in _RULED}
+    declared = {f.name: getattr(ruled, f.name) for f in fields(ruled) if f.name not in _FREE}
+    return SimpleNamespace(**known | turned | {"RULINGS": declared})
+
+
+released = under(PROTOCOLS["released"])

@@ -109,7 +109,7 @@ RULINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "editable_training_inner_lr": (get_args(Rate), "where its inner rates start (scale paper)"),
     "retain_inputs": (get_args(Count), "retain inputs of an edit when an editor is judged (scale paper)"),
     "clipping": (get_args(Clipping), "gradients clipped for editor and masks apart at 1, or together at 100"),
-    "log_alpha": (get_args(LogAlpha), "whether log α is clamped to ±log 100 before each step"),
+    "log_alpha": (get_args(LogAlpha), "whether log α is clamped to ±log 100 before each edit"),
     "stopping": (get_args(Stopping), "validated number: succ of the averages, or the mean of the edits' own"),
 }
 

@@ -29,9 +29,8 @@ from torch import Tensor
 from lime_editing import results
 from lime_editing.core import editing, masks, metrics
 from lime_editing.core.backbone import Backbone, load, load_tokenizer
-from lime_editing.core.editors import Edits, Gradient, finetuning, mend
+from lime_editing.core.editors import mend
 from lime_editing.core.evaluation import evaluate
-from lime_editing.core.losses import rel_loss
 from lime_editing.core.metrics import Counts
 from lime_editing.core.records import EditRequest
 from lime_editing.core.sampling import derived_rng, evaluation_pairs
@@ -42,7 +41,6 @@ from lime_editing.data.facts.read import Facts, read
 from lime_editing.data.facts.task import FactTask, tasks
 from lime_editing.names import ALL, EN, EVALUATIONS, Positions, Rulings, Split
 from lime_editing.report import bootstrap, published
-from lime_editing.report.counts import own_and_other
 from lime_editing.reproduce import store
 from lime_editing.reproduce.cells import Cell, Experiment, Sources, cell_folder, settings_of
 from lime_editing.reproduce.processes import quiet
@@ -271,44 +269,16 @@ def knowledge_editor_condition(bench: Bench) -> Numbers:
     return {"trained": compared(bench.outcomes(way), bench.outcomes(blind))}
 
 
-@contextmanager
-def per_token() -> Iterator[None]:
-    """A gate for each token of an edit, drawn where the required one is drawn once."""
-    once = masks.masked
-
-    def masked(
-        parameters: Mapping[str, Tensor],
-        name: str,
-        rows: Sequence[int],
-        values: Tensor,
-        uniforms: Mapping[str, Tensor] | None,
-    ) -> Tensor:
-        if uniforms is None:
-            return once(parameters, name, rows, values, None)
-        drawn = _per_token(uniforms[name], values.shape[1])
-        return masks.apply_mask(values, masks.gate(parameters[name][list(rows)][:, None], drawn))
-
-    with mock.patch.object(masks, "masked", masked):
-        yield
-
-
-def _per_token(uniforms: Tensor, tokens: int) -> Tensor:
-    """(E, T, width) uniforms that the (E, width) ones decide."""
-    generator = torch.Generator().manual_seed(int(uniforms.double().sum().item() * 2**20))
-    drawn = torch.rand(len(uniforms), tokens, uniforms.shape[1], generator=generator, dtype=torch.float64)
-    return drawn.clamp(1e-6, 1 - 1e-6).to(uniforms)
-
-
 def gates_per_token(bench: Bench) -> Numbers:
     """A3: how far the gradient that tokens mask one by one is from what their mean mask gives."""
     editor = bench.editor(LIME)
-    distances = []
-    factors = editing.edit_factors(editor, bench.requests)
-    draws = masks.draw_uniforms(editor.parameters, len(bench.requests), 0)
-    for name, (x, delta) in factors.items():
-        m_x, m_delta = (
-            masks.gate(torch.zeros(()), _per_token(draws[f"mask.{name}.{part}"], x.shape[1])) for part in ("x", "delta")
-        )
+    generator, distances = torch.Generator().manual_seed(0), []
+
+    def drawn(rows: Tensor) -> Tensor:
+        return masks.gate(torch.zeros(()), torch.rand(rows.shape, generator=generator).clamp(1e-6, 1 - 1e-6))
+
+    for x, delta in editing.edit_factors(editor, bench.requests).values():
+        m_x, m_delta = drawn(x), drawn(delta)
         token_wise = masks.apply_mask(delta, m_delta).mT @ masks.apply_mask(x, m_x)
         # The full mask that the tokens' own have on average.
         live = (delta != 0).any(-1, keepdim=True).to(delta)
@@ -316,11 +286,6 @@ def gates_per_token(bench: Bench) -> Numbers:
         whole = (1 + mean_delta)[:, :, None] * (1 + mean_x)[:, None] * (delta.mT @ x)
         distances += ((token_wise - whole).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)).tolist()
     return {"distance": _percent(fmean(distances))}
-
-
-def trained_per_token(bench: Bench) -> Numbers:
-    """A3: trained so; at test time no gate is drawn."""
-    return {"trained": compared(bench.outcomes(LIME), bench.outcomes(replace(LIME, patch=per_token)))}
 
 
 @contextmanager
@@ -365,85 +330,94 @@ def ascent(bench: Bench) -> Numbers:
     """E11: the share of untrained edits, with an inner learning rate of 1e-5, whose loss at x_e falls."""
     inner = (("settings.mend.inner_lr", "1e-5"), ("settings.editable_training.inner_lr", "1e-5"))
     states = bench.backbone.trunk([request.input for request in bench.requests])
-    labels = editing.labels_of(bench.requests, states)
+    counts = torch.tensor([len(request.labels) for request in bench.requests])
+    labels = torch.tensor([label for request in bench.requests for label in request.labels])
+    example = torch.repeat_interleave(torch.arange(len(counts)), counts)
+
+    def losses(update: Update | None = None) -> Tensor:
+        each = F.cross_entropy(bench.backbone.upper(states, update), labels, reduction="none")
+        return torch.zeros(len(counts)).index_add(0, example, each) / counts
+
     result: dict[str, float] = {"edits": len(bench.requests)}
     with torch.no_grad():
-        before = rel_loss(bench.backbone.upper(states), labels, states.example)
+        before = losses()
         for approach in ("mend", "editable_training"):
             update = editing.edit(bench.editor(Way(approach, values=inner)), bench.requests)
             for name, sign in (("descent", 1), ("ascent", -1)):
                 turned = replace(update, factors={key: (u, sign * v) for key, (u, v) in update.factors.items()})
-                after = rel_loss(bench.backbone.upper(states, turned), labels, states.example)
-                result[f"{approach} {name}"] = _percent((after < before).double().mean().item())
+                result[f"{approach} {name}"] = _percent((losses(turned) < before).double().mean().item())
     return result
 
 
-@dataclass(frozen=True)
-class Told:
-    """Edits that say of themselves when they are done: after `steps` steps each, or never; `seen` notes the truth."""
-
-    edits: Edits
-    numbers: Tensor
-    seen: list[Tensor]
-    steps: Tensor | None
-    taken: int = 0
-
-    def gradient(self, at: Update | None = None, differentiable: bool = False) -> Gradient:
-        plain = self.edits.gradient(at, differentiable)
-        step = len(self.seen)
-        correct = plain.correct if self.steps is None else self.steps[self.numbers] <= step
-        self.seen.append(self.numbers[~correct])
-        return Gradient(plain.factors, correct)
-
-    def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
-        return self.edits.condition(labels)
-
-    def take(self, chosen: Tensor) -> Told:
-        return replace(self, edits=self.edits.take(chosen), numbers=self.numbers[chosen])
-
-
-def steps_taken(parameters: Mapping[str, Tensor], settings: finetuning.Settings, edits: Edits, count: int) -> Tensor:
-    """How many of its steps each of `count` edits takes."""
-    seen: list[Tensor] = []
-    finetuning.update(parameters, settings, Told(edits, torch.arange(count), seen, None))
-    # The look after the hundredth step is followed by none.
-    return torch.bincount(torch.cat(seen[: settings.steps]), minlength=count)
-
-
-@contextmanager
-def without_last_step() -> Iterator[None]:
-    """Finetuning that hands back the parameters from before its last step: done once more, a step shorter."""
-    whole = finetuning.update
-
-    def update(parameters: Mapping[str, Tensor], settings: finetuning.Settings, edits: editing.EditBatch) -> Update:
-        count = len(edits.requests)
-        with mock.patch.object(finetuning, "update", whole):
-            taken = steps_taken(parameters, settings, edits, count)
-        return whole(parameters, settings, Told(edits, torch.arange(count), [], (taken - 1).clamp(min=0)))
-
-    with mock.patch.object(finetuning, "update", update):
-        yield
-
-
 def last_step(bench: Bench) -> Numbers:
-    """E12, E3: finetuning with and without its last step; how many steps edits take."""
+    """E12, E3: finetuning whose hundredth step is lost, which is finetuning of 99; how many edits take it, or none."""
     tuned = Way("finetuning", None)
-    required, alternative = bench.outcomes(tuned), bench.outcomes(replace(tuned, patch=without_last_step))
-    editor = bench.editor(tuned)
-    states = bench.backbone.trunk([request.input for request in bench.requests])
-    batch = editing.EditBatch(editor, tuple(bench.requests), states)
-    steps = steps_taken({}, editor.settings, batch, len(bench.requests)).numpy()
-    own = {}
-    for name, judged in (("required", required), ("alternative", alternative)):
-        _, of, rate = metrics.rates(judged[ALL][0], own_and_other)
-        own[name] = _percent(float(np.mean([np.nanmean(rate[of == i, 0]) for i in range(len(set(of.tolist())))])))
+    shorter = replace(tuned, values=(("settings.finetuning.steps", "99"),))
+    whole, without, still = bench.editor(tuned), bench.editor(shorter), list[bool]()
+    changed = list[bool]()
+    for start in range(0, len(bench.requests), 20):
+        asked = bench.requests[start : start + 20]
+        ends, before = (editing.edit(one, asked).deltas for one in (whole, without))
+        changed += torch.stack([(ends[name] != before[name]).flatten(1).any(1) for name in ends]).any(0).tolist()
+        still += torch.stack([(end == 0).flatten(1).all(1) for end in ends.values()]).all(0).tolist()
     return {
-        "judged": compared(required, alternative),
-        "acc in the edit's own language": own,
-        "edits": len(steps),
-        "no step": _percent(float((steps == 0).mean())),
-        "median of steps": float(np.median(steps)),
-        "all hundred steps": _percent(float((steps == 100).mean())),
+        "judged": compared(bench.outcomes(tuned), bench.outcomes(shorter)),
+        "edits": len(bench.requests),
+        "all hundred steps": _percent(fmean(changed)),
+        "no step": _percent(fmean(still)),
+    }
+
+
+def loc_positions(bench: Bench) -> Numbers:
+    """L2: trained with L_loc at masks and at every token, and con of both at masks and at every position."""
+    every, test = Way(rulings=Rulings(loc_positions="all")), bench.tasks["test"]
+    again = [bench.again(way, "positions", test, "all") for way in (BASE, every)]
+    return {"at masks": compared(bench.outcomes(BASE), bench.outcomes(every)), "everywhere": compared(*again)}
+
+
+def label_pool(bench: Bench) -> Numbers:
+    """D4: labels of all splits' facts, or of the own split's, in training and judging."""
+    return {"trained": compared(bench.outcomes(BASE), bench.outcomes(Way(rulings=Rulings(label_pool="own"))))}
+
+
+def finetuning_optimiser(bench: Bench) -> Numbers:
+    """E3: Adam or RMSprop, at the learning rate that is tuned for Adam."""
+    tuned = Way("finetuning", None)
+    other = replace(tuned, rulings=Rulings(finetuning_optimiser="rmsprop"))
+    return {"judged": compared(bench.outcomes(tuned), bench.outcomes(other))}
+
+
+def clipping(bench: Bench) -> Numbers:
+    """E15: gradients clipped apart at 1, or together at 100."""
+    return {
+        "trained": compared(bench.outcomes(LIME), bench.outcomes(replace(LIME, rulings=Rulings(clipping="together"))))
+    }
+
+
+def log_alpha(bench: Bench) -> Numbers:
+    """A3: log α free, or clamped to ±log 100 before each step; the largest that a training without a clamp reaches."""
+    largest = [
+        p.detach().abs().max().item()
+        for folder in bench.train(LIME)
+        for p in bench.editor(LIME, folder).mask_parameters().values()
+    ]
+    held = replace(LIME, rulings=Rulings(log_alpha="clamped"))
+    return {
+        "trained": compared(bench.outcomes(LIME), bench.outcomes(held)),
+        "largest log alpha": round(max(largest), 2),
+    }
+
+
+def stopping(bench: Bench) -> Numbers:
+    """R5: the best by succ of the averages, or by the mean of the edits' own; in how many seeds it is another."""
+    other = Way(rulings=Rulings(stopping="edits"))
+    best = [
+        [[r["step"] for r in results.read_json(folder / "curve.json") if r["best"]][-1] for folder in bench.train(way)]
+        for way in (BASE, other)
+    ]
+    return {
+        "trained": compared(bench.outcomes(BASE), bench.outcomes(other)),
+        "seeds with another best": sum(a != b for a, b in zip(*best, strict=True)),
     }
 
 
@@ -550,6 +524,12 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Numbers]] = {
     "entities": entities,
     "con_positions": con_positions,
     "last_step": last_step,
+    "finetuning_optimiser": finetuning_optimiser,
+    "loc_positions": loc_positions,
+    "label_pool": label_pool,
+    "stopping": stopping,
+    "clipping": clipping,
+    "log_alpha": log_alpha,
     "kl_direction": kl_direction,
     "penalty_gradient": penalty_gradient,
     "mask_scale": mask_scale,
@@ -558,7 +538,6 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Numbers]] = {
     "penalty": penalty,
     "judged_by_facts": judged_by_facts,
     "trained_with_eps": trained_with_eps,
-    "trained_per_token": trained_per_token,
 }
 
 #: Clause, what is compared, and where it stands in the file: a row of RULINGS.md's table for each.
@@ -568,17 +547,23 @@ ROWS = (
     ("D6", "subject of the edit's language; MEND", "subject", "trained and judged"),
     ("D6", "judged so alone; MEND", "subject", "judged alone"),
     ("L2", "KL(raw ‖ edited); MEND", "kl_direction", "trained"),
+    ("L2", "`L_loc` at every token, con at [MASK]; MEND", "loc_positions", "at masks"),
+    ("L2", "`L_loc` at every token, con at every position; MEND", "loc_positions", "everywhere"),
     ("A5", "penalty without gradient; MEND + LiME", "penalty_gradient", "no gradient"),
     ("A5", "mean, not sum, with weight 1; MEND + LiME", "penalty", "sum against mean"),
     ("A5", "(sum with weight 1, not MEND without masks)", "penalty", "sum against no masks"),
     ("A2", "gate times learned scale; MEND + LiME", "mask_scale", "learned scale"),
     ("A2", "(gate times learned scale, not MEND without masks)", "mask_scale", "learned scale against no masks"),
-    ("A3", "gates drawn per token; MEND + LiME", "trained_per_token", "trained"),
+    ("A3", "log α clamped to ±log 100; MEND + LiME", "log_alpha", "trained"),
     ("E5", "`y_e` unread; KnowledgeEditor", "knowledge_editor_condition", "trained"),
     ("E6", "LayerNorm's eps of 1e-5; MEND", "trained_with_eps", "trained"),
-    ("E12", "last step lost; Finetuning", "last_step", "judged"),
+    ("E3", "RMSprop; Finetuning", "finetuning_optimiser", "judged"),
+    ("E12", "the hundredth step lost; Finetuning", "last_step", "judged"),
+    ("E15", "gradients clipped together at 100; MEND + LiME", "clipping", "trained"),
+    ("D4", "entities of the own split; MEND", "label_pool", "trained"),
     ("D4", "entities drawn as often as in facts; MEND", "judged_by_facts", "D4"),
     ("D5", "lengths drawn as often as in facts; MEND", "judged_by_facts", "D5"),
+    ("R5", "stopped by the mean of the edits; MEND", "stopping", "trained"),
 )
 
 

@@ -338,7 +338,7 @@ def test_the_fused_step_is_adam_s(name: str, fixed: bool) -> None:
         group.update(fused=False, foreach=False)
     for step in range(3):
         batch = triples("bert", 4, step)
-        parts = partial(training.parts_of, made, batch, step, fixed, ALONE)
+        parts = partial(training.parts_of, made, batch, step, Objective(), fixed, ALONE)
         training.accumulated(made, parts, 4, Objective(), None, ALONE, 4)
         training.descend(made, ours, 1.0)
         gradients(plain, batch, step, Objective())
@@ -599,7 +599,7 @@ def test_parts_of_a_batch_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (1, 2, 3):
         assert gradients(made, batch, 3, Objective(), at_a_time=count) == pytest.approx(whole, rel=1e-4, abs=1e-6)
         close([p.grad for p in made.parameters.values()], expected)
-    assert len(training.parts_of(made, batch, 3, False, ALONE, 2)[0]) == 3
+    assert len(training.parts_of(made, batch, 3, Objective(), False, ALONE, 2)[0]) == 3
     assert isinstance(next(iter(train(made, Words(), lambda _: Scores(1, 1, 1), PLAN, Objective(), 0))), Stepped)
 
 

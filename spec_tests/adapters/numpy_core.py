@@ -454,6 +454,7 @@ def fact_inputs(
     retain: Place,
     seeds: Sequence[int],
     _named_in_update: bool = True,
+    _own_pool: bool = False,
 ) -> list[Triple]:
     told, templates = _told(folder)
 
@@ -466,7 +467,8 @@ def fact_inputs(
         return {"input_ids": ids, "positions": list(range(len(head), len(head) + masks))}
 
     language, other = edit["language"], retain["language"]
-    entities = {row["obj_uri"]: row["obj_label"] for row in told[language, edit["relation"]]}
+    pool = _in_the_split_of(folder, edit) if _own_pool else told[language, edit["relation"]]
+    entities = {row["obj_uri"]: row["obj_label"] for row in pool}
     labels = [tokenize(name) for _, name in sorted(entities.items())]
     names = {row["obj_uri"]: row["obj_label"] for at, rows in told.items() if at[0] == other for row in rows}
     lengths = sorted(len(tokenize(name)) for name in names.values())
@@ -484,6 +486,16 @@ def fact_inputs(
     return triples
 
 
+def _in_the_split_of(folder: Path, place: Place) -> list[FactRow]:
+    """The facts of the relation and language of a fact that are in its own split."""
+    key = {"relation": place["relation"], "language": place["language"]}
+    for rows in split(folder).values():
+        own = [row for row in rows if {name: row[name] for name in key} == key]  # type: ignore[literal-required]
+        if any(row["sub_uri"] == place["subject"] for row in own):
+            return own
+    raise ValueError(f"no split has the fact {place}")
+
+
 def _fact_inputs_as_released(
     folder: Path,
     tokenize: Callable[[str], list[int]],
@@ -493,7 +505,7 @@ def _fact_inputs_as_released(
     retain: Place,
     seeds: Sequence[int],
 ) -> list[Triple]:
-    return fact_inputs(folder, tokenize, mask, edit, update, retain, seeds, _named_in_update=False)
+    return fact_inputs(folder, tokenize, mask, edit, update, retain, seeds, _named_in_update=False, _own_pool=True)
 
 
 def encoded_facts(
@@ -504,6 +516,7 @@ def encoded_facts(
     retain: Place,
     seeds: Sequence[int],
     _named_in_update: bool = True,
+    _own_pool: bool = False,
 ) -> list[Triple]:
     told, templates = _told(folder)
     encode = _tokenizer(tokenizer)
@@ -520,7 +533,8 @@ def encoded_facts(
         return {"input_ids": [*ids[:at], *[mask] * masks, *ids[at + 1 :]], "positions": list(range(at, at + masks))}
 
     language, other = edit["language"], retain["language"]
-    entities = {row["obj_uri"]: row["obj_label"] for row in told[language, edit["relation"]]}
+    pool = _in_the_split_of(folder, edit) if _own_pool else told[language, edit["relation"]]
+    entities = {row["obj_uri"]: row["obj_label"] for row in pool}
     labels = [alone(name) for _, name in sorted(entities.items())]
     names = {row["obj_uri"]: row["obj_label"] for at, rows in told.items() if at[0] == other for row in rows}
     lengths = sorted(len(alone(name)) for name in names.values())
@@ -733,7 +747,6 @@ _required = {
         encoded_pairs,
         pair_training,
         classifier_examples,
-        paper_preset,
         experiments,
         record,
         table,
@@ -743,10 +756,19 @@ _required = {
 }
 released = SimpleNamespace(
     CLAIMS=CLAIMS,
-    RULINGS={"con_positions": "all", "penalty": "mean", "mask_scale": "learned", "subject": "edit-language"},
+    RULINGS={
+        "con_positions": "all",
+        "penalty": "mean",
+        "mask_scale": "learned",
+        "subject": "edit-language",
+        "label_pool": "own",
+        "editable_training_inner_lr": "1e-2",
+        "stopping": "edits",
+    },
     hit=hit_everywhere,
     fact_inputs=_fact_inputs_as_released,
-    encoded_facts=partial(encoded_facts, _named_in_update=False),
+    encoded_facts=partial(encoded_facts, _named_in_update=False, _own_pool=True),
+    paper_preset=lambda: {**paper_preset(), "editable_training_inner_lr": 1e-2},
     mask_penalty=mean_penalty,
     initial_masks=initial_masks_with_scale,
     editor_shapes=_shapes_with_scale,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ EDITORS = ("mend", "editable_training", "knowledge_editor", "finetuning")
 LAMBDA_REL, LAMBDA_LOC, LAMBDA_MASK = 0.1, 1.0, 1.0
 LR = {"mend": 1e-6, "editable_training": 5e-5, "knowledge_editor": 5e-5, "finetuning": 5e-6}
 LR_INNER, LR_MASKS = 1e-4, 1e-3
-INNER_LR = 1e-4
+INNER_LR = {"mend": 1e-4, "editable_training": 1e-4}
 RANK = 1920
 #: Steps of fine-tuning, and the width of what KnowledgeEditor reads and thinks with.
 STEPS, WIDTH = 100, 24
@@ -52,6 +52,9 @@ class Editor:
     #: Whether the divergence is KL(raw ‖ edited), and the penalty a mean, as released.
     reversed_kl: bool = False
     mean_penalty: bool = False
+    #: Whether L_loc is taken at every token of a sentence, and Finetuning's steps are RMSprop's.
+    loc_everywhere: bool = False
+    rmsprop: bool = False
 
 
 Edit = dict[str, Tensor]
@@ -74,6 +77,9 @@ def make_editor(
     kl_direction: Literal["paper", "released"] = "paper",
     penalty: Literal["sum", "mean"] = "sum",
     mask_scale: Literal["none", "learned"] = "none",
+    loc_positions: Literal["mask", "all"] = "mask",
+    optimiser: Literal["adam", "rmsprop"] = "adam",
+    first_inner_lr: Mapping[str, float] = INNER_LR,
 ) -> Editor:
     if name not in EDITORS:
         raise ValueError(f"unknown editor {name!r}: this module knows {', '.join(EDITORS)}")
@@ -98,14 +104,14 @@ def make_editor(
         own = _new_reader(raw_weights, raw.get_input_embeddings().weight.shape[1], generator)  # type: ignore[operator]
     inner: dict[str, Tensor] = {}
     if name in ("mend", "editable_training"):
-        start = math.log(INNER_LR if inner_lr is None else inner_lr)
+        start = math.log(first_inner_lr[name] if inner_lr is None else inner_lr)
         inner = {f"log_inner_lr.{matrix}": weight.new_tensor(start) for matrix, weight in raw_weights.items()}
     rows = {"none": 0, "language": len(languages), "shared": 1}[masks]
     gates = _new_masks(raw_weights, rows, mask_scale == "learned") if rows else {}
     lr = LR[name] if lr is None else lr
-    rates = [(group, rate) for group, rate in ((own, lr), (inner, LR_INNER), (gates, LR_MASKS)) if group]
-    values = {key: value.requires_grad_() for group, _ in rates for key, value in group.items()}
-    steps = [{"params": list(group.values()), "lr": rate} for group, rate in rates]
+    paired = [(group, rate) for group, rate in ((own, lr), (inner, LR_INNER), (gates, LR_MASKS)) if group]
+    values = {key: value.requires_grad_() for group, _ in paired for key, value in group.items()}
+    steps = [{"params": list(group.values()), "lr": rate} for group, rate in paired]
     return Editor(
         name=name,
         model=raw,
@@ -113,12 +119,14 @@ def make_editor(
         languages=list(languages),
         masks=masks,
         values=values,
-        groups=[list(group) for group, _ in rates],
+        groups=[list(group) for group, _ in paired],
         optimizer=torch.optim.Adam(steps) if steps else None,
         lr=lr,
         sees_label=condition == "input+label",
         reversed_kl=kl_direction == "released",
         mean_penalty=penalty == "mean",
+        loc_everywhere=loc_positions == "all",
+        rmsprop=optimiser == "rmsprop",
     )
 
 
@@ -395,7 +403,7 @@ def gates(editor: Editor, request: Request) -> dict[str, Gates]:
 
 
 def _finetuning(editor: Editor, request: Request, _: torch.Generator | None) -> Edit:
-    """Adam (Kingma and Ba 2015, algorithm 1) until the prediction is the desired one."""
+    """Adam (Kingma and Ba 2015, algorithm 1), or RMSprop, until the prediction is the desired one."""
     raw = _raw_weights(editor)
     weights = {matrix: weight.clone() for matrix, weight in raw.items()}
     first = {matrix: torch.zeros_like(weight) for matrix, weight in raw.items()}
@@ -404,6 +412,13 @@ def _finetuning(editor: Editor, request: Request, _: torch.Generator | None) -> 
         if _logits_under(editor, request, weights).argmax(-1).tolist() == request["labels"]:
             break
         slopes = _masked_gradient(editor, request, weights, None)
+        if editor.rmsprop:
+            norm = torch.stack([g.square().sum() for g in slopes.values()]).sum().sqrt()
+            for matrix, g in slopes.items():
+                clipped = g * min(1.0, 100 / norm.item()) if norm else g
+                second[matrix] = 0.99 * second[matrix] + 0.01 * clipped**2
+                weights[matrix] = (weights[matrix] - editor.lr * clipped / (second[matrix].sqrt() + 1e-8)).detach()
+            continue
         for matrix, g in slopes.items():
             first[matrix] = 0.9 * first[matrix] + 0.1 * g
             second[matrix] = 0.999 * second[matrix] + 0.001 * g**2
@@ -448,7 +463,10 @@ def _objective(editor: Editor, triples: Sequence[Triple], seed: int) -> tuple[Lo
     for triple in triples:
         update = _update(editor, triple["edit"], generator)
         rel = rel + _cross_entropy(_logits(editor, triple["update"], update), triple["edit"]["labels"])
-        pair = _logits(editor, triple["retain"], update), _logits(editor, triple["retain"])
+        retain = triple["retain"]
+        if editor.loc_everywhere and editor.model.get_output_embeddings() is not None:
+            retain = {**retain, "positions": list(range(len(retain["input_ids"])))}
+        pair = _logits(editor, retain, update), _logits(editor, retain)
         loc = loc + _divergence(*(pair[::-1] if editor.reversed_kl else pair))
     gates = [factors[side] for factors in mask_parameters(editor).values() for side in ("x", "delta")]
     for log_alpha in gates:
@@ -561,7 +579,15 @@ blind.make_editor = functools.partial(make_editor, condition="input")
 #: All alternatives of these chapters at once.
 released = SimpleNamespace(**vars(blind))
 released.RULINGS = {**blind.RULINGS, "kl_direction": "released", "penalty": "mean", "mask_scale": "learned"}
+released.RULINGS |= {"loc_positions": "all", "finetuning_optimiser": "rmsprop", "editable_training_inner_lr": "1e-2"}
 released.make_editor = functools.partial(
-    make_editor, condition="input", kl_direction="released", penalty="mean", mask_scale="learned"
+    make_editor,
+    condition="input",
+    kl_direction="released",
+    penalty="mean",
+    mask_scale="learned",
+    loc_positions="all",
+    optimiser="rmsprop",
+    first_inner_lr={**INNER_LR, "editable_training": 1e-2},
 )
 released.loc_loss = functools.partial(loc_loss, reversed_kl=True)

@@ -97,3 +97,50 @@ class PositionsNotJudged(Declares):
 @mutant("subject-declared-and-not-asked", "U4", "The declared subject of update inputs is in no training.", "D", "E")
 class SubjectNotAsked(Declares):
     RULING = "subject"
+
+
+@mutant(
+    "loc-positions-declared-and-not-trained", "L2", "The declared positions of L_loc are in no training.", "E", "mend"
+)
+class LocPositionsNotTrained(Declares):
+    RULING = "loc_positions"
+
+
+@mutant("label-pool-declared-and-not-drawn-from", "D4", "Desired labels are drawn from another pool than declared.")
+class LabelPoolNotDrawnFrom(Declares):
+    RULING = "label_pool"
+
+
+@mutant(
+    "optimiser-declared-and-not-stepping",
+    "E3",
+    "Finetuning takes another optimiser's steps than declared.",
+    "finetuning",
+)
+class OptimiserNotStepping(Declares):
+    RULING = "finetuning_optimiser"
+
+
+@mutant(
+    "inner-rate-declared-and-not-in-force",
+    "R8",
+    "The declared inner rate of Editable Training is in the preset, and no editor starts there.",
+    "E",
+    "editable_training",
+)
+class InnerRateNotInForce(Declares):
+    RULING = "editable_training_inner_lr"
+
+    def paper_preset(self) -> Mapping[str, float]:
+        return {**self.base.paper_preset(), "editable_training_inner_lr": float(self.declared)}
+
+
+@mutant(
+    "stopping-number-declared-and-not-validated",
+    "U6",
+    "Validations report another number than the one that is declared to stop a training.",
+    "M",
+    "E",
+)
+class StoppingNotValidated(Declares):
+    RULING = "stopping"

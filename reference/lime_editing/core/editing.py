@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
-from ..names import Direction, Masks, Penalty, Scaling
+from ..names import Clipping, Direction, LogAlpha, Masks, Penalty, Positions, Rulings, Scaling
 from . import masks as lime
 from .backbone import (
     NO_LABEL,
@@ -166,13 +166,26 @@ def _together(rows: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The weights of the training objective and its rulings; the defaults are the paper's (§B.2, clauses L1-L3)."""
+    """The weights of the training objective, and the rulings on it and on the steps that follow it.
+
+    The defaults are the paper's (§B.2, clauses L1-L3).
+    """
 
     lambda_rel: float = 0.1
     lambda_loc: float = 1.0
     lambda_mask: float = 1.0
     kl_direction: Direction = "paper"
     penalty: Penalty = "sum"
+    loc_positions: Positions = "mask"
+    clipping: Clipping = "apart"
+    log_alpha: LogAlpha = "free"
+
+    @classmethod
+    def under(cls, rulings: Rulings, *weights: float) -> Objective:
+        """These weights of rel, loc and mask, under these rulings."""
+        own = [f.name for f in fields(cls)]
+        values: dict[str, Any] = dict(zip(own, weights, strict=False))
+        return cls(**values, **{name: getattr(rulings, name) for name in own if hasattr(rulings, name)})
 
 
 def make_editor(
@@ -310,12 +323,22 @@ class Batch(NamedTuple):
     uniforms: Array | None
 
 
-def batch_of(editor: Editor, triples: Sequence[Triple], uniforms: Tensor | None, fixed: bool = False) -> Sent[Batch]:
+def batch_of(
+    editor: Editor,
+    triples: Sequence[Triple],
+    uniforms: Tensor | None,
+    fixed: bool = False,
+    loc_positions: Positions = "mask",
+) -> Sent[Batch]:
     """Triples as arrays; of a `fixed` shape where many batches are to share it.
 
+    "all" takes L_loc at every token of a masked sentence, padding not among them (clause L2).
     ModelError: an input that is too long. LanguageError: as of `edit`.
     """
     backbone, requests = editor.backbone, [triple.edit for triple in triples]
+    if loc_positions == "all" and not backbone.classifies:
+        whole = [replace(t.retain, positions=tuple(range(len(t.retain.ids)))) for t in triples]
+        triples = [replace(triple, retain=retain) for triple, retain in zip(triples, whole, strict=True)]
     edits = backbone.predicted([request.input for request in requests])
     pairs = backbone.predicted([i for triple in triples for i in (triple.update, triple.retain)])
     retains = pairs[1::2]
@@ -341,7 +364,8 @@ def training_losses(
     editor: Editor, triples: Sequence[Triple], seed: int, objective: Objective, given: Update | None = None
 ) -> dict[str, Tensor]:
     """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates. `given`: `losses_of`."""
-    batch = batch_of(editor, triples, uniforms_of(editor, len(triples), seed))
+    uniforms = uniforms_of(editor, len(triples), seed)
+    batch = batch_of(editor, triples, uniforms, loc_positions=objective.loc_positions)
     return losses_of(editor, batch.on(editor.backbone.like.device), objective, given)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..names import Positions, Role
+from ..names import Positions, Role, Stopping
 from .backbone import Backbone, Sent, States, places_of, states_at
 from .corpus import Example
 from .editing import Editor, edit_from
 from .hardware import ALONE, Processes, halving
-from .metrics import Scores, count, hit, scores
+from .metrics import Scores, count, hit, mean_of_edits, scores
 from .records import EditRequest, Input, Outcome
 from .sampling import Pair, derived_rng
 from .task import Task, ready, with_parallels
@@ -86,8 +86,18 @@ def evaluate(
     return [outcome for found in judged(subject, task, pairs, seed, batch, con_positions) for outcome in found]
 
 
-def validator(task: Task, pairs: Sequence[Pair], seed: int, processes: Processes = ALONE) -> Callable[[Editor], Scores]:
-    """The scores of an editor on these pairs, again and again: what no editor has a part in is computed once."""
+def validator(
+    task: Task,
+    pairs: Sequence[Pair],
+    seed: int,
+    processes: Processes = ALONE,
+    con_positions: Positions = "mask",
+    stopping: Stopping = "averages",
+) -> Callable[[Editor], Scores]:
+    """The scores of an editor on these pairs, again and again: what no editor has a part in is computed once.
+
+    "edits" puts the mean of the edits' own harmonic means in the place of succ (clause R5).
+    """
     mine = processes.share(len(pairs))
     size, held = BATCH, list[Prepared]()
 
@@ -96,11 +106,14 @@ def validator(task: Task, pairs: Sequence[Pair], seed: int, processes: Processes
 
         def attempt(at_a_time: int) -> list[Outcome]:
             if not held or at_a_time != size:
-                held[:] = batches(editor.backbone, task, pairs[mine.start : mine.stop], seed, at_a_time)
+                own = pairs[mine.start : mine.stop]
+                held[:] = batches(editor.backbone, task, own, seed, at_a_time, con_positions)
             return [outcome for prepared in held for outcome in judge(editor, prepared)]
 
         outcomes, size = halving(attempt, size)
-        return scores(count(gathered(outcomes, pairs, processes, editor.backbone.like.device)))
+        found = count(gathered(outcomes, pairs, processes, editor.backbone.like.device))
+        plain = scores(found)
+        return plain if stopping == "averages" else replace(plain, succ=mean_of_edits(found))
 
     return validate
 

@@ -19,7 +19,15 @@ from ..names import Masks, Penalty, Scaling
 from .updates import Factors
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
+LARGEST = math.log(100)  # log α, where it is clamped
 PREFIX = "mask."  # of the parameters' names
+
+
+def clamp(parameters: Mapping[str, Tensor]) -> None:
+    """Hold log α of all masks within ±log 100, in place (clause A3)."""
+    with torch.no_grad():
+        for log_alpha in _of_kind(parameters).values():
+            log_alpha.clamp_(-LARGEST, LARGEST)
 
 
 def apply_mask(w: Tensor, m: Tensor) -> Tensor:

@@ -146,9 +146,9 @@ def breakdown(
 
 
 def mean_of_edits(counts: Counts) -> float:
-    """The mean over edits of the harmonic mean of an edit's own acc and con: what stops a released training (R5)."""
+    """The mean over edits of the harmonic mean of their own acc and con (R5); edits without both are left out."""
     _, _, values = rates(counts, in_all)
-    return float(np.mean(succ(values[:, 0], values[:, 1])))
+    return float(_mean(succ(*values.T)[:, None])[0])
 
 
 def aggregate(runs: Sequence[Scores]) -> Scores:

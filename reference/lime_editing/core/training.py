@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..names import Clipping, LogAlpha
 from .backbone import Sent
 from .editing import Batch, Editor, Objective, batch_of, losses_of, uniforms_of
 from .graphs import Graphs
 from .hardware import ALONE, Processes, halving, later
-from .masks import open_share
+from .masks import clamp, open_share
 from .metrics import Scores
 from .records import Triple
 from .sampling import Pair, derived_rng, training_triples
@@ -44,7 +45,7 @@ class Schedule:
     validate_every: int  # edits
     patience: int  # edits without a better succ after which training stops
     checkpoint_every: int  # edits
-    clip: float = 1.0  # largest norm of the editor's own gradient, and of its masks'
+    clip: float = 1.0  # largest norm of a gradient: of the editor's own and of its masks', or of both together
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
     def __post_init__(self) -> None:
@@ -167,7 +168,8 @@ def train(
     def prepare(step: int) -> Parts:
         with reading:
             triples = batch_of_triples(task, schedule.batch, seed, step)
-        parts = cache(partial(parts_of, editor, triples, step_seed(seed, step), graphs is not None, processes))
+        drawn = step_seed(seed, step)
+        parts = cache(partial(parts_of, editor, triples, drawn, objective, graphs is not None, processes))
         parts(schedule.batch)
         return parts
 
@@ -181,7 +183,7 @@ def train(
         # No number is waited for: from a loss that is not finite on, the device itself leaves the parameters alone.
         stopped += ~values[-1].isfinite()
         optimiser.found_inf = stopped.clamp(max=1)  # type: ignore[attr-defined]
-        descend(editor, optimiser, schedule.clip)
+        descend(editor, optimiser, schedule.clip, objective.clipping, objective.log_alpha)
         unread.append((step, at_a_time, later(values)))
         late = overlaps(device) and not (schedule.validates(step) or schedule.checkpoints(step))
         # Whoever reads an event may read the task, and not every tokenizer serves two threads.
@@ -257,9 +259,9 @@ def train_step(
 
     `graphs` are `graphs_of` this editor and objective, kept from step to step.
     """
-    parts = partial(parts_of, editor, triples, seed, graphs is not None, ALONE)
+    parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
     values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
-    descend(editor, optimiser, clip)
+    descend(editor, optimiser, clip, objective.clipping, objective.log_alpha)
     return dict(zip(LOSSES, values.tolist(), strict=True))
 
 
@@ -272,19 +274,27 @@ def gradients(
     at_a_time: int | None = None,
 ) -> dict[str, float]:
     """The losses of a batch, and in every parameter's `.grad` the gradient of the total."""
-    parts, size = partial(parts_of, editor, triples, seed, False, processes), len(triples)
+    parts, size = partial(parts_of, editor, triples, seed, objective, False, processes), len(triples)
     values = accumulated(editor, parts, size, objective, None, processes, at_a_time or size)
     return dict(zip(LOSSES, values.tolist(), strict=True))
 
 
 def parts_of(
-    editor: Editor, triples: Sequence[Triple], seed: int, fixed: bool, processes: Processes, at_a_time: int
+    editor: Editor,
+    triples: Sequence[Triple],
+    seed: int,
+    objective: Objective,
+    fixed: bool,
+    processes: Processes,
+    at_a_time: int,
 ) -> tuple[list[Sent[Batch]], Given]:
     """This process's share of a batch, so many triples at a time, each with the gates that the seed draws for it."""
     mine, uniforms = processes.share(len(triples)), uniforms_of(editor, len(triples), seed)
     chosen = [slice(i, min(i + at_a_time, mine.stop)) for i in range(mine.start, mine.stop, at_a_time)]
     given = Given(editor, [triple.edit for triple in triples], uniforms, at_a_time, mine.start)
-    return [batch_of(editor, triples[s], None if uniforms is None else uniforms[s], fixed) for s in chosen], given
+    draws, positions = [None if uniforms is None else uniforms[s] for s in chosen], objective.loc_positions
+    own = zip(chosen, draws, strict=True)
+    return [batch_of(editor, triples[s], drawn, fixed, positions) for s, drawn in own], given
 
 
 def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
@@ -340,12 +350,22 @@ def accumulated(
     return values
 
 
-def descend(editor: Editor, optimiser: torch.optim.Optimizer, clip: float) -> None:
+def descend(
+    editor: Editor,
+    optimiser: torch.optim.Optimizer,
+    clip: float,
+    clipping: Clipping = "apart",
+    log_alpha: LogAlpha = "free",
+) -> None:
     """Clip the gradients and take the optimiser's step."""
     # Apart, because the penalty's gradient would drown the editor's own under one common norm.
-    for group in (editor.own_parameters(), editor.mask_parameters()):
+    apart = (editor.own_parameters(), editor.mask_parameters())
+    for group in apart if clipping == "apart" else (editor.parameters,):
         torch.nn.utils.clip_grad_norm_(list(group.values()), clip)
     optimiser.step()
+    if log_alpha == "clamped":
+        # As released, which clamps before each edit: no gate is drawn from what is beyond.
+        clamp(editor.parameters)
 
 
 def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Triple]:

@@ -112,9 +112,13 @@ def grid(tasks: Sequence[str], approaches: Sequence[str], trainings: Sequence[st
 def settings_of(cell: Cell, experiment: Experiment) -> Any:
     """The hyper-parameters of a cell's editor: the scale's, or else its own defaults, under the rulings."""
     method, given = find(cell.approach), experiment.scale.settings.get(cell.approach)
-    settings = method.Settings() if given is None else given
-    ruled = {f.name: f.metadata["ruling"] for f in fields(settings) if "ruling" in f.metadata}
-    return replace(settings, **{name: getattr(experiment.rulings, ruling) for name, ruling in ruled.items()})
+    return ruled(method.Settings() if given is None else given, experiment.rulings)
+
+
+def ruled(settings: Any, rulings: Rulings) -> Any:
+    """An editor's settings, with the rulings that they follow."""
+    named = {f.name: f.metadata["ruling"] for f in fields(settings) if "ruling" in f.metadata}
+    return replace(settings, **{name: getattr(rulings, ruling) for name, ruling in named.items()})
 
 
 def protocol(rulings: Rulings) -> dict[str, Any]:

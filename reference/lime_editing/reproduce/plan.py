@@ -189,7 +189,8 @@ def _measure(cell: Cell, experiment: Experiment) -> tuple[Cost, Mapping[Any, Tas
             batch, task = scale.schedule(cell.trained).batch, tasks["train"]
             triples = batch_of_triples(task.within(cell.trained.languages or experiment.languages), batch, 0, 1)
             optimiser = adam(subject)
-            step, kept = _timed(lambda: train_step(subject, optimiser, triples, 0, Objective(), 1.0), device)
+            aim = Objective.under(experiment.rulings)
+            step, kept = _timed(lambda: train_step(subject, optimiser, triples, 0, aim, 1.0), device)
             train = step / batch
         plan, task = scale.test, tasks[experiment.split]
         pairs = evaluation_pairs(

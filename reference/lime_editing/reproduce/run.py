@@ -42,7 +42,7 @@ from .cells import (
     settings_of,
     titles,
 )
-from .scales import Evaluation, Scale, TaskScale
+from .scales import Scale, TaskScale
 
 #: The seed of the questions, whatever the cell's: every editor and every run is asked the same.
 EVALUATION_SEED = 0
@@ -261,8 +261,8 @@ def _train(
     state = store.load_state(folder / results.STATE, record, editor.parameters)
     processes.wait()
     task = tasks["train"].within(languages)
-    validate = _validator(cell, scale.validation, tasks["validation"], languages, processes)
-    objective = Objective(*weights, rulings.kl_direction, rulings.penalty)
+    validate = _validator(cell, experiment, tasks["validation"], languages, processes)
+    objective = Objective.under(rulings, *weights)
     latest: Scores | None = None
     for event in train(editor, task, validate, schedule, objective, cell.seed, state, processes):
         if isinstance(event, Validated):
@@ -291,14 +291,14 @@ def _save(cell: Cell, editor: Editor, folder: Path) -> None:
 
 
 def _validator(
-    cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str], processes: Processes
+    cell: Cell, experiment: Experiment, task: Task, languages: Sequence[str], processes: Processes
 ) -> Callable[[Editor], Scores]:
     """succ on validation items, from and to the training languages: what an editor is allowed to know."""
-    corpus = task.corpus.within(languages)
+    corpus, plan, rulings = task.corpus.within(languages), experiment.scale.validation, experiment.rulings
     pairs = evaluation_pairs(
         corpus, languages, languages, plan.n_update, plan.n_retain, cell.seed, plan.edits, task.editable
     )
-    return validator(task, pairs, cell.seed, processes)
+    return validator(task, pairs, cell.seed, processes, rulings.con_positions, rulings.stopping)
 
 
 def _judge(

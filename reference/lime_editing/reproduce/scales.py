@@ -95,6 +95,9 @@ class Scale:
         return self.tasks.get(dataset.name) or self.tasks["nli" if dataset.classifies else "facts"]
 
 
+#: config.yaml's grad_clip, at every scale.
+_CLIPPING = {"clipping": {"all_languages.clip": "100", "english_only.clip": "100"}}
+
 _PAPER = TaskScale(
     settings={
         "finetuning": finetuning.Settings(lr=5e-6, steps=100),  # §B.2
@@ -118,11 +121,9 @@ _PAPER = TaskScale(
     test=Evaluation(n_update=1, n_retain=1, edits=None),
     # §B.1 says on what it was fine-tuned, and not how: these are ours, of what BERT's authors recommend.
     classifier=FineTuning(epochs=3, batch=32, lr=2e-5, warmup=0.1, weight_decay=0.01),
-    released={  # config/alg/enn.yaml, and config.yaml's val_batch_size of 5
-        "editable_training_inner_lr": {
-            "settings.editable_training.lr": "1e-3",
-            "settings.editable_training.inner_lr": "1e-2",
-        },
+    released={  # config.yaml: edit_lr, and val_batch_size of 5
+        **_CLIPPING,
+        "editable_training_inner_lr": {"settings.editable_training.inner_lr": "1e-2"},
         "retain_inputs": {"validation.n_retain": "4", "test.n_retain": "4"},
     },
 )
@@ -169,6 +170,7 @@ _TINY_FACTS = TaskScale(
     validation=Evaluation(n_update=2, n_retain=2, edits=150),
     test=Evaluation(n_update=4, n_retain=4, edits=900),  # every English test fact and 60 of each language
     classifier=FineTuning(epochs=4, batch=32, lr=3e-4, warmup=0.1, weight_decay=0.01),
+    released=_CLIPPING,
 )
 
 # Half the steps: three classes are learned sooner than sixteen thousand tokens. A gentler start for MEND, whose first
