@@ -19,24 +19,24 @@ import torch
 from transformers import AutoConfig
 
 from . import results, saving
+from .backbone import load_tokenizer, wrap
 from .core import editing, losses as objectives, masks as lime, metrics as scoring, sampling, training as learning
-from .core.backbone import load_tokenizer, wrap
 from .core.corpus import Example, ParallelCorpus
-from .core.editors import editable_training, knowledge_editor, mend, methods
-from .core.records import EditRequest, Input, Outcome, Triple
-from .core.updates import Factors, Update, compose
 from .data import Dataset, Reader, find as find_data, register
 from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import NAMES, Pairs
 from .data.pairs.task import PairTask
+from .editors import editable_training, knowledge_editor, mend, methods
 from .names import ALL, EN, PAPER_APPROACHES, PROTOCOLS, TRAININGS, Rulings, Split
+from .records import EditRequest, Input, Outcome, Triple
 from .report import figures, tables
 from .report.counts import Key, Run, Section
 from .reproduce import cells, checkpoints, run as runs, store
 from .reproduce.many import series
 from .reproduce.scales import PAPER, Evaluation, Scale, override
+from .updates import Factors, Update, compose
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "C"})
 CLAIMS |= {"batched", "factored", "ranked", "resumable"}

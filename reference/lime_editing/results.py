@@ -34,8 +34,8 @@ from filelock import FileLock, Timeout
 
 from .borders import border, explain
 from .core.metrics import ROLES, Counts, Scores, tally
-from .core.records import Outcome
 from .errors import DataError, UserError
+from .records import Outcome
 
 STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
@@ -53,7 +53,10 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "titles": ("task", "approach"),
 }
 #: The files on which a number depends, and those among them on which it does not.
-SOURCES = ("core/**/*.py", "data/**/*.py", "reproduce/run.py")
+SOURCES = (
+    *("records.py", "updates.py", "hardware.py", "backbone/*.py", "editors/*.py", "core/*.py"),
+    *("data/**/*.py", "reproduce/run.py"),
+)
 NO_SOURCES = ("data/download.py",)
 
 

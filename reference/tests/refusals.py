@@ -10,7 +10,7 @@ from lime_editing.__main__ import main
 
 
 def refused(capsys: pytest.CaptureFixture[str], argv: Sequence[str], expected: Sequence[str], code: int = 2) -> None:
-    """The command ends with this exit code and one sentence, which has these parts, and says else only what it began."""
+    """The command ends with this exit code and one sentence that has these parts, and says else only what it began."""
     capsys.readouterr()  # the bars of what was made before
     assert main(argv) == code
     said = capsys.readouterr()

@@ -20,21 +20,29 @@ NAME = PACKAGE.name
 FILES = {".".join((NAME, *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in PACKAGE.rglob("*.py")}
 MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 
-PURE = ("core.records", "core.metrics")
+PURE = ("records", "core.metrics")
+GROUND = ("records", "updates", "hardware", "errors", "names")
+#: The method: what edits a model, trains an editor and judges an edit.
+METHOD = (*GROUND, "backbone", "editors", "core")
 #: Room → what its modules may import beside modules of the room itself.
 WALLS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
     "borders": ("errors",),
-    "core": ("borders", "errors", "names"),
-    "saving": ("core", "results", "errors"),
-    "data": ("core", "borders", "errors", "names"),
+    "records": ("names",),
+    "hardware": ("borders", "errors", "names"),
+    "updates": ("errors",),
+    "backbone": (*GROUND, "borders"),
+    "editors": GROUND,
+    "core": (*GROUND, "borders", "backbone", "editors"),
+    "saving": ("updates", "backbone", "results", "errors"),
+    "data": (*METHOD, "borders"),
     "results": (*PURE, "borders", "errors", "names"),
-    "plugins": ("core.editors", "data", "errors"),
-    "reproduce": ("core", "data", "results", "plugins", "borders", "errors", "names", ""),
+    "plugins": ("editors", "data", "errors"),
+    "reproduce": (*METHOD, "data", "results", "plugins", "borders", ""),
     "report": (*PURE, "results", "errors", "names"),
-    "cli": ("core", "data", "results", "plugins", "saving", "errors", "names", "reproduce", "report"),
-    "conformance": ("core", "data", "names", "reproduce", "report", "results", "saving"),
+    "cli": (*METHOD, "data", "results", "plugins", "saving", "reproduce", "report"),
+    "conformance": (*METHOD, "data", "reproduce", "report", "results", "saving"),
     "__main__": ("cli", "borders", "errors"),
     "": (),
 }
@@ -108,7 +116,7 @@ from ..report import tables
 from .. import results as store, __version__
 import lime_editing.cli.parser
 from . import masks
-from .editors.mend import transform
+from ..editors.mend import transform
 if TYPE_CHECKING:
     from ..data import Dataset
 def later():
@@ -117,12 +125,12 @@ def later():
     path = tmp_path / "losses.py"
     path.write_text(source)
     found = set(imports_of(f"{NAME}.core.losses", path))
-    names = ("report.tables", "results", "cli.parser", "core.masks", "core.editors.mend", "reproduce.run")
+    names = ("report.tables", "results", "cli.parser", "core.masks", "editors.mend", "reproduce.run")
     assert found == {NAME, *(f"{NAME}.{name}" for name in names)}
 
 
 LIGHT = (
-    *("", ".names", ".errors", ".results", ".cli.parser", ".core.records", ".core.metrics", ".data"),
+    *("", ".names", ".errors", ".results", ".cli.parser", ".records", ".core.metrics", ".data"),
     *(module.removeprefix(NAME) for module in MODULES if room_of(module) == "report"),
 )
 PROGRAM = """
@@ -185,9 +193,11 @@ def digest_of(root: Path) -> str:
 #: One file of each room, and whether a cell's number may depend on it.
 COUNTS = {
     "core/masks.py": True,
-    "core/editors/mend.py": True,
-    "core/backbone/model.py": True,
-    "core/hardware.py": True,
+    "records.py": True,
+    "updates.py": True,
+    "editors/mend.py": True,
+    "backbone/model.py": True,
+    "hardware.py": True,
     "data/files.py": True,
     "data/facts/task.py": True,
     "data/__init__.py": True,

@@ -18,10 +18,10 @@ from torch.nn.functional import kl_div, log_softmax
 from lime_editing.core.editing import Editor, Objective, batch_of, edit, make_editor, uniforms_of
 from lime_editing.core.evaluation import evaluate, validator
 from lime_editing.core.metrics import Scores, count, mean_of_edits, scores
-from lime_editing.core.records import Outcome, Triple
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.training import computed, descend, gradients
 from lime_editing.names import PROTOCOLS, RULINGS, Rulings
+from lime_editing.records import Outcome, Triple
 from lime_editing.reproduce import run as runs
 from lime_editing.reproduce.scales import SCALES
 from reference.studies import rulings

@@ -12,15 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import data
-from ..core.backbone import Backbone, load_tokenizer
+from ..backbone import Backbone, load_tokenizer
 from ..core.editing import Editor, edit as edit_batch
 from ..core.evaluation import predict, spell
-from ..core.updates import Update
 from ..data.question import Asked, Prompt, Question
 from ..errors import UserError
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
+from ..updates import Update
 from .edit_file import edit_file
 from .options import Edit
 from .output import console, doing, print_json

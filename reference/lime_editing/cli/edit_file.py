@@ -10,20 +10,20 @@ from typing import Any
 from rich.console import Console
 
 from .. import saving
-from ..core.backbone import fingerprint
+from ..backbone import fingerprint
 from ..core.editing import Editor, edit as edit_batch
-from ..core.editors import Merging
 from ..core.evaluation import predict, spell
-from ..core.records import EditRequest, Input
 from ..core.sampling import derived_rng
 from ..core.sets import CHUNK, edit_all
 from ..core.task import MASK, pair, request
-from ..core.updates import Update, compose
 from ..data import Dataset, Reader, files
 from ..data.pairs.task import class_numbers
+from ..editors import Merging
 from ..errors import DataError, LanguageError, UserError
 from ..names import Rulings
+from ..records import EditRequest, Input
 from ..results import write_json
+from ..updates import Update, compose
 from .options import Edit, Edits
 from .output import doing, print_json
 

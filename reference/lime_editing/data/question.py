@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..core.records import EditRequest, Input
 from ..errors import LanguageError
+from ..records import EditRequest, Input
 
 SEPARATOR = " | "  # between premise and hypothesis, where a pair is written as one text
 

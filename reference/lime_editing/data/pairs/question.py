@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.records import EditRequest
 from ...core.sampling import derived_rng
 from ...core.task import pair
 from ...errors import UserError
 from ...names import JUDGED
+from ...records import EditRequest
 from .. import Reader
 from ..question import SEPARATOR, Asked, Prompt, Question, ordered
 from .read import Pairs, texts
