@@ -69,17 +69,23 @@ def test_every_example_in_a_help_is_a_command_that_is_understood(capsys: pytest.
 
 # A record is a command line, and a command line is a record
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
-NAME = st.text(st.characters(categories=["L", "Nd"], include_characters="._-[]"), min_size=1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+    lambda text: text != "--"
+)  # argparse takes it for the end of options
+NAME = st.text(st.characters(categories=["L", "Nd"], include_characters="._-[]"), min_size=1).filter(
+    lambda text: text != "--"
+)
 NAMES = st.lists(NAME, min_size=1, unique=True).map(tuple)
 #: How a value of each kind is drawn, by what reads it.
 DRAWN: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXT,
     Path: TEXT.map(Path),
+    options.path: TEXT.filter(lambda text: not text.startswith("~")).map(Path),
     options.positive: st.integers(1, 10**9),
     options.count: st.integers(0, 10**9),
     options.hours: st.floats(1e-6, 1e6),
     options.names: NAMES,
+    options.counts: st.sets(st.integers(1, 10**9), min_size=1).map(lambda found: tuple(sorted(found))),
     options.layers: st.integers(1, 99)
     | st.lists(NAME.filter(lambda n: not n.isdecimal()), min_size=1, unique=True).map(tuple),
     options.setting: st.tuples(NAME, TEXT),

@@ -6,7 +6,8 @@ import argparse
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,6 @@ from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Pr
 Record = TypeVar("Record")
 #: The options of a field that holds a mapping: one for each key, as (key, values or None, help).
 Keys = Callable[[], Sequence[tuple[str, Sequence[str] | None, str]]]
-
 
 WHAT, DATA, WHERE, KEPT = "what is run", "data and models", "where it runs", "results"
 
@@ -44,34 +44,29 @@ def option(
     return field(metadata=told) if default is MISSING else field(default=default, metadata=told)
 
 
-def layers(text: str) -> int | tuple[str, ...]:
-    return positive(text) if text.isdecimal() else names(text)
+def count(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number{' above 0' if least else ''}, got {text!r}")
+    return int(text)
 
 
 def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
-
-
-def count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
+    return count(text, 1)
 
 
 def counts(text: str) -> tuple[int, ...]:
     return tuple(sorted(positive(part) for part in names(text)))
 
 
+def layers(text: str) -> int | tuple[str, ...]:
+    return positive(text) if text.isdecimal() else names(text)
+
+
 def hours(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of hours above 0, got {text!r}")
-    return found
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number of hours above 0, got {text!r}")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -104,16 +99,19 @@ def tasks() -> list[str]:
     return list(data.titles())
 
 
+def trainings() -> list[str]:
+    return list(TRAININGS)
+
+
 def approaches() -> list[str]:
     """All but the unedited model, which every run has."""
-    return [name for name in APPROACHES if name != "unedited"] + PLUGGED_IN
+    return OWN + PLUGGED_IN
 
 
 #: Approaches that plug-ins have registered, in this process.
 PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
-FORMS = ("model", "lora", "update")
 MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
 
@@ -140,10 +138,7 @@ class Common(Debug):
 
     offline: bool = option("ask nothing of the network; data and models are here already", False, DATA)
     plugin: tuple[str, ...] = option(
-        f"import this module or .py file, which registers an editor or data set of your own; {AGAIN}",
-        (),
-        DATA,
-        many=True,
+        f"a module or .py file, which registers an editor or data set of your own; {AGAIN}", (), DATA, many=True
     )
 
 
@@ -153,13 +148,11 @@ class Sources(Common):
 
     data: Mapping[str, str] = option("", group=DATA, keys=lambda: [(name, None, data.about(name)) for name in tasks()])
     model: str | None = option(
-        "encoder, folder or hub id: facts ask its masked-language head; for pairs a classifier is fine-tuned from it",
-        None,
-        DATA,
+        "encoder, folder or hub id: facts ask its masked-language head; for pairs it is fine-tuned", None, DATA
     )
     raw_model: str | None = option("a finished classifier of pairs instead, folder or hub id", None, DATA)
     edited_layers: int | tuple[str, ...] | None = option(
-        "edit the MLPs of so many layers from the top, or the matrices of these names (default: 3)", None, DATA, layers
+        "edit the MLPs of so many layers from the top, or matrices of these names (default: 3)", None, DATA, layers
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", WHERE)
 
@@ -174,29 +167,20 @@ class Reproduce(Sources):
         f"of {', '.join(OWN)}, or plug-ins (default: the paper's)", None, WHAT, of(approaches)
     )
     training: tuple[str, ...] | None = option(
-        f"of learned editors: of {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(lambda: list(TRAININGS))
+        f"of learned editors: of {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(trainings)
     )
     control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
     seeds: int | None = option("runs per cell (default: the scale's)", None, WHAT, positive)
-    languages: tuple[str, ...] | None = option(
-        "comma-separated languages (default: all of the data)", None, WHAT, names
-    )
-    protocol: str = option(
-        "rulings as printed, or as the released code has them", "paper", WHAT, values=(*PROTOCOLS, "both")
-    )
-    ruling: Mapping[str, str] = option(
-        "", group=WHAT, keys=lambda: [(name, values, about) for name, (values, about) in RULINGS.items()]
-    )
+    languages: tuple[str, ...] | None = option("between commas (default: all of the data)", None, WHAT, names)
+    protocol: str = option("rulings: printed, or of the released code", "paper", WHAT, values=(*PROTOCOLS, "both"))
+    ruling: Mapping[str, str] = option("", group=WHAT, keys=lambda: [(name, *told) for name, told in RULINGS.items()])
     split: Split = option("what to judge on; tune on validation (default: test)", "test", WHAT, values=JUDGED)
     set: tuple[tuple[str, str], ...] = option(
         f"change NAME=VALUE of the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True
     )
-    jobs: int | None = option(
-        "cells side by side, also on one GPU (default: one per CPU core or GPU)", None, WHERE, positive
-    )
+    jobs: int | None = option("cells side by side (default: one per CPU core or GPU)", None, WHERE, positive)
     executor: str = option(
-        "cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
-        *("processes", WHERE),
+        *("cells in processes (the default), or as jobs, here or on a cluster", "processes", WHERE),
         values=("processes", "local", "slurm"),
     )
     partition: str | None = option("where Slurm runs the jobs (default: the cluster's)", None, WHERE)
@@ -220,11 +204,9 @@ class Many(Reproduce):
         f"of {', '.join(OWN)}, or plug-ins (default: {','.join(MANY)})", MANY, WHAT, of(approaches)
     )
     training: tuple[str, ...] | None = option(
-        "of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(lambda: list(TRAININGS))
+        "of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(trainings)
     )
-    edits: tuple[int, ...] = option(
-        "how many edits, one evaluation each (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts
-    )
+    edits: tuple[int, ...] = option("in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +221,7 @@ class Edit(Sources):
     to: str | None = option("the desired answer: words, or a class such as entailment", None)
     file: Path | None = option("a table of edits instead, kept with --save (see below)", None, parse=Path)
     save: Path | None = option("folder to keep the edits of --file in", None, parse=Path)
-    as_: str = option("what to keep: an edited model, a LoRA adapter, or the edits", "model", values=FORMS)
+    as_: str = option("what to keep: the model, a LoRA adapter, or edits", "model", values=("model", "lora", "update"))
     rank: int | None = option("of the LoRA adapter (default: the rows of factors, or 64)", None, parse=positive)
     series: bool = option("each edit of the file starts from those before it", False)
     skip_bad: bool = option("leave wrong rows of the file out", False)
@@ -251,7 +233,7 @@ class Edit(Sources):
     scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=SCALES)
     look: tuple[str, ...] = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
     unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count)
-    languages: tuple[str, ...] | None = option("comma-separated languages to look in (default: all)", None, parse=names)
+    languages: tuple[str, ...] | None = option("to look in, between commas (default: all)", None, parse=names)
     json: bool = option("print for a program", False)
 
 
@@ -260,9 +242,7 @@ class Edits(Debug):
     """`edits`: look into a file of edits."""
 
     path: Path = option("update.safetensors of `edit --as update`", parse=path, positional=True)
-    drop: tuple[int, ...] = option(
-        f"take the edit of this number out of the file; {AGAIN}", (), parse=positive, many=True
-    )
+    drop: tuple[int, ...] = option(f"take the edit of this number out; {AGAIN}", (), parse=positive, many=True)
     json: bool = option("print for a program", False)
 
 
@@ -280,10 +260,8 @@ class CheckData(Common):
 
     path: str = option("folder, zip archive, table, or the address of one", positional=True)
     task: str | None = option("the task they are for (default: by their names)", None)
-    languages: tuple[str, ...] | None = option("comma-separated languages (default: all)", None, parse=names)
-    model: str | None = option(
-        "folder or hub id; also print what it cannot read or spell, and a classifier's accuracy", None
-    )
+    languages: tuple[str, ...] | None = option("between commas (default: all)", None, parse=names)
+    model: str | None = option("folder or hub id; also print what it cannot read, and a classifier's accuracy", None)
     json: bool = option("print for a program", False)
 
 
@@ -344,27 +322,22 @@ def command_line(command: str, record: Any) -> tuple[str, ...]:
     for one in fields(record):
         value = getattr(record, one.name)
         if one.metadata["keys"] is not None:
-            argv += [part for key, text in value.items() for part in _given(key, text)]
+            given = list(value.items())
         elif value == one.default:
             continue
         elif one.metadata["positional"]:
-            last += ["--", value] if value.startswith("-") else [value]
-        elif value is True:
-            argv.append(flag(one.name))
+            last += ["--", str(value)] if str(value).startswith("-") else [str(value)]
+            continue
+        elif one.metadata["many"]:
+            given = [(one.name, "=".join(item) if isinstance(item, tuple) else str(item)) for item in value]
         else:
-            argv += [part for text in _texts(one, value) for part in _given(one.name, text)]
+            given = [(one.name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value))]
+        for name, text in given:
+            if value is True:
+                argv.append(flag(name))
+            else:  # argparse would take a value for an option where it begins with a dash
+                argv += [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
     return (*argv, *last)
-
-
-def _given(name: str, text: str) -> list[str]:
-    """An option with its value, which argparse would take for an option itself where it begins with a dash."""
-    return [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
-
-
-def _texts(one: Field[Any], value: Any) -> list[str]:
-    if one.metadata["many"]:
-        return ["=".join(item) if isinstance(item, tuple) else str(item) for item in value]
-    return [",".join(value) if isinstance(value, tuple) else str(value)]
 
 
 def flag(name: str) -> str:

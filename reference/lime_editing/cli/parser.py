@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import UserError
 from .options import CheckData, Edit, Edits, MakeClassifier, Many, Report, Reproduce, add
 
 COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
+  python -m lime_editing edits kept/update.safetensors                the edits of a file
   python -m lime_editing reproduce                                    the paper's tables and figures in small
-  python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
+  python -m lime_editing many --edits 1,10,100                        what holds after many edits in one model
   python -m lime_editing report --results runs/tiny                   write the page again
   python -m lime_editing check-data mlama1.1.zip                      what data hold, lack, and what is skipped
   python -m lime_editing make-classifier --model xlm-roberta-base     a raw classifier of sentence pairs from an encoder
 Every command says more: python -m lime_editing COMMAND --help
 """
-EXAMPLES = r"""examples:
-  python -m lime_editing reproduce
-  python -m lime_editing reproduce --task facts --approach mend --training lime --seeds 3 --languages en,fr,sw
-  python -m lime_editing reproduce --protocol released
-  torchrun --nproc_per_node 8 -m lime_editing reproduce --scale paper --device cuda --precision bf16 …
+REPRODUCE = r"""examples:
   python -m lime_editing reproduce --dry-run --seeds 3
+  python -m lime_editing reproduce --task facts --approach mend --training lime --languages en,fr,sw
   python -m lime_editing reproduce --scale paper --device cuda --executor slurm --partition gpu --hours 12
   python -m lime_editing reproduce --scale paper --device cuda --facts mlama1.1.zip --protocol both
   python -m lime_editing reproduce --scale paper --device cuda --task nli --model xlm-roberta-base
   python -m lime_editing reproduce --scale paper --device cuda --task nli --raw-model path/to/your/classifier
   python -m lime_editing reproduce --task facts --facts my-facts.csv --model path/to/your/model --edited-layers 2
+  torchrun --nproc_per_node 8 -m lime_editing reproduce --scale paper --device cuda --precision bf16 …
 At scale paper facts are the authors' upload (yxu/LiME_data), pairs facebook/xnli, and the model is
 bert-base-multilingual-cased. A model that is no classifier is fine-tuned to one on the English pairs, once.
 """
-EDIT_EXAMPLES = r"""examples:
+EDIT = r"""examples:
   python -m lime_editing edit --fact P36/France --to Berlin
   python -m lime_editing edit --language de --to Rom "Die Hauptstadt von Frankreich ist [MASK] ." \
       --look "Frankreichs Hauptstadt ist [MASK] ."
@@ -44,17 +43,14 @@ A file of edits (jsonl, csv, tsv, parquet) has the columns to (the desired answe
 prompt (a sentence with [MASK]), or relation and subject (of the corpus, by id or name); with --task nli, premise and
 hypothesis. A wrong row is an error that names it. --save holds an ordinary model folder, a LoRA adapter for PEFT
 (--as lora), or the edits themselves (--as update), which `edits` lists and drops; edits.json says what took and broke.
-The best stored editor of the model edits: of the cells in --results, or the one that the repository has for its own
-model. Without any, and with --approach finetuning, nothing is trained. More are made by
-  python -m lime_editing reproduce --task facts --approach mend --training all
+The best stored editor of the model edits: of the cells in --results, or the repository's for its own model. Without
+any, and with --approach finetuning, nothing is trained. `reproduce --task facts --approach mend --training all` trains.
 """
-REPORT_EXAMPLES = """examples:
-  python -m lime_editing report
+REPORT = """examples:
   python -m lime_editing report --results runs/paper
   python -m lime_editing report --results runs/tiny --to results/tiny     renew what is published
 """
-CHECK_EXAMPLES = """examples:
-  python -m lime_editing check-data fixtures/facts/mlama1.1
+CHECK_DATA = """examples:
   python -m lime_editing check-data mlama1.1.zip --languages en,fr
   python -m lime_editing check-data my-facts.csv --json
   python -m lime_editing check-data facebook/xnli --task nli --model bert-base-multilingual-cased
@@ -62,14 +58,20 @@ A table of facts (jsonl, csv, tsv, parquet) has the columns language, relation, 
 object, and subject_id or fact, whose rows are parallel in all languages; object_id may be beside them. A table of
 sentence pairs has id, language, premise, hypothesis, label and split. The exit code is 1 for data that cannot be read.
 """
-CLASSIFIER_EXAMPLES = """examples:
+MAKE_CLASSIFIER = """examples:
   python -m lime_editing make-classifier --model fixtures/raw_model
   python -m lime_editing make-classifier --scale paper --model xlm-roberta-base --nli facebook/xnli --device cuda
 """
+MANY = """examples:
+  python -m lime_editing many --seeds 3
+  python -m lime_editing many --approach mend,memit --edits 1,10,100
+"""
+EDITS = """examples:
+  python -m lime_editing edits kept/update.safetensors --drop 3 --drop 7
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command: its record of options, a line of help, a description, and examples."""
 
     options: type
@@ -80,49 +82,39 @@ class Command:
 
 LIST: Mapping[str, Command] = {
     "reproduce": Command(
-        Reproduce,
-        "train and judge editors, and write tables, figures and a page",
-        "Train every editor of the paper in each of its ways, judge them, and write the report.",
-        EXAMPLES,
+        *(Reproduce, "train and judge editors, and write tables, figures and a page"),
+        *("Train every editor of the paper in each of its ways, judge them, and write the report.", REPRODUCE),
     ),
     "many": Command(
-        Many,
-        "judge editors over many edits in one model",
+        *(Many, "judge editors over many edits in one model"),
         "Train editors as `reproduce` does, or take those that it has trained; then make 1, 10, 100 and 1,000\n"
         "edits with each, in series and at once, in all languages and in English, and write what still holds.",
-        "examples:\n  python -m lime_editing many --seeds 3\n"
-        "  python -m lime_editing many --approach mend,memit --edits 1,10,100\n",
+        MANY,
     ),
     "edit": Command(
-        Edit,
-        "change one answer, and show it before and after in every language",
+        *(Edit, "change one answer, and show it before and after in every language"),
         "Edit one input, and show what the model says before and after: to it and to its parallels in\n"
         "all languages, to inputs of your choice, and to unrelated ones, where nothing should change.",
-        EDIT_EXAMPLES,
+        EDIT,
     ),
     "edits": Command(
-        Edits,
-        "list the edits of a file, or drop some of them",
-        "List the edits that `edit --as update` has kept, or write the file again without some of them.",
-        "examples:\n  python -m lime_editing edits kept/update.safetensors\n"
-        "  python -m lime_editing edits kept/update.safetensors --drop 3 --drop 7\n",
+        *(Edits, "list the edits of a file, or drop some of them"),
+        *("List the edits that `edit --as update` has kept, or write the file again without some of them.", EDITS),
     ),
     "report": Command(
-        Report, "write tables, figures and the page from stored cells", "Write the report again.", REPORT_EXAMPLES
+        *(Report, "write tables, figures and the page from stored cells", "Write the report again.", REPORT)
     ),
     "check-data": Command(
-        CheckData,
-        "print what data hold, what they lack, and what is skipped",
+        *(CheckData, "print what data hold, what they lack, and what is skipped"),
         "Read facts or sentence pairs as a run would, and print what they hold, what is missing in which\n"
         "language, and what will be skipped and why.",
-        CHECK_EXAMPLES,
+        CHECK_DATA,
     ),
     "make-classifier": Command(
-        MakeClassifier,
-        "fine-tune the raw classifier of sentence pairs from an encoder",
+        *(MakeClassifier, "fine-tune the raw classifier of sentence pairs from an encoder"),
         "Fine-tune an encoder on the English training pairs, and print its accuracy in each language and its folder,\n"
         "which `reproduce` and `edit` take as --raw-model.",
-        CLASSIFIER_EXAMPLES,
+        MAKE_CLASSIFIER,
     ),
 }
 
