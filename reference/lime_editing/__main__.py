@@ -57,34 +57,10 @@ def _run(command: str, options: Any) -> None:
     """Heavy imports wait until here."""
     if isinstance(options, Common) and options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read where the libraries are first imported, and by our processes
-    if command == "reproduce":
-        from .cli.reproduce import reproduce
-
-        reproduce(options, main)
-    elif command == "edit":
-        from .cli.edit import edit
-
-        edit(options)
-    elif command == "many":
-        from .cli.many import many
-
-        many(options, main)
-    elif command == "edits":
-        from .cli.edit_file import edits
-
-        edits(options)
-    elif command == "report":
-        from .cli.report import report
-
-        report(options)
-    elif command == "check-data":
-        from .cli.check_data import check_data
-
-        check_data(options)
-    else:
-        from .cli.make_classifier import make_classifier
-
-        make_classifier(options)
+    file = {"many": "reproduce", "make-classifier": "reproduce", "edits": "edit_file"}.get(command, command)
+    name = command.replace("-", "_")
+    run = getattr(import_module(f".cli.{file.replace('-', '_')}", __package__), name)
+    run(options, main) if command in ("reproduce", "many") else run(options)
 
 
 def _caches() -> None:

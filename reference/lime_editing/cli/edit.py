@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,16 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import data
-from ..core.backbone import Backbone, load_tokenizer
+from ..core.backbone import load_tokenizer
 from ..core.editing import Editor, edit as edit_batch
-from ..core.evaluation import predict, spell
-from ..core.updates import Update
 from ..data.question import Asked, Prompt, Question
 from ..errors import UserError
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
-from .edit_file import edit_file
+from .edit_file import answered, edit_file
 from .options import Edit
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
@@ -46,12 +43,14 @@ def edit(options: Edit) -> None:
     processes.quiet()
     with doing(console(stderr=True), f"reading {source} and {model}", at_once=False):
         tokenizer = load_tokenizer(model)
-        cell = options.checkpoint or _stored(options, task, model, tokenizer)
+        cell, places = options.checkpoint, (options.results, FIXTURES / "editor")
+        if cell is None and not options.edited_layers:
+            cell = checkpoints.best(places, task, options.approach, model, tokenizer, options.language)
         asked_for = (options.language, scale.task(dataset), options.device)
         editor = checkpoints.choose(task, options.approach, cell, model, tokenizer, *asked_for)
         content, reader = dataset.read(source, options.languages), reader_of(tokenizer, editor.backbone)
     if options.file:
-        edit_file(options, dataset, content, editor, reader, model, console(stderr=options.json))
+        edit_file(options, dataset, content, editor, reader, model)
         return
     with doing(console(stderr=True), "reading", at_once=False):
         texts = [options.sentence] if options.sentence is not None else [options.premise, options.hypothesis]
@@ -66,14 +65,6 @@ def edit(options: Edit) -> None:
             plain = checkpoints.choose(task, "finetuning", None, model, tokenizer, *asked_for)
             shown = replace(shown, contrast=show(plain, tokenizer, question).counts())
     print_json(shown.as_dict()) if options.json else write(console(), shown)
-
-
-def _stored(options: Edit, task: str, model: str, tokenizer: Any) -> Path | None:
-    """The best stored editor of this model, where none is named; the repository has one for its own model."""
-    if options.edited_layers:
-        return None
-    places = (options.results, FIXTURES / "editor")
-    return checkpoints.best(places, task, options.approach, model, tokenizer, options.language)
 
 
 def _task(options: Edit) -> str:
@@ -119,12 +110,9 @@ class Shown:
     contrast: Mapping[str, Any] | None = None  # the counts of finetuning, beside a trained editor's
 
     def counts(self) -> dict[str, Any]:
-        return {
-            "approach": self.approach,
-            "desired": sum(line.desired for line in self.parallel),
-            "languages": len(self.parallel),
-            "unrelated_changed": sum(line.changed for line in self.unrelated),
-        }
+        told = {"approach": self.approach, "desired": sum(line.desired for line in self.parallel)}
+        changed = sum(line.changed for line in self.unrelated)
+        return {**told, "languages": len(self.parallel), "unrelated_changed": changed}
 
     def as_dict(self) -> dict[str, Any]:
         """For a program."""
@@ -136,31 +124,18 @@ def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | N
     update = edit_batch(editor, [question.request])
     backbone, labels = editor.backbone, question.request.labels
 
-    def lines(asked: Sequence[Prompt]) -> tuple[Line, ...]:
-        inputs = [prompt.input for prompt in asked]
-        both = zip(predict(backbone, inputs), predict(backbone, inputs, update), strict=True)
-        return tuple(
-            Line(
-                *(prompt.language, prompt.text),
-                *(spell(backbone, tokenizer, before), spell(backbone, tokenizer, after)),
-                *(before != after, after == labels),
-            )
-            for prompt, (before, after) in zip(asked, both, strict=True)
-        )
+    def lines(prompts: Sequence[Prompt]) -> tuple[Line, ...]:
+        said = answered(backbone, tokenizer, [prompt.input for prompt in prompts], update)
+        both = zip(prompts, said, strict=True)
+        return tuple(Line(p.language, p.text, **told, changed=a != b, desired=b == labels) for p, (a, b, told) in both)
 
+    dense = update.dense(0, backbone.raw)
+    sizes = {name: float(d.detach().norm() / backbone.raw[name].norm()) for name, d in dense.items()}
     return Shown(
         *(editor.method.NAME, checkpoint, question.request.language, question.text, question.to),
-        *(question.place, question.known, _sizes(backbone, update)),
+        *(question.place, question.known, {name: size for name, size in sizes.items() if size > 0}),
         *(lines(question.parallel), lines(question.looks), lines(question.unrelated)),
     )
-
-
-def _sizes(backbone: Backbone, update: Update) -> dict[str, float]:
-    dense = update.dense(0, backbone.raw)
-    sizes = {
-        name: float(dense[name].detach().norm() / raw.norm()) for name, raw in backbone.raw.items() if name in dense
-    }
-    return {name: size for name, size in sizes.items() if size > 0}
 
 
 def write(console: Console, shown: Shown) -> None:
@@ -168,9 +143,7 @@ def write(console: Console, shown: Shown) -> None:
     console.print(Text.assemble((shown.text, "bold"), " → ", (shown.to, "bold green")))
     of = f"{shown.place} of the corpus, where the answer is {shown.known}" if shown.place else "not in the corpus"
     by = shown.approach if shown.checkpoint is None else f"{shown.approach}, {shown.checkpoint}"
-    console.print(
-        f"an edit in {shown.language} by {by}; the input is {of}\n", style="dim", markup=False, highlight=False
-    )
+    console.print(f"an edit in {shown.language} by {by}; the input is {of}\n", style="dim")
     table = Table("", "input", "before", "after", "", box=None, pad_edge=False)
     for line in shown.parallel:
         mark = Text("as desired", "green") if line.desired else Text("not as desired", "red")
@@ -178,7 +151,7 @@ def write(console: Console, shown: Shown) -> None:
     _add(table, "your inputs", shown.looks, wanted=True)
     _add(table, "unrelated: nothing should change", shown.unrelated, wanted=False)
     console.print(table)
-    console.print(f"\n{_summary(shown)}", markup=False, highlight=False)
+    console.print(f"\n{_summary(shown)}")
 
 
 def _add(table: Table, title: str, lines: Sequence[Line], wanted: bool) -> None:

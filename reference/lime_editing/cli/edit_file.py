@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from .. import saving
-from ..core.backbone import fingerprint
+from ..core.backbone import Backbone, fingerprint
 from ..core.editing import Editor, edit as edit_batch
 from ..core.editors import Merging
 from ..core.evaluation import predict, spell
@@ -25,7 +23,7 @@ from ..errors import DataError, LanguageError, UserError
 from ..names import Rulings
 from ..results import write_json
 from .options import Edit, Edits
-from .output import doing, print_json
+from .output import console, doing, print_json
 
 UNRELATED, SHOWN = 200, 10  # unrelated inputs that are asked; lines of those that failed
 
@@ -40,37 +38,51 @@ class Corpus:
     facts: Mapping[tuple[str, str, str], Any]
 
 
-def edit_file(
-    options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str, console: Console
-) -> None:
+Row = tuple[dict[str, Any], EditRequest]  # what a row says, and its request
+Said = tuple[tuple[int, ...], tuple[int, ...], dict[str, str]]  # before, after, and both as text
+
+
+def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update) -> list[Said]:
+    """What the model says to inputs before and after an edit."""
+    pairs = zip(predict(backbone, inputs), predict(backbone, inputs, update), strict=True)
+    return [(a, b, {"before": spell(backbone, tokenizer, a), "after": spell(backbone, tokenizer, b)}) for a, b in pairs]
+
+
+def edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str) -> None:
     """Read the file, edit, keep, and report what took and what broke. UserError: as its parts."""
     assert options.file is not None
     assert options.save is not None
     saving.check_free(options.save)
     facts = () if dataset.classifies else content.facts
     known = {(f.relation, key, f.language): f for f in facts for key in (f.sub_label.casefold(), f.sub_uri)}
-    corpus = Corpus(dataset, content, reader, known)
+    corpus, out = Corpus(dataset, content, reader, known), console(stderr=options.json)
     rows, skipped = read(options.file, options, corpus, editor)
+    requests = [made for _, made in rows]
     if not editor.method.TRAINED and not editor.parameters:  # no language has a part in it
-        editor = replace(editor, languages=tuple(dict.fromkeys(made.language for _, made in rows)))
-    with doing(console, "editing") as say:
-        told = lambda done: say(f"{done:,} of {len(rows):,}")  # noqa: E731
-        update, apart = _edit([made for _, made in rows], editor, options, told)
+        editor = replace(editor, languages=tuple(dict.fromkeys(made.language for made in requests)))
+    with doing(out, "editing") as say:
+        update, apart = _edit(requests, editor, options, lambda done: say(f"{done:,} of {len(rows):,}"))
     found = report(rows, editor, corpus, update) | {"skipped": skipped, "as": options.as_}
-    about = {"approach": editor.method.NAME, "checkpoint": str(options.checkpoint or ""), "model": str(model)}
+    about = {"approach": editor.method.NAME, "checkpoint": str(options.checkpoint or ""), "model": model}
     if options.as_ == "model":
         saving.save_model(update, editor.backbone, model, options.save)
     elif options.as_ == "lora":
         found["lora_errors"] = saving.save_lora(update, editor.backbone, model, options.save, options.rank)
     else:
         about["model_fingerprint"] = fingerprint(editor.backbone, reader.tokenizer)
-        told_rows = tuple({key: row[key] for key in ("where", "language", "text", "to")} for row in found["rows"])
-        saving.save_updates(options.save / saving.UPDATE, saving.Saved(tuple(apart or [update]), told_rows, about))
+        told = tuple({key: row[key] for key in ("where", "language", "text", "to")} for row in found["rows"])
+        saving.save_updates(options.save / saving.UPDATE, saving.Saved(tuple(apart or [update]), told, about))
     write_json(options.save / "edits.json", found | about)
     if options.json:
         print_json(found | about)
-    else:
-        write(console, found, options.save)
+        return
+    for line in lines(found):
+        out.print(line)
+    out.print(
+        f"{found['took']} of {found['edits']} edits took ({found['right_before']} were right before); "
+        f"{found['unrelated'] - len(found['changed'])} of {found['unrelated']} unrelated answers are unchanged; "
+        f"{len(skipped)} rows were skipped. Kept as {options.as_} in {options.save}, with edits.json."
+    )
 
 
 def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progress: Any) -> tuple[Update, list[Update]]:
@@ -87,41 +99,34 @@ def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progre
     return update, apart
 
 
-def read(
-    path: Path, options: Edit, corpus: Corpus, editor: Editor
-) -> tuple[list[tuple[dict[str, Any], EditRequest]], list[str]]:
-    """Each row with its request, and what is wrong with those that are skipped. DataError: another wrong row."""
+def read(path: Path, options: Edit, corpus: Corpus, editor: Editor) -> tuple[list[Row], list[str]]:
+    """The rows, and what is wrong with those that are skipped. DataError: another wrong row."""
     if not path.is_file() or files.kind(path.name) not in files.TABLES:
         raise DataError(f"{path}: is no table of edits; expected a file that ends in {', '.join(files.TABLES)}")
-    rows, skipped = list[tuple[dict[str, Any], EditRequest]](), list[str]()
-    for line, row in _lines(path):
-        where = f"{path}:{line}"
-        try:
-            told, made = _row({"language": options.language, **row}, where, corpus)
-            if (editor.method.TRAINED or editor.parameters) and made.language not in editor.languages:
-                raise LanguageError(made.language, editor.languages, "to this editor")
-            if len(made.input.ids) > editor.backbone.max_tokens:
-                raise UserError(
-                    f"has more than the {editor.backbone.max_tokens} tokens that the model reads; shorten it"
-                )
-            rows.append(({"where": where, **told}, made))
-        except UserError as error:
-            said = str(error) if str(error).startswith(where) else f"{where}: {error}"
-            if not options.skip_bad:
-                raise DataError(f"{said} (--skip-bad leaves such rows out)") from error
-            skipped.append(said)
+    rows, skipped = list[Row](), list[str]()
+    longest, bound = editor.backbone.max_tokens, editor.method.TRAINED or editor.parameters
+    with files.opened(path) as table:
+        for line, row in files.rows(table, path.name):
+            where = f"{path}:{line}"
+            try:
+                told, made = _row({"language": options.language, **row}, where, corpus)
+                if bound and made.language not in editor.languages:
+                    raise LanguageError(made.language, editor.languages, "to this editor")
+                if len(made.input.ids) > longest:
+                    raise UserError(f"has more than the {longest} tokens that the model reads; shorten it")
+                rows.append(({"where": where, **told}, made))
+            except UserError as error:
+                said = str(error) if str(error).startswith(where) else f"{where}: {error}"
+                if not options.skip_bad:
+                    raise DataError(f"{said} (--skip-bad leaves such rows out)") from error
+                skipped.append(said)
     if not rows:
         raise DataError(f"{path}: no row can be edited; {skipped[0] if skipped else 'it is empty'}")
     return rows, skipped
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with files.opened(path) as table:
-        yield from files.rows(table, path.name)
-
-
-def _row(row: Mapping[str, Any], where: str, corpus: Corpus) -> tuple[dict[str, Any], EditRequest]:
-    """What a row says, and its request. UserError: what is wrong with it."""
+def _row(row: Mapping[str, Any], where: str, corpus: Corpus) -> Row:
+    """UserError: what is wrong with the row."""
     pairs = corpus.dataset.classifies
     ways = [("premise", "hypothesis")] if pairs else [("prompt",), ("relation", "subject")]
     names = next((way for way in ways if all(name in row for name in way)), None)
@@ -130,9 +135,8 @@ def _row(row: Mapping[str, Any], where: str, corpus: Corpus) -> tuple[dict[str, 
     files.texts(row, ("language", "to", *names), where)
     told: dict[str, Any] = {"language": row["language"], "to": row["to"], "fact": None}
     if pairs:
-        numbers = dict(
-            zip(corpus.content.classes, class_numbers(corpus.content, corpus.reader.classes or {}), strict=True)
-        )
+        classes = class_numbers(corpus.content, corpus.reader.classes or {})
+        numbers = dict(zip(corpus.content.classes, classes, strict=True))
         if row["to"] not in numbers:
             raise UserError(f"field 'to': unknown class {row['to']!r}; the classes are {', '.join(numbers)}")
         asked = pair(corpus.reader.tokenizer, row["premise"], row["hypothesis"], corpus.reader.longest)
@@ -151,46 +155,31 @@ def _row(row: Mapping[str, Any], where: str, corpus: Corpus) -> tuple[dict[str, 
     return told, request(corpus.reader.tokenizer, told["text"], row["to"], row["language"])
 
 
-def report(
-    rows: Sequence[tuple[dict[str, Any], EditRequest]], editor: Editor, corpus: Corpus, update: Update
-) -> dict[str, Any]:
+def report(rows: Sequence[Row], editor: Editor, corpus: Corpus, update: Update) -> dict[str, Any]:
     """What took, on the edited inputs, and what broke, on inputs of the corpus that no edit is about."""
-    backbone, tokenizer, edited = editor.backbone, corpus.reader.tokenizer, {told["fact"] for told, _ in rows}
+    tokenizer, edited = corpus.reader.tokenizer, {told["fact"] for told, _ in rows}
     task = corpus.dataset.tasks(corpus.content, corpus.reader, Rulings(), {})["test"]
     others, rng = [x for x in task.corpus.examples if x.fact not in edited], derived_rng(0, "broken")
     unrelated = [task.retain_input(others[i], rng) for i in rng.permutation(len(others))[:UNRELATED]]
-
-    def answered(inputs: Sequence[Input]) -> list[tuple[tuple[int, ...], tuple[int, ...], dict[str, str]]]:
-        pairs = zip(predict(backbone, inputs), predict(backbone, inputs, update), strict=True)
-        said = [(a, b, spell(backbone, tokenizer, a), spell(backbone, tokenizer, b)) for a, b in pairs]
-        return [(a, b, {"before": before, "after": after}) for a, b, before, after in said]
-
+    about, kept = (
+        answered(editor.backbone, tokenizer, inputs, update) for inputs in ([made.input for _, made in rows], unrelated)
+    )
     asked = [
         {**told, **said, "took": b == made.labels, "right_before": a == made.labels}
-        for (told, made), (a, b, said) in zip(rows, answered([made.input for _, made in rows]), strict=True)
+        for (told, made), (a, b, said) in zip(rows, about, strict=True)
     ]
-    kept = zip(unrelated, answered(unrelated), strict=True)
-    changed = [{"text": str(tokenizer.decode(list(i.ids))), **said} for i, (a, b, said) in kept if a != b]
-    counts = {"edits": len(rows), "took": sum(row["took"] for row in asked)}
-    counts |= {"right_before": sum(row["right_before"] for row in asked)}
+    both = zip(unrelated, kept, strict=True)
+    changed = [{"text": str(tokenizer.decode(list(i.ids))), **said} for i, (a, b, said) in both if a != b]
+    counts = {"edits": len(rows), **{name: sum(row[name] for row in asked) for name in ("took", "right_before")}}
     return counts | {"unrelated": len(unrelated), "rows": asked, "changed": changed}
 
 
-def write(console: Console, found: Mapping[str, Any], folder: Path) -> None:
-    """The report for a person."""
-    lines = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]][:SHOWN]
-    lines += [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]][:SHOWN]
-    lines += [f"skipped: {line}" for line in found["skipped"]]
-    lines += [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
-    console.print(
-        f"{found['took']} of {found['edits']} edits took ({found['right_before']} were right before); "
-        f"{found['unrelated'] - len(found['changed'])} of {found['unrelated']} unrelated answers are unchanged; "
-        f"{len(found['skipped'])} rows were skipped. Kept as {found['as']} in {folder}, with edits.json.",
-        highlight=False,
-        markup=False,
-    )
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """Of the report for a person: what did not go well."""
+    said = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]][:SHOWN]
+    said += [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]][:SHOWN]
+    said += [f"skipped: {line}" for line in found["skipped"]]
+    return said + [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
 
 
 def edits(options: Edits) -> None:

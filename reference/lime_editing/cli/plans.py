@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Column, Table
 
 from ..reproduce.plan import Plan
@@ -14,7 +15,13 @@ def write(console: Console, plan: Plan) -> None:
     """The plan for a person."""
     table = Table("cell", "state", *_right("edits trained", "edits judged", "time", "memory", "disk"), box=None)
     for cell in plan.cells:
-        numbers = (f"{cell.trained:,}", f"{cell.judged:,}", span(cell.seconds), size(cell.memory), size(cell.disk))
+        numbers = (
+            f"{cell.trained:,}",
+            f"{cell.judged:,}",
+            span(cell.seconds),
+            decimal(cell.memory),
+            decimal(cell.disk),
+        )
         done = cell.state == "done"
         table.add_row(cell.cell, cell.state, *(() if done else numbers), style="dim" if done else None)
     console.print(table)
@@ -26,9 +33,8 @@ def write(console: Console, plan: Plan) -> None:
     ended, total = sum(cell.state == "done" for cell in plan.cells), plan.as_dict()
     console.print(
         f"\n{len(plan.cells)} cells, {ended} of them done. The rest, {plan.jobs} at a time on {plan.device}, if no "
-        f"training stops early: about {span(total['seconds'])}, {size(total['memory'])} of tensors on the device, and "
-        f"{size(total['disk'])} of disk, where {size(plan.disk_free)} are free. Nothing was run.",
-        highlight=False,
+        f"training stops early: about {span(total['seconds'])}, {decimal(total['memory'])} of tensors on the device, "
+        f"and {decimal(total['disk'])} of disk, where {decimal(plan.disk_free)} are free. Nothing was run."
     )
 
 
@@ -41,11 +47,3 @@ def span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """Bytes as a person reads them."""
-    for unit, step in (("GB", 1e9), ("MB", 1e6)):
-        if count >= step:
-            return f"{count / step:,.1f} {unit}"
-    return f"{count / 1e3:,.0f} kB"

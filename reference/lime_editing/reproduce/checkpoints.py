@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import data, results
-from ..core.backbone import Backbone, fingerprint, load as load_model, load_tokenizer
+from ..core.backbone import fingerprint, load as load_model, load_tokenizer
 from ..core.editing import Editor, make_editor
 from ..core.editors import Measuring, find
 from ..core.training import assign
@@ -25,28 +25,39 @@ def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: An
     ModelError: no finished cell, a damaged one, or another model; the message shows both sides of what differs.
     """
     folder, record = _record(cell)
-    about, scale = record["cell"], record["scale"]
+    about, scale, method = record["cell"], record["scale"], find(record["cell"]["approach"])
     backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(about["task"]).classifies)
-    _check_model(folder, record, backbone, load_tokenizer(model) if tokenizer is None else tokenizer, str(model))
+    given = fingerprint(backbone, load_tokenizer(model) if tokenizer is None else tokenizer)
+    if given != record["model"]:
+        size = sum(p.numel() for p in backbone.model.parameters())
+        raise ModelError(
+            f"{folder}: does not fit: it was trained for model {record['model']} ({record.get('parameters', 0):,} "
+            f"parameters), and {model} is {given} ({size:,} parameters); give the model, with its tokenizer, that it "
+            "was trained for"
+        )
     masks = TRAININGS[about["training"]].masks if about["training"] else "none"
-    editor = make_editor(
+    named = (
         about["approach"],
         backbone,
         record["languages"],
         masks,
         about["seed"],
-        find(about["approach"]).Settings(**scale["settings"]),
-        scale.get("mask_lr", 0.0),
-        record["rulings"]["mask_scale"],
+        method.Settings(**scale["settings"]),
     )
-    measures = isinstance(editor.method, Measuring)
-    if editor.parameters or measures:
-        expected = {"approach": about["approach"], "languages": record["languages"], "masks": masks}
-        _check_description(folder / results.EDITOR, expected)
-        stored = store.load_parameters(folder / results.EDITOR, None if measures else editor.parameters)
-        if measures:
-            return replace(editor, parameters={name: p.to(backbone.like.device) for name, p in stored.items()})
-        assign(editor.parameters, stored)
+    editor = make_editor(*named, scale.get("mask_lr", 0.0), record["rulings"]["mask_scale"])
+    measures, path = isinstance(method, Measuring), folder / results.EDITOR
+    if not editor.parameters and not measures:
+        return editor
+    expected = {"approach": about["approach"], "languages": record["languages"], "masks": masks}
+    said = store.read_about(path)
+    differ = results.differences({name: said.get(name) for name in expected}, expected)
+    if differ:
+        shown = "; ".join(differ)
+        raise ModelError(f"{path}: belongs to another cell than cell.json beside it ({shown}); restore the right one")
+    stored = store.load_parameters(path, None if measures else editor.parameters)
+    if measures:
+        return replace(editor, parameters={name: p.to(backbone.like.device) for name, p in stored.items()})
+    assign(editor.parameters, stored)
     return editor
 
 
@@ -96,20 +107,15 @@ def best(
     It lies in one of these places, or in a folder of one (a scale). What is damaged there is passed over.
     """
     found: list[tuple[float, str, Path]] = []
-    for path in sorted(
-        {path for place in places for depth in ("", "*/", "*/*/") for path in place.glob(f"{depth}cell.json")}
-    ):
+    depths = ("cell.json", "*/cell.json", "*/*/cell.json")
+    for path in sorted({path for place in places for depth in depths for path in place.glob(depth)}):
         try:
             record, scores = describe(path.parent), results.read_metrics(path.parent)
             about, languages, succ = record["cell"], record["languages"], scores[ALL].succ
         except (ModelError, DataError, KeyError, TypeError):
             continue
-        if (
-            about["task"] == task
-            and about["training"]
-            and approach in (None, about["approach"])
-            and language in languages
-        ):
+        fits = about["task"] == task and approach in (None, about["approach"]) and language in languages
+        if fits and about["training"]:
             found.append((succ, str(record["model"]), path.parent))
     if not found:
         return None
@@ -130,38 +136,17 @@ def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
         raise ModelError(f"{folder}: no cell.json, so it is no cell's folder; expected <results>/<scale>/<cell>")
     record = results.read_json(folder / "cell.json")
     try:
-        approach, training = record["cell"]["approach"], record["cell"]["training"]
-        for value in (record["cell"]["task"], record["model"], record["languages"][0], record["rulings"]["mask_scale"]):
-            str(value)
-        if approach != "unedited":
-            find(approach).Settings(**record["scale"]["settings"])
+        about = record["cell"]
+        _ = about["task"], about["training"], record["model"], record["languages"][0], record["rulings"]["mask_scale"]
+        method = None if about["approach"] == "unedited" else find(about["approach"])
+        if method:
+            method.Settings(**record["scale"]["settings"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder / 'cell.json'}: is not of this version ({error}); train the cell again") from error
-    if approach == "unedited":
+    if method is None:
         raise ModelError(f"{folder}: is the cell of the unedited model, which has no editor")
-    measures = approach != "unedited" and isinstance(find(approach), Measuring)
-    if (training is not None or measures) and not (folder / results.EDITOR).is_file():
+    if (about["training"] is not None or isinstance(method, Measuring)) and not (folder / results.EDITOR).is_file():
         raise ModelError(
             f"{folder}: has no {results.EDITOR}: its training has not ended; the command that began it resumes it"
         )
     return folder, record
-
-
-def _check_model(folder: Path, record: Mapping[str, Any], backbone: Backbone, tokenizer: Any, model: str) -> None:
-    given = fingerprint(backbone, tokenizer)
-    if given != record["model"]:
-        size = sum(p.numel() for p in backbone.model.parameters())
-        raise ModelError(
-            f"{folder}: does not fit: it was trained for model {record['model']} ({record.get('parameters', 0):,} "
-            f"parameters), and {model} is {given} ({size:,} parameters); give the model, with its tokenizer, that it "
-            "was trained for"
-        )
-
-
-def _check_description(path: Path, expected: Mapping[str, Any]) -> None:
-    """ModelError: the parameters say of themselves something else than the folder that they lie in."""
-    said = store.read_about(path)
-    differ = results.differences({name: said.get(name) for name in expected}, dict(expected))
-    if differ:
-        shown = "; ".join(differ)
-        raise ModelError(f"{path}: belongs to another cell than cell.json beside it ({shown}); restore the right one")

@@ -39,7 +39,7 @@ from ..data import Dataset
 from ..errors import LanguageError, ModelError, UserError
 from ..names import JUDGED, PIVOT
 from .cells import Sources
-from .run import classes_of, prediction_key, reader_of
+from .run import classes_of, prediction_key, reader_of, versions
 from .scales import TaskScale
 
 Say = Callable[[int, int, float], None]  # step, steps, loss
@@ -108,15 +108,14 @@ def find(
         "code": {
             "lime_editing": __version__,
             "digest": results.code_digest([Path(__file__), *plugins.files(dataset)]),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            **versions(torch, transformers),
         },
         "device": torch.device(device).type,
         "precision": sources.precision,
     }
     folder = root / f"classifier-seed{seed}-{results.digest(record)[:8]}"
-    described = {**record, "machine": f"{os.cpu_count()}-core {platform.machine()} CPU"}
-    return RawClassifier(folder, described, start, tokenizer, dataset, content, scale, sources)
+    record["machine"] = f"{os.cpu_count()}-core {platform.machine()} CPU"
+    return RawClassifier(folder, record, start, tokenizer, dataset, content, scale, sources)
 
 
 def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
@@ -132,8 +131,14 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
         folder.parent.mkdir(parents=True, exist_ok=True)
         for leftover in folder.parent.glob(f".{folder.name}.*"):
             shutil.rmtree(leftover)
-        if not folder.is_dir():
-            _check_room(wanted)
+        if not folder.is_dir():  # what hours of training would end in has to fit on the disk
+            needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
+            free = shutil.disk_usage(folder.parent).free
+            if free < needed:
+                raise UserError(
+                    f"{folder.parent}: has {free / 1e6:,.0f} MB free, and the classifier takes {needed / 1e6:,.0f}; "
+                    "make room, or name another --results"
+                )
             _keep(wanted, _train(wanted, say))
         results.clean(folder)
         accuracy = _measure(wanted)
@@ -141,17 +146,6 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be written: {explain(error)}; --results names another place") from error
     return accuracy
-
-
-def _check_room(wanted: RawClassifier) -> None:
-    """UserError: what hours of training would end in does not fit on the disk."""
-    needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
-    free = shutil.disk_usage(wanted.folder.parent).free
-    if free < needed:
-        raise UserError(
-            f"{wanted.folder.parent}: has {free / 1e6:,.0f} MB free, and the classifier takes {needed / 1e6:,.0f}; "
-            "make room, or name another --results"
-        )
 
 
 def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
@@ -181,7 +175,7 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
         trainer = Trainer(
             model=model.requires_grad_(True),
             args=arguments,
-            train_dataset=_Rows(wanted.examples),
+            train_dataset=wanted.examples,
             data_collator=partial(collate, pad=wanted.start.pad_id, types=wanted.start.reads_types),
             callbacks=[log],
         )
@@ -195,19 +189,6 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             f"--set classifier.lr={settings.lr / 4:.0e}"
         )
     return log.losses
-
-
-class _Rows(torch.utils.data.Dataset[tuple[Input, int]]):
-    """Labelled inputs as Trainer takes them."""
-
-    def __init__(self, examples: Sequence[tuple[Input, int]]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, place: int) -> tuple[Input, int]:
-        return self.examples[place]
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped

@@ -38,7 +38,6 @@ from .cells import (
     cell_record,
     evaluations,
     protocol,
-    scale_record,
     settings_of,
     titles,
 )
@@ -84,7 +83,17 @@ def prepare(
     remarks += [*dataset.misfits(content, reader, ask, key), *beside(sources.model)]
     experiment = Experiment(task, wanted, rulings, sources, split, content.languages, errors, {}, tuple(remarks))
     _check_languages(cells, experiment, dataset.tasks(content, reader, rulings, errors))
-    about = {
+    record = {
+        "scale": {"name": scale.name, "about": scale.about},
+        **protocol(rulings),
+        "code": {
+            "lime_editing": __version__,
+            "digest": results.code_digest(),
+            **versions(torch, transformers, datasets),
+        },
+        "device": sources.device,
+        "precision": sources.precision,
+        "machine": name_of(here.device),
         "languages": list(content.languages),
         "items": len(content),
         "split": split,
@@ -92,9 +101,11 @@ def prepare(
         "data": print_of,
         "model": model,
     }
-    there = {"device": sources.device, "precision": sources.precision}
-    described = {"remarks": remarks} if remarks else {}
-    return replace(experiment, record={**_circumstances(scale, rulings, here), **about, **there, **described})
+    return replace(experiment, record={**record, "remarks": remarks} if remarks else record)
+
+
+def versions(*packages: Any) -> dict[str, str]:
+    return {package.__name__: package.__version__ for package in packages}
 
 
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
@@ -159,24 +170,6 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
                 raise DataError(f"{sources.model}: makes no {part} error in {language!r} to edit; leave it out")
 
 
-def _circumstances(scale: Scale, rulings: Rulings, sources: Sources) -> dict[str, Any]:
-    """The part of a record that is not about data or model."""
-    return {
-        "scale": scale_record(scale),
-        **protocol(rulings),
-        "code": {
-            "lime_editing": __version__,
-            "digest": results.code_digest(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "datasets": datasets.__version__,
-        },
-        "device": sources.device,
-        "precision": sources.precision,
-        "machine": name_of(sources.device),
-    }
-
-
 def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processes = ALONE) -> Iterator[Status]:
     """Train and judge one cell, resume it where it was interrupted, or leave it where it is done.
 
@@ -193,10 +186,8 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
         record = cell_record(cell, experiment)
         settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
         together = f"{processes.count} × " if processes.count > 1 else ""
-        machine = {"machine": together + record["machine"]}
         named = {"titles": titles(cell, data.find(cell.task), settings), "specification": SPECIFICATION}
-        described = {**record, **machine, **named}
-        results.write_json(folder / "cell.json", described)
+        results.write_json(folder / "cell.json", {**record, "machine": together + record["machine"], **named})
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.trained is not None:
         yield from _train(cell, cell.trained, experiment, subject, tasks, folder, processes)
@@ -207,21 +198,34 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
     outcomes: dict[str, list[Outcome]] = {}
     yield from _judge(cell, experiment, subject, tasks[experiment.split], processes, outcomes)
     if processes.first:
-        results.write_rows(folder / "rows.parquet", outcomes)
-        found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
-        results.write_json(folder / "metrics.json", found)
+        keep(folder, outcomes)
         (folder / results.STATE).unlink(missing_ok=True)
     processes.wait()
 
 
+def keep(folder: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+    """Write what a cell ends in."""
+    results.write_rows(folder / "rows.parquet", outcomes)
+    found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
+    results.write_json(folder / "metrics.json", found)
+
+
 def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Mapping[Split, Task]]:
     """What a cell works with: its editor before any training, or the raw model alone, and the splits of its data."""
+    backbone = _load(data.find(experiment.dataset), experiment.scale, experiment.sources)
+    tasks = tasks_of(experiment, backbone)
+    if cell.approach == "unedited":
+        return backbone, tasks
+    about = (cell.approach, backbone, experiment.languages, cell.masks, cell.seed, settings_of(cell, experiment))
+    return make_editor(*about, experiment.scale.mask_lr, experiment.rulings.mask_scale), tasks
+
+
+def tasks_of(experiment: Experiment, backbone: Backbone) -> Mapping[Split, Task]:
+    """The splits of the data, as the raw model reads them."""
     sources, dataset = experiment.sources, data.find(experiment.dataset)
-    backbone = _load(dataset, experiment.scale, sources)
     content = dataset.read(sources.data, sources.languages)
     reader = reader_of(load_tokenizer(sources.model), backbone)
-    tasks = dataset.tasks(content, reader, experiment.rulings, experiment.errors)
-    return backbone if cell.approach == "unedited" else _editor(cell, experiment, backbone), tasks
+    return dataset.tasks(content, reader, experiment.rulings, experiment.errors)
 
 
 def _load(dataset: Dataset, scale: TaskScale, sources: Sources) -> Backbone:
@@ -229,19 +233,6 @@ def _load(dataset: Dataset, scale: TaskScale, sources: Sources) -> Backbone:
     if sources.classes is not None:
         return load_encoder(sources.model, sources.classes, edited, device, precision)
     return load(sources.model, edited, device, dataset.classifies, precision)
-
-
-def _editor(cell: Cell, experiment: Experiment, backbone: Backbone) -> Editor:
-    return make_editor(
-        cell.approach,
-        backbone,
-        experiment.languages,
-        cell.masks,
-        cell.seed,
-        settings_of(cell, experiment),
-        experiment.scale.mask_lr,
-        experiment.rulings.mask_scale,
-    )
 
 
 def _train(
@@ -294,11 +285,8 @@ def _validator(
     cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str], processes: Processes
 ) -> Callable[[Editor], Scores]:
     """succ on validation items, from and to the training languages: what an editor is allowed to know."""
-    corpus = task.corpus.within(languages)
-    pairs = evaluation_pairs(
-        corpus, languages, languages, plan.n_update, plan.n_retain, cell.seed, plan.edits, task.editable
-    )
-    return validator(task, pairs, cell.seed, processes)
+    corpus, shape = task.corpus.within(languages), (plan.n_update, plan.n_retain, cell.seed, plan.edits)
+    return validator(task, evaluation_pairs(corpus, languages, languages, *shape, task.editable), cell.seed, processes)
 
 
 def _judge(

@@ -8,17 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.editors import (
-    editable_training,
-    finetuning,
-    knowledge_editor,
-    malmen,
-    memit,
-    mend,
-    rome,
-    slag,
-    ultraedit,
-)
+from ..core.editors import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
 from ..core.training import Schedule
 from ..data import Dataset
 from ..errors import UserError
@@ -207,20 +197,14 @@ def override(value: Any, path: str, text: str) -> Any:
     elif rest or is_dataclass(old) or isinstance(old, Mapping):
         raise UserError(f"cannot set {path!r}: {head!r} is {'one value' if rest else 'more than one value'}")
     else:
-        new = _parsed(text, old, path)
+        try:
+            new = json.loads(text)
+        except json.JSONDecodeError:
+            new = text
+        new = float(new) if isinstance(old, float) and type(new) is int else new
+        if old is not None and type(new) is not type(old):
+            raise UserError(f"cannot set {path!r} to {text!r}: expected a value like {old!r}")
     return {**named, head: new} if isinstance(value, Mapping) else replace(value, **{head: new})
-
-
-def _parsed(text: str, old: Any, path: str) -> Any:
-    try:
-        new = json.loads(text)
-    except json.JSONDecodeError:
-        new = text
-    if isinstance(old, float) and type(new) is int:
-        return float(new)
-    if old is not None and type(new) is not type(old):
-        raise UserError(f"cannot set {path!r} to {text!r}: expected a value like {old!r}")
-    return new
 
 
 SCALES: Mapping[str, Scale] = {scale.name: scale for scale in (TINY, PAPER)}
