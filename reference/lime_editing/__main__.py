@@ -57,7 +57,7 @@ def _run(command: str, options: Any) -> None:
     """Heavy imports wait until here."""
     if isinstance(options, Common) and options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read where the libraries are first imported, and by our processes
-    file = {"many": "reproduce", "make-classifier": "reproduce", "edits": "edit_file"}.get(command, command)
+    file = {"many": "reproduce", "make-classifier": "reproduce", "edits": "edit"}.get(command, command)
     name = command.replace("-", "_")
     run = getattr(import_module(f".cli.{file.replace('-', '_')}", __package__), name)
     run(options, main) if command in ("reproduce", "many") else run(options)

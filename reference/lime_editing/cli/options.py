@@ -15,6 +15,8 @@ from .. import data
 from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Precision, Split
 
 Record = TypeVar("Record")
+Names = tuple[str, ...]
+Settings = tuple[tuple[str, str], ...]
 #: The options of a field that holds a mapping: one for each key, as (key, values or None, help).
 Keys = Callable[[], Sequence[tuple[str, Sequence[str] | None, str]]]
 
@@ -112,6 +114,7 @@ def approaches() -> list[str]:
 PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
+KNOWN = f"{', '.join(OWN)}, or plug-ins"
 MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
 
@@ -137,9 +140,7 @@ class Common(Debug):
     """Options of every command that loads a model or data."""
 
     offline: bool = option("ask nothing of the network; data and models are here already", False, DATA)
-    plugin: tuple[str, ...] = option(
-        f"a module or .py file, which registers an editor or data set of your own; {AGAIN}", (), DATA, many=True
-    )
+    plugin: Names = option(f"module or .py file with an editor or data set of your own; {AGAIN}", (), DATA, many=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ class Sources(Common):
         "encoder, folder or hub id: facts ask its masked-language head; for pairs it is fine-tuned", None, DATA
     )
     raw_model: str | None = option("a finished classifier of pairs instead, folder or hub id", None, DATA)
-    edited_layers: int | tuple[str, ...] | None = option(
+    edited_layers: int | Names | None = option(
         "edit the MLPs of so many layers from the top, or matrices of these names (default: 3)", None, DATA, layers
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", WHERE)
@@ -162,22 +163,18 @@ class Reproduce(Sources):
     """`reproduce`: train and judge editors, and write the report."""
 
     scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", WHAT, values=SCALES)
-    task: tuple[str, ...] = option("of facts, nli, or plug-ins (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
-    approach: tuple[str, ...] | None = option(
-        f"of {', '.join(OWN)}, or plug-ins (default: the paper's)", None, WHAT, of(approaches)
-    )
-    training: tuple[str, ...] | None = option(
-        f"of learned editors: of {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(trainings)
+    task: Names = option("of facts, nli, or plug-ins (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
+    approach: Names | None = option(f"of {KNOWN} (default: the paper's)", None, WHAT, of(approaches))
+    training: Names | None = option(
+        f"of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(trainings)
     )
     control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
     seeds: int | None = option("runs per cell (default: the scale's)", None, WHAT, positive)
-    languages: tuple[str, ...] | None = option("between commas (default: all of the data)", None, WHAT, names)
+    languages: Names | None = option("between commas (default: all of the data)", None, WHAT, names)
     protocol: str = option("rulings: printed, or of the released code", "paper", WHAT, values=(*PROTOCOLS, "both"))
     ruling: Mapping[str, str] = option("", group=WHAT, keys=lambda: [(name, *told) for name, told in RULINGS.items()])
     split: Split = option("what to judge on; tune on validation (default: test)", "test", WHAT, values=JUDGED)
-    set: tuple[tuple[str, str], ...] = option(
-        f"change NAME=VALUE of the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True
-    )
+    set: Settings = option(f"NAME=VALUE of the scale, as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True)
     jobs: int | None = option("cells side by side (default: one per CPU core or GPU)", None, WHERE, positive)
     executor: str = option(
         *("cells in processes (the default), or as jobs, here or on a cluster", "processes", WHERE),
@@ -185,9 +182,7 @@ class Reproduce(Sources):
     )
     partition: str | None = option("where Slurm runs the jobs (default: the cluster's)", None, WHERE)
     hours: float | None = option("limit of a job; a longer one is queued again (default: 24)", None, WHERE, hours)
-    slurm: tuple[tuple[str, str], ...] = option(
-        f"another NAME=VALUE for sbatch, such as account=nlp or mem=32G; {AGAIN}", (), WHERE, setting, many=True
-    )
+    slurm: Settings = option(f"NAME=VALUE for sbatch, such as mem=32G; {AGAIN}", (), WHERE, setting, many=True)
     cell: str | None = option("run this cell alone, here: what a job does", None, WHERE)
     precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
     results: Path = option("where cells and the report are kept (default: runs)", runs(), KEPT, path)
@@ -199,13 +194,9 @@ class Reproduce(Sources):
 class Many(Reproduce):
     """`many`: judge editors over many edits in one model."""
 
-    task: tuple[str, ...] = option("of facts, or plug-ins (default: facts)", ("facts",), WHAT, of(tasks))
-    approach: tuple[str, ...] | None = option(
-        f"of {', '.join(OWN)}, or plug-ins (default: {','.join(MANY)})", MANY, WHAT, of(approaches)
-    )
-    training: tuple[str, ...] | None = option(
-        "of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(trainings)
-    )
+    task: Names = option("of facts, or plug-ins (default: facts)", ("facts",), WHAT, of(tasks))
+    approach: Names | None = option(f"of {KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
+    training: Names | None = option("of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(trainings))
     edits: tuple[int, ...] = option("in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
 
 
@@ -231,9 +222,9 @@ class Edit(Sources):
     approach: str | None = option("the editor (default: the best stored one of the model, or finetuning)", None)
     results: Path = option("where stored editors are looked for (default: runs)", runs(), parse=path)
     scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=SCALES)
-    look: tuple[str, ...] = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
+    look: Names = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
     unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count)
-    languages: tuple[str, ...] | None = option("to look in, between commas (default: all)", None, parse=names)
+    languages: Names | None = option("to look in, between commas (default: all)", None, parse=names)
     json: bool = option("print for a program", False)
 
 
@@ -260,7 +251,7 @@ class CheckData(Common):
 
     path: str = option("folder, zip archive, table, or the address of one", positional=True)
     task: str | None = option("the task they are for (default: by their names)", None)
-    languages: tuple[str, ...] | None = option("between commas (default: all)", None, parse=names)
+    languages: Names | None = option("between commas (default: all)", None, parse=names)
     model: str | None = option("folder or hub id; also print what it cannot read, and a classifier's accuracy", None)
     json: bool = option("print for a program", False)
 
@@ -272,9 +263,7 @@ class MakeClassifier(Common):
     model: str = option("encoder, folder or hub id")
     nli: str | None = option("folder or hub id in XNLI's schema, or table (default: the scale's)", None)
     scale: str = option("whose settings it is made with (default: tiny)", "tiny", values=SCALES)
-    set: tuple[tuple[str, str], ...] = option(
-        f"change NAME=VALUE of them, such as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True
-    )
+    set: Settings = option(f"NAME=VALUE of them, as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True)
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
     precision: Precision = option("of matrix products (default: float32)", "float32", values=WIDTHS)
     results: Path = option("where it is kept (default: runs)", runs(), parse=path)
@@ -287,20 +276,19 @@ def add(parser: argparse.ArgumentParser, record: type) -> None:
         told, required = one.metadata, one.default is MISSING
         if told["group"] not in groups:
             groups[told["group"]] = parser.add_argument_group(told["group"])
-        place = groups[told["group"]]
+        place, shape = groups[told["group"]], {"help": told["about"]}
         if told["keys"] is not None:
             for key, values, about in told["keys"]():
-                more: dict[str, Any] = {"choices": values} if values else {"metavar": "SOURCE"}
-                about = about.replace("%", "%%")  # noqa: PLW2901
-                place.add_argument(flag(key), dest=f"{one.name}.{key}", help=about, **more)
+                more = {"choices": values} if values else {"metavar": "SOURCE"}
+                place.add_argument(flag(key), dest=f"{one.name}.{key}", help=about.replace("%", "%%"), **more)
         elif told["positional"]:
-            place.add_argument(one.name, nargs=None if required else "?", type=told["parse"], help=told["about"])
+            place.add_argument(one.name, nargs=None if required else "?", type=told["parse"], **shape)
         elif one.default is False:
-            place.add_argument(flag(one.name), action="store_true", help=told["about"])
+            place.add_argument(flag(one.name), action="store_true", **shape)
         else:
-            shape: dict[str, Any] = {"action": "append"} if told["many"] else {}
-            shape |= {"choices": told["values"], "required": required, "help": told["about"]}
-            place.add_argument(flag(one.name), dest=one.name, type=told["parse"], **shape)
+            shape |= {"action": "append"} if told["many"] else {}
+            shape |= {"choices": told["values"], "required": required, "type": told["parse"]}
+            place.add_argument(flag(one.name), dest=one.name, **shape)
 
 
 def read(record: type[Record], parsed: argparse.Namespace) -> Record:
@@ -316,7 +304,7 @@ def read(record: type[Record], parsed: argparse.Namespace) -> Record:
     return record(**values)
 
 
-def command_line(command: str, record: Any) -> tuple[str, ...]:
+def command_line(command: str, record: Any) -> Names:
     """The arguments that give this record again: those that differ from the defaults."""
     argv, last = [command], list[str]()
     for one in fields(record):

@@ -20,10 +20,9 @@ from ..reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from ..reproduce.classifier import RawClassifier
 from ..reproduce.run import prepare
 from ..reproduce.scales import Scale
-from . import plans
 from .options import MakeClassifier, Many, Reproduce, command_line
 from .output import console, doing, here, print_json
-from .progress import lines, watch
+from .progress import lines, show_plan, watch
 from .sources import given, refuse_unused, scale_of
 
 Main = Callable[[Sequence[str]], int]  # the entry point, which a job of a cluster calls
@@ -66,7 +65,7 @@ def reproduce(options: Reproduce, main: Main) -> None:
             remarks = [f"{task}: {remark}" for task, one in found.items() for remark in one.remarks]
             print_json({**made.as_dict(), "remarks": remarks})
         else:
-            plans.write(run.console, made)
+            show_plan(run.console, made)
         return
     if options.cell is not None and run.processes.count == 1:
         (one,) = run.cells
@@ -190,7 +189,7 @@ def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]
     options = run.options
     if options.executor != "processes":
         wanted = [
-            jobs.Job(cell, cell_folder(cell, ready[cell.task], run.root), ("--protocol", name))
+            processes.Job(cell, cell_folder(cell, ready[cell.task], run.root), ("--protocol", name))
             for name, ready in by_protocol.items()
             for cell in run.cells
         ]
