@@ -37,6 +37,7 @@ from .sources import given, refuse_unused, scale_of
 UNRELATED, SHOWN = 200, 10  # unrelated inputs that are asked; lines of those that failed
 
 Row = tuple[dict[str, Any], EditRequest]  # what a row of a file says, and its request
+Facts = Mapping[tuple[str, str, str], Any]  # by relation, subject and language
 Said = tuple[tuple[int, ...], tuple[int, ...], dict[str, str]]  # before, after, and both as text
 
 
@@ -164,56 +165,42 @@ def write(console: Console, shown: Shown) -> None:
     for line in shown.parallel:
         mark = Text("as desired", "green") if line.desired else Text("not as desired", "red")
         table.add_row(line.language, Text(line.text), Text(line.before), Text(line.after), mark)
-    _add(table, "your inputs", shown.looks, wanted=True)
-    _add(table, "unrelated: nothing should change", shown.unrelated, wanted=False)
+    # Quiet where nothing changed; a change that should not be stands out.
+    others = (("your inputs", shown.looks, ""), ("unrelated: nothing should change", shown.unrelated, "red"))
+    for title, lines, style in others:
+        for i, line in enumerate(lines):
+            if i == 0:
+                table.add_row()
+                table.add_row("", Text(title, "italic"))
+            said = "unchanged" if not line.changed else "changed, to the desired answer" if line.desired else "changed"
+            quiet = "" if line.changed else "dim"
+            cells = [Text(cell, quiet) for cell in (line.language, line.text, line.before, line.after)]
+            table.add_row(*cells, Text(said, quiet or style))
     console.print(table)
     console.print(f"\n{_summary(shown)}")
 
 
-def _add(table: Table, title: str, lines: Sequence[Line], wanted: bool) -> None:
-    """Quiet where nothing changed; a change that was not `wanted` stands out."""
-    if lines:
-        table.add_row()
-        table.add_row("", Text(title, "italic"))
-    for line in lines:
-        mark = "unchanged" if not line.changed else "changed, to the desired answer" if line.desired else "changed"
-        quiet = "" if line.changed else "dim"
-        cells = [Text(cell, quiet) for cell in (line.language, line.text, line.before, line.after)]
-        table.add_row(*cells, Text(mark, quiet or ("" if wanted else "red")))
-
-
 def _summary(shown: Shown) -> str:
-    sizes, parts = shown.matrices.values(), _counted(shown.counts(), len(shown.unrelated))
-    parts.append(
-        f"{len(shown.matrices)} matrices changed, by {100 * min(sizes):.2g} to {100 * max(sizes):.2g}% of their norm"
-        if shown.matrices
-        else "no matrix changed: the model answered so before"
-    )
-    other = ""
+    sizes = [100 * size for size in shown.matrices.values()]
+    parts = _counted(shown.counts(), len(shown.unrelated))
+    if sizes:
+        parts.append(f"{len(sizes)} matrices changed, by {min(sizes):.2g} to {max(sizes):.2g}% of their norm")
+    else:
+        parts.append("no matrix changed: the model answered so before")
+    said = "; ".join(parts) + ". The raw model itself is as it was."
     if shown.contrast is not None and len(shown.parallel) > 1:
         told = "; ".join(_counted(shown.contrast, len(shown.unrelated)))
-        other = f"\nBy contrast, finetuning (--approach finetuning): {told[0].lower()}{told[1:]}."
-    return "; ".join(parts) + f". The raw model itself is as it was.{other}"
+        said += f"\nBy contrast, finetuning (--approach finetuning): {told[0].lower()}{told[1:]}."
+    return said
 
 
 def _counted(counts: Mapping[str, Any], unrelated: int) -> list[str]:
-    languages = counts["languages"]
+    languages, kept = counts["languages"], unrelated - counts["unrelated_changed"]
     parts = [f"As desired in {counts['desired']} of {languages} languages"] if languages > 1 else []
-    kept = unrelated - counts["unrelated_changed"]
     return parts + ([f"{kept} of {unrelated} unrelated answers unchanged"] if unrelated else [])
 
 
 # Many edits of a file
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """What rows are read against: the data, what the model reads with, and facts by relation, subject and language."""
-
-    dataset: Dataset
-    content: Any
-    reader: Reader
-    facts: Mapping[tuple[str, str, str], Any]
 
 
 def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update) -> list[Said]:
@@ -227,16 +214,22 @@ def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, re
     assert options.file is not None
     assert options.save is not None
     saving.check_free(options.save)
-    facts = () if dataset.classifies else content.facts
-    known = {(f.relation, key, f.language): f for f in facts for key in (f.sub_label.casefold(), f.sub_uri)}
-    corpus, out = Corpus(dataset, content, reader, known), console(stderr=options.json)
-    rows, skipped = _read(options.file, options, corpus, editor)
+    by_name = (
+        None
+        if dataset.classifies
+        else {(f.relation, key, f.language): f for f in content.facts for key in (f.sub_label.casefold(), f.sub_uri)}
+    )
+    out = console(stderr=options.json)
+    rows, skipped = _read(options.file, options, editor, content, reader, by_name)
     requests = [made for _, made in rows]
     if not editor.method.TRAINED and not editor.parameters:  # no language has a part in it
         editor = replace(editor, languages=tuple(dict.fromkeys(made.language for made in requests)))
     with doing(out, "editing") as say:
         update, apart = _edit(requests, editor, options, lambda done: say(f"{done:,} of {len(rows):,}"))
-    found = _report(rows, editor, corpus, update) | {"skipped": skipped, "as": options.as_}
+    found = _report(rows, editor, dataset.tasks(content, reader, Rulings(), {})["test"], reader.tokenizer, update) | {
+        "skipped": skipped,
+        "as": options.as_,
+    }
     about = {"approach": editor.method.NAME, "checkpoint": str(options.checkpoint or ""), "model": model}
     if options.as_ == "model":
         saving.save_model(update, editor.backbone, model, options.save)
@@ -277,7 +270,9 @@ def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progre
     return update, apart
 
 
-def _read(path: Path, options: Edit, corpus: Corpus, editor: Editor) -> tuple[list[Row], list[str]]:
+def _read(
+    path: Path, options: Edit, editor: Editor, content: Any, reader: Reader, facts: Facts | None
+) -> tuple[list[Row], list[str]]:
     """The rows, and what is wrong with those that are skipped. DataError: another wrong row."""
     if not path.is_file() or files.kind(path.name) not in files.TABLES:
         raise DataError(f"{path}: is no table of edits; expected a file that ends in {', '.join(files.TABLES)}")
@@ -287,7 +282,7 @@ def _read(path: Path, options: Edit, corpus: Corpus, editor: Editor) -> tuple[li
         for line, row in files.rows(table, path.name):
             where = f"{path}:{line}"
             try:
-                told, made = _row({"language": options.language, **row}, where, corpus)
+                told, made = _row({"language": options.language, **row}, where, content, reader, facts)
                 if bound and made.language not in editor.languages:
                     raise LanguageError(made.language, editor.languages, "to this editor")
                 if len(made.input.ids) > longest:
@@ -303,40 +298,38 @@ def _read(path: Path, options: Edit, corpus: Corpus, editor: Editor) -> tuple[li
     return rows, skipped
 
 
-def _row(row: Mapping[str, Any], where: str, corpus: Corpus) -> Row:
-    """UserError: what is wrong with the row."""
-    pairs = corpus.dataset.classifies
-    ways = [("premise", "hypothesis")] if pairs else [("prompt",), ("relation", "subject")]
+def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts: Facts | None) -> Row:
+    """UserError: what is wrong with the row; `facts` is None for sentence pairs."""
+    ways = [("premise", "hypothesis")] if facts is None else [("prompt",), ("relation", "subject")]
     names = next((way for way in ways if all(name in row for name in way)), None)
     if names is None:
         raise UserError(f"has neither {' nor '.join(' and '.join(way) for way in ways)}; a row needs them, and to")
     files.texts(row, ("language", "to", *names), where)
     told: dict[str, Any] = {"language": row["language"], "to": row["to"], "fact": None}
-    if pairs:
-        classes = class_numbers(corpus.content, corpus.reader.classes or {})
-        numbers = dict(zip(corpus.content.classes, classes, strict=True))
+    if facts is None:
+        classes = class_numbers(content, reader.classes or {})
+        numbers = dict(zip(content.classes, classes, strict=True))
         if row["to"] not in numbers:
             raise UserError(f"field 'to': unknown class {row['to']!r}; the classes are {', '.join(numbers)}")
-        asked = pair(corpus.reader.tokenizer, row["premise"], row["hypothesis"], corpus.reader.longest)
+        asked = pair(reader.tokenizer, row["premise"], row["hypothesis"], reader.longest)
         told["text"] = f"{row['premise']} | {row['hypothesis']}"
         return told, EditRequest(asked, (numbers[row["to"]],), row["language"])
     if names == ("prompt",):
         told["text"] = row["prompt"]
     else:
         place = (row["relation"], row["subject"], row["language"])
-        fact = corpus.facts.get(place) or corpus.facts.get((place[0], place[1].casefold(), place[2]))
+        fact = facts.get(place) or facts.get((place[0], place[1].casefold(), place[2]))
         if fact is None:
             raise UserError(f"the corpus has no {place[0]}/{place[1]} in {place[2]!r}; give the sentence as a prompt")
-        template = corpus.content.templates[fact.language, fact.relation]
+        template = content.templates[fact.language, fact.relation]
         told |= {"text": template.replace("[Y]", MASK).replace("[X]", fact.sub_label)}
         told |= {"fact": f"{fact.relation}/{fact.sub_uri}"}
-    return told, request(corpus.reader.tokenizer, told["text"], row["to"], row["language"])
+    return told, request(reader.tokenizer, told["text"], row["to"], row["language"])
 
 
-def _report(rows: Sequence[Row], editor: Editor, corpus: Corpus, update: Update) -> dict[str, Any]:
+def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, update: Update) -> dict[str, Any]:
     """What took, on the edited inputs, and what broke, on inputs of the corpus that no edit is about."""
-    tokenizer, edited = corpus.reader.tokenizer, {told["fact"] for told, _ in rows}
-    task = corpus.dataset.tasks(corpus.content, corpus.reader, Rulings(), {})["test"]
+    edited = {told["fact"] for told, _ in rows}
     others, rng = [x for x in task.corpus.examples if x.fact not in edited], derived_rng(0, "broken")
     unrelated = [task.retain_input(others[i], rng) for i in rng.permutation(len(others))[:UNRELATED]]
     about, kept = (

@@ -39,6 +39,7 @@ EDIT = r"""examples:
   python -m lime_editing edit --premise "Paris is in France ." --hypothesis "Paris is in Spain ." --to entailment
   python -m lime_editing edit --checkpoint runs/tiny/facts-mend-all-seed0-… --fact P36/Q142 --to Berlin --json
   python -m lime_editing edit --file edits.jsonl --save edited --as model
+Shown are the input, its parallels in all languages, inputs of your choice, and unrelated ones, which should not change.
 A file of edits (jsonl, csv, tsv, parquet) has the columns to (the desired answer), language (default: --language), and
 prompt (a sentence with [MASK]), or relation and subject (of the corpus, by id or name); with --task nli, premise and
 hypothesis. A wrong row is an error that names it. --save holds an ordinary model folder, a LoRA adapter for PEFT
@@ -61,10 +62,14 @@ sentence pairs has id, language, premise, hypothesis, label and split. The exit 
 MAKE_CLASSIFIER = """examples:
   python -m lime_editing make-classifier --model fixtures/raw_model
   python -m lime_editing make-classifier --scale paper --model xlm-roberta-base --nli facebook/xnli --device cuda
+It learns from the English training pairs. Its accuracy in each language is printed, and its folder, which `reproduce`
+and `edit` take as --raw-model.
 """
 MANY = """examples:
   python -m lime_editing many --seeds 3
   python -m lime_editing many --approach mend,memit --edits 1,10,100
+Editors are trained as by `reproduce`, or taken where they are trained. Then 1, 10, 100 and 1,000 edits are made with
+each, in series and at once, in all languages and in English.
 """
 EDITS = """examples:
   python -m lime_editing edits kept/update.safetensors --drop 3 --drop 7
@@ -72,49 +77,22 @@ EDITS = """examples:
 
 
 class Command(NamedTuple):
-    """A command: its record of options, a line of help, a description, and examples."""
+    """A command: its record of options, a line of help, and examples with what else is to be known."""
 
     options: type
     help: str
-    description: str
     examples: str
 
 
 LIST: Mapping[str, Command] = {
-    "reproduce": Command(
-        *(Reproduce, "train and judge editors, and write tables, figures and a page"),
-        *("Train every editor of the paper in each of its ways, judge them, and write the report.", REPRODUCE),
-    ),
-    "many": Command(
-        *(Many, "judge editors over many edits in one model"),
-        "Train editors as `reproduce` does, or take those that it has trained; then make 1, 10, 100 and 1,000\n"
-        "edits with each, in series and at once, in all languages and in English, and write what still holds.",
-        MANY,
-    ),
-    "edit": Command(
-        *(Edit, "change one answer, and show it before and after in every language"),
-        "Edit one input, and show what the model says before and after: to it and to its parallels in\n"
-        "all languages, to inputs of your choice, and to unrelated ones, where nothing should change.",
-        EDIT,
-    ),
-    "edits": Command(
-        *(Edits, "list the edits of a file, or drop some of them"),
-        *("List the edits that `edit --as update` has kept, or write the file again without some of them.", EDITS),
-    ),
-    "report": Command(
-        *(Report, "write tables, figures and the page from stored cells", "Write the report again.", REPORT)
-    ),
-    "check-data": Command(
-        *(CheckData, "print what data hold, what they lack, and what is skipped"),
-        "Read facts or sentence pairs as a run would, and print what they hold, what is missing in which\n"
-        "language, and what will be skipped and why.",
-        CHECK_DATA,
-    ),
+    "reproduce": Command(Reproduce, "train and judge editors, and write tables, figures and a page", REPRODUCE),
+    "many": Command(Many, "judge editors over many edits in one model, and write what still holds", MANY),
+    "edit": Command(Edit, "change one answer, and show it before and after in every language", EDIT),
+    "edits": Command(Edits, "list the edits that `edit --as update` has kept, or drop some of them", EDITS),
+    "report": Command(Report, "write tables, figures and the page from stored cells", REPORT),
+    "check-data": Command(CheckData, "print what data hold, what they lack, and what a run skips and why", CHECK_DATA),
     "make-classifier": Command(
-        *(MakeClassifier, "fine-tune the raw classifier of sentence pairs from an encoder"),
-        "Fine-tune an encoder on the English training pairs, and print its accuracy in each language and its folder,\n"
-        "which `reproduce` and `edit` take as --raw-model.",
-        MAKE_CLASSIFIER,
+        MakeClassifier, "fine-tune the raw classifier of pairs from an encoder", MAKE_CLASSIFIER
     ),
 }
 
@@ -144,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
         made = commands.add_parser(
             name,
             help=command.help,
-            description=command.description,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
             epilog=command.examples,
             usage=f"python -m lime_editing {name} [options]",
             formatter_class=_Help,

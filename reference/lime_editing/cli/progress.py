@@ -21,14 +21,11 @@ def lines(console: Console, statuses: Iterable[Status]) -> None:
     """Read statuses; print a line when a cell begins something, and every 30 seconds where each of them is."""
     running: dict[str, Status] = {}
 
-    def say(status: Status) -> None:
-        console.print(f"{status.cell} {status.doing} {status.done}/{status.total} {_numbers(status)}".rstrip())
+    def say(*some: Status) -> None:
+        for status in some:
+            console.print(f"{status.cell} {status.doing} {status.done}/{status.total} {_numbers(status)}".rstrip())
 
-    def beat() -> None:
-        for status in list(running.values()):
-            say(status)
-
-    with beating(beat):
+    with beating(lambda: say(*running.values())):
         for status in statuses:
             before = running.get(status.cell)
             running[status.cell] = status
@@ -71,12 +68,9 @@ def _bars(console: Console, cells: int, rows: Callable[[Console], Iterator[Statu
                 continue
             if status.cell not in tasks:
                 tasks[status.cell] = bars.add_task(status.cell, numbers="")
+            said, numbers = f"{status.cell} {status.doing}", _numbers(status)
             bars.update(
-                tasks[status.cell],
-                description=f"{status.cell} {status.doing}",
-                completed=status.done,
-                total=status.total,
-                numbers=_numbers(status),
+                tasks[status.cell], description=said, completed=status.done, total=status.total, numbers=numbers
             )
 
 

@@ -1,15 +1,8 @@
 """The raw classifier of sentence pairs: an encoder fine-tuned on English pairs (§B.1), by transformers' Trainer.
 
-It is made by `make-classifier`, and by `reproduce` where it is given an encoder. The result is a folder in the hub's
-layout beside the cells:
-
-<classifier>/config.json, model.safetensors, tokenizer.json …
-<classifier>/cell.json      what it depends on: encoder, pairs, settings, seed, code
-<classifier>/curve.json     the losses of its training
-<classifier>/metrics.json   its accuracy in each language; written last, so its presence means done
-
-The folder is moved into place whole. Trainer's own checkpoints are pickles, which nothing here loads: an interrupted
-fine-tuning starts again.
+It is a folder in the hub's layout beside the cells, with cell.json (what it depends on), curve.json (losses) and
+metrics.json (accuracy by split and language; written last, so its presence means done). The folder is moved into place
+whole. Trainer's own checkpoints are pickles, which nothing here loads: an interrupted fine-tuning starts again.
 """
 
 from __future__ import annotations
@@ -171,13 +164,12 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             report_to="none",
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # several would enlarge the batch
-        log = _Log(say)
         trainer = Trainer(
             model=model.requires_grad_(True),
             args=arguments,
             train_dataset=wanted.examples,
             data_collator=partial(collate, pad=wanted.start.pad_id, types=wanted.start.reads_types),
-            callbacks=[log],
+            callbacks=[_Log(say)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -188,29 +180,25 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             f"{wanted.folder}: the fine-tuning diverged: its weights are no numbers any more; lower the learning rate, "
             f"--set classifier.lr={settings.lr / 4:.0e}"
         )
-    return log.losses
+    return [{"step": one["step"], "loss": one["loss"]} for one in trainer.state.log_history if "loss" in one]
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
     """Reports the losses that Trainer logs."""
 
     def __init__(self, say: Say) -> None:
-        self.say, self.losses = say, list[dict[str, float]]()
+        self.say = say
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in logs:
-            loss = float(logs["loss"])
-            self.losses.append({"step": state.global_step, "loss": loss})
-            self.say(state.global_step, state.max_steps, loss)
+            self.say(state.global_step, state.max_steps, float(logs["loss"]))
 
 
 def collate(examples: Sequence[tuple[Input, int]], pad: int, types: bool = True) -> dict[str, Tensor]:
     """A padded batch with its classes, and with token types where the model has them."""
     inputs = [example for example, _ in examples]
-    rows = {
-        "input_ids": padded([i.ids for i in inputs], pad),
-        "attention_mask": padded([(1,) * len(i.ids) for i in inputs], 0),
-    }
+    masks = padded([(1,) * len(i.ids) for i in inputs], 0)
+    rows = {"input_ids": padded([i.ids for i in inputs], pad), "attention_mask": masks}
     if any(i.types for i in inputs) and types:
         rows["token_type_ids"] = padded([i.types or (0,) * len(i.ids) for i in inputs], 0)
     return {**rows, "labels": torch.tensor([label for _, label in examples])}

@@ -59,23 +59,20 @@ class Resources:
 def executor(kind: Literal["slurm", "local"], folder: Path, wanted: Resources) -> Any:
     """An executor of submitit whose logs go to `folder`. UserError: Slurm is not here."""
     minutes = max(1, round(60 * wanted.hours))
-    if kind == "local":
-        local = submitit.LocalExecutor(folder, max_num_timeout=RENEWALS)
-        local.update_parameters(timeout_min=minutes)
-        return local
     try:
-        slurm = submitit.SlurmExecutor(folder, max_num_timeout=RENEWALS)
+        kinds = {"local": submitit.LocalExecutor, "slurm": submitit.SlurmExecutor}
+        found = kinds[kind](folder, max_num_timeout=RENEWALS)
     except RuntimeError as error:
         raise UserError(
             f"no Slurm here ({error}); run this where jobs are submitted, or with --executor local"
         ) from error
-    parameters: dict[str, Any] = {"time": minutes, "additional_parameters": dict(wanted.more or {})}
-    if wanted.partition:
-        parameters["partition"] = wanted.partition
-    if wanted.gpus:
-        parameters["gpus_per_node"] = wanted.gpus
-    slurm.update_parameters(**parameters)
-    return slurm
+    if kind == "local":
+        found.update_parameters(timeout_min=minutes)
+        return found
+    parameters: dict[str, Any] = {"partition": wanted.partition, "gpus_per_node": wanted.gpus}
+    parameters = {"time": minutes, **{name: value for name, value in parameters.items() if value}}
+    found.update_parameters(**parameters, additional_parameters=dict(wanted.more or {}))
+    return found
 
 
 def run_jobs(
@@ -160,8 +157,7 @@ def _appears(folder: Path, grace: float) -> bool:
 
 
 def _failure(job: Job, submitted: Any) -> str:
-    log: Path = submitted.paths.stderr
-    reason = ""
+    log, reason = submitted.paths.stderr, ""
     with suppress(OSError):
         said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.startswith("error: ")]
         reason = f" ({said[-1].removeprefix('error: ')})" if said else ""

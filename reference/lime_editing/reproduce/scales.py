@@ -85,6 +85,7 @@ class Scale:
         return self.tasks.get(dataset.name) or self.tasks["nli" if dataset.classifies else "facts"]
 
 
+_LONG = Schedule(edits=500_000, batch=10, validate_every=100_000, patience=200_000, checkpoint_every=5_000)  # §B.3
 _PAPER = TaskScale(
     settings={
         "finetuning": finetuning.Settings(lr=5e-6, steps=100),  # §B.2
@@ -97,12 +98,8 @@ _PAPER = TaskScale(
     lambda_rel=0.1,  # §B.2
     lambda_loc=1.0,  # §B.2
     lambda_mask={"sum": 1.0, "mean": 1.0},  # §B.2, of {0.01, 0.1, 1}
-    all_languages=Schedule(  # §B.3
-        edits=500_000, batch=10, validate_every=100_000, patience=200_000, checkpoint_every=5_000
-    ),
-    english_only=Schedule(  # §B.3
-        edits=500_000, batch=10, validate_every=20_000, patience=40_000, checkpoint_every=5_000
-    ),
+    all_languages=_LONG,
+    english_only=replace(_LONG, validate_every=20_000, patience=40_000),  # §B.3
     # The paper gives no numbers of its own; so large a test set needs no more than one input of each role per edit.
     validation=Evaluation(n_update=1, n_retain=1, edits=5_000),
     test=Evaluation(n_update=1, n_retain=1, edits=None),
@@ -129,10 +126,8 @@ PAPER = Scale(
 
 # Batches of 16 and a falling rate make the most of few steps. One language has a fifteenth of the facts, and is done
 # sooner.
-_ALL = Schedule(
-    edits=16 * 400, batch=16, validate_every=16 * 100, patience=16 * 400, checkpoint_every=16 * 50, decay=True
-)
-_ENGLISH = replace(_ALL, edits=16 * 200)
+_ALL = Schedule(edits=6_400, batch=16, validate_every=1_600, patience=6_400, checkpoint_every=800, decay=True)
+_ENGLISH = replace(_ALL, edits=3_200)
 
 _TINY_FACTS = TaskScale(
     settings={
@@ -163,7 +158,7 @@ _TINY_FACTS = TaskScale(
 
 # Half the steps: three classes are learned sooner than sixteen thousand tokens. A gentler start for MEND, whose first
 # steps would else change many other predictions.
-_NLI = replace(_ALL, edits=16 * 200, validate_every=16 * 50, patience=16 * 200)
+_NLI = replace(_ALL, edits=3_200, validate_every=800, patience=3_200)
 _TINY_NLI = replace(
     _TINY_FACTS,
     settings={**_TINY_FACTS.settings, "mend": mend.Settings(rank=64, lr=3e-3, inner_lr=3e-4, inner_lr_lr=1e-2)},
