@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser().print_help()
         else:
             with _terminable():
-                _run(parsed.command, read(LIST[parsed.command].options, parsed))
+                _run(parsed.command, read(LIST[parsed.command], parsed))
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print("interrupted; what is done is kept, and the same command resumes", file=sys.stderr)

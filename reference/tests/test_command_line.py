@@ -120,17 +120,17 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
 @given(data=st.data())
 def test_a_record_is_read_back_from_its_command_line(name: str, data: st.DataObject) -> None:
     """read(parse(command_line(record))) = record."""
-    record = data.draw(records(LIST[name].options))
+    record = data.draw(records(LIST[name]))
     argv = command_line(name, record)
     parsed = parser().parse_args(argv)
     assert parsed.command == name
-    assert read(LIST[name].options, parsed) == record
+    assert read(LIST[name], parsed) == record
 
 
 @pytest.mark.parametrize("name", LIST)
 def test_every_option_of_a_record_is_in_the_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = said_by([name, "--help"], capsys)
-    for one in fields(LIST[name].options):
+    for one in fields(LIST[name]):
         told = one.metadata
         keys = [key for key, _, _ in told["keys"]()] if told["keys"] else [one.name]
         for key in keys:

@@ -70,7 +70,7 @@ def edit(options: Edit) -> None:
         _edit_file(options, dataset, content, editor, reader, model)
         return
     with doing(console(stderr=True), "reading", at_once=False):
-        texts = [options.sentence] if options.sentence is not None else [options.premise, options.hypothesis]
+        texts = (options.sentence,) if options.sentence is not None else (options.premise, options.hypothesis)
         asked = Asked(
             *(source, options.languages, options.language, options.to or "", options.fact or options.pair),
             *(tuple(text for text in texts if text is not None), options.look, options.unrelated),

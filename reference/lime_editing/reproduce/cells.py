@@ -10,7 +10,7 @@ from typing import Any
 from .. import data, plugins, results
 from ..core.editors import find
 from ..core.metrics import Scores
-from ..data import Dataset, Errors
+from ..data import Errors
 from ..names import ALL, EN, EVALUATIONS, PROTOCOLS, TRAININGS, Masks, Precision, Rulings, Split, Training
 from .scales import TaskScale
 
@@ -126,13 +126,6 @@ def under(experiment: Experiment, rulings: Rulings) -> Experiment:
     return replace(experiment, rulings=rulings, record={**experiment.record, **protocol(rulings)})
 
 
-def titles(cell: Cell, dataset: Dataset, settings: Any = None) -> dict[str, str]:
-    """What tables call a cell's task and approach."""
-    approach = "no edit" if cell.approach == "unedited" else find(cell.approach).TITLE
-    sees = " (sees the other languages)" if getattr(settings, "parallels", False) else ""
-    return {"task": dataset.title, "approach": approach + sees}
-
-
 def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     """All that a cell's numbers depend on: what `prepare` recorded, and of the scale what this cell uses."""
     scale, trained = experiment.scale, cell.trained
@@ -155,6 +148,15 @@ def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     files = plugins.files(data.find(cell.task), *(find(name) for name in (cell.approach,) if name != "unedited"))
     record = {**experiment.record, **({"plugins": results.code_of(files)} if files else {})}
     return {"cell": asdict(cell), **record, "scale": {**record["scale"], **used}}
+
+
+def described(cell: Cell, experiment: Experiment) -> dict[str, Any]:
+    """The record, with what tables call the cell's task and approach."""
+    settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
+    approach = "no edit" if settings is None else find(cell.approach).TITLE
+    sees = " (sees the other languages)" if getattr(settings, "parallels", False) else ""
+    titles = {"task": data.find(cell.task).title, "approach": approach + sees}
+    return {**cell_record(cell, experiment), "titles": titles}
 
 
 def cell_folder(cell: Cell, experiment: Experiment, root: Path) -> Path:

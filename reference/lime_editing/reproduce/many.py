@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .. import data, results
+from .. import results
 from ..core.backbone import Backbone
 from ..core.corpus import Corpus, Example, ParallelCorpus
 from ..core.editing import Editor, edit
@@ -26,7 +26,7 @@ from ..core.task import Task
 from ..core.updates import Update, compose
 from ..names import PIVOT, Split
 from . import checkpoints
-from .cells import Cell, Experiment, Many, Status, cell_folder, cell_record, titles
+from .cells import Cell, Experiment, Many, Status, cell_folder, described
 from .run import EVALUATION_SEED, keep, tasks_of
 
 Asked = tuple[Example, EditRequest, list[Input]]  # an edit, and its update inputs
@@ -47,8 +47,7 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
         asked, kept = _drawn(tasks, languages, experiment, experiment.many)
         for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
             yield replace(status, cell=cell.name)
-    named = {"titles": titles(cell, data.find(experiment.dataset), editor.settings)}
-    results.write_json(folder / "cell.json", {**cell_record(cell, experiment), **named})
+    results.write_json(folder / "cell.json", described(cell, experiment))
     keep(folder, outcomes)
 
 

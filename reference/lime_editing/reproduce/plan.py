@@ -190,10 +190,8 @@ def _measure(cell: Cell, experiment: Experiment) -> tuple[Cost, Mapping[Any, Tas
             step, kept = _timed(lambda: train_step(subject, optimiser, triples, 0, Objective(), 1.0), device)
             train = step / batch
         plan, task = scale.test, tasks[experiment.split]
-        pairs = evaluation_pairs(
-            *(task.corpus, experiment.languages, experiment.languages, plan.n_update, plan.n_retain),
-            *(EVALUATION_SEED, SAMPLE, task.editable),
-        )
+        shape = (plan.n_update, plan.n_retain, EVALUATION_SEED, SAMPLE, task.editable)
+        pairs = evaluation_pairs(task.corpus, experiment.languages, experiment.languages, *shape)
         judge, _ = _timed(lambda: evaluate(subject, task, pairs, EVALUATION_SEED), device)
     finally:
         torch.set_num_threads(threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,12 @@ from .cells import (
     Status,
     cell_folder,
     cell_record,
+    described,
     evaluations,
     protocol,
     settings_of,
-    titles,
 )
-from .scales import Evaluation, Scale, TaskScale
+from .scales import Scale, TaskScale
 
 #: The seed of the questions, whatever the cell's: every editor and every run is asked the same.
 EVALUATION_SEED = 0
@@ -183,11 +183,9 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
     if done:
         return
     if processes.first:
-        record = cell_record(cell, experiment)
-        settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
-        together = f"{processes.count} × " if processes.count > 1 else ""
-        named = {"titles": titles(cell, data.find(cell.task), settings), "specification": SPECIFICATION}
-        results.write_json(folder / "cell.json", {**record, "machine": together + record["machine"], **named})
+        record, together = described(cell, experiment), f"{processes.count} × " if processes.count > 1 else ""
+        record |= {"machine": together + record["machine"], "specification": SPECIFICATION}
+        results.write_json(folder / "cell.json", record)
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.trained is not None:
         yield from _train(cell, cell.trained, experiment, subject, tasks, folder, processes)
@@ -251,8 +249,11 @@ def _train(
     # Whoever reads the state after the first process has gone on could find its next one.
     state = store.load_state(folder / results.STATE, record, editor.parameters)
     processes.wait()
-    task = tasks["train"].within(languages)
-    validate = _validator(cell, scale.validation, tasks["validation"], languages, processes)
+    task, validation, plan = tasks["train"].within(languages), tasks["validation"], scale.validation
+    # What an editor is allowed to know: items from and to the training languages.
+    shape = (plan.n_update, plan.n_retain, cell.seed, plan.edits, validation.editable)
+    pairs = evaluation_pairs(validation.corpus.within(languages), languages, languages, *shape)
+    validate = validator(validation, pairs, cell.seed, processes)
     objective = Objective(*weights, rulings.kl_direction, rulings.penalty)
     latest: Scores | None = None
     for event in train(editor, task, validate, schedule, objective, cell.seed, state, processes):
@@ -281,14 +282,6 @@ def _save(cell: Cell, editor: Editor, folder: Path) -> None:
     store.save_parameters(folder / results.EDITOR, editor.parameters, about)
 
 
-def _validator(
-    cell: Cell, plan: Evaluation, task: Task, languages: Sequence[str], processes: Processes
-) -> Callable[[Editor], Scores]:
-    """succ on validation items, from and to the training languages: what an editor is allowed to know."""
-    corpus, shape = task.corpus.within(languages), (plan.n_update, plan.n_retain, cell.seed, plan.edits)
-    return validator(task, evaluation_pairs(corpus, languages, languages, *shape, task.editable), cell.seed, processes)
-
-
 def _judge(
     cell: Cell,
     experiment: Experiment,
@@ -301,12 +294,9 @@ def _judge(
     plan, languages = experiment.scale.test, experiment.languages
     device = (subject.backbone if isinstance(subject, Editor) else subject).like.device
     for name, edited in evaluations(languages).items():
-        pairs = evaluation_pairs(
-            *(task.corpus, edited, languages, plan.n_update, plan.n_retain),
-            *(EVALUATION_SEED, plan.edits, task.editable),
-        )
-        found, done = list[Outcome](), 0
-        positions = experiment.rulings.con_positions
+        shape = (plan.n_update, plan.n_retain, EVALUATION_SEED, plan.edits, task.editable)
+        pairs = evaluation_pairs(task.corpus, edited, languages, *shape)
+        found, done, positions = list[Outcome](), 0, experiment.rulings.con_positions
         for batch in judged(subject, task, pairs, EVALUATION_SEED, con_positions=positions, processes=processes):
             found += batch
             done += len({(o.edit_language, o.edit) for o in batch}) * processes.count
