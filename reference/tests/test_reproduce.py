@@ -30,7 +30,7 @@ from lime_editing.names import PAPER_APPROACHES, PROTOCOLS, RULINGS, TASKS, Ruli
 from lime_editing.reproduce.cells import Cell, Status, cell_folder, grid
 from lime_editing.reproduce.processes import run_grid
 from lime_editing.reproduce.scales import Scale, TaskScale, override
-from reference.tests.miniature import CELL, EDITORS, MINI, SCHEDULE, TASK, finished, prepared, run, scale
+from reference.tests.miniature import CELL, MINI, SCHEDULE, TASK, finished, prepared, run, scale
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
