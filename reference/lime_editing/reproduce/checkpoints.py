@@ -13,8 +13,9 @@ from ..core.editing import Editor, make_editor
 from ..core.editors import Measuring, find
 from ..core.training import assign
 from ..errors import DataError, LanguageError, ModelError
-from ..names import ALL, TRAININGS
+from ..names import ALL
 from . import store
+from .cells import Cell
 from .scales import TaskScale
 
 
@@ -24,9 +25,9 @@ def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: An
     The folder has the settings. Finetuning has no parameters; its cell gives the settings.
     ModelError: no finished cell, a damaged one, or another model; the message shows both sides of what differs.
     """
-    folder, record = _record(cell)
-    about, scale, method = record["cell"], record["scale"], find(record["cell"]["approach"])
-    backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(about["task"]).classifies)
+    folder, of, record = _read(cell)
+    scale, method = record["scale"], find(of.approach)
+    backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(of.task).classifies)
     given = fingerprint(backbone, load_tokenizer(model) if tokenizer is None else tokenizer)
     if given != record["model"]:
         size = sum(p.numel() for p in backbone.model.parameters())
@@ -35,20 +36,12 @@ def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: An
             f"parameters), and {model} is {given} ({size:,} parameters); give the model, with its tokenizer, that it "
             "was trained for"
         )
-    masks = TRAININGS[about["training"]].masks if about["training"] else "none"
-    named = (
-        about["approach"],
-        backbone,
-        record["languages"],
-        masks,
-        about["seed"],
-        method.Settings(**scale["settings"]),
-    )
-    editor = make_editor(*named, scale.get("mask_lr", 0.0), record["rulings"]["mask_scale"])
+    about = (of.approach, backbone, record["languages"], of.masks, of.seed, method.Settings(**scale["settings"]))
+    editor = make_editor(*about, scale.get("mask_lr", 0.0), record["rulings"]["mask_scale"])
     measures, path = isinstance(method, Measuring), folder / results.EDITOR
     if not editor.parameters and not measures:
         return editor
-    expected = {"approach": about["approach"], "languages": record["languages"], "masks": masks}
+    expected = {"approach": of.approach, "languages": record["languages"], "masks": of.masks}
     said = store.read_about(path)
     differ = results.differences({name: said.get(name) for name in expected}, expected)
     if differ:
@@ -79,11 +72,11 @@ def choose(
     Eight parameters: what is edited, by which editor, and on which model and device.
     """
     if cell is not None:
-        about = describe(cell)["cell"]
-        if about["task"] != task:
-            raise ModelError(f"{cell}: does not fit: it edits {about['task']}, and what is to be edited is {task}")
-        if approach not in (None, about["approach"]):
-            raise ModelError(f"{cell}: does not fit: it is {about['approach']}, and not {approach}")
+        _, of, _ = _read(cell)
+        if of.task != task:
+            raise ModelError(f"{cell}: does not fit: it edits {of.task}, and what is to be edited is {task}")
+        if approach not in (None, of.approach):
+            raise ModelError(f"{cell}: does not fit: it is {of.approach}, and not {approach}")
         editor = load(cell, model, device, tokenizer)
         if language not in editor.languages:
             raise LanguageError(language, editor.languages, f"to {cell}")
@@ -110,25 +103,20 @@ def best(
     depths = ("cell.json", "*/cell.json", "*/*/cell.json")
     for path in sorted({path for place in places for depth in depths for path in place.glob(depth)}):
         try:
-            record, scores = describe(path.parent), results.read_metrics(path.parent)
-            about, languages, succ = record["cell"], record["languages"], scores[ALL].succ
+            (folder, of, record), scores = _read(path.parent), results.read_metrics(path.parent)
+            languages, succ = record["languages"], scores[ALL].succ
         except (ModelError, DataError, KeyError, TypeError):
             continue
-        fits = about["task"] == task and approach in (None, about["approach"]) and language in languages
-        if fits and about["training"]:
-            found.append((succ, str(record["model"]), path.parent))
+        if of.task == task and of.training and approach in (None, of.approach) and language in languages:
+            found.append((succ, str(record["model"]), folder))
     if not found:
         return None
     own = fingerprint(load_model(model, 1, classifier=data.find(task).classifies), tokenizer)
     return max(((succ, folder) for succ, of, folder in found if of == own), default=(0.0, None))[1]
 
 
-def describe(cell: str | Path) -> Mapping[str, Any]:
-    """What a cell's folder says of itself: cell.json. ModelError: not the folder of a cell that trained an editor."""
-    return _record(cell)[1]
-
-
-def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
+def _read(cell: str | Path) -> tuple[Path, Cell, Mapping[str, Any]]:
+    """A cell's folder, the cell, and its cell.json. ModelError: not the folder of a cell that trained an editor."""
     folder = Path(cell)
     if folder.is_file():
         folder = folder.parent
@@ -136,17 +124,17 @@ def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
         raise ModelError(f"{folder}: no cell.json, so it is no cell's folder; expected <results>/<scale>/<cell>")
     record = results.read_json(folder / "cell.json")
     try:
-        about = record["cell"]
-        _ = about["task"], about["training"], record["model"], record["languages"][0], record["rulings"]["mask_scale"]
-        method = None if about["approach"] == "unedited" else find(about["approach"])
+        of = Cell(**record["cell"])
+        _ = of.masks, record["model"], record["languages"][0], record["rulings"]["mask_scale"]
+        method = None if of.approach == "unedited" else find(of.approach)
         if method:
             method.Settings(**record["scale"]["settings"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder / 'cell.json'}: is not of this version ({error}); train the cell again") from error
     if method is None:
         raise ModelError(f"{folder}: is the cell of the unedited model, which has no editor")
-    if (about["training"] is not None or isinstance(method, Measuring)) and not (folder / results.EDITOR).is_file():
+    if (of.training is not None or isinstance(method, Measuring)) and not (folder / results.EDITOR).is_file():
         raise ModelError(
             f"{folder}: has no {results.EDITOR}: its training has not ended; the command that began it resumes it"
         )
-    return folder, record
+    return folder, of, record
