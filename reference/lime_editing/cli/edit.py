@@ -147,7 +147,7 @@ def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | N
         return tuple(Line(p.language, p.text, **told, changed=a != b, desired=b == labels) for p, (a, b, told) in both)
 
     dense = update.dense(0, backbone.raw)
-    sizes = {name: float(d.detach().norm() / backbone.raw[name].norm()) for name, d in dense.items()}
+    sizes = {n: float(dense[n].detach().norm() / raw.norm()) for n, raw in backbone.raw.items() if n in dense}
     return Shown(
         *(editor.method.NAME, checkpoint, question.request.language, question.text, question.to),
         *(question.place, question.known, {name: size for name, size in sizes.items() if size > 0}),

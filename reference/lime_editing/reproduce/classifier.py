@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from .. import __version__, plugins, results
+from .. import plugins, results
 from ..borders import explain
 from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
 from ..core.hardware import check_device
@@ -99,9 +99,8 @@ def find(
         "data": dataset.fingerprint(content),
         "classes": list(content.classes),
         "code": {
-            "lime_editing": __version__,
-            "digest": results.code_digest([Path(__file__), *plugins.files(dataset)]),
             **versions(torch, transformers),
+            "digest": results.code_digest([Path(__file__), *plugins.files(dataset)]),
         },
         "device": torch.device(device).type,
         "precision": sources.precision,

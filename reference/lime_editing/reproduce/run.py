@@ -86,11 +86,7 @@ def prepare(
     record = {
         "scale": {"name": scale.name, "about": scale.about},
         **protocol(rulings),
-        "code": {
-            "lime_editing": __version__,
-            "digest": results.code_digest(),
-            **versions(torch, transformers, datasets),
-        },
+        "code": {**versions(torch, transformers, datasets), "digest": results.code_digest()},
         "device": sources.device,
         "precision": sources.precision,
         "machine": name_of(here.device),
@@ -105,7 +101,7 @@ def prepare(
 
 
 def versions(*packages: Any) -> dict[str, str]:
-    return {package.__name__: package.__version__ for package in packages}
+    return {"lime_editing": __version__, **{package.__name__: package.__version__ for package in packages}}
 
 
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
