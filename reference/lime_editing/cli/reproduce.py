@@ -235,7 +235,7 @@ def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
 def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
     """The raw classifier of an encoder, fine-tuned first where it is not there yet; in a dry run only looked for."""
     options, dataset = run.options, data.find(task)
-    with doing(run.console, f"reading {sources.data} and {sources.model}"):
+    with doing(run.console, f"reading {sources.data} and {sources.model}", at_once=False):
         wanted = classifier.find(dataset, run.scale.task(dataset), sources, run.root, elsewhere=run.elsewhere)
     if options.dry_run or wanted.done:
         return wanted
