@@ -19,7 +19,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lime_editing.core.backbone import Backbone
+from lime_editing.backbone import Backbone
 from perf import report, setting
 from perf.counting import Size
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lime_editing import data
-from lime_editing.core.backbone import load_tokenizer
+from lime_editing.backbone import load_tokenizer
 from lime_editing.core.training import batch_of_triples
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import LANGUAGES

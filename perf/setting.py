@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from lime_editing.core.backbone import Backbone, wrap
+from lime_editing.backbone import Backbone, wrap
 from lime_editing.core.corpus import Example, ParallelCorpus
 from lime_editing.core.editing import Editor, make_editor
-from lime_editing.core.editors import finetuning, knowledge_editor, mend
 from lime_editing.core.losses import loc_loss, rel_loss
-from lime_editing.core.records import EditRequest, Input, Triple
-from lime_editing.core.updates import Update
+from lime_editing.editors import finetuning, knowledge_editor, mend
 from lime_editing.names import Masks, Precision
+from lime_editing.records import EditRequest, Input, Triple
+from lime_editing.updates import Update
 from perf.counting import FACTS, PAIRS, Lengths, Seen, Size
 
 EDITORS = ("mend", "editable_training", "knowledge_editor", "finetuning")

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lime_editing.backbone import Backbone, Sent, load_tokenizer, wrap
 from lime_editing.core import editing, masks, training
-from lime_editing.core.backbone import Backbone, Sent, load_tokenizer, wrap
 from lime_editing.core.editing import Editor, Objective, edit
 from lime_editing.core.evaluation import evaluate
-from lime_editing.core.records import Triple
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.training import adam, descend, train_step
 from lime_editing.errors import UserError
 from lime_editing.names import Rulings
+from lime_editing.records import Triple
 
 __all__ = [
     "MILD",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lime_editing.core.editing import edit, edit_factors
-from lime_editing.core.editors import mend
+from lime_editing.editors import mend
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS

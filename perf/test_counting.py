@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lime_editing.core.editing import Editor, Objective, edit, training_losses
-from lime_editing.core.editors import mend
-from lime_editing.core.records import Triple
 from lime_editing.core.training import adam, descend
+from lime_editing.editors import mend
+from lime_editing.records import Triple
 from perf import counting, setting
 
 #: What turning oneDNN off says on a machine without an Intel GPU.

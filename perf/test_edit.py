@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lime_editing.core.editing import Editor, edit
-from lime_editing.core.records import EditRequest
+from lime_editing.records import EditRequest
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS

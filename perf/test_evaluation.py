@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from lime_editing.core.backbone import Backbone
+from lime_editing.backbone import Backbone
 from lime_editing.core.editing import Editor, edit
 from lime_editing.core.evaluation import batches, evaluate, judge
-from lime_editing.core.records import EditRequest, Input
 from lime_editing.core.sampling import Pair, evaluation_pairs
+from lime_editing.records import EditRequest, Input
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import Seen, Size

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from lime_editing.core.editing import edit
-from lime_editing.core.editors import least_squares
 from lime_editing.core.sets import edit_all
-from lime_editing.core.updates import Update, compose
+from lime_editing.editors import least_squares
+from lime_editing.updates import Update, compose
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS, Size

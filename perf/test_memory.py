@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lime_editing.core.editing import Objective, edit, training_losses
-from lime_editing.core.updates import Update
+from lime_editing.updates import Update
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS

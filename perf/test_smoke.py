@@ -19,19 +19,19 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lime_editing import data
-from lime_editing.core import backbone as backbones, editing, evaluation, masks, training
-from lime_editing.core.backbone import load, load_tokenizer
+from lime_editing import backbone as backbones, data
+from lime_editing.backbone import load, load_tokenizer
+from lime_editing.core import editing, evaluation, masks, training
 from lime_editing.core.editing import Editor, Objective, make_editor
-from lime_editing.core.editors import mend
 from lime_editing.core.metrics import Scores, count, scores
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.task import Task
 from lime_editing.core.training import Schedule
-from lime_editing.core.updates import Update
 from lime_editing.data import Reader
+from lime_editing.editors import mend
 from lime_editing.names import Precision, Rulings
 from lime_editing.reproduce.scales import TINY
+from lime_editing.updates import Update
 from perf import counting, setting
 from perf.conftest import Machine
 from perf.counting import FACTS, Seen, Size

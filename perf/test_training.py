@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lime_editing.core.editing import Editor, Objective, edit, training_losses
-from lime_editing.core.records import Triple
 from lime_editing.core.training import adam, train_step
+from lime_editing.records import Triple
 from perf import counting, setting
 from perf.conftest import Machine
 from spec_tests.adapters import textbook

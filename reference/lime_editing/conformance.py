@@ -16,8 +16,8 @@ import torch
 from transformers import AutoConfig
 
 from . import results, saving
+from .backbone import load_tokenizer, wrap
 from .core import losses as objectives, masks as lime, metrics as scoring
-from .core.backbone import load_tokenizer, wrap
 from .core.corpus import Example, ParallelCorpus
 from .core.editing import (
     Editor,
@@ -29,23 +29,23 @@ from .core.editing import (
     masks_of,
     training_losses,
 )
-from .core.editors import editable_training, knowledge_editor, mend, methods
-from .core.records import EditRequest, Input, Outcome, Triple
 from .core.sampling import derived_rng, evaluation_pairs as sample_pairs, training_triples as sample_triples
 from .core.training import adam, early_stopping, step_seed, train_step as run_step
-from .core.updates import Factors, Update, compose
 from .data import Dataset, Reader, find as find_data, register
 from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import NAMES, Pairs
 from .data.pairs.task import PairTask
+from .editors import editable_training, knowledge_editor, mend, methods
 from .names import ALL, EN, PAPER_APPROACHES, TRAININGS, Rulings, Split
+from .records import EditRequest, Input, Outcome, Triple
 from .report import figures, tables
 from .report.counts import Key, Run, Section
 from .reproduce import cells, checkpoints, run as runs, store
 from .reproduce.many import series
 from .reproduce.scales import PAPER, Evaluation, Scale, override
+from .updates import Factors, Update, compose
 
 CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "C"})
 CLAIMS |= {"batched", "factored", "ranked", "resumable"}

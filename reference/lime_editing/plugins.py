@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from . import data
-from .core.editors import Method, methods
 from .data import Dataset
+from .editors import Method, methods
 from .errors import UserError
 
 OWN = __package__

@@ -33,8 +33,8 @@ from filelock import FileLock, Timeout
 
 from .borders import border, explain
 from .core.metrics import ROLES, Counts, Scores, tally
-from .core.records import Outcome
 from .errors import DataError, UserError
+from .records import Outcome
 
 STATE = "state.safetensors"
 EDITOR = "editor.safetensors"

@@ -23,10 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from .core.backbone import Backbone
-from .core.updates import Update
+from .backbone import Backbone
 from .errors import ModelError, UserError
 from .results import write_atomically
+from .updates import Update
 
 Form = Literal["model", "lora", "update"]
 UPDATE = "update.safetensors"

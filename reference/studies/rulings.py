@@ -27,20 +27,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lime_editing import results
+from lime_editing.backbone import Backbone, load, load_tokenizer
 from lime_editing.core import editing, masks, metrics
-from lime_editing.core.backbone import Backbone, load, load_tokenizer
-from lime_editing.core.editors import Edits, Gradient, finetuning, mend
 from lime_editing.core.evaluation import evaluate
 from lime_editing.core.losses import rel_loss
 from lime_editing.core.metrics import Counts
-from lime_editing.core.records import EditRequest
 from lime_editing.core.sampling import derived_rng, evaluation_pairs
 from lime_editing.core.training import assign
-from lime_editing.core.updates import Update
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import Facts, read
 from lime_editing.data.facts.task import FactTask, tasks
+from lime_editing.editors import Edits, Gradient, finetuning, mend
 from lime_editing.names import ALL, EN, EVALUATIONS, Positions, Rulings, Split
+from lime_editing.records import EditRequest
 from lime_editing.report import bootstrap, published
 from lime_editing.report.counts import own_and_other
 from lime_editing.reproduce import store
@@ -48,6 +47,7 @@ from lime_editing.reproduce.cells import Cell, Experiment, Sources, cell_folder,
 from lime_editing.reproduce.processes import quiet
 from lime_editing.reproduce.run import prepare, run_cell
 from lime_editing.reproduce.scales import TINY, override
+from lime_editing.updates import Update
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "results/rulings.json"

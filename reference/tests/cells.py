@@ -12,8 +12,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lime_editing import results as store
-from lime_editing.core.records import Outcome
 from lime_editing.names import APPROACHES, TASKS
+from lime_editing.records import Outcome
 
 LANGUAGES = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 EDITORS = ("editable_training", "knowledge_editor", "mend")

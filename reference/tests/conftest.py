@@ -8,9 +8,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from lime_editing import data
+from lime_editing import data, editors
 from lime_editing.cli import options
-from lime_editing.core import editors
 from reference.tests.corpora import write_classifier, write_facts, write_model, write_pairs
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lime_editing.core.editors import knowledge_editor
 from lime_editing.core.training import Schedule
+from lime_editing.editors import knowledge_editor
 from lime_editing.names import APPROACHES, Rulings
 from lime_editing.reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from lime_editing.reproduce.run import prepare, run_cell

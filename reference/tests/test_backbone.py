@@ -17,13 +17,13 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from lime_editing.core.backbone import load, load_tokenizer, wide, wrap
+from lime_editing.backbone import load, load_tokenizer, wide, wrap
 from lime_editing.core.editing import edit, make_editor
-from lime_editing.core.editors import methods
-from lime_editing.core.records import EditRequest, Input
 from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import fingerprint, split
+from lime_editing.editors import methods
 from lime_editing.errors import LanguageError, ModelError
+from lime_editing.records import EditRequest, Input
 
 SMALL = {
     "vocab_size": 40,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
 from lime_editing.__main__ import main
-from lime_editing.core.backbone import load_tokenizer
+from lime_editing.backbone import load_tokenizer
 from lime_editing.reproduce import processes
 from reference.tests.corpora import write_zip
 from reference.tests.refusals import refused

@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 
 from lime_editing import borders, results
 from lime_editing.__main__ import main
-from lime_editing.core.backbone import load, load_encoder, load_tokenizer, loading, max_tokens, wrap
-from lime_editing.core.hardware import check_device
+from lime_editing.backbone import load, load_encoder, load_tokenizer, loading, max_tokens, wrap
 from lime_editing.data import files
 from lime_editing.data.facts.read import read as read_facts
 from lime_editing.data.pairs.read import read as read_pairs
 from lime_editing.errors import DataError, ModelError, UserError
+from lime_editing.hardware import check_device
 from lime_editing.reproduce import processes
 from lime_editing.reproduce.processes import run_one
 from reference.tests.miniature import set_options

@@ -12,8 +12,8 @@ import pytest
 
 from lime_editing import data
 from lime_editing.__main__ import main
+from lime_editing.backbone import load_tokenizer, max_tokens
 from lime_editing.cli.check_data import task_of, text
-from lime_editing.core.backbone import load_tokenizer, max_tokens
 from lime_editing.data import Reader
 from lime_editing.data.examination import Examination
 from lime_editing.data.facts.read import read

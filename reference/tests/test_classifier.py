@@ -13,18 +13,17 @@ from typing import Any
 
 import pytest
 
-from lime_editing import data
+from lime_editing import data, hardware
 from lime_editing.__main__ import main
-from lime_editing.core import hardware
-from lime_editing.core.backbone import load, load_tokenizer
+from lime_editing.backbone import load, load_tokenizer
 from lime_editing.core.evaluation import predict
-from lime_editing.core.hardware import Processes
-from lime_editing.core.records import Input
 from lime_editing.data import Reader
 from lime_editing.data.pairs.read import read
 from lime_editing.data.pairs.task import tasks
 from lime_editing.errors import LanguageError, ModelError, UserError
+from lime_editing.hardware import Processes
 from lime_editing.names import Rulings
+from lime_editing.records import Input
 from lime_editing.reproduce import classifier
 from lime_editing.reproduce.cells import Cell, Sources
 from lime_editing.reproduce.classifier import RawClassifier

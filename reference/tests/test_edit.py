@@ -16,14 +16,14 @@ from transformers import BertForMaskedLM
 
 from lime_editing import data, results
 from lime_editing.__main__ import main
+from lime_editing.backbone import load, load_tokenizer
 from lime_editing.cli.edit import Line, Shown, show
-from lime_editing.core.backbone import load, load_tokenizer
 from lime_editing.core.editing import Editor, edit, make_editor
-from lime_editing.core.editors import finetuning
 from lime_editing.core.evaluation import answers
 from lime_editing.core.task import MASK, request, sentence
 from lime_editing.data import Reader
 from lime_editing.data.question import Asked, Question
+from lime_editing.editors import finetuning
 from lime_editing.errors import UserError
 from lime_editing.reproduce import checkpoints, store
 from lime_editing.reproduce.cells import Cell, cell_folder, cell_record

@@ -10,10 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from lime_editing import Backbone, Editor, EditRequest, Input, Method, Update, UserError, edit, fit, load, make_editor
-from lime_editing.core import editors
-from lime_editing.core.editors import Measuring, methods, register
+from lime_editing import (
+    Backbone,
+    Editor,
+    EditRequest,
+    Input,
+    Method,
+    Update,
+    UserError,
+    edit,
+    editors,
+    fit,
+    load,
+    make_editor,
+)
 from lime_editing.core.training import adam
+from lime_editing.editors import Measuring, methods, register
 
 METHODS = list(methods().values())
 FUNCTIONS = ("init", "learning_rates", "update")

@@ -34,15 +34,15 @@ from transformers import (
     XmodConfig,
 )
 
-from lime_editing.core.backbone import Backbone, capture, load, load_encoder, load_tokenizer, max_tokens, wrap
+from lime_editing.backbone import Backbone, capture, load, load_encoder, load_tokenizer, max_tokens, wrap
 from lime_editing.core.corpus import Example, ParallelCorpus
 from lime_editing.core.editing import Objective, batch_of, edit, losses_of, make_editor
 from lime_editing.core.evaluation import predict
 from lime_editing.core.metrics import Scores
-from lime_editing.core.records import EditRequest, Input, Triple
 from lime_editing.core.task import pair, request
 from lime_editing.core.training import Schedule, train
 from lime_editing.errors import ModelError
+from lime_editing.records import EditRequest, Input, Triple
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(35)))
 SIZE: dict[str, Any] = {

@@ -28,20 +28,20 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+from lime_editing.backbone import Backbone, Sent, arrays, wrap
+from lime_editing.backbone.arrays import Bucket
+from lime_editing.backbone.quick import Norm, quick
 from lime_editing.core import evaluation, graphs, training
-from lime_editing.core.backbone import Backbone, Sent, arrays, wrap
-from lime_editing.core.backbone.arrays import Bucket
-from lime_editing.core.backbone.quick import Norm, quick
 from lime_editing.core.corpus import Example, ParallelCorpus
 from lime_editing.core.editing import Editor, Objective, batch_of, make_editor, masks_of, uniforms_of
-from lime_editing.core.editors import knowledge_editor, mend
-from lime_editing.core.hardware import ALONE
 from lime_editing.core.masks import draw_uniforms, gate, init_masks, side_by_side
 from lime_editing.core.metrics import Scores
-from lime_editing.core.records import EditRequest, Input, Triple
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.training import Schedule, Stepped, computed, gradients, train
+from lime_editing.editors import knowledge_editor, mend
 from lime_editing.errors import UserError
+from lime_editing.hardware import ALONE
+from lime_editing.records import EditRequest, Input, Triple
 from lime_editing.reproduce import processes
 
 SMALL = {

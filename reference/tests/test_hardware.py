@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lime_editing.backbone import Backbone, load, load_tokenizer, wrap
 from lime_editing.core import evaluation, training
-from lime_editing.core.backbone import Backbone, load, load_tokenizer, wrap
 from lime_editing.core.editing import Editor, Objective, make_editor
-from lime_editing.core.hardware import Processes, halving
 from lime_editing.core.metrics import Scores
 from lime_editing.core.sampling import evaluation_pairs
 from lime_editing.core.task import Task
@@ -25,6 +24,7 @@ from lime_editing.data import Reader
 from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import tasks as tasks_of
 from lime_editing.errors import UserError
+from lime_editing.hardware import Processes, halving
 from lime_editing.names import Positions, Rulings
 from lime_editing.reproduce.cells import Cell, Status
 from reference.tests.miniature import EDITORS, TASK, finished, prepared, run
@@ -163,7 +163,7 @@ def test_a_cell_runs_in_bf16(method: str, facts: Path, model: Path, tmp_path: Pa
 SCRIPT = """
 import sys
 from pathlib import Path
-from lime_editing.core import hardware
+from lime_editing import hardware
 from lime_editing.reproduce.run import run_cell
 from reference.tests.miniature import CELL, prepared
 together = hardware.join("cpu")

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM
 
-from lime_editing.core.backbone import fingerprint, load, load_encoder, load_tokenizer, max_tokens
-from lime_editing.core.records import Input
+from lime_editing.backbone import fingerprint, load, load_encoder, load_tokenizer, max_tokens
 from lime_editing.core.sampling import derived_rng
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import tasks
 from lime_editing.errors import ModelError
 from lime_editing.names import Rulings
+from lime_editing.records import Input
 from reference.tests import hub
 from reference.tests.refusals import refused
 

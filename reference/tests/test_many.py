@@ -16,14 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from lime_editing.core.backbone import Backbone, wrap
+from lime_editing.backbone import Backbone, wrap
 from lime_editing.core.editing import Editor, Objective, edit, edit_batch, make_editor, training_losses, uniforms_of
-from lime_editing.core.editors import Chunk, Gradient, find, least_squares, mend, methods, rome
-from lime_editing.core.records import EditRequest, Input, Triple
 from lime_editing.core.sets import Given, edit_all, fit
 from lime_editing.core.training import adam, gradients, train_step
-from lime_editing.core.updates import Update, compose, plus
+from lime_editing.editors import Chunk, Gradient, find, least_squares, mend, methods, rome
 from lime_editing.errors import LanguageError, UserError
+from lime_editing.records import EditRequest, Input, Triple
+from lime_editing.updates import Update, compose, plus
 
 N, M, VOCABULARY = 12, 16, 40
 LANGUAGES = ("en", "de", "fr")

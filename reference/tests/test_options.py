@@ -11,10 +11,10 @@ import pytest
 
 from lime_editing import data, results
 from lime_editing.__main__ import main
+from lime_editing.backbone import load
 from lime_editing.cli.options import Reproduce, read
 from lime_editing.cli.parser import parser
 from lime_editing.cli.sources import given, scale_of
-from lime_editing.core.backbone import load
 from lime_editing.data import download
 from lime_editing.names import PROTOCOLS
 from lime_editing.report import counts

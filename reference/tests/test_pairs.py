@@ -8,14 +8,14 @@ from pathlib import Path
 import datasets
 import pytest
 
-from lime_editing.core.backbone import load_tokenizer
-from lime_editing.core.records import Input
+from lime_editing.backbone import load_tokenizer
 from lime_editing.core.sampling import derived_rng, evaluation_pairs
 from lime_editing.data import Reader
 from lime_editing.data.pairs.read import Pairs, fingerprint, read
 from lime_editing.data.pairs.task import PairTask, accuracy, predicted, tasks, too_long, wrong
 from lime_editing.errors import DataError, LanguageError, ModelError
 from lime_editing.names import Rulings, Split
+from lime_editing.records import Input
 from lime_editing.reproduce.cells import Cell
 from lime_editing.results import read_rows
 from reference.tests.corpora import (

@@ -13,7 +13,7 @@ from rich.console import Console
 from lime_editing.__main__ import main
 from lime_editing.cli.progress import show_plan
 from lime_editing.core.editing import Editor
-from lime_editing.core.editors import finetuning
+from lime_editing.editors import finetuning
 from lime_editing.reproduce import plan
 from lime_editing.reproduce.cells import Cell, Status
 from lime_editing.reproduce.run import assemble

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from lime_editing import data, plugins, results
+from lime_editing import data, editors, plugins, results
 from lime_editing.__main__ import main
-from lime_editing.core import editors
 from lime_editing.reproduce.cells import Cell, cell_record
 from reference.tests.miniature import prepared, run, set_options
 from reference.tests.page import example, write_example

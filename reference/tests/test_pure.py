@@ -10,10 +10,10 @@ import torch
 
 from lime_editing.core import losses, masks, metrics, sampling
 from lime_editing.core.corpus import Example, FullCorpus, ParallelCorpus
-from lime_editing.core.records import Outcome
-from lime_editing.core.updates import Update
 from lime_editing.errors import DataError, LanguageError
 from lime_editing.names import Scaling
+from lime_editing.records import Outcome
+from lime_editing.updates import Update
 
 # Four facts in three languages; French lacks the last.
 SAID = [(i, language) for i in range(4) for language in ("de", "en", "fr")][:-1]

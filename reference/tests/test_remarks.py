@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from lime_editing.__main__ import main
-from lime_editing.core.backbone import load_tokenizer
+from lime_editing.backbone import load_tokenizer
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import read as read_facts
 from lime_editing.data.facts.task import misfits as of_facts, tasks

@@ -20,9 +20,9 @@ from rich.console import Console
 from lime_editing import __main__ as command, results as store
 from lime_editing.core import metrics
 from lime_editing.core.metrics import Counts, Scores, scores
-from lime_editing.core.records import Outcome
 from lime_editing.errors import DataError, UserError
 from lime_editing.names import ALL, EN
+from lime_editing.records import Outcome
 from lime_editing.report import write as report
 from lime_editing.report.bootstrap import (
     Interval,

@@ -14,9 +14,8 @@ import pytest
 import safetensors.torch
 
 from lime_editing import results
-from lime_editing.core.backbone import load, load_tokenizer
+from lime_editing.backbone import load, load_tokenizer
 from lime_editing.core.editing import Editor, Objective, make_editor
-from lime_editing.core.editors import finetuning
 from lime_editing.core.evaluation import evaluate
 from lime_editing.core.metrics import Scores
 from lime_editing.core.sampling import evaluation_pairs
@@ -25,6 +24,7 @@ from lime_editing.core.training import Stepped, Validated, train
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import tasks
+from lime_editing.editors import finetuning
 from lime_editing.errors import UserError
 from lime_editing.names import PAPER_APPROACHES, PROTOCOLS, RULINGS, TASKS, Rulings
 from lime_editing.reproduce.cells import Cell, Status, cell_folder, grid

@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 
 from lime_editing import results
 from lime_editing.core.metrics import ROLES, Scores, count
-from lime_editing.core.records import Outcome
 from lime_editing.core.training import Report, State
 from lime_editing.data import download
 from lime_editing.errors import DataError, ModelError, UserError
+from lime_editing.records import Outcome
 from lime_editing.report import figures, write as report
 from lime_editing.reproduce import store
 

@@ -16,13 +16,13 @@ from transformers import AutoModelForMaskedLM
 
 from lime_editing import saving
 from lime_editing.__main__ import main
-from lime_editing.core.backbone import Backbone, load, load_tokenizer
+from lime_editing.backbone import Backbone, load, load_tokenizer
 from lime_editing.core.editing import Editor, edit, make_editor
-from lime_editing.core.records import EditRequest
 from lime_editing.core.sets import edit_all
 from lime_editing.core.task import request
-from lime_editing.core.updates import Update, compose
 from lime_editing.errors import ModelError, UserError
+from lime_editing.records import EditRequest
+from lime_editing.updates import Update, compose
 
 TEXTS = [
     ("Aton P1 en [MASK] .", "Cola", "en"),

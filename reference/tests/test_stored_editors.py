@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lime_editing.__main__ import main
-from lime_editing.core.backbone import load_tokenizer
+from lime_editing.backbone import load_tokenizer
 from lime_editing.reproduce import checkpoints
 from lime_editing.reproduce.scales import FIXTURES
 from reference.tests.corpora import write_model

@@ -18,7 +18,7 @@ FIRST, SECOND = (Mutation("package.module.f", "return x", after) for after in ("
 
 
 def source_of(function: str) -> str:
-    """The text of `lime_editing.core.updates.Update.apply`."""
+    """The text of `lime_editing.updates.Update.apply`."""
     parts = function.split(".")
     files = [REFERENCE.joinpath(*parts[:i]).with_suffix(".py") for i in range(1, len(parts))]
     (depth,) = (i for i, file in enumerate(files, 1) if file.is_file())

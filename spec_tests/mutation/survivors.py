@@ -15,7 +15,7 @@ KINDS = ("equivalent", "accepted")
 
 @dataclass(frozen=True)
 class Mutation:
-    """The lines of a function (lime_editing.core.updates.Update.apply) before and after, stripped."""
+    """The lines of a function (lime_editing.updates.Update.apply) before and after, stripped."""
 
     function: str
     before: str

@@ -33,7 +33,7 @@ def check_data(options: CheckData) -> None:
 
 def _model(model: str, dataset: Dataset) -> tuple[Reader, Any, str]:
     """What a model reads with, and for pairs, where it is a classifier, how it answers, and its name in the cache."""
-    from ..core.backbone import configuration, fingerprint, load, load_tokenizer, max_tokens  # noqa: PLC0415  (torch)
+    from ..backbone import configuration, fingerprint, load, load_tokenizer, max_tokens  # noqa: PLC0415  (torch)
     from ..reproduce.run import check_fit, classes_of, reader_of  # noqa: PLC0415
 
     tokenizer, config = load_tokenizer(model), configuration(model)

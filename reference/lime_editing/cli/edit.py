@@ -12,24 +12,24 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import data, saving
-from ..core.backbone import Backbone, fingerprint, load_tokenizer
+from ..backbone import Backbone, fingerprint, load_tokenizer
 from ..core.editing import Editor, edit as edit_batch
-from ..core.editors import Merging
 from ..core.evaluation import predict, spell
-from ..core.records import EditRequest, Input
 from ..core.sampling import derived_rng
 from ..core.sets import CHUNK, edit_all
 from ..core.task import MASK, pair, request
-from ..core.updates import Update, compose
 from ..data import Dataset, Reader, files
 from ..data.pairs.task import class_numbers
 from ..data.question import Asked, Prompt, Question
+from ..editors import Merging
 from ..errors import DataError, LanguageError, UserError
 from ..names import Rulings
+from ..records import EditRequest, Input
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
 from ..results import write_json
+from ..updates import Update, compose
 from .options import Edit, Edits
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of

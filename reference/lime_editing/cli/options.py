@@ -342,7 +342,7 @@ def plug_in(plugins: Sequence[str]) -> None:
     """Import plug-ins, and know what they register. UserError: as of `plugins.load_all`."""
     if not plugins:
         return
-    from ..core.editors import methods  # noqa: PLC0415  torch takes seconds to import
+    from ..editors import methods  # noqa: PLC0415  torch takes seconds to import
     from ..plugins import load_all  # noqa: PLC0415
 
     load_all(plugins)

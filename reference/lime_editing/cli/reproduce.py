@@ -9,10 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from .. import data, results
-from ..core import hardware
-from ..core.hardware import Processes
+from .. import data, hardware, results
 from ..errors import UserError
+from ..hardware import Processes
 from ..names import PAPER_APPROACHES, PIVOT, PROTOCOLS, Rulings
 from ..report import many as study, write
 from ..reproduce import cells as grid, classifier, jobs, plan, processes

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import data
-from ..core.editors import methods
 from ..data import Dataset
+from ..editors import methods
 from ..errors import UserError
 from ..reproduce.scales import FIXTURES, SCALES, Scale, TaskScale, override
 from .options import Sources, flag

@@ -12,10 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import UserError
-from ..names import Direction, Masks, Penalty, Scaling
-from . import masks as lime
-from .backbone import (
+from ..backbone import (
     NO_LABEL,
     Array,
     Backbone,
@@ -30,10 +27,13 @@ from .backbone import (
     places_of,
     states_at,
 )
-from .editors import Gradient, Merging, Method, find
+from ..editors import Gradient, Merging, Method, find
+from ..errors import UserError
+from ..names import Direction, Masks, Penalty, Scaling
+from ..records import EditRequest, Input, Triple
+from ..updates import Factors, Update, compose, plus
+from . import masks as lime
 from .losses import loc_loss, rel_loss, total_loss
-from .records import EditRequest, Input, Triple
-from .updates import Factors, Update, compose, plus
 
 ABSENT = -1e4  # the logit of an answer that is left out of a divergence
 

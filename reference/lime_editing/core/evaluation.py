@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backbone import Backbone, Sent, States, places_of, states_at
+from ..hardware import ALONE, Processes, halving
 from ..names import Positions, Role
-from .backbone import Backbone, Sent, States, places_of, states_at
+from ..records import EditRequest, Input, Outcome
+from ..updates import Update
 from .corpus import Example
 from .editing import Editor, edit_from
-from .hardware import ALONE, Processes, halving
 from .metrics import Scores, count, hit, scores
-from .records import EditRequest, Input, Outcome
 from .sampling import Pair, derived_rng
 from .task import Task, ready, with_parallels
-from .updates import Update
 
 BATCH = 32  # edits that are judged at a time
 

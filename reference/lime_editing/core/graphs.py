@@ -11,7 +11,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from .backbone.arrays import R, Sent
+from ..backbone.arrays import R, Sent
 
 #: Recorded shapes; the one that was not used for longest is dropped.
 MOST = 16

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import LanguageError
 from ..names import Masks, Penalty, Scaling
-from .updates import Factors
+from ..updates import Factors
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 PREFIX = "mask."  # of the parameters' names

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..names import Role
-from .records import Outcome
+from ..records import Outcome
 
 Array = NDArray[np.float64]
 ROLES: tuple[Role, ...] = get_args(Role)

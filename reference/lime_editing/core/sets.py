@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..editors import Measuring, Merging
 from ..errors import UserError
+from ..records import EditRequest
+from ..updates import Update, compose, plus
 from .editing import EditBatch, Editor, edit_batch
-from .editors import Measuring, Merging
-from .records import EditRequest
-from .updates import Update, compose, plus
 
 CHUNK = 32  # edits that are computed at a time
 

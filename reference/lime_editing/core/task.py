@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ..errors import ModelError, UserError
+from ..records import EditRequest, Input
 from .corpus import Corpus, Example
-from .records import EditRequest, Input
 from .sampling import Pair
 
 Key = TypeVar("Key")

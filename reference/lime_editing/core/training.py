@@ -15,18 +15,18 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from ..backbone import Sent
 from ..errors import UserError
-from .backbone import Sent
+from ..hardware import ALONE, Processes, halving, later
+from ..records import Triple
+from ..updates import Update
 from .editing import Batch, Editor, Objective, batch_of, losses_of, uniforms_of
 from .graphs import Graphs
-from .hardware import ALONE, Processes, halving, later
 from .masks import open_share
 from .metrics import Scores
-from .records import Triple
 from .sampling import Pair, derived_rng, training_triples
 from .sets import Given, trained_on_sets
 from .task import Task, ready
-from .updates import Update
 
 T = TypeVar("T")
 Parts: TypeAlias = Callable[[int], tuple[Sequence[Sent[Batch]], Given]]  # a batch, so many triples at a time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.records import EditRequest, Input
+from ..records import EditRequest, Input
 
 SEPARATOR = " | "  # between premise and hypothesis, where a pair is written as one text
 

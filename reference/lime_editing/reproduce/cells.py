@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import data, plugins, results
-from ..core.editors import find
 from ..core.metrics import Scores
 from ..data import Errors
+from ..editors import find
 from ..names import ALL, EN, EVALUATIONS, PROTOCOLS, TRAININGS, Masks, Precision, Rulings, Split, Training
 from .scales import TaskScale
 

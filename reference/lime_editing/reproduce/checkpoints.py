@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import data, results
-from ..core.backbone import fingerprint, load as load_model, load_tokenizer
+from ..backbone import fingerprint, load as load_model, load_tokenizer
 from ..core.editing import Editor, make_editor
-from ..core.editors import Measuring, find
 from ..core.training import assign
+from ..editors import Measuring, find
 from ..errors import DataError, LanguageError, ModelError
 from ..names import ALL
 from . import store

@@ -24,13 +24,13 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .. import plugins, results
+from ..backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
 from ..borders import explain
-from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
-from ..core.hardware import check_device
-from ..core.records import Input
 from ..data import Dataset
 from ..errors import LanguageError, ModelError, UserError
+from ..hardware import check_device
 from ..names import JUDGED, PIVOT
+from ..records import Input
 from .cells import Sources
 from .run import classes_of, prediction_key, reader_of, versions
 from .scales import TaskScale

@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 
 from .. import results
-from ..core.backbone import Backbone
+from ..backbone import Backbone
 from ..core.corpus import Corpus, Example, ParallelCorpus
 from ..core.editing import Editor, edit
 from ..core.evaluation import predict
 from ..core.metrics import hit
-from ..core.records import EditRequest, Input, Outcome
 from ..core.sampling import Pair, derived_rng
 from ..core.sets import edit_all
 from ..core.task import Task
-from ..core.updates import Update, compose
 from ..names import PIVOT, Split
+from ..records import EditRequest, Input, Outcome
+from ..updates import Update, compose
 from . import checkpoints
 from .cells import Cell, Experiment, Many, Status, cell_folder, described
 from .run import EVALUATION_SEED, keep, tasks_of

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from .. import results
 from ..core.editing import Editor, Objective
-from ..core.editors import Measuring
 from ..core.evaluation import BATCH, evaluate
 from ..core.sampling import evaluation_pairs
 from ..core.task import Task
 from ..core.training import adam, batch_of_triples, train_step
+from ..editors import Measuring
 from ..names import JUDGED, Rulings
 from . import store
 from .cells import Cell, Experiment, cell_folder, evaluations

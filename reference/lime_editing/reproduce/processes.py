@@ -22,8 +22,8 @@ from transformers import logging
 
 from .. import results
 from ..borders import explain
-from ..core.hardware import Processes
 from ..errors import UserError
+from ..hardware import Processes
 from ..plugins import Loaded
 from . import many
 from .cells import Cell, Experiment, Status, cell_folder, status_at_the_end

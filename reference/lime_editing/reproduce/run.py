@@ -13,21 +13,21 @@ import torch
 import transformers
 
 from .. import __version__, data, plugins, results
+from ..backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from ..borders import beside
-from ..core.backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from ..core.editing import Editor, Objective, make_editor
-from ..core.editors import Measuring
 from ..core.evaluation import gathered, judged, predict, validator
-from ..core.hardware import ALONE, Processes, check_device, name_of
 from ..core.metrics import Scores, count, scores
-from ..core.records import Input, Outcome
 from ..core.sampling import evaluation_pairs
 from ..core.sets import fit
 from ..core.task import Task
 from ..core.training import State, Validated, batch_of_triples, train
 from ..data import Dataset, Errors, Reader
+from ..editors import Measuring
 from ..errors import DataError, LanguageError, ModelError
+from ..hardware import ALONE, Processes, check_device, name_of
 from ..names import EVALUATIONS, SPECIFICATION, Rulings, Split, Training
+from ..records import Input, Outcome
 from . import store
 from .cells import (
     Cell,

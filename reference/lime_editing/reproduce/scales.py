@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.editors import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
 from ..core.training import Schedule
 from ..data import Dataset
+from ..editors import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
 from ..errors import UserError
 from ..names import PROTOCOLS, Penalty, Rulings, Training
 

@@ -15,11 +15,11 @@ from unicodedata import normalize
 import numpy as np
 
 from ...core.corpus import Example, ParallelCorpus
-from ...core.records import EditRequest, Input
 from ...core.sampling import Pair
 from ...core.task import remember, with_masks
 from ...errors import DataError, ModelError
 from ...names import SPLITS, Rulings, Split, Subject
+from ...records import EditRequest, Input
 from .. import Errors, Predict, Reader
 from .read import LANGUAGES, Fact, Facts
 

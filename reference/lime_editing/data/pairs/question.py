@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.records import EditRequest
 from ...core.sampling import derived_rng
 from ...core.task import pair
 from ...errors import LanguageError, UserError
+from ...records import EditRequest
 from .. import Reader
 from ..question import SEPARATOR, Asked, Prompt, Question
 from .read import Pairs, texts

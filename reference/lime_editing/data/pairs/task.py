@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.corpus import Corpus, Example, FullCorpus, ParallelCorpus
-from ...core.records import EditRequest, Input
 from ...core.sampling import Pair
 from ...core.task import pair, pairs as tokenise, remember
 from ...errors import ModelError
 from ...names import JUDGED, PIVOT, Rulings, Split
+from ...records import EditRequest, Input
 from .. import Errors, Predict, Reader
 from .read import NAMES, Pairs, spelled, texts, texts_of
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ..errors import UserError
 from ..updates import Factors, Update
 from . import least_squares
 from .finetuning import init, learning_rates

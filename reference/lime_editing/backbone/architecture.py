@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 
-from ...borders import SUPPORTED
-from ...errors import ModelError
+from ..borders import SUPPORTED
+from ..errors import ModelError
 
 #: By `model_type`, the modules of the masked-language head from the last layer's output on; others have them in one.
 HEADS: Mapping[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ..errors import UserError
 from ..updates import Update
 from .finetuning import init, learning_rates
 

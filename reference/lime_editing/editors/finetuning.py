@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...names import Optimiser
+from ..names import Optimiser
 from ..updates import Update
 
 if TYPE_CHECKING:

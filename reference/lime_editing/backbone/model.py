@@ -20,8 +20,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
-from ...errors import ModelError
-from ...names import Precision
+from ..errors import ModelError
+from ..names import Precision
 from ..records import Input
 from ..updates import Factors, Update
 from . import architecture

@@ -18,10 +18,10 @@ from transformers import (
     AutoTokenizer,
 )
 
-from ...borders import MODEL, border, damage, place
-from ...errors import ModelError
-from ...names import Precision
+from ..borders import MODEL, border, damage, place
+from ..errors import ModelError
 from ..hardware import check_device
+from ..names import Precision
 from .architecture import max_positions, refuse
 from .model import Backbone, wrap
 

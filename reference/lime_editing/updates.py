@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .errors import UserError
 
 Factors: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...names import Condition
+from ..names import Condition
 from ..updates import Update, plus
 from . import knowledge_editor
 

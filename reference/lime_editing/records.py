@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..names import Role
+from .names import Role
 
 
 @dataclass(frozen=True, slots=True)

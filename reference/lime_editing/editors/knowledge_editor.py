@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...names import Condition
+from ..names import Condition
 from ..updates import Factors, Update
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ...errors import UserError
+from ..errors import UserError
 from ..updates import Factors, Update
 from . import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
 

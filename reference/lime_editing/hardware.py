@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..borders import first_line
-from ..errors import UserError
-from ..names import Precision
+from .borders import first_line
+from .errors import UserError
+from .names import Precision
 
 T = TypeVar("T")
 
