@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser().print_help()
         else:
             with _terminable():
-                _run(parsed.command, read(LIST[parsed.command].options, parsed))
+                _run(parsed.command, read(LIST[parsed.command], parsed))
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print("interrupted; what is done is kept, and the same command resumes", file=sys.stderr)
@@ -57,8 +57,9 @@ def _run(command: str, options: Any) -> None:
     """Heavy imports wait until here."""
     if isinstance(options, Common) and options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read where the libraries are first imported, and by our processes
+    file = {"many": "reproduce", "make-classifier": "reproduce", "edits": "edit"}.get(command, command)
     name = command.replace("-", "_")
-    run = getattr(import_module(f".cli.{'edit_file' if name == 'edits' else name}", __package__), name)
+    run = getattr(import_module(f".cli.{file.replace('-', '_')}", __package__), name)
     run(options, main) if command in ("reproduce", "many") else run(options)
 
 

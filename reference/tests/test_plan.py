@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from lime_editing.__main__ import main
-from lime_editing.cli import plans
+from lime_editing.cli.progress import show_plan
 from lime_editing.core.editing import Editor
 from lime_editing.editors import finetuning
 from lime_editing.reproduce import plan
@@ -154,7 +154,7 @@ def test_json_without_a_plan_is_refused(capsys: pytest.CaptureFixture[str]) -> N
 def test_sizes_and_spans_are_read_in_their_units() -> None:
     cell = plan.Planned("c", "f", "to do", 12_000, 5, 7200, 3_000_000_000, 4_500_000, 0)
     out = io.StringIO()
-    plans.write(Console(file=out, width=200), plan.Plan(1, "cpu", (cell,), (), 900))
+    show_plan(Console(file=out, width=200), plan.Plan(1, "cpu", (cell,), (), 900))
     said = out.getvalue()
-    for part in ("12,000", "2.0 h", "3.0 GB", "4.5 MB", "1 kB are free"):
+    for part in ("12,000", "2.0 h", "3.0 GB", "4.5 MB", "900 bytes are free"):
         assert part in said

@@ -21,8 +21,8 @@ from lime_editing.errors import UserError
 from lime_editing.names import Rulings
 from lime_editing.reproduce import jobs, processes
 from lime_editing.reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
-from lime_editing.reproduce.jobs import Command, Job, Resources
-from lime_editing.reproduce.processes import run_grid
+from lime_editing.reproduce.jobs import Command, Resources
+from lime_editing.reproduce.processes import Job, run_grid
 from lime_editing.reproduce.run import prepare
 from lime_editing.reproduce.scales import TINY, override
 from reference.tests.cells import write_cell
@@ -81,11 +81,11 @@ def status(pid: int) -> str:
         ("cpu", 9, 4, 8, "0,1", [None] * 9),
         ("cuda", None, 16, 2, None, ["0", "1"]),
         ("cuda", 1, 16, 2, None, ["0"]),
-        ("cuda", 8, 16, 2, None, ["0", "1"]),
+        ("cuda", 8, 16, 2, None, ["0", "1"] * 4),
         ("cuda", None, 16, 2, "5,3", ["5", "3"]),
-        ("cuda", 8, 16, 2, "GPU-8f6e, MIG-12ab", ["GPU-8f6e", "MIG-12ab"]),
+        ("cuda", 8, 16, 2, "GPU-8f6e, MIG-12ab", ["GPU-8f6e", "MIG-12ab"] * 4),
         ("cuda", None, 16, 1, "2,-1,3", ["2"]),
-        ("cuda:1", 4, 16, 2, None, [None]),
+        ("cuda:1", 4, 16, 2, None, [None] * 4),
         ("mps", None, 8, 0, None, [None]),
     ],
 )

@@ -37,13 +37,12 @@ def _model(model: str, dataset: Dataset) -> tuple[Reader, Any, str]:
     from ..reproduce.run import check_fit, classes_of, reader_of  # noqa: PLC0415
 
     tokenizer, config = load_tokenizer(model), configuration(model)
-    if not dataset.classifies or not any(
-        name.endswith("ForSequenceClassification") for name in config.architectures or ()
-    ):
-        check_fit(tokenizer, config.vocab_size, model, masked=not dataset.classifies)
-        return Reader(tokenizer, max_tokens(model)), None, ""
-    backbone = load(model, 1, classifier=True)
-    return reader_of(tokenizer, backbone), partial(classes_of, backbone), fingerprint(backbone, tokenizer)
+    classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    if dataset.classifies and classifier:
+        backbone = load(model, 1, classifier=True)
+        return reader_of(tokenizer, backbone), partial(classes_of, backbone), fingerprint(backbone, tokenizer)
+    check_fit(tokenizer, config.vocab_size, model, masked=not dataset.classifies)
+    return Reader(tokenizer, max_tokens(model)), None, ""
 
 
 def task_of(source: str) -> str:
@@ -62,11 +61,10 @@ def text(found: Examination) -> str:
     for name, numbers in found.splits.items():
         lines.append(f"  {name:<12}" + ", ".join(f"{what} {count:,}" for what, count in numbers.items()))
     lines += ["", f"  {'language':<12}{'has':>10}{'lacks':>10}" + "".join(f"{split:>12}" for split in found.splits)]
-    for code, language in found.languages.items():
-        row = f"  {code:<12}{language.has:>10,}{language.lacks:>10,}"
-        row += "".join(f"{count:>12,}" for count in language.splits.values())
-        lacks = language.lacking_relations
-        lines.append(row + (f"  no facts of {', '.join(lacks)}" if lacks else ""))
+    for code, one in found.languages.items():
+        splits = "".join(f"{count:>12,}" for count in one.splits.values())
+        lacks = f"  no facts of {', '.join(one.lacking_relations)}" if one.lacking_relations else ""
+        lines.append(f"  {code:<12}{one.has:>10,}{one.lacks:>10,}{splits}{lacks}")
     lines += ["", "skipped: nothing"] if not found.skipped else ["", "skipped:"]
     lines += [f"  {count:>10,}  {reason}" for reason, count in found.skipped.items()]
     lines += ["", "remarks:", *(f"  {remark}" for remark in found.remarks)] if found.remarks else []

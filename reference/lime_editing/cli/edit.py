@@ -1,4 +1,4 @@
-"""`edit`: change one answer, and show it before and after, in every language and where nothing may change."""
+"""`edit`: one edit, shown before and after, or those of a file, kept; and `edits`, which lists a file of edits."""
 
 from __future__ import annotations
 
@@ -11,20 +11,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import data
-from ..backbone import Backbone, load_tokenizer
+from .. import data, saving
+from ..backbone import Backbone, fingerprint, load_tokenizer
 from ..core.editing import Editor, edit as edit_batch
 from ..core.evaluation import predict, spell
+from ..core.sampling import derived_rng
+from ..core.sets import CHUNK, edit_all
+from ..core.task import MASK, pair, request
+from ..data import Dataset, Reader, files
+from ..data.pairs.task import class_numbers
 from ..data.question import Asked, Prompt, Question
-from ..errors import UserError
+from ..editors import Merging
+from ..errors import DataError, LanguageError, UserError
+from ..names import Rulings
+from ..records import EditRequest, Input
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
-from ..updates import Update
-from .edit_file import edit_file
-from .options import Edit
+from ..results import write_json
+from ..updates import Update, compose
+from .options import Edit, Edits
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
+
+UNRELATED, SHOWN = 200, 10  # unrelated inputs that are asked; lines of those that failed
+
+Row = tuple[dict[str, Any], EditRequest]  # what a row of a file says, and its request
+Facts = Mapping[tuple[str, str, str], Any]  # by relation, subject and language
+Said = tuple[tuple[int, ...], tuple[int, ...], dict[str, str]]  # before, after, and both as text
 
 
 def edit(options: Edit) -> None:
@@ -46,15 +60,17 @@ def edit(options: Edit) -> None:
     processes.quiet()
     with doing(console(stderr=True), f"reading {source} and {model}", at_once=False):
         tokenizer = load_tokenizer(model)
-        cell = options.checkpoint or _stored(options, task, model, tokenizer)
+        cell, places = options.checkpoint, (options.results, FIXTURES / "editor")
+        if cell is None and not options.edited_layers:
+            cell = checkpoints.best(places, task, options.approach, model, tokenizer, options.language)
         asked_for = (options.language, scale.task(dataset), options.device)
         editor = checkpoints.choose(task, options.approach, cell, model, tokenizer, *asked_for)
         content, reader = dataset.read(source, options.languages), reader_of(tokenizer, editor.backbone)
     if options.file:
-        edit_file(options, dataset, content, editor, reader, model, console(stderr=options.json))
+        _edit_file(options, dataset, content, editor, reader, model)
         return
     with doing(console(stderr=True), "reading", at_once=False):
-        texts = [options.sentence] if options.sentence is not None else [options.premise, options.hypothesis]
+        texts = (options.sentence,) if options.sentence is not None else (options.premise, options.hypothesis)
         asked = Asked(
             *(source, options.languages, options.language, options.to or "", options.fact or options.pair),
             *(tuple(text for text in texts if text is not None), options.look, options.unrelated),
@@ -66,14 +82,6 @@ def edit(options: Edit) -> None:
             plain = checkpoints.choose(task, "finetuning", None, model, tokenizer, *asked_for)
             shown = replace(shown, contrast=show(plain, tokenizer, question).counts())
     print_json(shown.as_dict()) if options.json else write(console(), shown)
-
-
-def _stored(options: Edit, task: str, model: str, tokenizer: Any) -> Path | None:
-    """The best stored editor of this model, where none is named; the repository has one for its own model."""
-    if options.edited_layers:
-        return None
-    places = (options.results, FIXTURES / "editor")
-    return checkpoints.best(places, task, options.approach, model, tokenizer, options.language)
 
 
 def _task(options: Edit) -> str:
@@ -119,12 +127,9 @@ class Shown:
     contrast: Mapping[str, Any] | None = None  # the counts of finetuning, beside a trained editor's
 
     def counts(self) -> dict[str, Any]:
-        return {
-            "approach": self.approach,
-            "desired": sum(line.desired for line in self.parallel),
-            "languages": len(self.parallel),
-            "unrelated_changed": sum(line.changed for line in self.unrelated),
-        }
+        told = {"approach": self.approach, "desired": sum(line.desired for line in self.parallel)}
+        changed = sum(line.changed for line in self.unrelated)
+        return {**told, "languages": len(self.parallel), "unrelated_changed": changed}
 
     def as_dict(self) -> dict[str, Any]:
         """For a program."""
@@ -136,31 +141,18 @@ def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | N
     update = edit_batch(editor, [question.request])
     backbone, labels = editor.backbone, question.request.labels
 
-    def lines(asked: Sequence[Prompt]) -> tuple[Line, ...]:
-        inputs = [prompt.input for prompt in asked]
-        both = zip(predict(backbone, inputs), predict(backbone, inputs, update), strict=True)
-        return tuple(
-            Line(
-                *(prompt.language, prompt.text),
-                *(spell(backbone, tokenizer, before), spell(backbone, tokenizer, after)),
-                *(before != after, after == labels),
-            )
-            for prompt, (before, after) in zip(asked, both, strict=True)
-        )
+    def lines(prompts: Sequence[Prompt]) -> tuple[Line, ...]:
+        said = answered(backbone, tokenizer, [prompt.input for prompt in prompts], update)
+        both = zip(prompts, said, strict=True)
+        return tuple(Line(p.language, p.text, **told, changed=a != b, desired=b == labels) for p, (a, b, told) in both)
 
+    dense = update.dense(0, backbone.raw)
+    sizes = {n: float(dense[n].detach().norm() / raw.norm()) for n, raw in backbone.raw.items() if n in dense}
     return Shown(
         *(editor.method.NAME, checkpoint, question.request.language, question.text, question.to),
-        *(question.place, question.known, _sizes(backbone, update)),
+        *(question.place, question.known, {name: size for name, size in sizes.items() if size > 0}),
         *(lines(question.parallel), lines(question.looks), lines(question.unrelated)),
     )
-
-
-def _sizes(backbone: Backbone, update: Update) -> dict[str, float]:
-    dense = update.dense(0, backbone.raw)
-    sizes = {
-        name: float(dense[name].detach().norm() / raw.norm()) for name, raw in backbone.raw.items() if name in dense
-    }
-    return {name: size for name, size in sizes.items() if size > 0}
 
 
 def write(console: Console, shown: Shown) -> None:
@@ -168,47 +160,199 @@ def write(console: Console, shown: Shown) -> None:
     console.print(Text.assemble((shown.text, "bold"), " → ", (shown.to, "bold green")))
     of = f"{shown.place} of the corpus, where the answer is {shown.known}" if shown.place else "not in the corpus"
     by = shown.approach if shown.checkpoint is None else f"{shown.approach}, {shown.checkpoint}"
-    console.print(
-        f"an edit in {shown.language} by {by}; the input is {of}\n", style="dim", markup=False, highlight=False
-    )
+    console.print(f"an edit in {shown.language} by {by}; the input is {of}\n", style="dim")
     table = Table("", "input", "before", "after", "", box=None, pad_edge=False)
     for line in shown.parallel:
         mark = Text("as desired", "green") if line.desired else Text("not as desired", "red")
         table.add_row(line.language, Text(line.text), Text(line.before), Text(line.after), mark)
-    _add(table, "your inputs", shown.looks, wanted=True)
-    _add(table, "unrelated: nothing should change", shown.unrelated, wanted=False)
+    # Quiet where nothing changed; a change that should not be stands out.
+    others = (("your inputs", shown.looks, ""), ("unrelated: nothing should change", shown.unrelated, "red"))
+    for title, lines, style in others:
+        for i, line in enumerate(lines):
+            if i == 0:
+                table.add_row()
+                table.add_row("", Text(title, "italic"))
+            said = "unchanged" if not line.changed else "changed, to the desired answer" if line.desired else "changed"
+            quiet = "" if line.changed else "dim"
+            cells = [Text(cell, quiet) for cell in (line.language, line.text, line.before, line.after)]
+            table.add_row(*cells, Text(said, quiet or style))
     console.print(table)
-    console.print(f"\n{_summary(shown)}", markup=False, highlight=False)
-
-
-def _add(table: Table, title: str, lines: Sequence[Line], wanted: bool) -> None:
-    """Quiet where nothing changed; a change that was not `wanted` stands out."""
-    if lines:
-        table.add_row()
-        table.add_row("", Text(title, "italic"))
-    for line in lines:
-        mark = "unchanged" if not line.changed else "changed, to the desired answer" if line.desired else "changed"
-        quiet = "" if line.changed else "dim"
-        cells = [Text(cell, quiet) for cell in (line.language, line.text, line.before, line.after)]
-        table.add_row(*cells, Text(mark, quiet or ("" if wanted else "red")))
+    console.print(f"\n{_summary(shown)}")
 
 
 def _summary(shown: Shown) -> str:
-    sizes, parts = shown.matrices.values(), _counted(shown.counts(), len(shown.unrelated))
-    parts.append(
-        f"{len(shown.matrices)} matrices changed, by {100 * min(sizes):.2g} to {100 * max(sizes):.2g}% of their norm"
-        if shown.matrices
-        else "no matrix changed: the model answered so before"
-    )
-    other = ""
+    sizes = [100 * size for size in shown.matrices.values()]
+    parts = _counted(shown.counts(), len(shown.unrelated))
+    if sizes:
+        parts.append(f"{len(sizes)} matrices changed, by {min(sizes):.2g} to {max(sizes):.2g}% of their norm")
+    else:
+        parts.append("no matrix changed: the model answered so before")
+    said = "; ".join(parts) + ". The raw model itself is as it was."
     if shown.contrast is not None and len(shown.parallel) > 1:
         told = "; ".join(_counted(shown.contrast, len(shown.unrelated)))
-        other = f"\nBy contrast, finetuning (--approach finetuning): {told[0].lower()}{told[1:]}."
-    return "; ".join(parts) + f". The raw model itself is as it was.{other}"
+        said += f"\nBy contrast, finetuning (--approach finetuning): {told[0].lower()}{told[1:]}."
+    return said
 
 
 def _counted(counts: Mapping[str, Any], unrelated: int) -> list[str]:
-    languages = counts["languages"]
+    languages, kept = counts["languages"], unrelated - counts["unrelated_changed"]
     parts = [f"As desired in {counts['desired']} of {languages} languages"] if languages > 1 else []
-    kept = unrelated - counts["unrelated_changed"]
     return parts + ([f"{kept} of {unrelated} unrelated answers unchanged"] if unrelated else [])
+
+
+# Many edits of a file
+
+
+def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update) -> list[Said]:
+    """What the model says to inputs before and after an edit."""
+    pairs = zip(predict(backbone, inputs), predict(backbone, inputs, update), strict=True)
+    return [(a, b, {"before": spell(backbone, tokenizer, a), "after": spell(backbone, tokenizer, b)}) for a, b in pairs]
+
+
+def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str) -> None:
+    """Read the file, edit, keep, and report what took and what broke. UserError: as its parts."""
+    assert options.file is not None
+    assert options.save is not None
+    saving.check_free(options.save)
+    by_name = (
+        None
+        if dataset.classifies
+        else {(f.relation, key, f.language): f for f in content.facts for key in (f.sub_label.casefold(), f.sub_uri)}
+    )
+    out = console(stderr=options.json)
+    rows, skipped = _read(options.file, options, editor, content, reader, by_name)
+    requests = [made for _, made in rows]
+    if not editor.method.TRAINED and not editor.parameters:  # no language has a part in it
+        editor = replace(editor, languages=tuple(dict.fromkeys(made.language for made in requests)))
+    with doing(out, "editing") as say:
+        update, apart = _edit(requests, editor, options, lambda done: say(f"{done:,} of {len(rows):,}"))
+    found = _report(rows, editor, dataset.tasks(content, reader, Rulings(), {})["test"], reader.tokenizer, update) | {
+        "skipped": skipped,
+        "as": options.as_,
+    }
+    about = {"approach": editor.method.NAME, "checkpoint": str(options.checkpoint or ""), "model": model}
+    if options.as_ == "model":
+        saving.save_model(update, editor.backbone, model, options.save)
+    elif options.as_ == "lora":
+        found["lora_errors"] = saving.save_lora(update, editor.backbone, model, options.save, options.rank)
+    else:
+        about["model_fingerprint"] = fingerprint(editor.backbone, reader.tokenizer)
+        told = tuple({key: row[key] for key in ("where", "language", "text", "to")} for row in found["rows"])
+        saving.save_updates(options.save / saving.UPDATE, saving.Saved(tuple(apart or [update]), told, about))
+    write_json(options.save / "edits.json", found | about)
+    if options.json:
+        print_json(found | about)
+        return
+    lines = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]][:SHOWN]
+    lines += [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]][:SHOWN]
+    lines += [f"skipped: {line}" for line in skipped]
+    lines += [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
+    for line in lines:
+        out.print(line)
+    out.print(
+        f"{found['took']} of {found['edits']} edits took ({found['right_before']} were right before); "
+        f"{found['unrelated'] - len(found['changed'])} of {found['unrelated']} unrelated answers are unchanged; "
+        f"{len(skipped)} rows were skipped. Kept as {options.as_} in {options.save}, with edits.json."
+    )
+
+
+def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progress: Any) -> tuple[Update, list[Update]]:
+    """All edits as one, and each apart where a file of edits can hold them so."""
+    apart, size = list[Update](), 1 if options.series else CHUNK
+    if not options.series and (options.as_ != "update" or isinstance(editor.method, Merging)):
+        return edit_all(editor, requests, progress=progress), apart
+    update = Update()
+    for start in range(0, len(requests), size):
+        progress(start)
+        made = edit_batch(editor, requests[start : start + size], at=update if options.series and start else None)
+        update = compose([update, made])
+        apart += [] if options.as_ != "update" else [made[i] for i in range(made.edits)]
+    return update, apart
+
+
+def _read(
+    path: Path, options: Edit, editor: Editor, content: Any, reader: Reader, facts: Facts | None
+) -> tuple[list[Row], list[str]]:
+    """The rows, and what is wrong with those that are skipped. DataError: another wrong row."""
+    if not path.is_file() or files.kind(path.name) not in files.TABLES:
+        raise DataError(f"{path}: is no table of edits; expected a file that ends in {', '.join(files.TABLES)}")
+    rows, skipped = list[Row](), list[str]()
+    longest, bound = editor.backbone.max_tokens, editor.method.TRAINED or editor.parameters
+    with files.opened(path) as table:
+        for line, row in files.rows(table, path.name):
+            where = f"{path}:{line}"
+            try:
+                told, made = _row({"language": options.language, **row}, where, content, reader, facts)
+                if bound and made.language not in editor.languages:
+                    raise LanguageError(made.language, editor.languages, "to this editor")
+                if len(made.input.ids) > longest:
+                    raise UserError(f"has more than the {longest} tokens that the model reads; shorten it")
+                rows.append(({"where": where, **told}, made))
+            except UserError as error:
+                said = str(error) if str(error).startswith(where) else f"{where}: {error}"
+                if not options.skip_bad:
+                    raise DataError(f"{said} (--skip-bad leaves such rows out)") from error
+                skipped.append(said)
+    if not rows:
+        raise DataError(f"{path}: no row can be edited; {skipped[0] if skipped else 'it is empty'}")
+    return rows, skipped
+
+
+def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts: Facts | None) -> Row:
+    """UserError: what is wrong with the row; `facts` is None for sentence pairs."""
+    ways = [("premise", "hypothesis")] if facts is None else [("prompt",), ("relation", "subject")]
+    names = next((way for way in ways if all(name in row for name in way)), None)
+    if names is None:
+        raise UserError(f"has neither {' nor '.join(' and '.join(way) for way in ways)}; a row needs them, and to")
+    files.texts(row, ("language", "to", *names), where)
+    told: dict[str, Any] = {"language": row["language"], "to": row["to"], "fact": None}
+    if facts is None:
+        classes = class_numbers(content, reader.classes or {})
+        numbers = dict(zip(content.classes, classes, strict=True))
+        if row["to"] not in numbers:
+            raise UserError(f"field 'to': unknown class {row['to']!r}; the classes are {', '.join(numbers)}")
+        asked = pair(reader.tokenizer, row["premise"], row["hypothesis"], reader.longest)
+        told["text"] = f"{row['premise']} | {row['hypothesis']}"
+        return told, EditRequest(asked, (numbers[row["to"]],), row["language"])
+    if names == ("prompt",):
+        told["text"] = row["prompt"]
+    else:
+        place = (row["relation"], row["subject"], row["language"])
+        fact = facts.get(place) or facts.get((place[0], place[1].casefold(), place[2]))
+        if fact is None:
+            raise UserError(f"the corpus has no {place[0]}/{place[1]} in {place[2]!r}; give the sentence as a prompt")
+        template = content.templates[fact.language, fact.relation]
+        told |= {"text": template.replace("[Y]", MASK).replace("[X]", fact.sub_label)}
+        told |= {"fact": f"{fact.relation}/{fact.sub_uri}"}
+    return told, request(reader.tokenizer, told["text"], row["to"], row["language"])
+
+
+def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, update: Update) -> dict[str, Any]:
+    """What took, on the edited inputs, and what broke, on inputs of the corpus that no edit is about."""
+    edited = {told["fact"] for told, _ in rows}
+    others, rng = [x for x in task.corpus.examples if x.fact not in edited], derived_rng(0, "broken")
+    unrelated = [task.retain_input(others[i], rng) for i in rng.permutation(len(others))[:UNRELATED]]
+    about, kept = (
+        answered(editor.backbone, tokenizer, inputs, update) for inputs in ([made.input for _, made in rows], unrelated)
+    )
+    asked = [
+        {**told, **said, "took": b == made.labels, "right_before": a == made.labels}
+        for (told, made), (a, b, said) in zip(rows, about, strict=True)
+    ]
+    both = zip(unrelated, kept, strict=True)
+    changed = [{"text": str(tokenizer.decode(list(i.ids))), **said} for i, (a, b, said) in both if a != b]
+    counts = {"edits": len(rows), **{name: sum(row[name] for row in asked) for name in ("took", "right_before")}}
+    return counts | {"unrelated": len(unrelated), "rows": asked, "changed": changed}
+
+
+def edits(options: Edits) -> None:
+    """The command: list a file's edits, or write it again without some. UserError: as its parts."""
+    saved = saving.load_updates(options.path)
+    if options.drop:
+        saved = saving.drop(saved, options.drop)
+        saving.save_updates(options.path, saved)
+    if options.json:
+        print_json({"about": saved.about, "edits": saved.requests})
+        return
+    for number, one in enumerate(saved.requests, 1):
+        print("\t".join((str(number), *(str(one.get(key, "")) for key in ("language", "text", "to")))))

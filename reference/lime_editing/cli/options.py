@@ -6,7 +6,8 @@ import argparse
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +15,10 @@ from .. import data
 from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Precision, Split
 
 Record = TypeVar("Record")
+Names = tuple[str, ...]
+Settings = tuple[tuple[str, str], ...]
 #: The options of a field that holds a mapping: one for each key, as (key, values or None, help).
 Keys = Callable[[], Sequence[tuple[str, Sequence[str] | None, str]]]
-
 
 WHAT, DATA, WHERE, KEPT = "what is run", "data and models", "where it runs", "results"
 
@@ -44,34 +46,29 @@ def option(
     return field(metadata=told) if default is MISSING else field(default=default, metadata=told)
 
 
-def layers(text: str) -> int | tuple[str, ...]:
-    return positive(text) if text.isdecimal() else names(text)
+def count(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number{' above 0' if least else ''}, got {text!r}")
+    return int(text)
 
 
 def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
-
-
-def count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
+    return count(text, 1)
 
 
 def counts(text: str) -> tuple[int, ...]:
     return tuple(sorted(positive(part) for part in names(text)))
 
 
+def layers(text: str) -> int | tuple[str, ...]:
+    return positive(text) if text.isdecimal() else names(text)
+
+
 def hours(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of hours above 0, got {text!r}")
-    return found
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number of hours above 0, got {text!r}")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -104,16 +101,20 @@ def tasks() -> list[str]:
     return list(data.titles())
 
 
+def trainings() -> list[str]:
+    return list(TRAININGS)
+
+
 def approaches() -> list[str]:
     """All but the unedited model, which every run has."""
-    return [name for name in APPROACHES if name != "unedited"] + PLUGGED_IN
+    return OWN + PLUGGED_IN
 
 
 #: Approaches that plug-ins have registered, in this process.
 PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
-FORMS = ("model", "lora", "update")
+KNOWN = f"{', '.join(OWN)}, or plug-ins"
 MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
 
@@ -139,12 +140,7 @@ class Common(Debug):
     """Options of every command that loads a model or data."""
 
     offline: bool = option("ask nothing of the network; data and models are here already", False, DATA)
-    plugin: tuple[str, ...] = option(
-        f"import this module or .py file, which registers an editor or data set of your own; {AGAIN}",
-        (),
-        DATA,
-        many=True,
-    )
+    plugin: Names = option(f"module or .py file with an editor or data set of your own; {AGAIN}", (), DATA, many=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +149,11 @@ class Sources(Common):
 
     data: Mapping[str, str] = option("", group=DATA, keys=lambda: [(name, None, data.about(name)) for name in tasks()])
     model: str | None = option(
-        "encoder, folder or hub id: facts ask its masked-language head; for pairs a classifier is fine-tuned from it",
-        None,
-        DATA,
+        "encoder, folder or hub id: facts ask its masked-language head; for pairs it is fine-tuned", None, DATA
     )
     raw_model: str | None = option("a finished classifier of pairs instead, folder or hub id", None, DATA)
-    edited_layers: int | tuple[str, ...] | None = option(
-        "edit the MLPs of so many layers from the top, or the matrices of these names (default: 3)", None, DATA, layers
+    edited_layers: int | Names | None = option(
+        "edit the MLPs of so many layers from the top, or matrices of these names (default: 3)", None, DATA, layers
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", WHERE)
 
@@ -169,41 +163,26 @@ class Reproduce(Sources):
     """`reproduce`: train and judge editors, and write the report."""
 
     scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", WHAT, values=SCALES)
-    task: tuple[str, ...] = option("of facts, nli, or plug-ins (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
-    approach: tuple[str, ...] | None = option(
-        f"of {', '.join(OWN)}, or plug-ins (default: the paper's)", None, WHAT, of(approaches)
-    )
-    training: tuple[str, ...] | None = option(
-        f"of learned editors: of {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(lambda: list(TRAININGS))
+    task: Names = option("of facts, nli, or plug-ins (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
+    approach: Names | None = option(f"of {KNOWN} (default: the paper's)", None, WHAT, of(approaches))
+    training: Names | None = option(
+        f"of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(trainings)
     )
     control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
     seeds: int | None = option("runs per cell (default: the scale's)", None, WHAT, positive)
-    languages: tuple[str, ...] | None = option(
-        "comma-separated languages (default: all of the data)", None, WHAT, names
-    )
-    protocol: str = option(
-        "rulings as printed, or as the released code has them", "paper", WHAT, values=(*PROTOCOLS, "both")
-    )
-    ruling: Mapping[str, str] = option(
-        "", group=WHAT, keys=lambda: [(name, values, about) for name, (values, about) in RULINGS.items()]
-    )
+    languages: Names | None = option("between commas (default: all of the data)", None, WHAT, names)
+    protocol: str = option("rulings: printed, or of the released code", "paper", WHAT, values=(*PROTOCOLS, "both"))
+    ruling: Mapping[str, str] = option("", group=WHAT, keys=lambda: [(name, *told) for name, told in RULINGS.items()])
     split: Split = option("what to judge on; tune on validation (default: test)", "test", WHAT, values=JUDGED)
-    set: tuple[tuple[str, str], ...] = option(
-        f"change NAME=VALUE of the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True
-    )
-    jobs: int | None = option(
-        "cells side by side, also on one GPU (default: one per CPU core or GPU)", None, WHERE, positive
-    )
+    set: Settings = option(f"NAME=VALUE of the scale, as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True)
+    jobs: int | None = option("cells side by side (default: one per CPU core or GPU)", None, WHERE, positive)
     executor: str = option(
-        "cells in processes of this command, or as jobs, here or on a cluster (default: processes)",
-        *("processes", WHERE),
+        *("cells in processes (the default), or as jobs, here or on a cluster", "processes", WHERE),
         values=("processes", "local", "slurm"),
     )
     partition: str | None = option("where Slurm runs the jobs (default: the cluster's)", None, WHERE)
     hours: float | None = option("limit of a job; a longer one is queued again (default: 24)", None, WHERE, hours)
-    slurm: tuple[tuple[str, str], ...] = option(
-        f"another NAME=VALUE for sbatch, such as account=nlp or mem=32G; {AGAIN}", (), WHERE, setting, many=True
-    )
+    slurm: Settings = option(f"NAME=VALUE for sbatch, such as mem=32G; {AGAIN}", (), WHERE, setting, many=True)
     cell: str | None = option("run this cell alone, here: what a job does", None, WHERE)
     precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
     results: Path = option("where cells and the report are kept (default: runs)", runs(), KEPT, path)
@@ -215,16 +194,10 @@ class Reproduce(Sources):
 class Many(Reproduce):
     """`many`: judge editors over many edits in one model."""
 
-    task: tuple[str, ...] = option("of facts, or plug-ins (default: facts)", ("facts",), WHAT, of(tasks))
-    approach: tuple[str, ...] | None = option(
-        f"of {', '.join(OWN)}, or plug-ins (default: {','.join(MANY)})", MANY, WHAT, of(approaches)
-    )
-    training: tuple[str, ...] | None = option(
-        "of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(lambda: list(TRAININGS))
-    )
-    edits: tuple[int, ...] = option(
-        "how many edits, one evaluation each (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts
-    )
+    task: Names = option("of facts, or plug-ins (default: facts)", ("facts",), WHAT, of(tasks))
+    approach: Names | None = option(f"of {KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
+    training: Names | None = option("of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(trainings))
+    edits: tuple[int, ...] = option("in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +212,7 @@ class Edit(Sources):
     to: str | None = option("the desired answer: words, or a class such as entailment", None)
     file: Path | None = option("a table of edits instead, kept with --save (see below)", None, parse=Path)
     save: Path | None = option("folder to keep the edits of --file in", None, parse=Path)
-    as_: str = option("what to keep: an edited model, a LoRA adapter, or the edits", "model", values=FORMS)
+    as_: str = option("what to keep: the model, a LoRA adapter, or edits", "model", values=("model", "lora", "update"))
     rank: int | None = option("of the LoRA adapter (default: the rows of factors, or 64)", None, parse=positive)
     series: bool = option("each edit of the file starts from those before it", False)
     skip_bad: bool = option("leave wrong rows of the file out", False)
@@ -249,9 +222,9 @@ class Edit(Sources):
     approach: str | None = option("the editor (default: the best stored one of the model, or finetuning)", None)
     results: Path = option("where stored editors are looked for (default: runs)", runs(), parse=path)
     scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=SCALES)
-    look: tuple[str, ...] = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
+    look: Names = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
     unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count)
-    languages: tuple[str, ...] | None = option("comma-separated languages to look in (default: all)", None, parse=names)
+    languages: Names | None = option("to look in, between commas (default: all)", None, parse=names)
     json: bool = option("print for a program", False)
 
 
@@ -260,9 +233,7 @@ class Edits(Debug):
     """`edits`: look into a file of edits."""
 
     path: Path = option("update.safetensors of `edit --as update`", parse=path, positional=True)
-    drop: tuple[int, ...] = option(
-        f"take the edit of this number out of the file; {AGAIN}", (), parse=positive, many=True
-    )
+    drop: tuple[int, ...] = option(f"take the edit of this number out; {AGAIN}", (), parse=positive, many=True)
     json: bool = option("print for a program", False)
 
 
@@ -280,10 +251,8 @@ class CheckData(Common):
 
     path: str = option("folder, zip archive, table, or the address of one", positional=True)
     task: str | None = option("the task they are for (default: by their names)", None)
-    languages: tuple[str, ...] | None = option("comma-separated languages (default: all)", None, parse=names)
-    model: str | None = option(
-        "folder or hub id; also print what it cannot read or spell, and a classifier's accuracy", None
-    )
+    languages: Names | None = option("between commas (default: all)", None, parse=names)
+    model: str | None = option("folder or hub id; also print what it cannot read, and a classifier's accuracy", None)
     json: bool = option("print for a program", False)
 
 
@@ -294,9 +263,7 @@ class MakeClassifier(Common):
     model: str = option("encoder, folder or hub id")
     nli: str | None = option("folder or hub id in XNLI's schema, or table (default: the scale's)", None)
     scale: str = option("whose settings it is made with (default: tiny)", "tiny", values=SCALES)
-    set: tuple[tuple[str, str], ...] = option(
-        f"change NAME=VALUE of them, such as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True
-    )
+    set: Settings = option(f"NAME=VALUE of them, as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True)
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
     precision: Precision = option("of matrix products (default: float32)", "float32", values=WIDTHS)
     results: Path = option("where it is kept (default: runs)", runs(), parse=path)
@@ -309,20 +276,19 @@ def add(parser: argparse.ArgumentParser, record: type) -> None:
         told, required = one.metadata, one.default is MISSING
         if told["group"] not in groups:
             groups[told["group"]] = parser.add_argument_group(told["group"])
-        place = groups[told["group"]]
+        place, shape = groups[told["group"]], {"help": told["about"]}
         if told["keys"] is not None:
             for key, values, about in told["keys"]():
-                more: dict[str, Any] = {"choices": values} if values else {"metavar": "SOURCE"}
-                about = about.replace("%", "%%")  # noqa: PLW2901
-                place.add_argument(flag(key), dest=f"{one.name}.{key}", help=about, **more)
+                more = {"choices": values} if values else {"metavar": "SOURCE"}
+                place.add_argument(flag(key), dest=f"{one.name}.{key}", help=about.replace("%", "%%"), **more)
         elif told["positional"]:
-            place.add_argument(one.name, nargs=None if required else "?", type=told["parse"], help=told["about"])
+            place.add_argument(one.name, nargs=None if required else "?", type=told["parse"], **shape)
         elif one.default is False:
-            place.add_argument(flag(one.name), action="store_true", help=told["about"])
+            place.add_argument(flag(one.name), action="store_true", **shape)
         else:
-            shape: dict[str, Any] = {"action": "append"} if told["many"] else {}
-            shape |= {"choices": told["values"], "required": required, "help": told["about"]}
-            place.add_argument(flag(one.name), dest=one.name, type=told["parse"], **shape)
+            shape |= {"action": "append"} if told["many"] else {}
+            shape |= {"choices": told["values"], "required": required, "type": told["parse"]}
+            place.add_argument(flag(one.name), dest=one.name, **shape)
 
 
 def read(record: type[Record], parsed: argparse.Namespace) -> Record:
@@ -338,33 +304,28 @@ def read(record: type[Record], parsed: argparse.Namespace) -> Record:
     return record(**values)
 
 
-def command_line(command: str, record: Any) -> tuple[str, ...]:
+def command_line(command: str, record: Any) -> Names:
     """The arguments that give this record again: those that differ from the defaults."""
     argv, last = [command], list[str]()
     for one in fields(record):
         value = getattr(record, one.name)
         if one.metadata["keys"] is not None:
-            argv += [part for key, text in value.items() for part in _given(key, text)]
+            given = list(value.items())
         elif value == one.default:
             continue
         elif one.metadata["positional"]:
-            last += ["--", value] if value.startswith("-") else [value]
-        elif value is True:
-            argv.append(flag(one.name))
+            last += ["--", str(value)] if str(value).startswith("-") else [str(value)]
+            continue
+        elif one.metadata["many"]:
+            given = [(one.name, "=".join(item) if isinstance(item, tuple) else str(item)) for item in value]
         else:
-            argv += [part for text in _texts(one, value) for part in _given(one.name, text)]
+            given = [(one.name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value))]
+        for name, text in given:
+            if value is True:
+                argv.append(flag(name))
+            else:  # argparse would take a value for an option where it begins with a dash
+                argv += [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
     return (*argv, *last)
-
-
-def _given(name: str, text: str) -> list[str]:
-    """An option with its value, which argparse would take for an option itself where it begins with a dash."""
-    return [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
-
-
-def _texts(one: Field[Any], value: Any) -> list[str]:
-    if one.metadata["many"]:
-        return ["=".join(item) if isinstance(item, tuple) else str(item) for item in value]
-    return [",".join(value) if isinstance(value, tuple) else str(value)]
 
 
 def flag(name: str) -> str:

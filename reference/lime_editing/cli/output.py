@@ -79,8 +79,8 @@ def print_json(value: Any) -> None:
 def here(source: str, offline: bool, patterns: Sequence[str] = download.OF_FACTS) -> str:
     """The data at `source` on this machine, fetched first from an address or the hub. DataError: not to be had."""
     with doing(console(stderr=True), f"fetching {source}", at_once=False) as say:
-        return download.locate(source, offline, lambda done, total: say(_far(done, total)), first=patterns)
 
+        def far(done: int, total: int | None) -> None:
+            say(f"{done / 1e6:,.1f} MB" + (f" of {total / 1e6:,.1f}" if total else ""))
 
-def _far(done: int, total: int | None) -> str:
-    return f"{done / 1e6:,.1f} MB" + (f" of {total / 1e6:,.1f}" if total else "")
+        return download.locate(source, offline, far, first=patterns)

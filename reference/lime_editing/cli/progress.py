@@ -1,15 +1,19 @@
-"""What a person sees while something runs: a spinner or bars on a terminal, lines in a log."""
+"""What a person sees of a run: its plan, bars on a terminal while it runs, lines in a log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from ..core.metrics import Scores
 from ..reproduce.cells import Status
+from ..reproduce.plan import Plan
 from .output import beating
 
 
@@ -17,14 +21,11 @@ def lines(console: Console, statuses: Iterable[Status]) -> None:
     """Read statuses; print a line when a cell begins something, and every 30 seconds where each of them is."""
     running: dict[str, Status] = {}
 
-    def say(status: Status) -> None:
-        console.print(f"{status.cell} {status.doing} {status.done}/{status.total} {_numbers(status)}".rstrip())
+    def say(*some: Status) -> None:
+        for status in some:
+            console.print(f"{status.cell} {status.doing} {status.done}/{status.total} {_numbers(status)}".rstrip())
 
-    def beat() -> None:
-        for status in list(running.values()):
-            say(status)
-
-    with beating(beat):
+    with beating(lambda: say(*running.values())):
         for status in statuses:
             before = running.get(status.cell)
             running[status.cell] = status
@@ -67,12 +68,9 @@ def _bars(console: Console, cells: int, rows: Callable[[Console], Iterator[Statu
                 continue
             if status.cell not in tasks:
                 tasks[status.cell] = bars.add_task(status.cell, numbers="")
+            said, numbers = f"{status.cell} {status.doing}", _numbers(status)
             bars.update(
-                tasks[status.cell],
-                description=f"{status.cell} {status.doing}",
-                completed=status.done,
-                total=status.total,
-                numbers=_numbers(status),
+                tasks[status.cell], description=said, completed=status.done, total=status.total, numbers=numbers
             )
 
 
@@ -85,3 +83,41 @@ def _numbers(status: Status) -> str:
 
 def _row(scores: Scores | None) -> str:
     return " " * 22 if scores is None else "".join(f"{100 * v:7.2f}" for v in scores.as_dict().values()) + " "
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """The plan for a person."""
+    table = Table("cell", "state", *_right("edits trained", "edits judged", "time", "memory", "disk"), box=None)
+    for cell in plan.cells:
+        numbers = (
+            f"{cell.trained:,}",
+            f"{cell.judged:,}",
+            span(cell.seconds),
+            decimal(cell.memory),
+            decimal(cell.disk),
+        )
+        done = cell.state == "done"
+        table.add_row(cell.cell, cell.state, *(() if done else numbers), style="dim" if done else None)
+    console.print(table)
+    if plan.measured:
+        per = Table("measured, per edit", *_right("trained", "judged"), box=None)
+        for one in plan.measured:
+            per.add_row(one.approach, f"{1e3 * one.train:.3g} ms" if one.train else "", f"{1e3 * one.judge:.3g} ms")
+        console.print("", per)
+    ended, total = sum(cell.state == "done" for cell in plan.cells), plan.as_dict()
+    console.print(
+        f"\n{len(plan.cells)} cells, {ended} of them done. The rest, {plan.jobs} at a time on {plan.device}, if no "
+        f"training stops early: about {span(total['seconds'])}, {decimal(total['memory'])} of tensors on the device, "
+        f"and {decimal(total['disk'])} of disk, where {decimal(plan.disk_free)} are free. Nothing was run."
+    )
+
+
+def _right(*names: str) -> list[Any]:
+    return [Column(name, justify="right") for name in names]
+
+
+def span(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,9 +1,9 @@
-"""`reproduce`: train and judge editors, and write the report."""
+"""`reproduce`, `many` and `make-classifier`: train and judge editors, and write the report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,20 @@ from rich.console import Console
 from .. import data, hardware, results
 from ..errors import UserError
 from ..hardware import Processes
-from ..names import PAPER_APPROACHES, PROTOCOLS, Rulings
-from ..report import write
+from ..names import PAPER_APPROACHES, PIVOT, PROTOCOLS, Rulings
+from ..report import many as study, write
 from ..reproduce import cells as grid, classifier, jobs, plan, processes
 from ..reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from ..reproduce.classifier import RawClassifier
 from ..reproduce.run import prepare
 from ..reproduce.scales import Scale
-from . import plans
-from .options import Reproduce, command_line
-from .output import console, doing, print_json
-from .progress import lines, watch
+from .options import MakeClassifier, Many, Reproduce, command_line
+from .output import console, doing, here, print_json
+from .progress import lines, show_plan, watch
 from .sources import given, refuse_unused, scale_of
+
+Main = Callable[[Sequence[str]], int]  # the entry point, which a job of a cluster calls
+Protocols = Mapping[str, Mapping[str, Experiment]]  # by protocol and task
 
 
 @dataclass(frozen=True)
@@ -45,58 +47,110 @@ class _Run:
         return self.options.executor == "slurm" and self.options.cell is None
 
 
-def reproduce(options: Reproduce, main: Callable[[Sequence[str]], int]) -> None:
-    """The command; `main` is the entry point that a job of a cluster calls. UserError: as its parts."""
-    run = run_of(options)
+def reproduce(options: Reproduce, main: Main) -> None:
+    """The command. UserError: as its parts."""
+    run = _run_of(options)
     processes.quiet()
     results.check_place(run.root, write=not options.dry_run)
-    found, classifiers = prepared(run)
+    found, classifiers = _prepared(run)
     by_protocol = {
         name: {task: grid.under(one, rulings) for task, one in found.items()} for name, rulings in run.rulings.items()
     }
+    shared = processes.on_one_device(run.places)
     if options.dry_run:
         with doing(run.console, "timing one step of each approach"):
-            shared = processes.on_one_device(run.places)
             made = plan.make(run.cells, by_protocol, classifiers, run.root, len(run.places), shared)
         if options.json:
             remarks = [f"{task}: {remark}" for task, one in found.items() for remark in one.remarks]
             print_json({**made.as_dict(), "remarks": remarks})
         else:
-            plans.write(run.console, made)
+            show_plan(run.console, made)
         return
     if options.cell is not None and run.processes.count == 1:
+        (one,) = run.cells
         for ready in by_protocol.values():
             # A cluster may start a job again before its last process has ended everywhere.
-            one = run.cells[0]
             lines(run.console, processes.run_one(one, ready[one.task], run.root, patience=180))
             print(cell_folder(one, ready[one.task], run.root))
         return
     count = len(run.cells) * len(run.rulings)
     together = f"by {run.processes.count} processes" if run.processes.count > 1 else f"{len(run.places)} at a time"
     run.console.print(f"Editing {run.scale.about}: {count} cells, {together}, kept in {run.root}")
-    shared = processes.on_one_device(run.places)
     if shared > 1 and options.device != "cpu":
         run.console.print(
-            f"note: up to {shared} cells at a time share a device; a batch beyond its memory is computed in parts",
-            highlight=False,
+            f"note: up to {shared} cells at a time share a device; a batch beyond its memory is computed in parts"
         )
-    watch(run.console, count, statuses(run, by_protocol, main))
+    watch(run.console, count, _statuses(run, by_protocol, main))
     run.processes.leave()
     if options.cell is None and run.processes.first:
-        _report(run, by_protocol)
+        folders = [cell_folder(one, ready[one.task], run.root) for ready in by_protocol.values() for one in run.cells]
+        with results.held(run.root):
+            results.add_to_index(run.root, folders)
+            run.console.print(write.table(folders))
+            page = write.write(run.root, results.read_index(run.root))
+        run.console.print(f"The page, with figures and intervals: {page}")
 
 
-def run_of(options: Reproduce) -> _Run:
+def many(options: Many, main: Main) -> None:
+    """The command: train editors, or take trained ones, and judge them over many edits in one model.
+
+    UserError: options that do not fit together; as of `reproduce`.
+    """
+    run = _run_of(Reproduce(**{f.name: getattr(options, f.name) for f in fields(Reproduce)}))
+    if len(run.rulings) > 1 or run.processes.count > 1 or options.executor != "processes" or options.dry_run:
+        raise UserError(
+            "many runs here, under one protocol: leave out torchrun, --executor, --dry-run and --protocol both"
+        )
+    processes.quiet()
+    run = replace(run, cells=[cell for cell in run.cells if cell.approach != "unedited"])
+    ready, _ = _prepared(run)
+    if any(one.errors for one in ready.values()):
+        raise UserError("many edits are made of facts: an edit of a sentence pair is of an error of the raw model")
+    root, count = run.root / "many", len(run.cells)
+    run.console.print(f"Editing {run.scale.about}: {count} editors, kept in {run.root}")
+    watch(run.console, count, _statuses(run, {options.protocol: ready}, main))
+    series = {task: replace(one, many=grid.Many(options.edits)) for task, one in ready.items()}
+    run.console.print(f"Making up to {max(options.edits):,} edits with each, kept in {root}")
+    watch(run.console, count, processes.run_grid(run.cells, series, run.root, run.places))
+    single, folders = ([cell_folder(c, of[c.task], run.root) for c in run.cells] for of in (ready, series))
+    with results.held(root):
+        results.add_to_index(root, folders)
+        page = study.write(root, results.read_index(root), single)
+    run.console.print(page.read_text(encoding="utf-8"))
+    run.console.print(f"Kept with the figure in {page.parent}")
+
+
+def make_classifier(options: MakeClassifier) -> None:
+    """The command; it prints the folder of the classifier last. UserError: as of `classifier.find` and `make`."""
+    dataset, scale = data.find("nli"), scale_of(options.scale, options.set)
+    source = here(options.nli or scale.data[dataset.name], options.offline, dataset.patterns)
+    processes.quiet()
+    results.check_place(options.results / scale.name)
+    out, sources = console(), Sources(source, options.model, None, options.device, options.precision)
+    with doing(out, f"reading {source} and {options.model}"):
+        wanted = classifier.find(dataset, scale.task(dataset), sources, options.results / scale.name)
+    _fine_tune(out, wanted)
+    print(wanted.folder)
+
+
+def _run_of(options: Reproduce) -> _Run:
     """What is to be run. UserError: options that do not fit together, or have no effect; an unknown --cell."""
     _refuse_unused(options)
     scale = scale_of(options.scale, options.set, options.edited_layers)
-    protocols = tuple(PROTOCOLS) if options.protocol == "both" else (options.protocol,)
-    changed: dict[str, Any] = dict(options.ruling)
+    protocols, changed = (
+        PROTOCOLS if options.protocol == "both" else (options.protocol,),
+        dict[str, Any](options.ruling),
+    )
     rulings = {name: replace(PROTOCOLS[name], **changed) for name in protocols}
     cells = _cells(options, scale)
     root = options.results / (scale.name if options.split == "test" else f"{scale.name}-{options.split}")
     together = hardware.join(options.device)
-    places = _places(options, len(cells) * len(rulings))
+    if hardware.launched() > 1:
+        places: Sequence[str | None] = [None] * (options.jobs or 1)
+    elif options.executor == "slurm" and options.cell is None:  # the cluster has its own
+        places = [None] * (options.jobs or len(cells) * len(rulings))
+    else:
+        places = processes.places(options.device, options.jobs)
     if together.count > 1 and (options.dry_run or len(places) > 1 or options.executor != "processes"):
         raise UserError(
             "under torchrun all processes work on one cell; --jobs, --executor and --dry-run are for a single one"
@@ -119,44 +173,31 @@ def _refuse_unused(options: Reproduce) -> None:
 
 
 def _cells(options: Reproduce, scale: Scale) -> list[Cell]:
-    trainings = options.training or ("en", "all", "lime")
-    if options.control:
-        trainings = tuple(dict.fromkeys((*trainings, "shared")))
-    approaches = options.approach or PAPER_APPROACHES
-    cells = grid.grid(options.task, approaches, trainings, range(options.seeds or scale.seeds))
-    if options.cell is None:
-        return cells
-    chosen = [cell for cell in cells if cell.name == options.cell]
+    trainings = dict.fromkeys((*(options.training or ("en", "all", "lime")), *(["shared"] if options.control else [])))
+    approaches, seeds = options.approach or PAPER_APPROACHES, range(options.seeds or scale.seeds)
+    cells = grid.grid(options.task, approaches, list(trainings), seeds)
+    chosen = [cell for cell in cells if options.cell in (None, cell.name)]
     if not chosen:
         known = ", ".join(cell.name for cell in cells)
         raise UserError(f"--cell {options.cell}: not one of this run's cells, which are {known}")
     return chosen
 
 
-def _places(options: Reproduce, cells: int) -> Sequence[str | None]:
-    """For each of the cells side by side the GPU that it may see; None for all of the machine."""
-    if hardware.launched() > 1:
-        return [None] * (options.jobs or 1)
-    if options.executor == "slurm" and options.cell is None:  # the cluster has its own
-        return [None] * (options.jobs or cells)
-    return processes.places(options.device, options.jobs)
-
-
-def statuses(
-    run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]], main: Callable[[Sequence[str]], int]
-) -> Iterator[Status]:
+def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]:
     """All cells under all protocols, in processes or as jobs."""
     options = run.options
     if options.executor != "processes":
         wanted = [
-            jobs.Job(cell, cell_folder(cell, ready[cell.task], run.root), ("--protocol", name))
+            processes.Job(cell, cell_folder(cell, ready[cell.task], run.root), ("--protocol", name))
             for name, ready in by_protocol.items()
             for cell in run.cells
         ]
         gpus = int(options.device != "cpu")
         resources = jobs.Resources(options.partition, options.hours or 24.0, gpus, dict(options.slurm))
         submits = jobs.executor("slurm" if options.executor == "slurm" else "local", run.root / "jobs", resources)
-        command = jobs.Command(main, command_line("reproduce", _of_one_job(options)))
+        # Without what is about jobs.
+        of_a_job = replace(options, executor="processes", partition=None, hours=None, slurm=(), jobs=None)
+        command = jobs.Command(main, command_line("reproduce", of_a_job))
         yield from jobs.run_jobs(wanted, command, submits, run.places)
         return
     for ready in by_protocol.values():
@@ -166,21 +207,7 @@ def statuses(
             yield from processes.run_grid(run.cells, ready, run.root, run.places)
 
 
-def _of_one_job(options: Reproduce) -> Reproduce:
-    """The options of a job: those of the run without what is about jobs."""
-    return replace(options, executor="processes", partition=None, hours=None, slurm=(), jobs=None)
-
-
-def _report(run: _Run, by_protocol: Mapping[str, Mapping[str, Experiment]]) -> None:
-    folders = [cell_folder(cell, ready[cell.task], run.root) for ready in by_protocol.values() for cell in run.cells]
-    with results.held(run.root):
-        results.add_to_index(run.root, folders)
-        run.console.print(write.table(folders))
-        page = write.write(run.root, results.read_index(run.root))
-    run.console.print(f"The page, with figures and intervals: {page}")
-
-
-def prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
+def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
     """Each task ready to run, and in a dry run the classifiers that it would have fine-tuned."""
     options, rulings = run.options, next(iter(run.rulings.values()))
     command = command_line("reproduce", replace(options, cell=None))
@@ -192,42 +219,35 @@ def prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
         if not finished:
             with run.processes.in_turn():
                 wanted = _classifier(run, sources, task)
-            if wanted.done:
-                sources = replace(sources, model=str(wanted.folder))
-            else:
-                sources = replace(sources, classes=tuple(wanted.content.classes))
+            done = {"model": str(wanted.folder)} if wanted.done else {"classes": tuple(wanted.content.classes)}
+            sources = replace(sources, **done)
             classifiers += [wanted] if options.dry_run else []
         with doing(run.console, f"reading {source} and {sources.model}"), run.processes.in_turn():
             cells = [cell for cell in run.cells if cell.task == task]
             found = prepare(task, cells, run.scale, rulings, sources, options.split, run.elsewhere)
         ready[task] = replace(found, record={**found.record, "command": list(command)}, plugins=options.plugin)
         for remark in found.remarks:
-            run.console.print(f"note: {source}: {remark}", highlight=False, markup=False)
+            run.console.print(f"note: {source}: {remark}")
     return ready, classifiers
 
 
 def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
     """The raw classifier of an encoder, fine-tuned first where it is not there yet; in a dry run only looked for."""
     options, dataset = run.options, data.find(task)
-    with doing(run.console, f"reading {sources.data} and {sources.model}"):
+    with doing(run.console, f"reading {sources.data} and {sources.model}", at_once=False):
         wanted = classifier.find(dataset, run.scale.task(dataset), sources, run.root, elsewhere=run.elsewhere)
     if options.dry_run or wanted.done:
         return wanted
-    if run.elsewhere:
+    if run.elsewhere or run.processes.count > 1:
         raise UserError(
-            "a raw classifier is fine-tuned before the jobs begin, and not where they are submitted: first run "
-            "`make-classifier` in a job of its own, or give a finished one (--raw-model)"
+            "a raw classifier is fine-tuned by one process, before jobs or torchrun begin: first run `make-classifier` "
+            "without torchrun, on a cluster in a job of its own, or give a finished one (--raw-model)"
         )
-    if run.processes.count > 1:
-        raise UserError(
-            "one process fine-tunes a raw classifier: first run `make-classifier` without torchrun, or give a finished "
-            "one (--raw-model)"
-        )
-    make_classifier(run.console, wanted)
+    _fine_tune(run.console, wanted)
     return wanted
 
 
-def make_classifier(console: Console, wanted: RawClassifier) -> None:
+def _fine_tune(console: Console, wanted: RawClassifier) -> None:
     """Fine-tune a raw classifier as far as that is not done, and print its accuracy."""
     if wanted.done:
         accuracy = classifier.make(wanted)["test"]
@@ -240,7 +260,7 @@ def make_classifier(console: Console, wanted: RawClassifier) -> None:
         with held, doing(console, "fine-tuning", at_once=False) as say:
             told = classifier.make(wanted, lambda step, steps, loss: say(f"{step:,} of {steps:,}, loss {loss:.3f}"))
             accuracy = told["test"]
-    english, others = accuracy["en"], [value for code, value in accuracy.items() if code != "en"]
+    english, others = accuracy[PIVOT], [value for code, value in accuracy.items() if code != PIVOT]
     rest = f", {100 * sum(others) / len(others):.1f}% in the others" if others else ""
     console.print(
         f"The raw classifier in {wanted.folder} is right on {100 * english:.1f}% of the test pairs in English{rest}"

@@ -9,10 +9,10 @@ from typing import Any
 
 from .. import data, plugins, results
 from ..core.metrics import Scores
-from ..data import Dataset, Errors
+from ..data import Errors
 from ..editors import find
 from ..names import ALL, EN, EVALUATIONS, PROTOCOLS, TRAININGS, Masks, Precision, Rulings, Split, Training
-from .scales import Scale, TaskScale
+from .scales import TaskScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,8 @@ def grid(tasks: Sequence[str], approaches: Sequence[str], trainings: Sequence[st
     for seed in seeds:
         for approach in approaches:
             ways: Sequence[str | None] = trainings if find(approach).TRAINED else (None,)
-            cells += [
-                Cell(t, approach, way, seed) for t in tasks for way in ways if way is not None or seed == seeds[0]
-            ]
-    return [replace(cell, seed=0) if cell.training is None else cell for cell in cells]
+            cells += [Cell(task, approach, way, seed if way else 0) for task in tasks for way in ways]
+    return list(dict.fromkeys(cells))
 
 
 def settings_of(cell: Cell, experiment: Experiment) -> Any:
@@ -132,17 +130,6 @@ def under(experiment: Experiment, rulings: Rulings) -> Experiment:
     return replace(experiment, rulings=rulings, record={**experiment.record, **protocol(rulings)})
 
 
-def titles(cell: Cell, dataset: Dataset, settings: Any = None) -> dict[str, str]:
-    """What tables call a cell's task and approach."""
-    approach = "no edit" if cell.approach == "unedited" else find(cell.approach).TITLE
-    sees = " (sees the other languages)" if getattr(settings, "parallels", False) else ""
-    return {"task": dataset.title, "approach": approach + sees}
-
-
-def scale_record(scale: Scale) -> dict[str, str]:
-    return {"name": scale.name, "about": scale.about}
-
-
 def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     """All that a cell's numbers depend on: what `prepare` recorded, and of the scale what this cell uses."""
     scale, trained = experiment.scale, cell.trained
@@ -162,14 +149,18 @@ def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
             used |= {"mask_lr": scale.mask_lr, "lambda_mask": scale.lambda_mask[experiment.rulings.penalty]}
     if experiment.many is not None:
         used["many"] = {**asdict(experiment.many), "code": results.code_of([Path(__file__).with_name("many.py")])}
-    record = {**experiment.record, **plugged_in(cell)}
+    files = plugins.files(data.find(cell.task), *(find(name) for name in (cell.approach,) if name != "unedited"))
+    record = {**experiment.record, **({"plugins": results.code_of(files)} if files else {})}
     return {"cell": asdict(cell), **record, "scale": {**record["scale"], **used}}
 
 
-def plugged_in(cell: Cell) -> dict[str, str]:
-    """A digest of the code of a cell's editor and data set, where plug-ins have registered them."""
-    files = plugins.files(data.find(cell.task), *(find(name) for name in (cell.approach,) if name != "unedited"))
-    return {"plugins": results.code_of(files)} if files else {}
+def described(cell: Cell, experiment: Experiment) -> dict[str, Any]:
+    """The record, with what tables call the cell's task and approach."""
+    settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
+    approach = "no edit" if settings is None else find(cell.approach).TITLE
+    sees = " (sees the other languages)" if getattr(settings, "parallels", False) else ""
+    titles = {"task": data.find(cell.task).title, "approach": approach + sees}
+    return {**cell_record(cell, experiment), "titles": titles}
 
 
 def cell_folder(cell: Cell, experiment: Experiment, root: Path) -> Path:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import data, results
-from ..backbone import Backbone, fingerprint, load as load_model, load_tokenizer
+from ..backbone import fingerprint, load as load_model, load_tokenizer
 from ..core.editing import Editor, make_editor
 from ..core.training import assign
 from ..editors import Measuring, find
 from ..errors import DataError, LanguageError, ModelError
-from ..names import ALL, TRAININGS
+from ..names import ALL
 from . import store
+from .cells import Cell
 from .scales import TaskScale
 
 
@@ -24,29 +25,32 @@ def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: An
     The folder has the settings. Finetuning has no parameters; its cell gives the settings.
     ModelError: no finished cell, a damaged one, or another model; the message shows both sides of what differs.
     """
-    folder, record = _record(cell)
-    about, scale = record["cell"], record["scale"]
-    backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(about["task"]).classifies)
-    _check_model(folder, record, backbone, load_tokenizer(model) if tokenizer is None else tokenizer, str(model))
-    masks = TRAININGS[about["training"]].masks if about["training"] else "none"
-    editor = make_editor(
-        about["approach"],
-        backbone,
-        record["languages"],
-        masks,
-        about["seed"],
-        find(about["approach"]).Settings(**scale["settings"]),
-        scale.get("mask_lr", 0.0),
-        record["rulings"]["mask_scale"],
-    )
-    measures = isinstance(editor.method, Measuring)
-    if editor.parameters or measures:
-        expected = {"approach": about["approach"], "languages": record["languages"], "masks": masks}
-        _check_description(folder / results.EDITOR, expected)
-        stored = store.load_parameters(folder / results.EDITOR, None if measures else editor.parameters)
-        if measures:
-            return replace(editor, parameters={name: p.to(backbone.like.device) for name, p in stored.items()})
-        assign(editor.parameters, stored)
+    folder, of, record = _read(cell)
+    scale, method = record["scale"], find(of.approach)
+    backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(of.task).classifies)
+    given = fingerprint(backbone, load_tokenizer(model) if tokenizer is None else tokenizer)
+    if given != record["model"]:
+        size = sum(p.numel() for p in backbone.model.parameters())
+        raise ModelError(
+            f"{folder}: does not fit: it was trained for model {record['model']} ({record.get('parameters', 0):,} "
+            f"parameters), and {model} is {given} ({size:,} parameters); give the model, with its tokenizer, that it "
+            "was trained for"
+        )
+    about = (of.approach, backbone, record["languages"], of.masks, of.seed, method.Settings(**scale["settings"]))
+    editor = make_editor(*about, scale.get("mask_lr", 0.0), record["rulings"]["mask_scale"])
+    measures, path = isinstance(method, Measuring), folder / results.EDITOR
+    if not editor.parameters and not measures:
+        return editor
+    expected = {"approach": of.approach, "languages": record["languages"], "masks": of.masks}
+    said = store.read_about(path)
+    differ = results.differences({name: said.get(name) for name in expected}, expected)
+    if differ:
+        shown = "; ".join(differ)
+        raise ModelError(f"{path}: belongs to another cell than cell.json beside it ({shown}); restore the right one")
+    stored = store.load_parameters(path, None if measures else editor.parameters)
+    if measures:
+        return replace(editor, parameters={name: p.to(backbone.like.device) for name, p in stored.items()})
+    assign(editor.parameters, stored)
     return editor
 
 
@@ -68,11 +72,11 @@ def choose(
     Eight parameters: what is edited, by which editor, and on which model and device.
     """
     if cell is not None:
-        about = describe(cell)["cell"]
-        if about["task"] != task:
-            raise ModelError(f"{cell}: does not fit: it edits {about['task']}, and what is to be edited is {task}")
-        if approach not in (None, about["approach"]):
-            raise ModelError(f"{cell}: does not fit: it is {about['approach']}, and not {approach}")
+        _, of, _ = _read(cell)
+        if of.task != task:
+            raise ModelError(f"{cell}: does not fit: it edits {of.task}, and what is to be edited is {task}")
+        if approach not in (None, of.approach):
+            raise ModelError(f"{cell}: does not fit: it is {of.approach}, and not {approach}")
         editor = load(cell, model, device, tokenizer)
         if language not in editor.languages:
             raise LanguageError(language, editor.languages, f"to {cell}")
@@ -96,33 +100,23 @@ def best(
     It lies in one of these places, or in a folder of one (a scale). What is damaged there is passed over.
     """
     found: list[tuple[float, str, Path]] = []
-    for path in sorted(
-        {path for place in places for depth in ("", "*/", "*/*/") for path in place.glob(f"{depth}cell.json")}
-    ):
+    depths = ("cell.json", "*/cell.json", "*/*/cell.json")
+    for path in sorted({path for place in places for depth in depths for path in place.glob(depth)}):
         try:
-            record, scores = describe(path.parent), results.read_metrics(path.parent)
-            about, languages, succ = record["cell"], record["languages"], scores[ALL].succ
+            (folder, of, record), scores = _read(path.parent), results.read_metrics(path.parent)
+            languages, succ = record["languages"], scores[ALL].succ
         except (ModelError, DataError, KeyError, TypeError):
             continue
-        if (
-            about["task"] == task
-            and about["training"]
-            and approach in (None, about["approach"])
-            and language in languages
-        ):
-            found.append((succ, str(record["model"]), path.parent))
+        if of.task == task and of.training and approach in (None, of.approach) and language in languages:
+            found.append((succ, str(record["model"]), folder))
     if not found:
         return None
     own = fingerprint(load_model(model, 1, classifier=data.find(task).classifies), tokenizer)
     return max(((succ, folder) for succ, of, folder in found if of == own), default=(0.0, None))[1]
 
 
-def describe(cell: str | Path) -> Mapping[str, Any]:
-    """What a cell's folder says of itself: cell.json. ModelError: not the folder of a cell that trained an editor."""
-    return _record(cell)[1]
-
-
-def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
+def _read(cell: str | Path) -> tuple[Path, Cell, Mapping[str, Any]]:
+    """A cell's folder, the cell, and its cell.json. ModelError: not the folder of a cell that trained an editor."""
     folder = Path(cell)
     if folder.is_file():
         folder = folder.parent
@@ -130,38 +124,17 @@ def _record(cell: str | Path) -> tuple[Path, Mapping[str, Any]]:
         raise ModelError(f"{folder}: no cell.json, so it is no cell's folder; expected <results>/<scale>/<cell>")
     record = results.read_json(folder / "cell.json")
     try:
-        approach, training = record["cell"]["approach"], record["cell"]["training"]
-        for value in (record["cell"]["task"], record["model"], record["languages"][0], record["rulings"]["mask_scale"]):
-            str(value)
-        if approach != "unedited":
-            find(approach).Settings(**record["scale"]["settings"])
+        of = Cell(**record["cell"])
+        _ = of.masks, record["model"], record["languages"][0], record["rulings"]["mask_scale"]
+        method = None if of.approach == "unedited" else find(of.approach)
+        if method:
+            method.Settings(**record["scale"]["settings"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder / 'cell.json'}: is not of this version ({error}); train the cell again") from error
-    if approach == "unedited":
+    if method is None:
         raise ModelError(f"{folder}: is the cell of the unedited model, which has no editor")
-    measures = approach != "unedited" and isinstance(find(approach), Measuring)
-    if (training is not None or measures) and not (folder / results.EDITOR).is_file():
+    if (of.training is not None or isinstance(method, Measuring)) and not (folder / results.EDITOR).is_file():
         raise ModelError(
             f"{folder}: has no {results.EDITOR}: its training has not ended; the command that began it resumes it"
         )
-    return folder, record
-
-
-def _check_model(folder: Path, record: Mapping[str, Any], backbone: Backbone, tokenizer: Any, model: str) -> None:
-    given = fingerprint(backbone, tokenizer)
-    if given != record["model"]:
-        size = sum(p.numel() for p in backbone.model.parameters())
-        raise ModelError(
-            f"{folder}: does not fit: it was trained for model {record['model']} ({record.get('parameters', 0):,} "
-            f"parameters), and {model} is {given} ({size:,} parameters); give the model, with its tokenizer, that it "
-            "was trained for"
-        )
-
-
-def _check_description(path: Path, expected: Mapping[str, Any]) -> None:
-    """ModelError: the parameters say of themselves something else than the folder that they lie in."""
-    said = store.read_about(path)
-    differ = results.differences({name: said.get(name) for name in expected}, dict(expected))
-    if differ:
-        shown = "; ".join(differ)
-        raise ModelError(f"{path}: belongs to another cell than cell.json beside it ({shown}); restore the right one")
+    return folder, of, record

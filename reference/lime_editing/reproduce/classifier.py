@@ -1,15 +1,8 @@
 """The raw classifier of sentence pairs: an encoder fine-tuned on English pairs (§B.1), by transformers' Trainer.
 
-It is made by `make-classifier`, and by `reproduce` where it is given an encoder. The result is a folder in the hub's
-layout beside the cells:
-
-<classifier>/config.json, model.safetensors, tokenizer.json …
-<classifier>/cell.json      what it depends on: encoder, pairs, settings, seed, code
-<classifier>/curve.json     the losses of its training
-<classifier>/metrics.json   its accuracy in each language; written last, so its presence means done
-
-The folder is moved into place whole. Trainer's own checkpoints are pickles, which nothing here loads: an interrupted
-fine-tuning starts again.
+It is a folder in the hub's layout beside the cells, with cell.json (what it depends on), curve.json (losses) and
+metrics.json (accuracy by split and language; written last, so its presence means done). The folder is moved into place
+whole. Trainer's own checkpoints are pickles, which nothing here loads: an interrupted fine-tuning starts again.
 """
 
 from __future__ import annotations
@@ -30,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from .. import __version__, plugins, results
+from .. import plugins, results
 from ..backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
 from ..borders import explain
 from ..data import Dataset
@@ -39,7 +32,7 @@ from ..hardware import check_device
 from ..names import JUDGED, PIVOT
 from ..records import Input
 from .cells import Sources
-from .run import classes_of, prediction_key, reader_of
+from .run import classes_of, prediction_key, reader_of, versions
 from .scales import TaskScale
 
 Say = Callable[[int, int, float], None]  # step, steps, loss
@@ -106,17 +99,15 @@ def find(
         "data": dataset.fingerprint(content),
         "classes": list(content.classes),
         "code": {
-            "lime_editing": __version__,
+            **versions(torch, transformers),
             "digest": results.code_digest([Path(__file__), *plugins.files(dataset)]),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
         },
         "device": torch.device(device).type,
         "precision": sources.precision,
     }
     folder = root / f"classifier-seed{seed}-{results.digest(record)[:8]}"
-    described = {**record, "machine": f"{os.cpu_count()}-core {platform.machine()} CPU"}
-    return RawClassifier(folder, described, start, tokenizer, dataset, content, scale, sources)
+    record["machine"] = f"{os.cpu_count()}-core {platform.machine()} CPU"
+    return RawClassifier(folder, record, start, tokenizer, dataset, content, scale, sources)
 
 
 def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
@@ -132,8 +123,14 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
         folder.parent.mkdir(parents=True, exist_ok=True)
         for leftover in folder.parent.glob(f".{folder.name}.*"):
             shutil.rmtree(leftover)
-        if not folder.is_dir():
-            _check_room(wanted)
+        if not folder.is_dir():  # what hours of training would end in has to fit on the disk
+            needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
+            free = shutil.disk_usage(folder.parent).free
+            if free < needed:
+                raise UserError(
+                    f"{folder.parent}: has {free / 1e6:,.0f} MB free, and the classifier takes {needed / 1e6:,.0f}; "
+                    "make room, or name another --results"
+                )
             _keep(wanted, _train(wanted, say))
         results.clean(folder)
         accuracy = _measure(wanted)
@@ -141,17 +138,6 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be written: {explain(error)}; --results names another place") from error
     return accuracy
-
-
-def _check_room(wanted: RawClassifier) -> None:
-    """UserError: what hours of training would end in does not fit on the disk."""
-    needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
-    free = shutil.disk_usage(wanted.folder.parent).free
-    if free < needed:
-        raise UserError(
-            f"{wanted.folder.parent}: has {free / 1e6:,.0f} MB free, and the classifier takes {needed / 1e6:,.0f}; "
-            "make room, or name another --results"
-        )
 
 
 def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
@@ -177,13 +163,12 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             report_to="none",
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # several would enlarge the batch
-        log = _Log(say)
         trainer = Trainer(
             model=model.requires_grad_(True),
             args=arguments,
-            train_dataset=_Rows(wanted.examples),
+            train_dataset=wanted.examples,
             data_collator=partial(collate, pad=wanted.start.pad_id, types=wanted.start.reads_types),
-            callbacks=[log],
+            callbacks=[_Log(say)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -194,42 +179,25 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             f"{wanted.folder}: the fine-tuning diverged: its weights are no numbers any more; lower the learning rate, "
             f"--set classifier.lr={settings.lr / 4:.0e}"
         )
-    return log.losses
-
-
-class _Rows(torch.utils.data.Dataset[tuple[Input, int]]):
-    """Labelled inputs as Trainer takes them."""
-
-    def __init__(self, examples: Sequence[tuple[Input, int]]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, place: int) -> tuple[Input, int]:
-        return self.examples[place]
+    return [{"step": one["step"], "loss": one["loss"]} for one in trainer.state.log_history if "loss" in one]
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
     """Reports the losses that Trainer logs."""
 
     def __init__(self, say: Say) -> None:
-        self.say, self.losses = say, list[dict[str, float]]()
+        self.say = say
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in logs:
-            loss = float(logs["loss"])
-            self.losses.append({"step": state.global_step, "loss": loss})
-            self.say(state.global_step, state.max_steps, loss)
+            self.say(state.global_step, state.max_steps, float(logs["loss"]))
 
 
 def collate(examples: Sequence[tuple[Input, int]], pad: int, types: bool = True) -> dict[str, Tensor]:
     """A padded batch with its classes, and with token types where the model has them."""
     inputs = [example for example, _ in examples]
-    rows = {
-        "input_ids": padded([i.ids for i in inputs], pad),
-        "attention_mask": padded([(1,) * len(i.ids) for i in inputs], 0),
-    }
+    masks = padded([(1,) * len(i.ids) for i in inputs], 0)
+    rows = {"input_ids": padded([i.ids for i in inputs], pad), "attention_mask": masks}
     if any(i.types for i in inputs) and types:
         rows["token_type_ids"] = padded([i.types or (0,) * len(i.ids) for i in inputs], 0)
     return {**rows, "labels": torch.tensor([label for _, label in examples])}

@@ -20,8 +20,8 @@ from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmiss
 
 from .. import results
 from ..errors import UserError
-from .cells import Cell, Status, status_at_the_end
-from .processes import kept
+from .cells import Status
+from .processes import Job, scheduled
 
 #: How often a training may run out of its job's time and be put in the queue again.
 RENEWALS = 100
@@ -47,15 +47,6 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A cell, where it is kept, and what its command line says beside that of the whole run."""
-
-    cell: Cell
-    folder: Path
-    more: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Resources:
     """What a job asks of the cluster."""
 
@@ -68,23 +59,20 @@ class Resources:
 def executor(kind: Literal["slurm", "local"], folder: Path, wanted: Resources) -> Any:
     """An executor of submitit whose logs go to `folder`. UserError: Slurm is not here."""
     minutes = max(1, round(60 * wanted.hours))
-    if kind == "local":
-        local = submitit.LocalExecutor(folder, max_num_timeout=RENEWALS)
-        local.update_parameters(timeout_min=minutes)
-        return local
     try:
-        slurm = submitit.SlurmExecutor(folder, max_num_timeout=RENEWALS)
+        kinds = {"local": submitit.LocalExecutor, "slurm": submitit.SlurmExecutor}
+        found = kinds[kind](folder, max_num_timeout=RENEWALS)
     except RuntimeError as error:
         raise UserError(
             f"no Slurm here ({error}); run this where jobs are submitted, or with --executor local"
         ) from error
-    parameters: dict[str, Any] = {"time": minutes, "additional_parameters": dict(wanted.more or {})}
-    if wanted.partition:
-        parameters["partition"] = wanted.partition
-    if wanted.gpus:
-        parameters["gpus_per_node"] = wanted.gpus
-    slurm.update_parameters(**parameters)
-    return slurm
+    if kind == "local":
+        found.update_parameters(timeout_min=minutes)
+        return found
+    parameters: dict[str, Any] = {"partition": wanted.partition, "gpus_per_node": wanted.gpus}
+    parameters = {"time": minutes, **{name: value for name, value in parameters.items() if value}}
+    found.update_parameters(**parameters, additional_parameters=dict(wanted.more or {}))
+    return found
 
 
 def run_jobs(
@@ -97,37 +85,26 @@ def run_jobs(
 ) -> Iterator[Status]:
     """Every cell as a job of `submits`, one in each of the places at a time; `command` is that of the whole run.
 
-    They run as their statuses are read. A failed job stops no other. On Ctrl-C all are cancelled; a job that outlives
-    this process still finishes its cell. UserError: jobs that ended without their cell, each with its log.
+    A failed job stops no other. On Ctrl-C all are cancelled; a job that outlives this process still finishes its cell.
+    UserError: jobs that ended without their cell, each with its log.
     """
-    free, waiting, failed = list(places), list(jobs), list[str]()
-    running: dict[Job, tuple[Any, str | None]] = {}
-    try:
-        while waiting or running:
-            while waiting and free:
-                job = waiting.pop(0)
-                if kept(job.folder):
-                    yield status_at_the_end(job.cell, job.folder, "kept")
-                    continue
-                place, argv = free.pop(0), (*command.argv, *job.more, "--cell", job.cell.name)
-                submitted = _submit(submits, job, Command(command.main, argv, place))
-                running[job] = (submitted, place)
-                yield Status(job.cell.name, f"is job {submitted.job_id}", 0, 1)
-            for job, (submitted, place) in list(running.items()):
-                if not submitted.done():
-                    continue
-                del running[job]
-                free.append(place)
-                done = _appears(job.folder, grace)
-                _forget(submitted)
-                if done:
-                    yield status_at_the_end(job.cell, job.folder, "done")
-                else:
+    failed = list[str]()
+
+    def start(job: Job, place: str | None) -> tuple[Any, str]:
+        argv = (*command.argv, *job.more, "--cell", job.cell.name)
+        submitted = _submit(submits, job, Command(command.main, argv, place))
+        return submitted, f"is job {submitted.job_id}"
+
+    def news(running: Mapping[Job, Any]) -> Iterator[tuple[Job, Status | None]]:
+        time.sleep(pause)
+        for job, submitted in list(running.items()):
+            if submitted.done():
+                if not _appears(job.folder, grace):
                     failed.append(_failure(job, submitted))
-            if running:
-                time.sleep(pause)
-    finally:
-        _cancel([submitted for submitted, _ in running.values()])
+                _forget(submitted)
+                yield job, None
+
+    yield from scheduled(jobs, places, start, news, _cancel)
     if failed:
         raise UserError("; ".join(failed) + "; the same command resumes with what is left")
 
@@ -180,8 +157,7 @@ def _appears(folder: Path, grace: float) -> bool:
 
 
 def _failure(job: Job, submitted: Any) -> str:
-    log: Path = submitted.paths.stderr
-    reason = ""
+    log, reason = submitted.paths.stderr, ""
     with suppress(OSError):
         said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.startswith("error: ")]
         reason = f" ({said[-1].removeprefix('error: ')})" if said else ""

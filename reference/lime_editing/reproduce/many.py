@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from .. import data, results
-from ..backbone import Backbone, load_tokenizer
+from .. import results
+from ..backbone import Backbone
 from ..core.corpus import Corpus, Example, ParallelCorpus
 from ..core.editing import Editor, edit
 from ..core.evaluation import predict
-from ..core.metrics import count, hit, scores
+from ..core.metrics import hit
 from ..core.sampling import Pair, derived_rng
 from ..core.sets import edit_all
 from ..core.task import Task
@@ -26,8 +26,8 @@ from ..names import PIVOT, Split
 from ..records import EditRequest, Input, Outcome
 from ..updates import Update, compose
 from . import checkpoints
-from .cells import Cell, Experiment, Many, Status, cell_folder, cell_record, titles
-from .run import EVALUATION_SEED, reader_of
+from .cells import Cell, Experiment, Many, Status, cell_folder, described
+from .run import EVALUATION_SEED, keep, tasks_of
 
 Asked = tuple[Example, EditRequest, list[Input]]  # an edit, and its update inputs
 
@@ -39,22 +39,16 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
     if results.is_done(folder):
         return
     assert experiment.many is not None
-    dataset, sources = data.find(experiment.dataset), experiment.sources
     trained = cell_folder(cell, replace(experiment, many=None), root)
-    editor = checkpoints.load(trained, sources.model, sources.device)
-    reader = reader_of(load_tokenizer(sources.model), editor.backbone)
-    content = dataset.read(sources.data, sources.languages)
-    tasks = dataset.tasks(content, reader, experiment.rulings, experiment.errors)
+    editor = checkpoints.load(trained, experiment.sources.model, experiment.sources.device)
+    tasks = tasks_of(experiment, editor.backbone)
     outcomes: dict[str, list[Outcome]] = {}
     for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
         asked, kept = _drawn(tasks, languages, experiment, experiment.many)
         for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
             yield replace(status, cell=cell.name)
-    described = {**cell_record(cell, experiment), "titles": titles(cell, dataset, editor.settings)}
-    results.write_json(folder / "cell.json", described)
-    results.write_rows(folder / "rows.parquet", outcomes)
-    found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
-    results.write_json(folder / "metrics.json", found)
+    results.write_json(folder / "cell.json", described(cell, experiment))
+    keep(folder, outcomes)
 
 
 def series(
@@ -95,18 +89,9 @@ def _drawn(
     corpus, asked = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples), list[Asked]()
     test = sorted({x.fact for x in tasks["test"].corpus.examples})
     kept = frozenset(test[1::2]) | {x.fact for x in tasks["validation"].corpus.examples}
-    pairs, retain = series(
-        *(
-            corpus,
-            languages,
-            experiment.languages,
-            max(many.short, *many.counts),
-            many.n_update,
-            many.n_retain,
-            EVALUATION_SEED,
-        ),
-        *(frozenset(test[::2]), kept),
-    )
+    shape = (max(many.short, *many.counts), many.n_update, many.n_retain)
+    first = frozenset(test[::2])
+    pairs, retain = series(corpus, languages, experiment.languages, *shape, EVALUATION_SEED, first, kept)
     rng = derived_rng(EVALUATION_SEED, "many", *languages)
     for pair in pairs:
         task = home[pair.edit.id]

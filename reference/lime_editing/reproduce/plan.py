@@ -73,10 +73,8 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """For a program: seconds, bytes and counts. The largest cells may be side by side."""
         alone, others = self.cells[: self.first], self.cells[self.first :]
-        beside = sorted((cell.memory for cell in others), reverse=True)[
-            : self.jobs if self.device == "cpu" else self.shared
-        ]
-        states = sorted((cell.checkpoint for cell in self.cells), reverse=True)[: self.jobs]
+        beside = heapq.nlargest(self.jobs if self.device == "cpu" else self.shared, (cell.memory for cell in others))
+        states = heapq.nlargest(self.jobs, (cell.checkpoint for cell in self.cells))
         waits = makespan([cell.seconds for cell in others if cell.state != "done"], self.jobs)
         return {
             **asdict(self),
@@ -121,7 +119,7 @@ def make(
             one = _planned(cell, experiment, folder, *costs[key])
             planned.append(replace(one, cell=name) if len(protocols) > 1 else one)
     existing = next(path for path in (root, *root.absolute().parents) if path.is_dir())
-    device = next(iter(next(iter(protocols.values())).values())).sources.device
+    device = next(one.sources.device for experiments in protocols.values() for one in experiments.values())
     free, measured = shutil.disk_usage(existing).free, tuple(cost for cost, _ in costs.values())
     return Plan(jobs, device, (*first, *planned), measured, free, len(first), shared)
 
@@ -193,10 +191,8 @@ def _measure(cell: Cell, experiment: Experiment) -> tuple[Cost, Mapping[Any, Tas
             step, kept = _timed(lambda: train_step(subject, optimiser, triples, 0, aim, 1.0), device)
             train = step / batch
         plan, task = scale.test, tasks[experiment.split]
-        pairs = evaluation_pairs(
-            *(task.corpus, experiment.languages, experiment.languages, plan.n_update, plan.n_retain),
-            *(EVALUATION_SEED, SAMPLE, task.editable),
-        )
+        shape = (plan.n_update, plan.n_retain, EVALUATION_SEED, SAMPLE, task.editable)
+        pairs = evaluation_pairs(task.corpus, experiment.languages, experiment.languages, *shape)
         judge, _ = _timed(lambda: evaluate(subject, task, pairs, EVALUATION_SEED), device)
     finally:
         torch.set_num_threads(threads)

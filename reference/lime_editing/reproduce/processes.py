@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -31,63 +31,95 @@ from .run import run_cell
 
 
 @dataclass(frozen=True, slots=True)
-class _Worker:
-    process: Any
-    messages: Connection
-    place: str | None
+class Job:
+    """A cell, where it is kept, and what its command line says beside that of the whole run."""
+
+    cell: Cell
+    folder: Path
+    more: tuple[str, ...] = ()
+
+
+def scheduled(
+    jobs: Sequence[Job],
+    places: Sequence[str | None],
+    start: Callable[[Job, str | None], tuple[Any, str]],
+    news: Callable[[Mapping[Job, Any]], Iterator[tuple[Job, Status | None]]],
+    stop: Callable[[Sequence[Any]], None],
+) -> Iterator[Status]:
+    """Every cell, one in each of the places at a time. They run as their statuses are read.
+
+    `start` gives what runs and how that is called, `news` waits for the next statuses (None: it has ended), and `stop`
+    ends what still runs.
+    """
+    free, waiting, running, at = list(places), list(jobs), dict[Job, Any](), dict[Job, str | None]()
+    try:
+        while waiting or running:
+            while waiting and free:
+                job = waiting.pop(0)
+                if kept(job.folder):
+                    yield status_at_the_end(job.cell, job.folder, "kept")
+                    continue
+                at[job] = free.pop(0)
+                running[job], said = start(job, at[job])
+                yield Status(job.cell.name, said, 0, 1)
+            for job, status in news(running) if running else ():
+                if status is not None:
+                    yield status
+                    continue
+                del running[job]
+                free.append(at[job])
+                if results.is_done(job.folder):
+                    yield status_at_the_end(job.cell, job.folder, "done")
+    finally:
+        stop(list(running.values()))
 
 
 def run_grid(
     cells: Sequence[Cell], experiments: Mapping[str, Experiment], root: Path, where: Sequence[str | None]
 ) -> Iterator[Status]:
-    """All cells, one in each of the places `where` at a time. They run as their statuses are read.
+    """All cells in processes, one in each of the places `where` at a time.
 
     UserError: one of them failed; the others stop.
     """
     context = multiprocessing.get_context("spawn")
-    folders = {cell: cell_folder(cell, experiments[cell.task], root) for cell in cells}
-    free, waiting, running = list(where), list(cells), dict[Cell, _Worker]()
-    try:
-        while waiting or running:
-            while waiting and free:
-                cell = waiting.pop(0)
-                if kept(folders[cell]):
-                    yield status_at_the_end(cell, folders[cell], "kept")
-                else:
-                    yield Status(cell.name, "starts", 0, 1)
-                    running[cell] = _start(context, cell, experiments[cell.task], root, free.pop(0))
-            ready = (
-                wait([worker.messages for worker in running.values()]) if running else []
-            )  # wait([]) would wait for ever
-            for cell in [cell for cell, worker in running.items() if worker.messages in ready]:
-                message = _next_status(running[cell].messages)
-                if message is not None:
-                    yield message
-                    continue
-                worker = running.pop(cell)
-                worker.process.join()
-                if worker.process.exitcode != 0:
-                    code = worker.process.exitcode
-                    raise UserError(f"cell {cell.name} ended with exit code {code}; run the same command to resume")
-                free.append(worker.place)
-                yield status_at_the_end(cell, folders[cell], "done")
-    finally:
-        for worker in running.values():
-            worker.process.terminate()
-        for worker in running.values():
-            worker.process.join(10)
-            worker.process.kill()
 
+    def start(job: Job, place: str | None) -> tuple[Any, str]:
+        messages, end = context.Pipe(duplex=False)
+        experiment = experiments[job.cell.task]
+        # The plug-ins come first: the experiment may hold what they define.
+        arguments = (Loaded(experiment.plugins), job.cell, experiment, root, place, end)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        with _without_interrupts():
+            process.start()
+        end.close()  # else the pipe never ends
+        return (process, messages), "starts"
 
-def _start(context: Any, cell: Cell, experiment: Experiment, root: Path, place: str | None) -> _Worker:
-    messages, end = context.Pipe(duplex=False)
-    # The plug-ins come first: the experiment may hold what they define.
-    arguments = (Loaded(experiment.plugins), cell, experiment, root, place, end)
-    worker = _Worker(context.Process(target=_work, args=arguments, daemon=True), messages, place)
-    with _without_interrupts():
-        worker.process.start()
-    end.close()  # else the pipe never ends
-    return worker
+    def news(running: Mapping[Job, Any]) -> Iterator[tuple[Job, Status | None]]:
+        ready = wait([messages for _, messages in running.values()])
+        for job, (process, messages) in list(running.items()):
+            if messages not in ready:
+                continue
+            try:
+                message = messages.recv()
+            except (EOFError, OSError):  # it has ended, perhaps within a message
+                process.join()
+                if process.exitcode:
+                    said = f"cell {job.cell.name} ended with exit code {process.exitcode}"
+                    raise UserError(f"{said}; run the same command to resume") from None
+                message = None
+            if isinstance(message, str):
+                raise UserError(message)
+            yield job, message
+
+    def stop(workers: Sequence[Any]) -> None:
+        for process, _ in workers:
+            process.terminate()
+        for process, _ in workers:
+            process.join(10)
+            process.kill()
+
+    jobs = [Job(cell, cell_folder(cell, experiments[cell.task], root)) for cell in cells]
+    yield from scheduled(jobs, where, start, news, stop)
 
 
 def places(device: str, jobs: int | None) -> list[str | None]:
@@ -173,18 +205,6 @@ def _work(
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
-
-
-def _next_status(messages: Connection) -> Status | None:
-    """The next status of a worker; None where it has ended. UserError: what it failed with."""
-    try:
-        message = messages.recv()
-    except (EOFError, OSError):  # it has ended, perhaps within a message
-        return None
-    if isinstance(message, str):
-        raise UserError(message)
-    assert isinstance(message, Status)
-    return message
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +36,10 @@ from .cells import (
     Status,
     cell_folder,
     cell_record,
+    described,
     evaluations,
     protocol,
-    scale_record,
     settings_of,
-    titles,
 )
 from .scales import Scale, TaskScale
 
@@ -84,7 +83,13 @@ def prepare(
     remarks += [*dataset.misfits(content, reader, ask, key), *beside(sources.model)]
     experiment = Experiment(task, wanted, rulings, sources, split, content.languages, errors, {}, tuple(remarks))
     _check_languages(cells, experiment, dataset.tasks(content, reader, rulings, errors))
-    about = {
+    record = {
+        "scale": {"name": scale.name, "about": scale.about},
+        **protocol(rulings),
+        "code": {**versions(torch, transformers, datasets), "digest": results.code_digest()},
+        "device": sources.device,
+        "precision": sources.precision,
+        "machine": name_of(here.device),
         "languages": list(content.languages),
         "items": len(content),
         "split": split,
@@ -92,9 +97,11 @@ def prepare(
         "data": print_of,
         "model": model,
     }
-    there = {"device": sources.device, "precision": sources.precision}
-    described = {"remarks": remarks} if remarks else {}
-    return replace(experiment, record={**_circumstances(scale, rulings, here), **about, **there, **described})
+    return replace(experiment, record={**record, "remarks": remarks} if remarks else record)
+
+
+def versions(*packages: Any) -> dict[str, str]:
+    return {"lime_editing": __version__, **{package.__name__: package.__version__ for package in packages}}
 
 
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
@@ -159,24 +166,6 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
                 raise DataError(f"{sources.model}: makes no {part} error in {language!r} to edit; leave it out")
 
 
-def _circumstances(scale: Scale, rulings: Rulings, sources: Sources) -> dict[str, Any]:
-    """The part of a record that is not about data or model."""
-    return {
-        "scale": scale_record(scale),
-        **protocol(rulings),
-        "code": {
-            "lime_editing": __version__,
-            "digest": results.code_digest(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "datasets": datasets.__version__,
-        },
-        "device": sources.device,
-        "precision": sources.precision,
-        "machine": name_of(sources.device),
-    }
-
-
 def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processes = ALONE) -> Iterator[Status]:
     """Train and judge one cell, resume it where it was interrupted, or leave it where it is done.
 
@@ -190,13 +179,9 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
     if done:
         return
     if processes.first:
-        record = cell_record(cell, experiment)
-        settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
-        together = f"{processes.count} × " if processes.count > 1 else ""
-        machine = {"machine": together + record["machine"]}
-        named = {"titles": titles(cell, data.find(cell.task), settings), "specification": SPECIFICATION}
-        described = {**record, **machine, **named}
-        results.write_json(folder / "cell.json", described)
+        record, together = described(cell, experiment), f"{processes.count} × " if processes.count > 1 else ""
+        record |= {"machine": together + record["machine"], "specification": SPECIFICATION}
+        results.write_json(folder / "cell.json", record)
     subject, tasks = assemble(cell, experiment)
     if isinstance(subject, Editor) and cell.trained is not None:
         yield from _train(cell, cell.trained, experiment, subject, tasks, folder, processes)
@@ -207,21 +192,34 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
     outcomes: dict[str, list[Outcome]] = {}
     yield from _judge(cell, experiment, subject, tasks[experiment.split], processes, outcomes)
     if processes.first:
-        results.write_rows(folder / "rows.parquet", outcomes)
-        found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
-        results.write_json(folder / "metrics.json", found)
+        keep(folder, outcomes)
         (folder / results.STATE).unlink(missing_ok=True)
     processes.wait()
 
 
+def keep(folder: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+    """Write what a cell ends in."""
+    results.write_rows(folder / "rows.parquet", outcomes)
+    found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
+    results.write_json(folder / "metrics.json", found)
+
+
 def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Mapping[Split, Task]]:
     """What a cell works with: its editor before any training, or the raw model alone, and the splits of its data."""
+    backbone = _load(data.find(experiment.dataset), experiment.scale, experiment.sources)
+    tasks = tasks_of(experiment, backbone)
+    if cell.approach == "unedited":
+        return backbone, tasks
+    about = (cell.approach, backbone, experiment.languages, cell.masks, cell.seed, settings_of(cell, experiment))
+    return make_editor(*about, experiment.scale.mask_lr, experiment.rulings.mask_scale), tasks
+
+
+def tasks_of(experiment: Experiment, backbone: Backbone) -> Mapping[Split, Task]:
+    """The splits of the data, as the raw model reads them."""
     sources, dataset = experiment.sources, data.find(experiment.dataset)
-    backbone = _load(dataset, experiment.scale, sources)
     content = dataset.read(sources.data, sources.languages)
     reader = reader_of(load_tokenizer(sources.model), backbone)
-    tasks = dataset.tasks(content, reader, experiment.rulings, experiment.errors)
-    return backbone if cell.approach == "unedited" else _editor(cell, experiment, backbone), tasks
+    return dataset.tasks(content, reader, experiment.rulings, experiment.errors)
 
 
 def _load(dataset: Dataset, scale: TaskScale, sources: Sources) -> Backbone:
@@ -229,19 +227,6 @@ def _load(dataset: Dataset, scale: TaskScale, sources: Sources) -> Backbone:
     if sources.classes is not None:
         return load_encoder(sources.model, sources.classes, edited, device, precision)
     return load(sources.model, edited, device, dataset.classifies, precision)
-
-
-def _editor(cell: Cell, experiment: Experiment, backbone: Backbone) -> Editor:
-    return make_editor(
-        cell.approach,
-        backbone,
-        experiment.languages,
-        cell.masks,
-        cell.seed,
-        settings_of(cell, experiment),
-        experiment.scale.mask_lr,
-        experiment.rulings.mask_scale,
-    )
 
 
 def _train(
@@ -260,8 +245,11 @@ def _train(
     # Whoever reads the state after the first process has gone on could find its next one.
     state = store.load_state(folder / results.STATE, record, editor.parameters)
     processes.wait()
-    task = tasks["train"].within(languages)
-    validate = _validator(cell, experiment, tasks["validation"], languages, processes)
+    task, validation, plan = tasks["train"].within(languages), tasks["validation"], scale.validation
+    # What an editor is allowed to know: items from and to the training languages.
+    shape = (plan.n_update, plan.n_retain, cell.seed, plan.edits, validation.editable)
+    pairs = evaluation_pairs(validation.corpus.within(languages), languages, languages, *shape)
+    validate = validator(validation, pairs, cell.seed, processes, rulings.con_positions, rulings.stopping)
     objective = Objective.under(rulings, *weights)
     latest: Scores | None = None
     for event in train(editor, task, validate, schedule, objective, cell.seed, state, processes):
@@ -290,17 +278,6 @@ def _save(cell: Cell, editor: Editor, folder: Path) -> None:
     store.save_parameters(folder / results.EDITOR, editor.parameters, about)
 
 
-def _validator(
-    cell: Cell, experiment: Experiment, task: Task, languages: Sequence[str], processes: Processes
-) -> Callable[[Editor], Scores]:
-    """succ on validation items, from and to the training languages: what an editor is allowed to know."""
-    corpus, plan, rulings = task.corpus.within(languages), experiment.scale.validation, experiment.rulings
-    pairs = evaluation_pairs(
-        corpus, languages, languages, plan.n_update, plan.n_retain, cell.seed, plan.edits, task.editable
-    )
-    return validator(task, pairs, cell.seed, processes, rulings.con_positions, rulings.stopping)
-
-
 def _judge(
     cell: Cell,
     experiment: Experiment,
@@ -313,12 +290,9 @@ def _judge(
     plan, languages = experiment.scale.test, experiment.languages
     device = (subject.backbone if isinstance(subject, Editor) else subject).like.device
     for name, edited in evaluations(languages).items():
-        pairs = evaluation_pairs(
-            *(task.corpus, edited, languages, plan.n_update, plan.n_retain),
-            *(EVALUATION_SEED, plan.edits, task.editable),
-        )
-        found, done = list[Outcome](), 0
-        positions = experiment.rulings.con_positions
+        shape = (plan.n_update, plan.n_retain, EVALUATION_SEED, plan.edits, task.editable)
+        pairs = evaluation_pairs(task.corpus, edited, languages, *shape)
+        found, done, positions = list[Outcome](), 0, experiment.rulings.con_positions
         for batch in judged(subject, task, pairs, EVALUATION_SEED, con_positions=positions, processes=processes):
             found += batch
             done += len({(o.edit_language, o.edit) for o in batch}) * processes.count

@@ -88,6 +88,7 @@ class Scale:
 #: config.yaml's grad_clip, at every scale.
 _CLIPPING = {"clipping": {"all_languages.clip": "100", "english_only.clip": "100"}}
 
+_LONG = Schedule(edits=500_000, batch=10, validate_every=100_000, patience=200_000, checkpoint_every=5_000)  # §B.3
 _PAPER = TaskScale(
     settings={
         "finetuning": finetuning.Settings(lr=5e-6, steps=100),  # §B.2
@@ -100,12 +101,8 @@ _PAPER = TaskScale(
     lambda_rel=0.1,  # §B.2
     lambda_loc=1.0,  # §B.2
     lambda_mask={"sum": 1.0, "mean": 1.0},  # §B.2, of {0.01, 0.1, 1}
-    all_languages=Schedule(  # §B.3
-        edits=500_000, batch=10, validate_every=100_000, patience=200_000, checkpoint_every=5_000
-    ),
-    english_only=Schedule(  # §B.3
-        edits=500_000, batch=10, validate_every=20_000, patience=40_000, checkpoint_every=5_000
-    ),
+    all_languages=_LONG,
+    english_only=replace(_LONG, validate_every=20_000, patience=40_000),  # §B.3
     # The paper gives no numbers of its own; so large a test set needs no more than one input of each role per edit.
     validation=Evaluation(n_update=1, n_retain=1, edits=5_000),
     test=Evaluation(n_update=1, n_retain=1, edits=None),
@@ -130,10 +127,8 @@ PAPER = Scale(
 
 # Batches of 16 and a falling rate make the most of few steps. One language has a fifteenth of the facts, and is done
 # sooner.
-_ALL = Schedule(
-    edits=16 * 400, batch=16, validate_every=16 * 100, patience=16 * 400, checkpoint_every=16 * 50, decay=True
-)
-_ENGLISH = replace(_ALL, edits=16 * 200)
+_ALL = Schedule(edits=6_400, batch=16, validate_every=1_600, patience=6_400, checkpoint_every=800, decay=True)
+_ENGLISH = replace(_ALL, edits=3_200)
 
 _TINY_FACTS = TaskScale(
     settings={
@@ -165,7 +160,7 @@ _TINY_FACTS = TaskScale(
 
 # Half the steps: three classes are learned sooner than sixteen thousand tokens. A gentler start for MEND, whose first
 # steps would else change many other predictions.
-_NLI = replace(_ALL, edits=16 * 200, validate_every=16 * 50, patience=16 * 200)
+_NLI = replace(_ALL, edits=3_200, validate_every=800, patience=3_200)
 _TINY_NLI = replace(
     _TINY_FACTS,
     settings={**_TINY_FACTS.settings, "mend": mend.Settings(rank=64, lr=3e-3, inner_lr=3e-4, inner_lr_lr=1e-2)},
@@ -199,20 +194,14 @@ def override(value: Any, path: str, text: str) -> Any:
     elif rest or is_dataclass(old) or isinstance(old, Mapping):
         raise UserError(f"cannot set {path!r}: {head!r} is {'one value' if rest else 'more than one value'}")
     else:
-        new = _parsed(text, old, path)
+        try:
+            new = json.loads(text)
+        except json.JSONDecodeError:
+            new = text
+        new = float(new) if isinstance(old, float) and type(new) is int else new
+        if old is not None and type(new) is not type(old):
+            raise UserError(f"cannot set {path!r} to {text!r}: expected a value like {old!r}")
     return {**named, head: new} if isinstance(value, Mapping) else replace(value, **{head: new})
-
-
-def _parsed(text: str, old: Any, path: str) -> Any:
-    try:
-        new = json.loads(text)
-    except json.JSONDecodeError:
-        new = text
-    if isinstance(old, float) and type(new) is int:
-        return float(new)
-    if old is not None and type(new) is not type(old):
-        raise UserError(f"cannot set {path!r} to {text!r}: expected a value like {old!r}")
-    return new
 
 
 SCALES: Mapping[str, Scale] = {scale.name: scale for scale in (TINY, PAPER)}

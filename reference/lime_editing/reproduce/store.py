@@ -34,11 +34,8 @@ def load_parameters(path: Path, expected: Mapping[str, Tensor] | None) -> dict[s
         raise ModelError(f"{path}: is not a readable checkpoint ({error}); {remedy(path)}") from error
     if expected is None:
         return tensors
-    wrong = sorted(
-        name
-        for name in tensors.keys() | expected.keys()
-        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape
-    )
+    shapes, wanted = ({name: p.shape for name, p in named.items()} for named in (tensors, expected))
+    wrong = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
     if wrong:
         raise ModelError(f"{path}: is a checkpoint of another editor; these parameters differ: {', '.join(wrong[:5])}")
     return tensors
