@@ -26,11 +26,11 @@ from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import tasks
 from lime_editing.editors import finetuning
 from lime_editing.errors import UserError
-from lime_editing.names import PROTOCOLS, RULINGS, TASKS, Rulings
+from lime_editing.names import PAPER_APPROACHES, PROTOCOLS, RULINGS, TASKS, Rulings
 from lime_editing.reproduce.cells import Cell, Status, cell_folder, grid
 from lime_editing.reproduce.processes import run_grid
 from lime_editing.reproduce.scales import Scale, TaskScale, override
-from reference.tests.miniature import CELL, EDITORS, MINI, SCHEDULE, TASK, finished, prepared, run, scale
+from reference.tests.miniature import CELL, MINI, SCHEDULE, TASK, finished, prepared, run, scale
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -247,7 +247,7 @@ def test_consistency_at_all_positions_asks_for_more(facts: Path, model: Path) ->
 
 def test_the_grid_of_the_paper_has_ten_cells_per_task_and_six_of_control() -> None:
     def trained(*trainings: str) -> list[Cell]:
-        cells = grid(list(TASKS), EDITORS, trainings, range(1))
+        cells = grid(list(TASKS), PAPER_APPROACHES, trainings, range(1))
         return [cell for cell in cells if cell.approach != "unedited"]
 
     assert len(trained("en", "all", "lime")) == 20
@@ -256,7 +256,7 @@ def test_the_grid_of_the_paper_has_ten_cells_per_task_and_six_of_control() -> No
 
 
 def test_more_seeds_repeat_what_is_trained_and_nothing_else() -> None:
-    cells = grid(("facts",), EDITORS, ("en", "all", "lime"), range(3))
+    cells = grid(("facts",), PAPER_APPROACHES, ("en", "all", "lime"), range(3))
     assert len(cells) == 2 + 9 * 3
     assert {cell.seed for cell in cells if cell.training is None} == {0}
 

@@ -348,7 +348,8 @@ def command_line(command: str, record: Any) -> tuple[str, ...]:
         elif value == one.default:
             continue
         elif one.metadata["positional"]:
-            last += ["--", value] if value.startswith("-") else [value]
+            text = str(value)
+            last += ["--", text] if text.startswith("-") else [text]
         elif value is True:
             argv.append(flag(one.name))
         else:
@@ -364,7 +365,7 @@ def _given(name: str, text: str) -> list[str]:
 def _texts(one: Field[Any], value: Any) -> list[str]:
     if one.metadata["many"]:
         return ["=".join(item) if isinstance(item, tuple) else str(item) for item in value]
-    return [",".join(value) if isinstance(value, tuple) else str(value)]
+    return [",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
 
 
 def flag(name: str) -> str:
