@@ -70,7 +70,7 @@ PHASES: tuple[tuple[str, Any, str], ...] = (
     ("masks", editing, "masks_of"),
     ("masks", masks, "side_by_side"),
     ("masks", masks, "penalty"),
-    ("backward", training, "backward"),
+    ("backward", torch.autograd, "grad"),
     ("optimiser", training, "descend"),
 )
 #: The approach's own part, whose owner is the editor's module.

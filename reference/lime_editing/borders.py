@@ -100,9 +100,13 @@ def _known(one: BaseException) -> str | None:
         return found
     if package := _package(one):
         return f"the package {package} is missing; pip install {package}"
-    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
-    why = f"it is not in the cache, and {OFFLINE}" if offline else f"the network gives nothing; {ONLINE}"
+    why = f"it is not in the cache, and {OFFLINE}" if offline() else f"the network gives nothing; {ONLINE}"
     return why if _is_network(one) else None
+
+
+def offline() -> bool:
+    """Whether the network must not be asked; the libraries read this only once, when they are imported."""
+    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

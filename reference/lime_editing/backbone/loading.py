@@ -18,7 +18,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from ..borders import MODEL, border, damage, place
+from ..borders import MODEL, border, damage, offline, place
 from ..errors import ModelError
 from ..hardware import check_device
 from ..names import Precision
@@ -91,12 +91,12 @@ def load_encoder(
 def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str], Resized]:
     """A model, the parameters that its weights lack, and those of another size. ModelError: it cannot be read."""
     with _reading(source, "a model", weights=True) as found:
-        config = AutoConfig.from_pretrained(found, trust_remote_code=False, **options)
+        config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
         config.chunk_size_feed_forward = 0  # which saves memory alone, and calls an edited matrix piece by piece
-        safe = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
         told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # our callers name what differs
-        model, loading = kind.from_pretrained(found, config=config, **safe, **told)
+        told |= {"dtype": torch.float32, "use_safetensors": True, **_safe()}
+        model, loading = kind.from_pretrained(found, config=config, **told)
     resized = {name: (tuple(there), tuple(here)) for name, there, here in sorted(loading["mismatched_keys"])}
     return model, sorted(loading["missing_keys"]), resized
 
@@ -117,6 +117,10 @@ def _reading(source: str | Path, what: str, weights: bool = False) -> Iterator[s
         yield found
 
 
+def _safe() -> dict[str, bool]:
+    return {"trust_remote_code": False, "local_files_only": offline()}
+
+
 def _of_encoder(model: Any, name: str) -> bool:
     """Whether a parameter is the encoder's, and not of a head; a pooler serves the head alone."""
     prefix = f"{model.base_model_prefix}."
@@ -126,7 +130,7 @@ def _of_encoder(model: Any, name: str) -> bool:
 def configuration(source: str | Path) -> Any:
     """What config.json says, without any weights. ModelError: no such model, or one that is not supported."""
     with _reading(source, "a configuration") as found:
-        config = AutoConfig.from_pretrained(found, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(found, **_safe())
         refuse(config)
         return config
 
@@ -141,7 +145,7 @@ def max_tokens(source: str | Path) -> int:
 def load_tokenizer(source: str | Path) -> Any:
     """The tokenizer of a folder or hub id. ModelError: none there, or one that cannot be read."""
     with _reading(source, "a tokenizer") as found:
-        tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(found, **_safe())
         # transformers makes an empty one, without a word, where only config.json is there.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ModelError(
