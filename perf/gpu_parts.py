@@ -185,7 +185,7 @@ def _case(name: str, size: counting.Size, backbone: Any, task: str, masks: MaskK
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, parameter in editor.parameters.items():
-            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator).to(parameter))
             if key.endswith("log_inner_lr"):
                 parameter.add_(BOLDER)
     batches = tuple(setting.random_triples(size, setting.LENGTHS[task], edits, seed) for seed in range(2))
