@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_written_is_named(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(type(one.tokenizer), "save_pretrained", full)
-    with pytest.raises(UserError, match=r"cannot be written .No space left on device"):
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device"):
         classifier.make(one)
     assert not list((tmp_path / "results").iterdir())
 

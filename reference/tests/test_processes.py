@@ -81,15 +81,16 @@ def status(pid: int) -> str:
         ("cpu", 9, 4, 8, "0,1", [None] * 9),
         ("cuda", None, 16, 2, None, ["0", "1"]),
         ("cuda", 1, 16, 2, None, ["0"]),
-        ("cuda", 8, 16, 2, None, ["0", "1"]),
+        ("cuda", 5, 16, 2, None, ["0", "1", "0", "1", "0"]),
         ("cuda", None, 16, 2, "5,3", ["5", "3"]),
-        ("cuda", 8, 16, 2, "GPU-8f6e, MIG-12ab", ["GPU-8f6e", "MIG-12ab"]),
+        ("cuda", 4, 16, 2, "GPU-8f6e, MIG-12ab", ["GPU-8f6e", "MIG-12ab"] * 2),
         ("cuda", None, 16, 1, "2,-1,3", ["2"]),
-        ("cuda:1", 4, 16, 2, None, [None]),
+        ("cuda:1", None, 16, 2, None, [None]),
+        ("cuda:1", 4, 16, 2, None, [None] * 4),
         ("mps", None, 8, 0, None, [None]),
     ],
 )
-def test_each_cell_has_a_gpu_of_its_own(
+def test_cells_share_the_gpus_evenly(
     device: str, jobs: int | None, cores: int, gpus: int, visible: str | None, expected: list[str | None]
 ) -> None:
     assert processes.assign(device, jobs, cores, gpus, visible) == expected

@@ -13,6 +13,8 @@ COMMANDS = """examples:
   python -m lime_editing edit --fact P36/France --to Berlin           change one answer, and look at it in 15 languages
   python -m lime_editing reproduce                                    the paper's tables and figures in small
   python -m lime_editing reproduce --dry-run                          what that would run, and what it would take
+  python -m lime_editing many --edits 1,10,100                        what holds after many edits in one model
+  python -m lime_editing edits edited/update.safetensors              the edits of a file that `edit --save` has kept
   python -m lime_editing report --results runs/tiny                   write the page again
   python -m lime_editing check-data mlama1.1.zip                      what data hold, lack, and what is skipped
   python -m lime_editing make-classifier --model xlm-roberta-base     a raw classifier of sentence pairs from an encoder
