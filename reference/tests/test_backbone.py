@@ -133,7 +133,7 @@ def test_an_update_stays_what_it_is_while_its_editor_is_trained() -> None:
     request = EditRequest(Input((2, 5, 4, 7, 3), (2,)), (9,), "en")
     for method in methods().keys() - {"editable_training"}:  # whose θ' is too large to copy for each edit
         editor = make_editor(method, backbone, ("en",))
-        editor = fit(editor, [request]) if isinstance(editor.method, Measuring) else editor
+        editor = fit(editor, [request, request]) if isinstance(editor.method, Measuring) else editor
         with torch.no_grad():
             update = edit(editor, [request])
             before = {name: d.clone() for name, d in update.dense(0, backbone.raw).items()}
