@@ -117,7 +117,7 @@ def _reading(source: str | Path, what: str, weights: bool = False) -> Iterator[s
         yield found
 
 
-def _safe() -> dict[str, bool]:
+def _safe() -> dict[str, Any]:
     return {"trust_remote_code": False, "local_files_only": offline()}
 
 
