@@ -94,8 +94,8 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
         config.chunk_size_feed_forward = 0  # which saves memory alone, and calls an edited matrix piece by piece
-        told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # our callers name what differs
-        told |= {"dtype": torch.float32, "use_safetensors": True, **_safe()}
+        told: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, **_safe()}
+        told |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # our callers name what differs
         model, loading = kind.from_pretrained(found, config=config, **told)
     resized = {name: (tuple(there), tuple(here)) for name, there, here in sorted(loading["mismatched_keys"])}
     return model, sorted(loading["missing_keys"]), resized
