@@ -569,6 +569,9 @@ def test_signs_in_paths_are_nothing_but_signs(
 def test_without_a_network_the_remedy_is_one_that_the_command_line_has(
     facts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Whoever calls `main` may have imported the hub's library before, which reads the environment once.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     argv = COMMANDS["edit"](str(facts), "nobody/has-this", "")
     said = said_in_one_sentence([*argv, "--offline"], capsys)
     assert "'nobody/has-this' (no folder here, so a hub id): it is not in the cache" in said

@@ -96,7 +96,7 @@ def test_ids_of_rows_that_nothing_reads_may_be_there_twice(facts: Path, tmp_path
 
 
 def test_what_a_model_cannot_read_is_named_before_a_run(
-    facts: Path, model: Path, capsys: pytest.CaptureFixture[str]
+    facts: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A subject too long for it in one language, and a label whose masks are too many in all."""
     assert "tokens" not in said_of(capsys, str(facts), "--model", str(model))[1]
@@ -112,7 +112,8 @@ def test_what_a_model_cannot_read_is_named_before_a_run(
     assert "facts are longer than 32 tokens and would stop a run" in out
     assert f"/de/P2.jsonl:1: P2/Q0 in 'de' has 37 with the 31 of the label at {path}:5; " in out
     assert "tokens" not in said_of(capsys, str(facts))[1]
-    code, _, err = said_of(capsys, str(facts), "--model", "no-such-model")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # which --offline changes; a hub out of reach is asked for a minute
+    code, _, err = said_of(capsys, str(facts), "--model", "no-such-model", "--offline")
     assert (code, err.count("\n")) == (1, 1)
 
 

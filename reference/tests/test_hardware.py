@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lime_editing.backbone import Backbone, load, load_tokenizer, wrap
+from lime_editing.backbone import Backbone, Rows, load, load_tokenizer, wrap
 from lime_editing.core import evaluation, training
 from lime_editing.core.editing import Editor, Objective, make_editor
 from lime_editing.core.metrics import Scores
@@ -23,13 +23,14 @@ from lime_editing.core.training import batch_of_triples, gradients
 from lime_editing.data import Reader
 from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import tasks as tasks_of
+from lime_editing.editors import find
 from lime_editing.errors import UserError
 from lime_editing.hardware import Processes, halving
 from lime_editing.names import Positions, Rulings
 from lime_editing.reproduce.cells import Cell, Status
 from reference.tests.miniature import EDITORS, TASK, finished, prepared, run
 
-LEARNED = [name for name in EDITORS if name != "finetuning"]
+LEARNED = [name for name in EDITORS if find(name).TRAINED]
 BATCH = 7  # no multiple of the parts
 
 
@@ -42,18 +43,19 @@ def tasks(facts: Path, model: Path) -> dict[str, Task]:
     return dict(tasks_of(read(facts), Reader(load_tokenizer(model)), Rulings(), {}))
 
 
-def of_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
+def of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     """Let the trunk run out of memory beyond so many inputs at a time; the sizes that were tried."""
     tried: list[int] = []
-    trunk = Backbone.trunk
+    read = Backbone.read
 
-    def small(self: Backbone, inputs: list[object]) -> object:
-        tried.append(len(inputs))
-        if len(inputs) > rows:
+    def small(self: Backbone, rows: Rows) -> torch.Tensor:
+        # A row may hold several inputs, which are numbered.
+        tried.append(len(rows.ids) if rows.answering is None else int(rows.answering.max()) + 1)
+        if tried[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
-        return trunk(self, inputs)
+        return read(self, rows)
 
-    monkeypatch.setattr(Backbone, "trunk", small)
+    monkeypatch.setattr(Backbone, "read", small)
     return tried
 
 
@@ -124,8 +126,9 @@ def test_judging_in_parts_gives_the_same_outcomes(
     pairs = evaluation_pairs(tasks["test"].corpus, editor.languages, editor.languages, 2, 2, 0, 9)
     expected = evaluation.evaluate(editor, tasks["test"], pairs, 0, con_positions=positions)
     assert len({o.hit for o in expected}) == 2
-    of_memory(monkeypatch, 12)
+    tried = of_memory(monkeypatch, 12)
     assert evaluation.evaluate(editor, tasks["test"], pairs, 0, con_positions=positions) == expected
+    assert max(tried) > 12
 
 
 def test_a_loss_that_is_not_finite_leaves_the_parameters(facts: Path, model: Path, tasks: dict[str, Task]) -> None:
@@ -153,7 +156,7 @@ def test_bf16_is_near_float32(method: str, facts: Path, model: Path, tasks: dict
 
 @pytest.mark.parametrize("method", EDITORS)
 def test_a_cell_runs_in_bf16(method: str, facts: Path, model: Path, tmp_path: Path) -> None:
-    cell = Cell("facts", method, None if method == "finetuning" else "all", 0)
+    cell = Cell("facts", method, "all" if method in LEARNED else None, 0)
     experiment = prepared(facts, model, cell=cell)
     mixed = replace(experiment, sources=replace(experiment.sources, precision="bf16"))
     folder = finished(cell, mixed, tmp_path)

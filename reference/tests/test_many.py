@@ -247,8 +247,15 @@ def test_what_cannot_be_merged_is_refused() -> None:
         fit(editor, requests(2))
     for name in ("ultraedit", "rome", "memit"):
         unfitted = make_editor(name, backbone(), LANGUAGES, settings=SETTINGS[name])
-        with pytest.raises(UserError, match=r"lime_editing\.fit"):
-            edit(unfitted, requests(1))
+        for attempt in (edit, edit_all):
+            with pytest.raises(UserError, match=r"lime_editing\.fit"):
+                attempt(unfitted, requests(1))
+    first = requests(1)[0]
+    one = replace(first, input=replace(first.input, positions=first.input.positions[:1]), labels=first.labels[:1])
+    for statistics, few in (("pooled", [one]), ("language", requests(2))):
+        editor = make_editor("ultraedit", backbone(), LANGUAGES, settings={"statistics": statistics})
+        with pytest.raises(UserError, match="needs two rows at least"):
+            fit(editor, few)
 
 
 # Least squares

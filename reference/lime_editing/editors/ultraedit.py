@@ -42,8 +42,17 @@ class Settings:
 
 
 def fit(settings: Settings, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-    """Per matrix (L, 1 + 2(n + m)), for each editing language: how many rows (x, δ), their sum, and that of squares."""
-    return _seen({}, languages, chunks)
+    """Per matrix (L, 1 + 2(n + m)), for each editing language: how many rows (x, δ), their sum, and that of squares.
+
+    UserError: too few edits for a deviation.
+    """
+    sums = _seen({}, languages, chunks)
+    for name, total in sums.items():
+        counts = total[:, 0] if settings.statistics == "language" else total[:, 0].sum(0, keepdim=True)
+        if counts.min() < 2:
+            of = " in each language" if settings.statistics == "language" else ""
+            raise UserError(f"{name}: a deviation needs two rows at least{of}; give lime_editing.fit more edits")
+    return sums
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
@@ -53,17 +62,15 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
 
 def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence[Chunk]) -> Update:
     """The least squares of all edits."""
-    seen = _seen(parameters, 0, chunks)
+    seen = _seen(_measured(parameters), 0, chunks)
     return least_squares.together(lambda take: wanted(seen, settings, take()), chunks, torch.tensor(settings.ridge))
 
 
 def wanted(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Factors:
     """Per matrix the keys (E, T, n) and the value differences (E, T, m) that are asked for; 0 where none."""
-    if not parameters:
-        raise UserError("ultraedit has no statistics yet: measure them first, with lime_editing.fit")
     rows = {}
     for name, (x, delta) in edits.gradient().factors.items():
-        own = parameters[f"ultraedit.{name}"]
+        own = _measured(parameters)[f"ultraedit.{name}"]
         own = own[edits.languages] if settings.statistics == "language" else own.sum(0, keepdim=True)
         count, mean, square = own[:, :1], *(own[:, 1:] / own[:, :1]).chunk(2, -1)
         deviation = ((square - mean.square()).clamp(min=0) * (count / (count - 1))).sqrt()
@@ -72,6 +79,12 @@ def wanted(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
         live = (delta != 0).any(-1, keepdim=True)
         rows[name] = (x * live, -settings.lr * live * x_hat.square().sum(-1, keepdim=True) * delta_hat)
     return rows
+
+
+def _measured(parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not parameters:
+        raise UserError("ultraedit has no statistics yet: measure them first, with lime_editing.fit")
+    return parameters
 
 
 def _seen(parameters: Mapping[str, Tensor], languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
