@@ -23,6 +23,7 @@ from ..contract import NAMES, OF_EDITOR
 
 BOUND = math.log(100)
 _OF_E = {name for names in (NAMES["E"], NAMES["L"], *OF_EDITOR.values()) for name in names}
+_OF_E |= {name for name in NAMES["C"] if hasattr(textbook, name)}
 
 
 def again(module: ModuleType) -> Any:
@@ -160,10 +161,11 @@ def clamped() -> SimpleNamespace:
 
 
 def both(book: Any, core: Any, **changes: Any) -> SimpleNamespace:
-    """The textbook's functions for chapters E and L, and the other adapter's for the rest."""
-    names = {name for names in NAMES.values() for name in names} | _OF_E
+    """The textbook's functions for chapters E, L and C, and the other adapter's for the rest but U."""
+    chapters = frozenset(NAMES) - {"U"}
+    names = {name for chapter in chapters for name in NAMES[chapter]} | _OF_E
     found = {name: getattr(book if name in _OF_E else core, name) for name in names}
-    return SimpleNamespace(**found | {"CLAIMS": frozenset(NAMES), "EDITORS": textbook.EDITORS} | changes)
+    return SimpleNamespace(**found | {"CLAIMS": chapters, "EDITORS": textbook.EDITORS} | changes)
 
 
 # Numbers of another width or kind
