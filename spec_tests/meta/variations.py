@@ -55,12 +55,12 @@ def mend(depth: int, activation: Callable[[Tensor], Tensor], per_layer: str) -> 
     """MEND of another depth and activation; a layer's scale and shift are vectors, numbers, or absent."""
     book = again(textbook)
 
-    def new_transform(weights: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def new_transform(weights: dict[str, Tensor], generator: torch.Generator, most: int) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for matrix, weight in weights.items():
             m, n = weight.shape
             for block in range(depth):
-                key, rank = f"{n}x{m}.{block}", min(book.RANK, n, m)
+                key, rank = f"{n}x{m}.{block}", min(most, n, m)
                 if f"{key}.v" not in found:
                     v = torch.randn(rank, n + m, generator=generator, dtype=weight.dtype) / math.sqrt(n + m)
                     found |= {f"{key}.v": v, f"{key}.u": weight.new_zeros(n + m, rank)}
