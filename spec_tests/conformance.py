@@ -91,6 +91,13 @@ def _clause(name: str, source: str, sentence: str, below: str) -> Clause:
 
 
 @functools.cache
+def chapter_titles() -> dict[str, str]:
+    """The titles of SPEC.md's chapters by their letters, in its order."""
+    text = (HERE / "SPEC.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^## ([A-Z])\. (.+)$", text, flags=re.MULTILINE))
+
+
+@functools.cache
 def version() -> str:
     """The version of SPEC.md."""
     found = re.search(r"^Version (\d+\.\d+)\b", (HERE / "SPEC.md").read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -4,9 +4,10 @@ An implementation is a Python module or object. It provides some of the function
 is subclassed and nothing is registered. Each chapter of SPEC.md is a capability: `CLAIMS` lists the claimed ones or,
 without it, a chapter is claimed as soon as one of its functions exists. A claimed chapter is tested whole.
 
-Plain data crosses the border. Chapters T M S A B D speak numbers, strings, lists, dicts and NumPy arrays, and D
-reads files; torch tensors and a Hugging Face model appear in E and L only. Randomness comes in as an integer seed or as
-explicit uniform draws. A penalty or a loss returns its gradient beside its value, so that a dead gradient shows.
+Plain data crosses the border. Chapters T M S A B D R speak numbers, strings, lists, dicts and NumPy arrays, and D
+reads files; torch tensors and a Hugging Face model appear in E, L and C, and a model's folder in U. Randomness comes in
+as an integer seed or as explicit uniform draws. A penalty or a loss returns its gradient beside its value, so that a
+dead gradient shows.
 
 Arrays and models are handed out in float64, or in float32 under --dtype; what comes back may be in either, and is
 compared in its own width. A number may be Python's, NumPy's or a 0-d tensor, a list may be a tuple.

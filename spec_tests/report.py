@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import short
-from .conformance import HERE, Implementation, SuiteError, clauses, version
+from .conformance import HERE, Implementation, SuiteError, chapter_titles, clauses, version
 from .contract import RULINGS
 from .fixtures import digest
 from .verdicts import (
@@ -31,17 +31,6 @@ from .verdicts import (
     verdicts,
 )
 
-CHAPTERS = {
-    "T": "The task",
-    "M": "Metrics",
-    "S": "Sampling",
-    "A": "Masks",
-    "B": "Budget",
-    "E": "Editors",
-    "L": "Objectives",
-    "D": "Data",
-    "R": "Reproduction",
-}
 Judgement = dict[str, Any]
 IN_REPOSITORY = (HERE.parent / "noxfile.py").is_file()
 
@@ -297,7 +286,7 @@ def _by_chapter(made: Judgement) -> Iterable[tuple[str, list[dict[str, Any]]]]:
     for chapter in made["run"]["chapters"]:
         rows = [row for row in made["clauses"] if row["id"][0] == chapter]
         if rows:
-            yield f"{chapter}. {CHAPTERS[chapter]}", rows
+            yield f"{chapter}. {chapter_titles()[chapter]}", rows
 
 
 STYLE = """

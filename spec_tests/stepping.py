@@ -11,7 +11,16 @@ import torch
 from .assertions import holds
 from .conformance import Implementation
 from .contract import Triple
-from .tiny import LANGUAGES, Setting, make, make_triple, perturb
+from .tiny import (
+    LANGUAGES,
+    Setting,
+    inner_rates,
+    make,
+    make_triple,
+    mask_places,
+    perturb,
+    step as take_step,
+)
 
 #: A trainer that steps after every ten single edits steps once over so many.
 EDITS = 10
@@ -89,10 +98,39 @@ def copied(implementation: Any, editor: Any) -> Tensors:
     return {name: value.detach().clone() for name, value in implementation.parameters(editor).items()}
 
 
-def mask_names(implementation: Any, name: str, world: Setting, editor: Any) -> set[str]:
-    """The parameters that the editor has beside those of its base editor, whatever the layout of its masks."""
-    own = set(implementation.parameters(make(implementation, name, world)))
-    return set(implementation.parameters(editor)) - own
+class Pieces:
+    """The parameters of an editor as flat pieces: masks and inner rates apart, whatever tensors they lie in."""
+
+    def __init__(self, implementation: Any, editor: Any) -> None:
+        self.masks: set[str] = set()
+        self.rates: set[str] = set()
+        self._parts: dict[str, tuple[str, torch.Tensor]] = {}
+        live = implementation.parameters(editor)
+        few = {name: torch.ones(value.shape, dtype=torch.bool) for name, value in live.items() if is_rate(value)}
+        masks: Tensors = {}
+        for name, index in mask_places(implementation, editor).values():
+            chosen = masks.setdefault(name, torch.zeros(live[name].shape, dtype=torch.bool))
+            chosen.view(-1)[index.flatten()] = True
+        for name, value in live.items():
+            rest = torch.ones(value.shape, dtype=torch.bool)
+            for kind, found in (("masks", masks), ("rates", inner_rates(implementation, editor) or few)):
+                chosen = found.get(name, torch.zeros_like(rest)) & rest
+                if chosen.any():
+                    rest &= ~chosen
+                    piece = f"{kind} in {name}" if rest.any() else name
+                    self._parts[piece] = name, chosen
+                    getattr(self, kind).add(piece)
+            if rest.any():
+                self._parts[name] = name, rest
+
+    def of(self, values: Mapping[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
+        """What goes by the names of the parameters, such as a gradient, by piece."""
+        found = {piece: (values[name], chosen) for piece, (name, chosen) in self._parts.items()}
+        return {piece: None if value is None else value.detach()[chosen] for piece, (value, chosen) in found.items()}
+
+    def copied(self, implementation: Any, editor: Any) -> Tensors:
+        """The values of all parameters, by piece."""
+        return {piece: value for piece, value in self.of(copied(implementation, editor)).items() if value is not None}
 
 
 def is_rate(value: torch.Tensor) -> bool:
@@ -182,7 +220,7 @@ class AfterTraining:
         editor = self.implementation.make_editor(name, model, edited, languages, **options)
         if name != "finetuning":
             for step, triples in enumerate(self.batches(languages)):
-                self.implementation.train_step(editor, triples, seed=step)
+                take_step(self.implementation, editor, triples, seed=step)
         return editor
 
     def batches(self, languages: Sequence[str]) -> Iterator[list[Triple]]:

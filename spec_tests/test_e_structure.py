@@ -30,6 +30,7 @@ from .tiny import (
     rate,
     setting,
     shifts,
+    step as take_step,
     with_update,
 )
 
@@ -327,7 +328,7 @@ def test_a_rank_decides_on_the_size_of_the_transform(implementation: Implementat
     request = make_request("bert", np.random.default_rng(117), language="en")
     (before,) = updates(implementation, editor, [request])
     for step in range(2):
-        implementation.train_step(editor, batch("bert", 118 + step, 3), seed=step)
+        take_step(implementation, editor, batch("bert", 118 + step, 3), seed=step)
     (after,) = updates(implementation, editor, [request])
     still = [matrix for matrix in world.edited if torch.equal(before[matrix], after[matrix])]
     equal("E18", still, [], "matrices whose edit did not move in two steps of rank 1")

@@ -11,7 +11,7 @@ import torch
 from .assertions import close, holds
 from .conformance import Implementation, clause, each_of, every_learned, needs
 from .editing import updates
-from .stepping import agree, batch, copied, felt, is_rate, mask_names, norm, some, stands_out
+from .stepping import Pieces, agree, batch, felt, norm, some, stands_out
 from .test_a_masks import penalty
 from .tiny import (
     Setting,
@@ -28,6 +28,7 @@ from .tiny import (
     outer_sum,
     rate,
     setting,
+    step as take_step,
     with_update,
 )
 
@@ -45,17 +46,18 @@ def test_a_first_step_is_as_long_as_the_presets_learning_rate(
     """Of the editor's own parameters and of its masks, where no learning rate is asked for."""
     preset, world = implementation.paper_preset(), setting("classifier")
     editor = felt(implementation, name, world, masks)
-    names = mask_names(implementation, name, world, editor)
-    triples, before = batch(world.kind, 95), copied(implementation, editor)
+    pieces = Pieces(implementation, editor)
+    triples, before = batch(world.kind, 95), pieces.copied(implementation, editor)
     _, gradient = implementation.losses(editor, triples, seed=1)
-    implementation.train_step(editor, triples, seed=1)
-    for own, value in implementation.parameters(editor).items():
-        slope = gradient[own]
-        if slope is None or (is_rate(value) and own not in names):
+    take_step(implementation, editor, triples, seed=1)
+    slopes = pieces.of(gradient)
+    for own, value in pieces.copied(implementation, editor).items():
+        slope = slopes[own]
+        if slope is None or own in pieces.rates:
             continue
         seen = some(stands_out(slope, norm(gradient)))
-        lr = preset["mask_lr"] if own in names else preset[f"{name}_lr"]
-        down = ((before[own] - value.detach()) * slope.sign())[seen] / lr
+        lr = preset["mask_lr"] if own in pieces.masks else preset[f"{name}_lr"]
+        down = ((before[own] - value) * slope.sign())[seen] / lr
         if len(down):
             agree("R8", down, 1.0, f"the first step of {own}, over the preset's {lr}", editor=name, masks=masks)
 

@@ -38,7 +38,7 @@ from .runs import (
 )
 from .test_d_data import folder_of, written
 from .texts import write_model
-from .tiny import make, set_masks, setting
+from .tiny import make, set_masks, setting, step as take_step
 
 #: Editor, training, changes of the plan.
 RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
@@ -332,7 +332,7 @@ def played(implementation: Implementation, done: Done, name: str) -> dict[int, d
     for number, step in enumerate(done.trace["steps"]):
         equal("U5", step["edits"], (number + 1) * done.plan["batch"], f"edits after step {number + 1}", run=name)
         equal("U5", len(step["asked"]), done.plan["batch"], f"edits of step {number + 1}", run=name)
-        parts = implementation.train_step(editor, as_triples(step["asked"]), seed=step["seed"])
+        parts = take_step(implementation, editor, as_triples(step["asked"]), seed=step["seed"])
         near = 2e-3 * (abs(parts["rel"]) + abs(parts["loc"])) + 2e-6 * abs(parts["total"])
         holds(
             "U5",

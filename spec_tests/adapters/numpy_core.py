@@ -737,6 +737,8 @@ _required = {
         aggregate,
         evaluation_pairs,
         training_triples,
+        edit_series,
+        series_metrics,
         apply_mask,
         gate,
         gate_probability,

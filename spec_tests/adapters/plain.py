@@ -1,6 +1,6 @@
 """Both plain implementations as one that claims every chapter: NumPy for T M S A B D R, the textbook for E and L.
 
-Chapter U is made of both: runs, said as plainly as possible.
+Chapters C and U are made of both; runs are said as plainly as possible.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from . import numpy_core, textbook
 CLAIMS = frozenset({*NAMES, "ranked"})
 EDITORS = textbook.EDITORS
 _TEXTBOOK = {name for names in (NAMES["E"], NAMES["L"], *OF_EDITOR.values()) for name in names}
+_TEXTBOOK |= {name for name in NAMES["C"] if hasattr(textbook, name)}
 ENGLISH = "en"
 
 
@@ -279,7 +280,7 @@ _OTHER = {name: getattr(textbook.released, name) for name in _TEXTBOOK if hasatt
 released = SimpleNamespace(
     **{
         name: getattr(numpy_core.released, name)
-        for chapter in "TMSABDR"
+        for chapter in "TMSABDRC"
         for name in NAMES[chapter]
         if hasattr(numpy_core.released, name)
     }

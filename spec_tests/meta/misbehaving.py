@@ -151,6 +151,25 @@ def edit(editor, requests):
     return list(requests)
 
 
+def compose_edits(editor, edits):
+    """Edits that are plain data."""
+    return [request for part in edits for request in part]
+
+
+def edit_after(editor, before, requests):
+    return [*before, *requests]
+
+
+def drop_edit(editor, edits, index):
+    return edits[:index] + edits[index + 1 :]
+
+
+def save_edited(editor, edits, index, folder):
+    """Its text is that of the edit."""
+    folder.mkdir()
+    (folder / "edit.txt").write_text(edits[index], encoding="utf-8")
+
+
 def run(data, model, editor, training, seed, plan, folder, interrupt=None):
     """Editors that are plain data."""
     return {"steps": [{"loss": np.float64(1.5)}], "start": {"a": 1}, "editor": [2]}

@@ -73,7 +73,7 @@ def runs() -> dict[str, Run]:
     """All runs of this file, one after the other in a process of their own."""
     options = ["-q", "--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     asked = {
-        name: [*(f"spec_tests/{FILES[letter]}" for letter in letters), "-k", f"({tests}) and {QUICK}", *options]
+        name: [*(file for letter in letters for file in FILES[letter]), "-k", f"({tests}) and {QUICK}", *options]
         for name, (letters, tests) in ASKED.items()
     }
     done = subprocess.run(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ..mutation.survivors import KINDS, Explanation, Mutation, Run, explanations, rate, report
+from ..mutation.targets import TARGETS, TESTS
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 KNOWN = explanations()
@@ -27,6 +29,28 @@ def source_of(function: str) -> str:
     for name in names:
         node = next(n for n in ast.iter_child_nodes(node) if getattr(n, "name", None) == name)
     return ast.get_source_segment(text, node) or ""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_names_existing_code(target: str) -> None:
+    """A module, or a function of one under mutmut's name; a module or function that moved takes its target along."""
+    module, _, mangled = target.rpartition(".")
+    assert REFERENCE.joinpath(*module.split(".")).with_suffix(".py").is_file()
+    if mangled != "*":
+        assert source_of(f"{module}.{mangled.removeprefix('x_').removesuffix('__*')}")
+
+
+@pytest.mark.parametrize("path", TESTS)
+def test_the_tests_that_may_notice_are_there(path: str) -> None:
+    """A test file that moved would leave its mutants alive."""
+    assert (REFERENCE.parent / path).is_file()
+
+
+@pytest.mark.parametrize("known", NAMED)
+def test_an_entry_is_about_a_target(known: Explanation) -> None:
+    """What is never mutated needs no explanation."""
+    module, _, name = known.mutation.function.rpartition(".")
+    assert any(fnmatch.fnmatch(f"{module}.x_{name}__mutmut_1", target) for target in TARGETS)
 
 
 @pytest.mark.parametrize("known", NAMED)

@@ -246,12 +246,20 @@ def test_a_call_that_hangs_is_ended(interrupted: bool) -> None:
 def test_what_belongs_to_a_process_that_ended_says_so(remote: Remote) -> None:
     """An editor of a process that is gone cannot be used, and the message is that of the end."""
     editor = remote.make_editor("mend", tiny.setting("bert").model, [], [])
+    edits = remote.edit(editor, ["nothing"])
     said = []
-    for call in (lambda: remote.succ(8, 1), lambda: remote.parameters(editor)):
+    # A number of that process would be another object of the next one.
+    calls = (
+        lambda: remote.succ(8, 1),
+        lambda: remote.parameters(editor),
+        lambda: remote.compose_edits(None, [edits]),
+        lambda: remote.raw_logits(None, [{"edits": edits}]),
+    )
+    for call in calls:
         with pytest.raises(Died) as caught:
             call()
         said.append(str(caught.value))
-    assert said[0] == said[1]
+    assert len(set(said)) == 1
     assert remote.succ(1, 1) == 1
 
 
@@ -379,6 +387,8 @@ MUTANTS = {
     "order-of-files": ("test_d_data.py", "order_of_a_listing"),
     "mask-multiplied-out": ("test_b_budget.py", "nothing_of_n_times_m and test-forward"),
     "hooks-left-behind": ("test_t_surroundings.py", "nothing_is_left_behind and mend-bert"),
+    "saved-in-bfloat16": ("test_c_composition.py", "saved_model and mend-float64-bert"),
+    "composition-of-the-last": ("test_c_composition.py", "sum_of_its_edits and mend-bert"),
     "a-matrix-per-language-on-the-way": ("test_b_budget.py", "makes_no_matrix_per_language and mend-language"),
 }
 QUIETLY = ("-q", "--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning")
@@ -402,7 +412,9 @@ def test_mutants_are_found_in_another_process(mutant: str, monkeypatch: pytest.M
     assert judged_there(f"spec_tests.run_mutants:{mutant}", *MUTANTS[mutant]) == {"failed"}
 
 
-@pytest.mark.parametrize("mutant", ["raw-model-left-edited", "mask-multiplied-out"])
+@pytest.mark.parametrize(
+    "mutant", ["raw-model-left-edited", "mask-multiplied-out", "saved-in-bfloat16", "composition-of-the-last"]
+)
 def test_what_finds_mutants_there_finds_nothing_in_what_is_right(mutant: str) -> None:
     """The same tests pass without the mutation."""
     assert judged_there("spec_tests.adapters.plain", *MUTANTS[mutant]) == {"passed"}
@@ -428,6 +440,19 @@ def test_editors_of_a_run_stay_where_they_are(remote: Remote) -> None:
     assert trace["steps"] == [{"loss": 1.5}]
     assert {type(trace[name]) for name in ("start", "editor")} == {client.Handle}
     assert remote.raw_logits(trace["start"], []) == [{"a": 1}]
+
+
+def test_many_edits_stay_where_they_are(remote: Remote, tmp_path: Path) -> None:
+    """A composition, the next edit, and what is left of one are handles; a folder is written by the process."""
+    editor = remote.make_editor("mend", tiny.setting("bert").model, [], [])
+    made = [remote.edit(editor, [word]) for word in ("a", "b")]
+    whole = remote.compose_edits(editor, made)
+    after = remote.edit_after(editor, whole, ["c"])
+    left = remote.drop_edit(editor, edits=after, index=0)
+    assert {type(edits) for edits in (*made, whole, after, left)} == {client.Handle}
+    assert [remote.dense(editor, edits, 1)["first"] for edits in (whole, after, left)] == ["b", "b", "c"]
+    remote.save_edited(editor, left, 1, tmp_path / "saved")
+    assert (tmp_path / "saved" / "edit.txt").read_text(encoding="utf-8") == "c"
 
 
 def test_a_call_begins_in_the_callers_grad_mode(remote: Remote) -> None:

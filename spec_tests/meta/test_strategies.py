@@ -97,6 +97,12 @@ def saturated(array: Any) -> bool:
     return bool(np.any(array < -700) and np.any(array > 700))
 
 
+def closed_and_open(array: Any) -> bool:
+    """Gates of test time at both ends, log α within the bound."""
+    gates = np.array([oracles.deterministic_gate(float(a), -0.1, 1.1) for a in array.ravel()])
+    return bool(np.any(gates == 0) and np.any(gates == 1) and np.all(abs(array) <= np.log(100) + 1e-6))
+
+
 def extreme_draw(array: Any) -> bool:
     return bool(np.any(array < 1e-9) and np.any(array > 1 - 1e-9))
 
@@ -129,7 +135,8 @@ HARD: list[tuple[st.SearchStrategy[Any], Callable[[Any], bool]]] = [
     (given_.masked_edits(learned=False), row_of_another),
     (given_.masked_edits(learned=False), several_tokens),
     (given_.masked_edits(learned=True), lambda case: case["log_alpha"]["x_scale"].min() < 0),
-    (given_.arrays((2, 3), given_.log_odds), saturated),
+    (given_.arrays((2, 3), given_.any_log_odds), saturated),
+    (given_.arrays((2, 3), given_.log_odds), closed_and_open),
     (given_.arrays((2, 3), given_.uniforms), extreme_draw),
     (given_.fact_rows(), all_splits_after_dropping),
     (given_.fact_rows(), subject_of_two_languages),

@@ -44,7 +44,9 @@ ASKED: dict[str, tuple[str, str]] = {
     "theta' formed once for a call": ("be", "factors or size_of_a_matrix or in_a_batch"),
     "drawn with replacement": ("s", "test_s_sampling"),
 }
-FILES = {name.split("_")[1]: name for name in sorted(os.listdir(Path(__file__).parents[1])) if name.startswith("test_")}
+FILES: dict[str, list[str]] = {}
+for _path in sorted(Path(__file__).parents[1].glob("test_*.py")):
+    FILES.setdefault(_path.name.split("_")[1], []).append(f"spec_tests/{_path.name}")
 DRIVER = """
 import contextlib, io, json, sys
 import pytest
@@ -73,7 +75,7 @@ def runs() -> dict[str, Run]:
     """All runs of this file, one after the other in a process of their own."""
     options = ["-q", "--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     asked = {
-        name: [*(f"spec_tests/{FILES[letter]}" for letter in letters), "-k", f"({tests}) and {QUICK}", *options]
+        name: [*(file for letter in letters for file in FILES[letter]), "-k", f"({tests}) and {QUICK}", *options]
         for name, (letters, tests) in ASKED.items()
     }
     done = subprocess.run(

@@ -23,6 +23,7 @@ from ..contract import NAMES, OF_EDITOR
 
 BOUND = math.log(100)
 _OF_E = {name for names in (NAMES["E"], NAMES["L"], *OF_EDITOR.values()) for name in names}
+_OF_E |= {name for name in NAMES["C"] if hasattr(textbook, name)}
 
 
 def again(module: ModuleType) -> Any:
@@ -54,12 +55,12 @@ def mend(depth: int, activation: Callable[[Tensor], Tensor], per_layer: str) -> 
     """MEND of another depth and activation; a layer's scale and shift are vectors, numbers, or absent."""
     book = again(textbook)
 
-    def new_transform(weights: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def new_transform(weights: dict[str, Tensor], generator: torch.Generator, most: int) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for matrix, weight in weights.items():
             m, n = weight.shape
             for block in range(depth):
-                key, rank = f"{n}x{m}.{block}", min(book.RANK, n, m)
+                key, rank = f"{n}x{m}.{block}", min(most, n, m)
                 if f"{key}.v" not in found:
                     v = torch.randn(rank, n + m, generator=generator, dtype=weight.dtype) / math.sqrt(n + m)
                     found |= {f"{key}.v": v, f"{key}.u": weight.new_zeros(n + m, rank)}
@@ -160,10 +161,11 @@ def clamped() -> SimpleNamespace:
 
 
 def both(book: Any, core: Any, **changes: Any) -> SimpleNamespace:
-    """The textbook's functions for chapters E and L, and the other adapter's for the rest."""
-    names = {name for names in NAMES.values() for name in names} | _OF_E
+    """The textbook's functions for chapters E, L and C, and the other adapter's for the rest but U."""
+    chapters = frozenset(NAMES) - {"U"}
+    names = {name for chapter in chapters for name in NAMES[chapter]} | _OF_E
     found = {name: getattr(book if name in _OF_E else core, name) for name in names}
-    return SimpleNamespace(**found | {"CLAIMS": frozenset(NAMES), "EDITORS": textbook.EDITORS} | changes)
+    return SimpleNamespace(**found | {"CLAIMS": chapters, "EDITORS": textbook.EDITORS} | changes)
 
 
 # Numbers of another width or kind

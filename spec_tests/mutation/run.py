@@ -28,23 +28,11 @@ from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 
 from .survivors import Mutation, Run, explanations, rate, report
+from .targets import PACKAGE, TARGETS, TESTS
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = "lime_editing"
-CORE = f"{PACKAGE}.core"
 EXPLAINED, NOT_EXPLAINED, NOT_JUDGED = 0, 1, 2
 
-#: What is mutated: the pure modules, and of editing.py what computes with nothing but the factors of an edit.
-TARGETS = (
-    *(f"{CORE}.{module}.*" for module in ("corpus", "losses", "masks", "metrics", "sampling", "updates")),
-    *(f"{CORE}.editing.x_{name}__*" for name in ("desired_gradient", "labels_of", "mask_edit_factors")),
-)
-#: What may notice: the clauses about these modules, and the reference's own tests of them.
-TESTS = (
-    *(f"spec_tests/test_{name}.py" for name in ("t_task", "m_metrics", "s_sampling", "a_masks", "b_budget")),
-    *(f"spec_tests/test_{name}.py" for name in ("e_editors", "l_objectives", "d_data")),
-    "reference/tests/test_pure.py",
-)
 #: Left out: what is slow and about nothing that mutmut touches: iteration over sets, long trainings, two editors.
 SKIPPED = "hash_seeds or short_training or knowledge_editor or (finetuning and not (in_a_batch or steps_until))"
 COPIED = ("spec_tests", "reference/tests", "fixtures/golden")

@@ -37,7 +37,8 @@ from . import server
 ATTRIBUTES = ("CLAIMS", "RULINGS", "EDITORS", "ACCUMULATES")
 FUNCTIONS = tuple(name for names in (*NAMES.values(), *OPTIONAL.values(), *OF_EDITOR.values()) for name in names)
 #: Functions whose result stays in the other process, and those that give live tensors.
-HANDLES, LIVE = ("make_editor", "edit"), ("parameters", "mask_parameters")
+HANDLES = ("make_editor", "edit", "compose_edits", "edit_after", "drop_edit")
+LIVE = ("parameters", "mask_parameters")
 #: Entries of a result, a dictionary, that stay in the other process.
 HANDLES_IN = {"run": ("start", "editor")}
 #: Arguments that are functions of the suite without any effect: for the same arguments they are asked once.
@@ -138,8 +139,7 @@ class Remote:
         return self._process
 
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        held = [part for part in (*args, *kwargs.values()) if isinstance(part, Handle)]
-        process = next((handle.process for handle in held if handle.process.death is not None), None)
+        process = next((one.process for one in _held(args, kwargs) if one.process.death is not None), None)
         if process is None:
             process = self._running()
             try:
@@ -149,6 +149,19 @@ class Remote:
                 process.death = error
         # Later calls with an object of that process end in the same way: for Hypothesis they are one failure.
         raise Died(str(process.death))
+
+
+def _held(*values: Any) -> list[Handle]:
+    """The handles among arguments, also in lists and dictionaries of them."""
+    found = []
+    for value in values:
+        if isinstance(value, Handle):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            found += _held(*value.values())
+        elif isinstance(value, list | tuple):
+            found += _held(*value)
+    return found
 
 
 def _interpreter(python: str | Path) -> str:
@@ -481,7 +494,7 @@ class Process:
         message |= {"args": [coder.encode(part) for part in args]}
         message |= {"handle": name in HANDLES, "handles_in": HANDLES_IN.get(name, ())}
         message |= {"kwargs": {key: coder.encode(part) for key, part in kwargs.items()}}
-        held = [part for part in (*args, *kwargs.values()) if isinstance(part, Handle)]
+        held = _held(args, kwargs)
         message |= {"editors": [part.number for part in held], "models": coder.models, "leaves": name == LIVE[0]}
         message["push"] = []
         for editor in editors:
