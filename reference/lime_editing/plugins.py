@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import data
+from . import data, results
 from .data import Dataset
 from .editors import Method, methods
 from .errors import UserError
@@ -67,11 +67,14 @@ def _import_file(name: str, path: Path) -> None:
 
 
 def files(*registered: Method | Dataset) -> set[Path]:
-    """The files on which these depend beside our own: the module of each member, with all of its package."""
+    """The files on which these depend beside the digest's: the module of each member, with all of its package."""
     members = ("Settings", "init", "learning_rates", "update")  # of an editor
     found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
     modules = {str(getattr(member, "__module__", "")) for member in found}
-    return {file for name in modules if name.partition(".")[0] != OWN for file in _files(sys.modules.get(name))}
+    package, own = Path(__file__).parent, {name for name in modules if name.partition(".")[0] == OWN}
+    further = any(f"{name.partition('.')[2].replace('.', '/')}.py" in results.FURTHER for name in own)
+    outside = {file for name in modules - own for file in _files(sys.modules.get(name))}
+    return outside | {package / name for name in results.FURTHER if further}
 
 
 def _files(module: ModuleType | None) -> Iterable[Path]:

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 import lime_editing
+from lime_editing import plugins, results
+from lime_editing.editors import methods
+from lime_editing.names import PAPER_APPROACHES
 
 PACKAGE = Path(lime_editing.__file__).parent
 NAME = PACKAGE.name
@@ -38,7 +41,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "saving": ("updates", "backbone", "results", "errors"),
     "data": (*METHOD, "borders"),
     "results": (*PURE, "borders", "errors", "names"),
-    "plugins": ("editors", "data", "errors"),
+    "plugins": ("editors", "data", "results", "errors"),
     "reproduce": (*METHOD, "data", "results", "plugins", "borders", ""),
     "report": (*PURE, "results", "errors", "names"),
     "cli": (*METHOD, "data", "results", "plugins", "saving", "reproduce", "report"),
@@ -196,6 +199,7 @@ COUNTS = {
     "records.py": True,
     "updates.py": True,
     "editors/mend.py": True,
+    "editors/malmen.py": False,
     "backbone/model.py": True,
     "hardware.py": True,
     "data/files.py": True,
@@ -236,6 +240,13 @@ def test_a_changed_line_changes_the_digest_where_a_number_may_depend_on_it(name:
         assert digest_of(copy) == before
     finally:
         path.write_text(original, encoding="utf-8")
+
+
+def test_further_editors_count_for_their_own_cells_alone() -> None:
+    """What their files change is no part of the digest of the paper's four, and is one of their own records."""
+    for method in methods().values():
+        own = {path.name for path in plugins.files(method)}
+        assert own == (set() if method.NAME in PAPER_APPROACHES else {Path(name).name for name in results.FURTHER})
 
 
 def test_a_file_that_moves_leaves_the_digest(copy: Path) -> None:
