@@ -113,7 +113,7 @@ def approaches() -> list[str]:
 #: Approaches that plug-ins have registered, in this process.
 PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
-SCALES, WIDTHS = ("tiny", "paper"), ("float32", "bf16")
+SCALES, WIDTHS = ("tiny", "small", "paper"), ("float32", "bf16")
 KNOWN = f"{', '.join(OWN)}, or plug-ins"
 MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"

@@ -223,6 +223,8 @@ def as_json(sections: Sequence[Section], judgements: Sequence[Judgement]) -> dic
     return {
         section.slug: {
             **section.scope,
+            "code": sorted({record["code"]["digest"] for record in section.records}),
+            "machines": sorted({record["machine"] for record in section.records}),
             "rows": [asdict(row) for name in (EN, ALL) for row in rows(section, name)],
             **asdict(judgement),
             "reference": reference(section),

@@ -60,7 +60,11 @@ class RawClassifier:
     def examples(self) -> Sequence[tuple[Input, int]]:
         """What one epoch sees, each once (clause D8)."""
         assert self.dataset.labelled is not None
-        return self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start))
+        found, most = (
+            self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start)),
+            self.scale.classifier.pairs,
+        )
+        return found if most is None else [found[i] for i in range(0, len(found), -(-len(found) // most))]
 
     @property
     def steps(self) -> int:
