@@ -359,7 +359,11 @@ def make_mend(implementation: Any, world: Setting, masks: str = "none", **option
 
 
 def make_felt(implementation: Any, name: str, world: Setting, masks: str = "none", **options: Any) -> Any:
-    return make(implementation, name, world, masks, **{**FELT[name], **options})
+    strong = dict(FELT[name])
+    if name == "finetuning" and implementation.ruling("finetuning_optimiser") == "rmsprop":
+        # Its first step is ten times as long as its learning rate; at Adam's, steps follow from rounding.
+        strong["lr"] /= 10
+    return make(implementation, name, world, masks, **{**strong, **options})
 
 
 def shifts(implementation: Any, editor: Any, name: str, world: Setting) -> dict[str, torch.Tensor]:

@@ -103,7 +103,7 @@ def test_a_fault_turns_its_own_clause_red_and_no_other(runs: dict[str, Run], nam
 
 def test_one_fault_of_several_editors_is_told_once(runs: dict[str, Run]) -> None:
     """With their names."""
-    assert runs["edits go uphill"].causes == ["E11  edits go uphill: mend, editable_training (2 tests)"]
+    assert runs["edits go uphill"].causes == ["E11  edits go uphill: mend, editable_training (3 tests)"]
 
 
 def test_what_is_taken_for_granted_is_no_circle() -> None:

@@ -449,7 +449,7 @@ def test_the_report_says_what_the_run_found(runs: Runs) -> None:
     assert "acc=" in failure["smallest_example"]
     assert failure["tolerance"].startswith("1e-06, relative above 1 (float32: ")
     (cause,) = found["wrong"]["causes"]
-    assert (cause["clause"], cause["what"]) == ("M3", "succ is not the harmonic mean")
+    assert (cause["clause"], cause["what"]) == ("M3", "succ is not the harmonic mean; and 2 more")
     assert found["wrong"]["specification"]["version"] == version()
     assert re.fullmatch(r"[0-9a-f]{16}", found["wrong"]["specification"]["digest"])
     assert {"numpy", "torch", "transformers"} <= found["wrong"]["run"]["packages"].keys()

@@ -20,6 +20,7 @@ _MEND = (
     "identity_on or size_of_a_gradient or row_is or one_transform or shared_parameter or rate_starts or outer_products"
 )
 _TRAINED = "owner or moves or descends or base_editor or objective_of_its_own"
+_SERIES = "model_so_far or sum_of_its_edits or edit_the_others"
 _MASKED = "mask or gates or penalty or permuting or confirms"
 #: The files and the tests in them that could notice a variation.
 ASKED: dict[str, tuple[str, str]] = {
@@ -30,7 +31,7 @@ ASKED: dict[str, tuple[str, str]] = {
     "masks in one table": ("ae", f"({_MASKED} or {_TRAINED}) and not knowledge_editor"),
     "log alpha held within log 100": ("ae", f"(test_a_masks or {_MASKED} or {_TRAINED}) and not knowledge_editor"),
     "float32 throughout": (
-        "tmaelr",
+        "tmaelrc",
         "not knowledge_editor and not tables and not preset and not shared",
     ),
     "NumPy's numbers and tuples": ("tmsdrl", "not knowledge_editor and not uniform and not drawn"),
@@ -38,8 +39,8 @@ ASKED: dict[str, tuple[str, str]] = {
     "a step with every fourth call": ("etl", f"{_TRAINED} or trains or raw or total"),
     "another learning rate": ("e", "descends"),
     "one vector of parameters": (
-        "ael",
-        f"({_MASKED} or {_TRAINED} or trained or {_MEND} or gradient) and not knowledge_editor",
+        "aelc",
+        f"({_MASKED} or {_TRAINED} or {_SERIES} or trained or {_MEND} or gradient) and not knowledge_editor",
     ),
     "theta' formed once for a call": ("be", "factors or size_of_a_matrix or in_a_batch"),
     "drawn with replacement": ("s", "test_s_sampling"),

@@ -342,7 +342,7 @@ def one_vector() -> SimpleNamespace:
     book.trained_weights = lambda editor: {
         matrix: ("everything", value.clone()) for matrix, (_, value) in trained(editor).items()
     }
-    return changed(book, CLAIMS={"E", "T", "A", "L"}, parallel=numpy_core.parallel)
+    return changed(book, CLAIMS={"E", "T", "A", "L", "C"}, parallel=numpy_core.parallel)
 
 
 def factored() -> SimpleNamespace:
