@@ -1,11 +1,13 @@
 """Runs every mutant against the tests of its clause's chapter and prints the kill matrix, mutant × chapter.
 
     python -m spec_tests.run_mutants --implementation MODULE[:OBJECT] [--only id,id] [--whole | --blame] [--jobs 2]
+                                     [--one-in N]
 
 A mutant is killed by a test that fails for it, blames a clause of its chapter and passes for the implementation
 itself. One that its own chapter lets live is shown to all other chapters, to say who would have noticed; with --whole
 every mutant is. With --blame every mutant is shown to all tests that its functions can reach, one case of each, and it
-is said which clauses are red: its own and no other is right. Exit codes: 0 all killed by their own chapter (with
+is said which clauses are red: its own and no other is right. With --one-in N it is every N-th mutant; which ones, the
+commit decides, so that a row of commits shows them all. Exit codes: 0 all killed by their own chapter (with
 --blame: none but its own clause is red), and every clause has a mutant; 1 not so; 2 could not be judged.
 """
 
@@ -17,6 +19,7 @@ import functools
 import io
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -260,11 +263,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--blame", action="store_true", help="say which clauses are red for each mutant, in all tests concerned"
     )
+    parser.add_argument("--one-in", type=int, default=1, metavar="N", help="every N-th of them, by the commit")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="mutants at a time (%(default)s)")
     options = parser.parse_args(arguments)
     try:
         base = load(options.implementation)
-        chosen = _chosen(options.only, base)
+        chosen = part_of(_chosen(options.only, base), options.one_in, commit())
     except SuiteError as error:
         print(error, file=sys.stderr)
         return NOT_JUDGED
@@ -289,6 +293,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if bare:
         print(f"no mutant breaks {', '.join(bare)}")
     return SURVIVED if survivors or bare else ALL_KILLED
+
+
+def part_of(mutants: Sequence[Mutant], one_in: int, commit: str) -> Sequence[Mutant]:
+    """Every `one_in`-th mutant, from a place that follows from the commit. SuiteError: a number below 1."""
+    if one_in < 1:
+        raise SuiteError(f"--one-in {one_in}: expected 1 or more")
+    return mutants[int(commit[:8] or "0", 16) % one_in :: one_in]
+
+
+def commit() -> str:
+    """The commit that is checked out, in hexadecimal; empty where there is none."""
+    try:
+        command = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _say_blame(chosen: Sequence[Mutant], base: Implementation, jobs: int) -> int:

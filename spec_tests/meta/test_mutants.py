@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from .. import run_mutants
-from ..conformance import HERE, Implementation, clauses
+from ..conformance import HERE, Implementation, SuiteError, clauses
 from ..contract import CAPABILITIES, EDITORS, NAMES
 from ..mutants import BY_ID, MUTANTS, Mutant, Mutation
 from ..mutants.declared import Declares
@@ -163,3 +163,16 @@ def test_a_mutant_can_be_loaded_by_another_process() -> None:
     environment = {"PATH": "", "PYTHONPATH": str(HERE.parent), run_mutants.BASE: NUMPY}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0.75", "spec_tests.run_mutants"]
+
+
+@pytest.mark.parametrize("one_in", [1, 3, 8])
+def test_the_parts_of_a_row_of_commits_are_all_mutants(one_in: int) -> None:
+    parts = [run_mutants.part_of(MUTANTS, one_in, f"{number:08x}ff") for number in range(one_in)]
+    assert sorted(mutant.id for part in parts for mutant in part) == sorted(mutant.id for mutant in MUTANTS)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert run_mutants.part_of(MUTANTS, one_in, "") == run_mutants.part_of(MUTANTS, one_in, "0" * 40)
+
+
+def test_a_part_of_no_mutant_is_refused() -> None:
+    with pytest.raises(SuiteError, match="--one-in 0"):
+        run_mutants.part_of(MUTANTS, 0, "")
