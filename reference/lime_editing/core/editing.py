@@ -363,7 +363,7 @@ def batch_of(
 def training_losses(
     editor: Editor, triples: Sequence[Triple], seed: int, objective: Objective, given: Update | None = None
 ) -> dict[str, Tensor]:
-    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3). The seed samples the gates; `given`: `losses_of`."""
+    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3). The seed samples gates; `given`: `losses_of`."""
     uniforms = uniforms_of(editor, len(triples), seed)
     batch = batch_of(editor, triples, uniforms, loc_positions=objective.loc_positions)
     return losses_of(editor, batch.on(editor.backbone.like.device), objective, given)
