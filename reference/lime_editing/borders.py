@@ -29,7 +29,7 @@ MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub 
 SUPPORTED = (
     "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
 )
-OFFLINE = "offline nothing is asked of the network; fetch it first, or run without --offline and HF_HUB_OFFLINE"
+OFFLINE = "network access is off; download it first, or run without --offline and HF_HUB_OFFLINE"
 ONLINE = "check the network, or name a folder of this machine"
 #: Optional packages of the libraries, as named in their error messages.
 _PACKAGES = re.compile("sentencepiece|tiktoken|protobuf|bitsandbytes|peft|fugashi|ipadic|unidic|jieba", re.IGNORECASE)

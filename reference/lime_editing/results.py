@@ -93,7 +93,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
             room = [f"up to {size:,} bytes to write"] if size is not None else []
             with suppress(OSError):
                 room.append(f"{shutil.disk_usage(path.parent).free:,} bytes are free")
-            reason = f"{explain(error)} ({', '.join(room) or 'it is not known how much room is left'})"
+            reason = f"{explain(error)} ({', '.join(room) or 'the free space is unknown'})"
             kept = "earlier results are kept, and the same command resumes"
             raise UserError(f"{path}: cannot be written: {reason}; {kept}") from error
         raise
@@ -124,7 +124,7 @@ def remedy(path: Path) -> str:
     """The remedy for a damaged file. Only a training's checkpoint can be removed without its cell."""
     if path.name == "index.json":
         return "remove it: the cells stay, and a run lists its own again"
-    return f"remove {path if path.name == STATE else path.parent}, and the same command makes it again"
+    return f"remove {path if path.name == STATE else path.parent}; the same command makes it again"
 
 
 def read_metrics(folder: Path) -> dict[str, Scores]:
@@ -250,7 +250,7 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
     except Timeout as error:
         with suppress(OSError, UnicodeDecodeError):
             holder = lock.read_text(encoding="utf-8").strip()
-        about = holder or "it did not say which"
+        about = holder or "unknown process"
         raise UserError(f"{folder}: another run is at work here ({about}); wait for it or stop it") from error
     except OSError as error:
         raise UserError(f"{lock}: cannot be written: {explain(error)}") from error
@@ -315,4 +315,4 @@ def _there(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        raise DataError(f"{path.parent}: cannot be looked into: {error.strerror}; change its permissions") from error
+        raise DataError(f"{path.parent}: cannot be read: {error.strerror}; change its permissions") from error

@@ -333,7 +333,7 @@ FIGURES = (
         "figure5",
         "Figure 5: how alike the languages' masks are",
         "Each row takes the 1% of mask parameters that are highest for its language, and compares all languages on "
-        "them. A bright diagonal in a darker row says that this language prefers dimensions of its own.",
+        "them. A bright diagonal in a darker row means that this language prefers its own dimensions.",
         "there is no MEND with LiME, or neither its checkpoint nor the numbers computed from it before",
         similarity,
         draw_similarity,

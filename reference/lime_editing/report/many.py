@@ -109,7 +109,7 @@ def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[str]:
         for n in own if seeds else ():
             ours, theirs = ([runs[s].judged[f"{way} {languages} {n}"] for s in seeds] for runs in (masked, plain))
             gain = succ_difference(ours, theirs)
-            verdict = "help" if gain.low > 0 else "harm" if gain.high < 0 else "make no difference that shows"
+            verdict = "help" if gain.low > 0 else "harm" if gain.high < 0 else "make no significant difference"
             found.append(
                 f"{said}, masks {verdict} with {n:,} edits of {section.approaches[key[0]]}: {gain.points} succ."
             )

@@ -181,7 +181,7 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
     torch.cuda.empty_cache()  # for the cells
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise ModelError(
-            f"{wanted.folder}: the fine-tuning diverged: its weights are no numbers any more; lower the learning rate, "
+            f"{wanted.folder}: the fine-tuning diverged: its weights are not finite; lower the learning rate, "
             f"--set classifier.lr={settings.lr / 4:.0e}"
         )
     return [{"step": one["step"], "loss": one["loss"]} for one in trainer.state.log_history if "loss" in one]
