@@ -1,4 +1,4 @@
-"""Cross-lingual model editing: the public face, whose names stand in `__init__.pyi`.
+"""Cross-lingual model editing: the public API. `__init__.pyi` lists its names.
 
 A name is imported when it is first used, so that `import lime_editing` loads neither torch nor transformers.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-if sys.version_info < (3, 11):  # noqa: UP036  # somebody may run it from a checkout
+if sys.version_info < (3, 11):  # noqa: UP036  # pip does not check this for a checkout
     _NEEDED = f"lime_editing needs Python 3.11 or later, and this is {sys.version.split()[0]}"
     if sys.argv[:1] == ["-m"]:
         sys.exit(f"error: {_NEEDED}")

@@ -25,13 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a letter that the terminal lacks must not end a run
+            stream.reconfigure(errors="replace")  # a letter that the terminal cannot show must not end a run
     os.environ.pop("LIME_DEBUG", None)
     if "--debug" in given:
-        os.environ["LIME_DEBUG"] = "1"  # for our processes, too
+        os.environ["LIME_DEBUG"] = "1"  # worker processes read it too
     try:
         _caches()
-        plug_in(plugins_of(given))  # before the options are known: what plug-ins register has options of its own
+        plug_in(plugins_of(given))  # before the parser is built: a registered editor or data set adds options
         parsed = parser().parse_args(given)
         if parsed.command is None:
             parser().print_help()
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("interrupted; what is done is kept, and the same command resumes", file=sys.stderr)
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
-    except BrokenPipeError:  # whoever read our output has ended, as `head` does
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except Exception as error:
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, options: Any) -> None:
-    """Heavy imports wait until here."""
+    """Run a command. Heavy imports happen only here."""
     if isinstance(options, Common) and options.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read where the libraries are first imported, and by our processes
+        os.environ["HF_HUB_OFFLINE"] = "1"  # the libraries read it when they are imported; worker processes inherit it
     file = {"many": "reproduce", "make-classifier": "reproduce", "edits": "edit"}.get(command, command)
     name = command.replace("-", "_")
     run = getattr(import_module(f".cli.{file.replace('-', '_')}", __package__), name)
@@ -64,10 +64,10 @@ def _run(command: str, options: Any) -> None:
 
 
 def _caches() -> None:
-    """Say where the libraries keep what they fetch: in LIME_HOME, or, without a home, in a folder for a while."""
+    """Set the libraries' caches: under LIME_HOME, or in a temporary folder if the home folder is not writable."""
     home = os.environ.get("LIME_HOME")
     if not home and "HF_HOME" not in os.environ:
-        with suppress(RuntimeError, OSError):  # no home at all
+        with suppress(RuntimeError, OSError):  # no home folder
             if any(os.access(path, os.W_OK) for path in (Path.home() / ".cache" / "huggingface", Path.home())):
                 return
         home = str(Path(tempfile.gettempdir()) / f"lime_editing-{os.getuid() if hasattr(os, 'getuid') else 0}")
@@ -81,7 +81,7 @@ def _caches() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, which clusters and systems send, ends a run as Ctrl-C does; not in a job, where submitit minds it."""
+    """SIGTERM ends a run as Ctrl-C does, except in a cluster job, where submitit handles it."""
 
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt(signum)
@@ -97,5 +97,5 @@ def _terminable() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    # By the module's own name, so that a job on a cluster imports the entry point and unpickles no code.
+    # Import by name: a cluster job then imports the entry point and unpickles no code.
     sys.exit(import_module(f"{__package__}.__main__").main())

@@ -1,6 +1,6 @@
-"""Where the program meets what it does not control: files, models, data, devices, packages and the network.
+"""Errors from what the program does not control: files, models, data, devices, packages and the network.
 
-`border` turns whatever escapes there into one sentence: what, where, why, and what to do. Nothing heavy is imported.
+`border` turns any exception into one sentence: what, where, why, and what to do. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 
 from .errors import UserError
 
-#: What git-lfs leaves in the place of a large file that it has not fetched.
+#: The first line of a git-lfs pointer file, which replaces a large file that is not downloaded.
 POINTER = b"version https://git-lfs.github.com/spec/"
 #: A hub id: `name` or `owner/name`.
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-#: How the name of a file ends, which no hub id does.
+#: File extensions; no hub id ends with one.
 FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx|safetensors|bin|pt|py)", re.IGNORECASE)
-#: What a model is.
+#: A model source, described for messages.
 MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
 SUPPORTED = (
     "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
 )
-OFFLINE = "offline nothing is asked of the network; fetch it first, or run without --offline and HF_HUB_OFFLINE"
+OFFLINE = "network access is off; download it first, or run without --offline and HF_HUB_OFFLINE"
 ONLINE = "check the network, or name a folder of this machine"
-#: Packages that others need without saying so in one form, and how they are called where they are installed from.
+#: Optional packages of the libraries, as named in their error messages.
 _PACKAGES = re.compile("sentencepiece|tiktoken|protobuf|bitsandbytes|peft|fugashi|ipadic|unidic|jieba", re.IGNORECASE)
 _INSTALL = re.compile(r"pip install (?:-U )?([A-Za-z][\w-]*)|requires the (\w+) library")
 _INSTALLED_AS = {"google": "protobuf"}
@@ -46,9 +46,9 @@ _NETWORK = re.compile(
 def border(
     kind: type[UserError], tried: str, look: Callable[[], str | None] = lambda: None, more: str = ""
 ) -> Iterator[None]:
-    """Within, whatever is raised becomes a `kind` with one sentence: `tried`, the cause and the remedy.
+    """Turn any exception of the block into a `kind` with one sentence: `tried`, the cause and the remedy.
 
-    `look` is asked first for what it finds on the spot; `more` follows the cause. A UserError passes as it is.
+    `look` may return a more precise cause; `more` follows the cause. A UserError passes unchanged.
     """
     try:
         yield
@@ -56,13 +56,13 @@ def border(
         raise
     except Exception as error:
         found = None
-        with suppress(Exception):  # looking must not hide what happened
+        with suppress(Exception):  # a failing check must not hide the error
             found = look()
         raise kind(f"{tried}: {found or explain(error)}{more}") from error
 
 
 def explain(error: BaseException) -> str:
-    """The cause of an error of other people's code, with its remedy where the kind is known."""
+    """The cause of an error in library code, with its remedy if the error is a known one."""
     known = filter(None, map(_known, _chain(error)))
     return next(known, f"{type(error).__name__}: {first_line(error)} (--debug shows where)")
 
@@ -72,7 +72,7 @@ def first_line(error: BaseException) -> str:
 
 
 def recognised(file: Path, table: str, said: str) -> Iterator[str]:
-    """The sentences of a table in a TOML file whose regular expressions are found in a text; NAME is what they find."""
+    """The sentences of a TOML table whose regular expressions match the text; NAME is replaced by the match."""
     for pattern, sentence in sentences(file)[table].items():
         if found := re.search(pattern, said, re.IGNORECASE | re.MULTILINE):
             yield sentence.replace("NAME", found[0])
@@ -105,7 +105,7 @@ def _known(one: BaseException) -> str | None:
 
 
 def offline() -> bool:
-    """Whether the network must not be asked; the libraries read this only once, when they are imported."""
+    """Whether network access is off; the libraries read this once, at import."""
     return os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
 
 
@@ -119,7 +119,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _package(error: BaseException) -> str | None:
-    """The package that is missing, if that is what an error says."""
+    """The missing package that an error names, if any."""
     if isinstance(error, ImportError) and error.name and not error.name.startswith("lime_editing"):
         root = error.name.partition(".")[0]
         return _INSTALLED_AS.get(root, root)
@@ -138,7 +138,7 @@ def _is_network(error: BaseException) -> bool:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is git-lfs's note that the real one was not fetched."""
+    """Whether a file is a git-lfs pointer."""
     try:
         with path.open("rb") as file:
             return file.read(len(POINTER)) == POINTER
@@ -152,10 +152,10 @@ def pointer(path: Path | str) -> str:
 
 
 def place(source: str | Path, kind: type[UserError], expected: str, owner: bool = False) -> str:
-    """A file or folder of this machine, with ~ expanded, or a hub id. Nothing that looks like a path is asked of a hub.
+    """A local file or folder, with ~ expanded, or a hub id. A text that looks like a path is never sent to a hub.
 
-    A hub id is `name` or `owner/name` (with `owner`: the latter alone), does not end as a file does, and its owner is
-    no folder here. UserError of this kind: neither, with what was expected.
+    A hub id is `name` or `owner/name` (with `owner`: only the second), has no file extension, and its owner is not a
+    local folder. `kind` is raised for anything else, with what was expected.
     """
     text = str(source)
     path = Path(text).expanduser()
@@ -171,7 +171,7 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
 
 
 def damage(source: str, weights: bool) -> str | None:
-    """What is wrong with the files of a model's folder, where a look tells; None otherwise."""
+    """What is wrong with the files of a model's folder; None if nothing is found."""
     return next(_damages(Path(source), weights), None)
 
 
@@ -201,6 +201,6 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
 
 
 def beside(model: str) -> list[str]:
-    """A remark on what lies beside a model's weights and is not loaded, though somebody may have meant it."""
+    """Warnings about files beside a model's weights that are not loaded."""
     adapter = Path(model).expanduser() / "adapter_config.json"
     return [f"{adapter}: the adapter beside the weights is not loaded; merge it if it is meant"] * adapter.is_file()

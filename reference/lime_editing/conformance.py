@@ -1,4 +1,4 @@
-"""The reference behind spec_tests/contract.py: `nox -s spec` tests this module as it would any other."""
+"""The adapter of spec_tests/contract.py for this package; `nox -s spec` tests this module."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _leaves(log_alpha: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tenso
 
 
 def _structured(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The inverse of `_leaves`, of whatever goes by these names."""
+    """The inverse of `_leaves`, for parameters or gradients."""
     result: dict[str, dict[str, Any]] = {}
     for name, value in parameters.items():
         matrix, part = name.removeprefix(lime.PREFIX).rsplit(".", 1)
@@ -184,7 +184,7 @@ def editor_shapes(shapes: Any, languages: Any, masks: str, ruled: Rulings = _PRI
 
 @dataclass(frozen=True)
 class Session:
-    """An editor with the optimiser that trains it, where there is anything to train."""
+    """An editor with its optimiser, if it has parameters to train."""
 
     editor: editing.Editor
     optimiser: torch.optim.Optimizer | None
@@ -318,7 +318,7 @@ def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
 
 
 def _loss(of: Callable[..., torch.Tensor], mask: Any, weight: float, *given: Any) -> tuple[Any, ...]:
-    """An objective of the predicted positions of some logits, and its gradients."""
+    """An objective at the predicted positions of some logits, and its gradients."""
     logits = [t.detach().clone().requires_grad_() for t in given]
     shares = (1 / mask.sum(1, keepdim=True)).expand(mask.shape)[mask]
     value = weight * of(*(t[mask] for t in logits), shares) / len(mask)
@@ -339,7 +339,7 @@ def loc_loss(edited: Any, raw: Any, mask: Any, weight: float, ruled: Rulings = _
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """What the data modules use of a tokenizer, over a given function."""
+    """The part of a tokenizer that the data modules use, built from a given function."""
 
     tokenize: Callable[..., list[int]]
     mask_token_id: int = -1
@@ -384,7 +384,7 @@ def _facts(
     splits = list(facts_task.tasks(facts, Reader(tokenizer), ruled, {}).values())
     asked = (edit["language"], edit["relation"], edit["subject"])
     own = (t for t in splits if asked in {(f.language, f.relation, f.sub_uri) for f in t.facts.facts})
-    # The edit's own split may name the labels; inputs may be of any.
+    # The edit's split defines the label pool; inputs may come from any split.
     task = replace(next(own, splits[0]), facts=facts)
 
     def example(place: Any, language: str) -> Example:
@@ -425,7 +425,7 @@ def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: 
 
 
 def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> Rows:
-    # In a language that is not edited no answer counts as wrong.
+    # Answers in other languages count as correct.
     gold = [task.classes[row["label"]] for row in task.rows]
     wrong = pairs_task.wrong(task, np.array([predictions.get(code, gold) for code in task.languages]).T)
     task, common = replace(task, wrong=wrong), (task.corpus, sorted(predictions), task.languages, 1, n_retain, seed)
@@ -448,7 +448,7 @@ def classifier_examples(splits: Any, tokenize: Any) -> Rows:
 # R ----------------------------------------------------------------------------------------------------------------
 
 
-#: Where a hyper-parameter stands in a task's scale.
+#: Hyper-parameter → its path in a task's scale.
 _SETTINGS: Mapping[str, str] = {
     **{f"{name}_lr": f"settings.{name}.lr" for name in EDITORS},
     **{f"{name}_inner_lr": f"settings.{name}.inner_lr" for name in ("editable_training", "mend")},
@@ -528,7 +528,7 @@ mask_similarity = figures.cosines
 # U ----------------------------------------------------------------------------------------------------------------
 
 Note = tuple[Split, str, Example, Any]
-#: What was made of examples since it was last looked at: split, role, example, and what became of it.
+#: Examples used since the last reset: split, role, example, and the input or request made from it.
 _NOTES: list[Note] = []
 
 _ROLES = {"request": "edit", "update_input": "update", "retain_input": "retain"}
@@ -536,7 +536,7 @@ _ROLES = {"request": "edit", "update_input": "update", "retain_input": "retain"}
 
 @dataclass(frozen=True)
 class _Noted:
-    """A split that notes what becomes of its examples, in the order in which a run asks for it."""
+    """A split that records its calls in order: each example and its result."""
 
     task: Any
     split: Split
@@ -557,7 +557,7 @@ class _Noted:
 
 @cache
 def _noting(kind: str) -> Dataset:
-    """The data set of this kind under another name, whose splits note what is asked of them."""
+    """A copy of the data set of this kind, under another name, whose splits record their calls."""
     plain = find_data(kind)
 
     def tasks(*given: Any) -> dict[Split, Any]:
@@ -582,7 +582,7 @@ def _told(example: Example) -> dict[str, str]:
 
 
 def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
-    """The edits of a split among the notes by their number and id, each with the inputs that follow it."""
+    """The edits of a split in the notes, by number and id, each with the inputs that follow it."""
     found: dict[str, dict[str, Any]] = {}
     last: dict[str, Any] = {}
     for of, role, example, made in notes:
@@ -595,7 +595,7 @@ def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
 
 
 def _scale_of(editor: str, plan: Mapping[str, Any], kind: str, ruled: Rulings) -> Scale:
-    # What the plan says comes after what a ruling says.
+    # The plan's values override those of a ruling.
     paper = replace(PAPER.tasks[kind].under(ruled), released={})
     known = {f.name for f in fields(paper.settings[editor])}
     given = {name: plan[name] for name in ("lr", "inner_lr") if name in known and plan[name] is not None}
@@ -650,7 +650,7 @@ def run(
 
 
 def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
-    """The validations of a run, where it stopped and what it kept."""
+    """The validations of a run, its last step and its best step."""
     path = folder / "curve.json"
     reports = results.read_json(path) if path.is_file() else []
     told = [{"edits": r["step"] * batch, "asked": asked, **{n: r[n] for n in ("acc", "con", "succ")}} for r in reports]
@@ -659,7 +659,7 @@ def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
 
 
 def _judged(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored outcomes of one evaluation, beside what was asked."""
+    """The stored outcomes of one evaluation, with the requests and inputs."""
     rows = pd.read_parquet(folder / "rows.parquet")
     hits = rows[rows["evaluation"] == name].groupby(["edit", "role"])["hit"].agg(list).unstack()
     edits = [
@@ -716,7 +716,7 @@ def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
 
     def acc(rows: Sequence[Any]) -> float:
         told = [Outcome(str(o["edit"]), o["edit_language"], "update", o["language"], o["hit"]) for o in rows]
-        retained = [replace(o, role="retain") for o in told]  # scores want both roles
+        retained = [replace(o, role="retain") for o in told]  # scores need both roles
         return scoring.scores(scoring.count([*told, *retained])).acc
 
     own = [o for o in outcomes if o["edit"]]
@@ -726,7 +726,7 @@ def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
 
 # Other rulings ----------------------------------------------------------------------------------------------------
 
-#: Rulings of which no clause asks anything: the suite leaves them free.
+#: Rulings that no clause tests.
 _FREE = {"retain_inputs", "clipping", "log_alpha"}
 _RULED = (
     *(hit, mask_penalty, initial_masks, editor_shapes, make_editor, loc_loss, fact_inputs, encoded_facts),
@@ -735,7 +735,7 @@ _RULED = (
 
 
 def under(ruled: Rulings) -> SimpleNamespace:
-    """This module as an implementation that follows these rulings, and declares them."""
+    """This module as an implementation that follows and declares these rulings."""
     known = {name: value for name, value in globals().items() if not name.startswith("_")}
     turned = {function.__name__: partial(function, ruled=ruled) for function in _RULED}
     declared = {f.name: getattr(ruled, f.name) for f in fields(ruled) if f.name not in _FREE}

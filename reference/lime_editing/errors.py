@@ -1,8 +1,8 @@
-"""The error tree. What a user can fix is a UserError: one sentence that says what, where and what to do.
+"""The error tree. A user can fix a UserError: its message is one sentence with what, where and what to do.
 
 UserError
-├── DataError          a corpus that cannot be read: names file, line and field
-├── ModelError         a model or tokenizer that cannot be used: names what was looked for
+├── DataError          unreadable data: names file, line and field
+├── ModelError         an unusable model or tokenizer: names what was expected
 └── LanguageError      an unknown language: lists the known ones (also a LookupError)
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 class UserError(ValueError):
-    """Something that the user can fix. The command line prints it without a traceback and exits with 2."""
+    """An error that the user can fix. The command line prints it without a traceback and exits with 2."""
 
 
 class DataError(UserError):
@@ -24,7 +24,7 @@ class ModelError(UserError):
 
 
 class LanguageError(UserError, LookupError):
-    """A language that is not there."""
+    """An unknown language."""
 
     def __init__(self, language: str, known: Sequence[str], where: str = "here") -> None:
         super().__init__(f"unknown language {language!r}; known {where}: {', '.join(known) or 'none'}")

@@ -1,4 +1,4 @@
-"""What a run does with its hardware: several processes for one cell, bf16, and memory that does not suffice."""
+"""Hardware: several processes for one cell, devices, bf16, and batches halved when memory is full."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """The processes that work on one cell together, and which of them this one is."""
+    """The processes that share one cell, and the rank of this one."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this process writes files and messages for all."""
         return self.rank == 0
 
     def share(self, items: int) -> range:
-        """Which of so many items are this process's; shares differ by one item at most, and may be empty."""
+        """The indices of this process's share of `items`. Shares differ by one item at most, and may be empty."""
         return range(items * self.rank // self.count, items * (self.rank + 1) // self.count)
 
     def add(self, tensors: Sequence[Tensor]) -> None:
@@ -41,13 +41,13 @@ class Processes:
             return
         from accelerate.utils import reduce  # noqa: PLC0415 (a second to import, and one process needs none of it)
 
-        # One message: many small ones would wait for each other.
+        # One message is faster than many small ones.
         total = reduce(torch.cat([t.flatten() for t in tensors]), "sum")
         for tensor, summed in zip(tensors, total.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(summed.view_as(tensor))
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes reach this point."""
         if self.count > 1:
             from accelerate import PartialState  # noqa: PLC0415
 
@@ -62,7 +62,7 @@ class Processes:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process goes before the others, which find in the caches what it has put there."""
+        """The first process runs the block before the others, which then read its caches."""
         if not self.first:
             self.wait()
         yield
@@ -74,7 +74,7 @@ ALONE = Processes()
 
 
 def later(values: Tensor) -> Callable[[], list[float]]:
-    """What reads the values. They are copied from a GPU while it computes on."""
+    """A function that returns the values. The copy from a GPU is asynchronous."""
     if not values.is_cuda:
         return values.tolist
     kept = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -89,12 +89,12 @@ def later(values: Tensor) -> Callable[[], list[float]]:
 
 
 def launched() -> int:
-    """How many processes `torchrun`, or `accelerate launch`, has started for this run."""
+    """The number of processes that `torchrun` or `accelerate launch` has started for this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join(device: str) -> Processes:
-    """The processes that `torchrun` has started, each with a device of its own; this one alone without it.
+    """The processes that `torchrun` has started, one device each; without it, this one alone.
 
     UserError: a device with a number, or fewer devices than processes.
     """
@@ -113,9 +113,9 @@ def join(device: str) -> Processes:
 
 
 def check_device(device: str, precision: Precision, elsewhere: bool = False) -> None:
-    """UserError: no such device here, or one that does not compute in this precision.
+    """UserError: an unknown or unusable device, or one without this precision.
 
-    With `elsewhere` it is another machine's, and only its name is checked.
+    With `elsewhere` the device belongs to another machine, and only its name is checked.
     """
     try:
         kind = torch.device(device).type
@@ -126,8 +126,8 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
     if elsewhere and kind != "meta":
         return
     try:
-        torch.ones(1, device=device).sum().item()  # a device may be there and not compute
-    except Exception as error:  # each kind of device has its own
+        torch.ones(1, device=device).sum().item()  # a device may exist and not work
+    except Exception as error:  # each kind of device has its own error type
         raise UserError(
             f"device {device!r} cannot be used: {first_line(error)}; here are {', '.join(devices())}"
         ) from error
@@ -142,7 +142,7 @@ def devices() -> list[str]:
 
 
 def name_of(device: str) -> str:
-    """What the machine of a record is: its CPU, or its GPU."""
+    """The machine's name in a record: its CPU, or its GPU and CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpu = f"{os.cpu_count()}-core {platform.machine()} CPU"
@@ -150,7 +150,7 @@ def name_of(device: str) -> str:
 
 
 def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
-    """What `attempt` returns for the first of `size`, size/2, … that the device has the memory for, and that size.
+    """`attempt(size)`, with `size` halved until it fits in memory. Returns the result and the size that fitted.
 
     UserError: not even 1 fits.
     """
@@ -159,7 +159,7 @@ def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
             return attempt(size), size
         except torch.OutOfMemoryError as error:
             reason = str(error).split(". ", maxsplit=1)[0]
-        # Outside of the clause above, which would hold the failed attempt's tensors.
+        # Outside the except clause, whose traceback would keep the failed attempt's tensors.
         if size == 1:
             raise UserError(f"the device's memory does not hold a single edit: {reason}")
         size = (size + 1) // 2

@@ -1,4 +1,4 @@
-"""The words of options, files and tables, and what they stand for. Plain data: nothing heavy is imported here."""
+"""The names in options, files and tables. Plain data: this module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ Masks = Literal["none", "language", "shared"]
 Precision = Literal["float32", "bf16"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-#: The splits on which an editor may be judged.
+#: The splits that can be evaluated.
 JUDGED: tuple[Split, ...] = ("validation", "test")
 #: The language of the paper's English-only trainings and English edits, and of the raw classifier's training pairs.
 PIVOT = "en"
-#: The version of the specification (spec_tests/SPEC.md) that this code follows; stored with each result.
+#: The version of the specification (spec_tests/SPEC.md) that this code implements; stored with each result.
 SPECIFICATION = "2.0"
 
 TASKS: Mapping[str, str] = {"facts": "Facts", "nli": "NLI"}
 
-#: In the paper's order, then those that it only names (§5). "unedited", the raw model itself, is ours: it shows what an
-#: edit has to beat.
+#: In the paper's order, then those that it only names (§5). "unedited" is the raw model, our addition: a baseline.
 APPROACHES: Mapping[str, str] = {
     "unedited": "no edit",
     "finetuning": "Finetuning",
@@ -35,7 +34,7 @@ APPROACHES: Mapping[str, str] = {
     "rome": "ROME",
     "memit": "MEMIT",
 }
-#: Those of the paper's own tables, which run where none is named.
+#: The approaches of the paper's tables; the default.
 PAPER_APPROACHES = ("finetuning", "editable_training", "knowledge_editor", "mend")
 
 
@@ -95,7 +94,7 @@ class Rulings:
     stopping: Stopping = "averages"
 
 
-#: Of each ruling its values, and what it decides.
+#: Ruling → its values and what it decides.
 RULINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "kl_direction": (get_args(Direction), "KL(edited ‖ raw) or KL(raw ‖ edited)"),
     "penalty": (get_args(Penalty), "normalisation of the mask penalty"),

@@ -1,4 +1,4 @@
-"""Plug-ins: a user's own modules, which register an editor or a data set when they are imported."""
+"""Plug-ins: user modules that register an editor or a data set when they are imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN = __package__
 
 
 class Loaded(tuple[str, ...]):
-    """Plug-ins that a process imports when it unpickles this; what is pickled after it may be of their classes."""
+    """Plug-ins. Unpickling imports them, so that objects pickled later may be of their classes."""
 
     def __reduce__(self) -> Any:
         return load_all, (tuple(self),)
@@ -29,12 +29,12 @@ class Loaded(tuple[str, ...]):
 def load_all(plugins: Iterable[str]) -> Loaded:
     """Import each module by its name or its .py file, once in a process.
 
-    UserError: one that cannot be imported, or that registers no editor and no data set.
+    UserError: a module that cannot be imported, or that registers no editor and no data set.
     """
     given = Loaded(plugins)
     for source in given:
         path = Path(source).expanduser()
-        # Two files of one name are two plug-ins.
+        # Two files with the same name are two plug-ins.
         own = f"{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
         name = own if source.endswith(".py") else source
         if name in sys.modules:
@@ -44,7 +44,7 @@ def load_all(plugins: Iterable[str]) -> Loaded:
             _import_file(name, path) if name == own else importlib.import_module(name)
             if _registered() == before:
                 raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
-        except (Exception, SystemExit) as error:  # whatever a plug-in raises
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything
             sys.modules.pop(name, None)
             if isinstance(error, UserError):
                 raise
@@ -67,7 +67,7 @@ def _import_file(name: str, path: Path) -> None:
 
 
 def files(*registered: Method | Dataset) -> set[Path]:
-    """The files on which these depend beside the digest's: the module of each member, with all of its package."""
+    """The files outside the digest on which these depend: the module of each member, with its whole package."""
     members = ("Settings", "init", "learning_rates", "update")  # of an editor
     found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
     modules = {str(getattr(member, "__module__", "")) for member in found}

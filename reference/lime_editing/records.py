@@ -1,4 +1,4 @@
-"""The frozen records that all rooms use: a model input, an edit request, a training example, an outcome."""
+"""Frozen records that all packages share: a model input, an edit request, a training example, an outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .names import Role
 class Input:
     """One model input, unpadded: token ids with special tokens, and the predicted positions ([MASK], or [CLS]).
 
-    `types` are the token types of a sentence pair, where the model has them; empty is all zero.
+    `types` are the token types of a sentence pair, if the model has them; empty means all zero.
     """
 
     ids: tuple[int, ...]
@@ -21,10 +21,10 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
-    """All that an editor sees (clause T5): x_e, y_e as one token or class per position, and the editing language.
+    """All that an editor sees (clause T5): x_e, y_e (one token or class per position), and the editing language.
 
-    `parallels` of x_e in other languages, with as many predicted positions, are there for an editor that asks for them
-    by its setting of this name: it sees more than T5 allows, and tables say so.
+    `parallels` are x_e in other languages, with the same number of predicted positions. An editor with the setting
+    `parallels` sees them, which is more than T5 allows; tables mark it.
     """
 
     input: Input
@@ -44,7 +44,7 @@ class Triple:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One judged prediction of an edited model; `language` is that of the input, not of the edit."""
+    """One judged prediction of an edited model; `language` is the input's, not the edit's."""
 
     edit: str
     edit_language: str

@@ -6,8 +6,8 @@
 <cell>/state.safetensors    a training's last checkpoint, while it runs
 <cell>/rows.parquet         one row per edit, input and role, for each evaluation
 <cell>/metrics.json         acc, con, succ of each evaluation; written last, so its presence means done
-<cell>/.lock                who works on the cell, while somebody does
-<any>/.<name>.<pid>.tmp     a file that is being written; .tmp?????? is what safetensors makes of it on its way
+<cell>/.lock                the process that works on the cell
+<any>/.<name>.<pid>.tmp     a file that is being written; .tmp?????? is safetensors' own temporary file
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from .records import Outcome
 STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
 LOCK = ".lock"
-#: Parts of a record on which no number depends.
+#: Parts of a record that change no number.
 DESCRIBING = ("machine", "titles", "command", "specification", "remarks")
-#: What the cells of one table have in common, beside their task and, of the scale's record, `_SCALE`.
+#: Record fields that are equal in all cells of a table, in addition to the task and the scale's `_SCALE`.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
 _SCALE = ("name", "about", "edited_layers", "test")
-#: What every record has, and what these parts of it have.
+#: Required fields of a record, and of its parts.
 _RECORD = (*_SCOPE, "code", "device", "machine")
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "cell": ("task", "approach", "training", "seed"),
     "scale": ("name", "about"),
     "titles": ("task", "approach"),
 }
-#: The files on which a number depends, and those among them on which it does not.
+#: The files that a number depends on, and exceptions among them.
 SOURCES = (
     *("records.py", "updates.py", "hardware.py", "backbone/*.py", "editors/*.py", "core/*.py"),
     *("data/**/*.py", "reproduce/run.py"),
 )
-#: The editors beside the paper's four, on which their own cells alone depend.
+#: The editors that the paper does not have; only their own cells depend on them.
 FURTHER = tuple(f"editors/{name}.py" for name in ("least_squares", "malmen", "memit", "rome", "slag", "ultraedit"))
 NO_SOURCES = ("data/download.py", *FURTHER)
 
 
 def check_place(root: Path, write: bool = True) -> None:
-    """UserError: results cannot be kept here, which is said before hours of work and not after them."""
+    """UserError: results cannot be written here. Called before a run, so that hours of work are not lost."""
     with border(UserError, f"{root}: results cannot be kept here", more="; --results or LIME_HOME names another place"):
         first = next(path for path in (root, *root.absolute().parents) if path.exists())
         if not first.is_dir():
@@ -75,16 +75,16 @@ def check_place(root: Path, write: bool = True) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
-    """Call `write` with a temporary path beside `path`, then move the result into place. `size`: in bytes, at most.
+    """Call `write` with a temporary path beside `path`, then move the file to `path`. `size`: bytes at most.
 
-    UserError: the disk or the folder refuses; the old file stays, and no temporary one.
+    UserError: the file cannot be written; the old file stays, and no temporary file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # a machine that loses power must not leave half a file under the final name
+            os.fsync(file.fileno())  # after a power failure no partial file has the final name
         temporary.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -93,7 +93,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
             room = [f"up to {size:,} bytes to write"] if size is not None else []
             with suppress(OSError):
                 room.append(f"{shutil.disk_usage(path.parent).free:,} bytes are free")
-            reason = f"{explain(error)} ({', '.join(room) or 'it is not known how much room is left'})"
+            reason = f"{explain(error)} ({', '.join(room) or 'the free space is unknown'})"
             kept = "earlier results are kept, and the same command resumes"
             raise UserError(f"{path}: cannot be written: {reason}; {kept}") from error
         raise
@@ -121,10 +121,10 @@ def read_json(path: Path) -> Any:
 
 
 def remedy(path: Path) -> str:
-    """What to do about a damaged file. Of a cell only a training's checkpoint can be replaced alone."""
+    """The remedy for a damaged file. Only a training's checkpoint can be removed without its cell."""
     if path.name == "index.json":
         return "remove it: the cells stay, and a run lists its own again"
-    return f"remove {path if path.name == STATE else path.parent}, and the same command makes it again"
+    return f"remove {path if path.name == STATE else path.parent}; the same command makes it again"
 
 
 def read_metrics(folder: Path) -> dict[str, Scores]:
@@ -168,7 +168,7 @@ def _counted(rows: pd.DataFrame) -> Counts:
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """Where two records differ, as "model: 1a2b, not 3c4d", beside what only describes them."""
+    """The differences of two records, as "model: 1a2b, not 3c4d", without their descriptive parts."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**here, **there} if key not in DESCRIBING]
         found = (differences(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys)
@@ -179,13 +179,13 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def add_to_index(root: Path, folders: Iterable[Path]) -> None:
-    """Note which cells the report of `root` is about; a cell that is run again under its protocol takes its place.
+    """Add cells to the index of the report of `root`. A new run of a cell under its protocol replaces the old one.
 
-    Cells of the same task on other data, another model or other languages leave, and so do other seeds of the same
-    editor with other settings: no table may mix them.
+    Removed are cells of the same task with other data, model or languages, and cells of the same editor with other
+    settings: no table may mix them.
     """
     records = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
-    # The last record of each kind is the new one.
+    # Later records are newer.
     sources = {record["cell"]["task"]: _sources(record) for record in records.values()}
     settings = {_editor(record): (record["rulings"], record["scale"]) for record in records.values()}
     kept = {
@@ -202,18 +202,18 @@ def _sources(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _editor(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What the seeds of one editor have in common."""
+    """The settings that all seeds of one editor share."""
     return record["protocol"], *(record["cell"][name] for name in ("task", "approach", "training"))
 
 
 def scope(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in cells that stand in one table."""
+    """The values that must be equal in all cells of a table."""
     scale = {name: record["scale"].get(name) for name in _SCALE}
     return {"task": record["cell"]["task"], "scale": scale, **{name: record[name] for name in _SCOPE}}
 
 
 def read_index(root: Path) -> list[Path]:
-    """The folders of the cells that the report of `root` is about, as far as they are there. DataError: no list."""
+    """The existing folders of the cells in the index of `root`. DataError: the index is not a list."""
     index = root / "index.json"
     names = read_json(index) if _there(index) else []
     if not isinstance(names, list) or not all(isinstance(n, str) and n and Path(n).name == n for n in names):
@@ -237,10 +237,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[None]:
-    """Work on a folder alone: two runs that write the same cell would spoil it.
+    """Lock a folder: two runs must not write the same cell.
 
-    The lock goes with its process, however that ends, so none is ever stale. UserError: another process has it, and
-    does not let go within `patience` seconds.
+    The lock ends with its process, so no lock is ever stale. UserError: another process still has it after `patience`
+    seconds.
     """
     lock, holder = folder / name, ""
     file = FileLock(lock)
@@ -250,7 +250,7 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
     except Timeout as error:
         with suppress(OSError, UnicodeDecodeError):
             holder = lock.read_text(encoding="utf-8").strip()
-        about = holder or "it did not say which"
+        about = holder or "unknown process"
         raise UserError(f"{folder}: another run is at work here ({about}); wait for it or stop it") from error
     except OSError as error:
         raise UserError(f"{lock}: cannot be written: {explain(error)}") from error
@@ -260,12 +260,12 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
         yield
     finally:
         with suppress(OSError):
-            lock.unlink()  # while it is held: who waits for it sees that it is gone, and makes another
+            lock.unlink()  # before unlocking: a waiting process then sees that the file is gone, and creates a new one
         file.release()
 
 
 def clean(folder: Path) -> None:
-    """Remove what a process that was killed has left; nobody else may be writing into the folder."""
+    """Remove temporary files of a killed process; no other process may be writing into the folder."""
     leftovers = [*folder.glob(".*.tmp"), *folder.glob(".tmp??????")]
     if is_done(folder):
         leftovers += [folder / STATE, folder / LOCK]
@@ -279,10 +279,10 @@ def digest(value: Any) -> str:
 
 
 def code_digest(more: Iterable[Path] = ()) -> str:
-    """A short fingerprint of the code that a number depends on, and of `more` files; wherever the files are.
+    """A short fingerprint of the code that a number depends on, and of `more` files. Paths do not change it.
 
-    Comments, docstrings and layout have no part in it, nor have names.py and the scales: a cell records the values that
-    it used.
+    Comments, docstrings and layout do not change it. names.py and the scales are not part of it: a cell records the
+    values that it used.
     """
     root = Path(__file__).parent
     sources = {path for pattern in SOURCES for path in root.glob(pattern)} - {root / name for name in NO_SOURCES}
@@ -294,7 +294,7 @@ def code_of(files: Iterable[Path]) -> str:
     return digest(sorted(_code(path.read_text(encoding="utf-8")) for path in files))
 
 
-@cache  # a grid asks once per cell, and an answer takes a second
+@cache  # a grid calls it for each cell, and it takes a second
 def _code(source: str) -> str:
     """A module's syntax tree without docstrings and without what it imports from this package."""
     tree = ast.parse(source)
@@ -307,7 +307,7 @@ def _code(source: str) -> str:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a cell is finished: metrics.json is written last. DataError: a folder that cannot be looked into."""
+    """Whether a cell is finished: metrics.json is written last. DataError: an unreadable folder."""
     return all(_there(folder / name) for name in ("cell.json", "rows.parquet", "metrics.json"))
 
 
@@ -315,4 +315,4 @@ def _there(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        raise DataError(f"{path.parent}: cannot be looked into: {error.strerror}; change its permissions") from error
+        raise DataError(f"{path.parent}: cannot be read: {error.strerror}; change its permissions") from error

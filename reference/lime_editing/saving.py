@@ -1,10 +1,10 @@
 """Edits kept on disk: an edited model, a LoRA adapter in PEFT's format, or a file of edits of our own.
 
-model    the raw model's folder again, in which the edited matrices alone have other bytes
+model    a copy of the raw model's folder; only the edited matrices differ
 lora     adapter_config.json and adapter_model.safetensors
 update   update.safetensors: factors or ΔW, the requests, and fingerprints; its edits can be listed and dropped
 
-Every folder appears whole or not at all.
+A folder is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from .updates import Update
 
 Form = Literal["model", "lora", "update"]
 UPDATE = "update.safetensors"
-RANK = 64  # of a LoRA adapter whose ΔW has no factors
+RANK = 64  # of a LoRA adapter if ΔW has no factors
 NEEDED = ["*.safetensors", "*.json", "*.txt", "*.model"]  # of a model on the hub
-#: Other weights beside the safetensors, which would still be those of the raw model.
+#: Other weight files; they are not copied, because they hold the raw weights.
 OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The file of edits: each as an update of one, or a single update of them all; what was asked of each; and more.
+    """The file of edits: one update for each edit, or one for all; the requests; and metadata.
 
-    about   what they are of: fingerprints of the raw model and the editor, and whatever was given
+    about   fingerprints of the raw model and the editor, and other metadata
     """
 
     updates: tuple[Update, ...]
@@ -49,19 +49,19 @@ class Saved:
 
     @property
     def apart(self) -> bool:
-        """Whether an edit can be dropped: least squares make one of many, and a sum of ΔW is kept as a sum."""
+        """Whether an edit can be dropped. Least squares and a stored sum of ΔW have one update for all edits."""
         return len(self.updates) == len(self.requests)
 
 
 def save_model(update: Update, backbone: Backbone, source: str | Path, folder: Path) -> None:
     """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
-    The sum is taken in float32 at least, and stored in W's own width; all else is copied byte by byte.
-    UserError: the folder is there already, or cannot be written. ModelError: weights without an edited matrix.
+    The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte. UserError: the
+    folder exists already, or cannot be written. ModelError: the weights lack an edited matrix.
     """
     here = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
     prefix, changes = f"{backbone.model.base_model_prefix}.", update.dense(0, backbone.raw)
-    # A file of the encoder alone, or of a model around it, leaves out or adds the encoder's prefix.
+    # A file of the encoder alone has no encoder prefix; a file of a larger model has one.
     known = {key: name for name in changes for key in (name, name.removeprefix(prefix), prefix + name)}
 
     def write(new: Path) -> None:
@@ -84,10 +84,10 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: P
 def save_lora(
     update: Update, backbone: Backbone, source: str | Path, folder: Path, rank: int | None = None
 ) -> dict[str, float]:
-    """One edit as a LoRA adapter of `source`: per matrix the relative error of its ΔW.
+    """Save one edit as a LoRA adapter of `source`. Returns the relative error of each matrix's ΔW.
 
-    Factors are kept as they are where they have no more rows than `rank`; any other ΔW is cut by SVD to `rank` (RANK).
-    UserError: the folder is there already, or cannot be written.
+    Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
+    UserError: the folder exists already, or cannot be written.
     """
     pairs, errors = {}, {}
     for name, delta in update.dense(0, backbone.raw).items():
@@ -121,7 +121,7 @@ def save_lora(
 
 
 def save_updates(path: Path, saved: Saved) -> None:
-    """The file of edits. UserError: it cannot be written."""
+    """Write the file of edits. UserError: it cannot be written."""
     tensors: dict[str, Tensor] = {}
     for i, update in enumerate(saved.updates):
         for name, (u, v) in update.factors.items():
@@ -137,7 +137,7 @@ def save_updates(path: Path, saved: Saved) -> None:
 
 
 def load_updates(path: str | Path, device: str = "cpu") -> Saved:
-    """The inverse of `save_updates`; `compose` sums them up. UserError: no file of edits, or a damaged one."""
+    """The inverse of `save_updates`; `compose` adds the edits. UserError: not a file of edits, or a damaged one."""
     updates: dict[int, dict[str, dict[str, Tensor]]] = {}
     try:
         with safe_open(path, "pt", device) as file:
@@ -155,20 +155,20 @@ def load_updates(path: str | Path, device: str = "cpu") -> Saved:
 
 
 def drop(saved: Saved, numbers: Sequence[int]) -> Saved:
-    """The edits without these, counted from 1 (chapter C). UserError: no such edit, or edits that were made as one."""
+    """The edits without these numbers, counted from 1 (chapter C). UserError: no such edit, or one update for all."""
     for number in numbers:
         if not 1 <= number <= len(saved.requests):
             raise UserError(f"there is no edit {number}; the file has 1 to {len(saved.requests)}")
     if not saved.apart:
         raise UserError(
-            f"these {len(saved.requests)} edits were made as one, so none can be taken out of it; edit again without it"
+            f"these {len(saved.requests)} edits are one update, so none can be dropped; edit again without it"
         )
     kept = [i for i in range(len(saved.requests)) if i + 1 not in numbers]
     return Saved(tuple(saved.updates[i] for i in kept), tuple(saved.requests[i] for i in kept), saved.about)
 
 
 def check_free(folder: Path) -> None:
-    """UserError: there is something at this place already."""
+    """UserError: this path exists already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give another folder, or remove it first")
 
@@ -198,7 +198,7 @@ def _replace(path: Path, key: str, change: Tensor) -> str:
 
 
 def _whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder beside its place, and move it there. UserError: it is there already, or the disk refuses."""
+    """Write a folder under a temporary name, and rename it. UserError: it exists already, or cannot be written."""
     check_free(folder)
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""An edit as a value: what it adds to the edited matrices, without touching them.
+"""An edit as a value: what it adds to the edited matrices. The matrices themselves never change.
 
 Shapes: E edits in a batch, T tokens of an edit input, n and m the input and output width of an edited matrix.
 """
@@ -19,11 +19,11 @@ Factors: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """E independent edits. ΔW is (m, n), as torch stores a linear layer's weight; `dense` is for looking at one.
+    """E independent edits. ΔW is (m, n), the layout of a torch linear layer's weight; `dense` computes it.
 
     factors   per matrix U (E, T, n) and V (E, T, m): ΔW = Vᵀ U, never materialised
-    deltas    per matrix D (E, m, n), where an edit has no such form
-    weights   per matrix θ' (m, n), from which all edits start in the place of the raw W (clause E4)
+    deltas    per matrix ΔW (E, m, n), for edits without factors
+    weights   per matrix θ' (m, n), which replaces the raw W in all edits (clause E4)
     """
 
     factors: Factors = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Update:
 
     @property
     def edits(self) -> int:
-        """E; 0 for an update that changes nothing but `weights`."""
+        """E; 0 for an update that has only `weights`."""
         parts = [*(u for u, _ in self.factors.values()), *self.deltas.values()]
         return max(map(len, parts), default=0)
 
@@ -46,7 +46,7 @@ class Update:
         return Update(factors, {name: d[chosen] for name, d in self.deltas.items()}, self.weights)
 
     def dense(self, index: int, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """ΔW (m, n) of one edit, per edited matrix; `raw` has the raw W, asked for only where `weights` replace it."""
+        """ΔW (m, n) of one edit, per edited matrix. `raw` holds the raw W; it is needed if `weights` replace it."""
         one = self[index]
         result = {name: d[0] for name, d in one.deltas.items()}
         result |= {name: w - (raw or {})[name] + result.get(name, 0) for name, w in one.weights.items()}
@@ -75,10 +75,10 @@ def _plus(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def compose(updates: Iterable[Update], dense: bool = False) -> Update:
-    """The sum of all their edits, as one edit (clause C1); θ' of Editable Training is in it once.
+    """The sum of all edits of the updates, as one edit (clause C1); θ' of Editable Training counts once.
 
-    Factors are multiplied out with `dense`, and as soon as their rows hold more numbers than a ΔW: memory does not grow
-    with the edits. UserError: updates that start from different θ'.
+    Factors are multiplied out with `dense`, or when they hold more numbers than ΔW: memory does not grow with the
+    number of edits. UserError: updates with different θ'.
     """
     pending: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     sums: dict[str, Tensor] = {}
@@ -86,7 +86,7 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
 
     def multiply(name: str) -> None:
         u, v = (torch.cat(parts) for parts in pending.pop(name))
-        exact = torch.promote_types(v.dtype, torch.float32)  # never bf16, whatever the factors are in
+        exact = torch.promote_types(v.dtype, torch.float32)  # never bf16, even for bf16 factors
         with torch.autocast(v.device.type, enabled=False):
             sums[name] = v.mT.to(exact) @ u.to(exact) + sums.get(name, 0)
 
@@ -98,7 +98,7 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
             sums[name] = delta.sum(0, dtype=torch.promote_types(delta.dtype, torch.float32)) + sums.get(name, 0)
         for name, factors in update.factors.items():
             for rows, part in zip(pending.setdefault(name, ([], [])), factors, strict=True):
-                rows.append(part.flatten(0, 1).clone())  # a view would hold all that it is a view of
+                rows.append(part.flatten(0, 1).clone())  # a view would keep the whole base tensor
             n, m = (part.shape[-1] for part in factors)
             if dense or sum(map(len, pending[name][0])) * (n + m) > n * m:
                 multiply(name)
@@ -109,7 +109,7 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
 
 
 def plus(first: Update, second: Update) -> Update:
-    """The sum edit by edit, of E edits each, or of one that holds for all edits of the other."""
+    """The sum edit by edit. Both have E edits, or one of them has one edit, which is added to each of the other."""
     factors, deltas = {**second.factors, **first.factors}, {**second.deltas, **first.deltas}
     for name in first.factors.keys() & second.factors.keys():
         pairs, most = (first.factors[name], second.factors[name]), max(first.edits, second.edits)

@@ -1,4 +1,4 @@
-"""The raw model: trunk and upper part, x and δ, and where models come from."""
+"""The raw model: trunk and upper part, x and δ, and loading."""
 
 from .arrays import NO_LABEL, Array, Bucket, Places, Rows, Sent, filled, padded, places_of
 from .loading import configuration, fingerprint, load, load_encoder, load_tokenizer, max_tokens

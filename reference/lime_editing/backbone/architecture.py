@@ -1,9 +1,9 @@
-"""Where a model has what the core needs: its layers, the two matrices of each MLP, its head. Found by structure.
+"""The parts of a model that the core needs: layers, the two matrices of each MLP, head. Found by structure.
 
-What a family does otherwise than BERT is in `HEADS`, `CLOSING`, `inputs_of_layers` and `class_logits`.
+Differences from BERT are in `HEADS`, `CLOSING`, `inputs_of_layers` and `class_logits`.
 
-Of a gated MLP, Wo(act(W₁h) * W₂h), both matrices are edited: Wi, which holds W₁ over W₂ (2f, h), and Wo (h, f). So one
-edit moves the values and the gates together, as they are trained, and still has one x and one δ per matrix.
+A gated MLP is Wo(act(W₁h) * W₂h). Both its matrices are edited: Wi, W₁ stacked on W₂ (2f, h), and Wo (h, f). So an edit
+changes values and gates together, and has one x and one δ per matrix.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from transformers.masking_utils import create_bidirectional_mask, create_bidirec
 from ..borders import SUPPORTED
 from ..errors import ModelError
 
-#: By `model_type`, the modules of the masked-language head from the last layer's output on; others have them in one.
+#: `model_type` → the modules of the masked-language head, in order; other models have one head module.
 HEADS: Mapping[str, tuple[str, ...]] = {
     "distilbert": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     "electra": ("generator_predictions", "generator_lm_head"),
     "modernbert": ("model.final_norm", "head", "decoder"),
 }
-#: The module of a layer that ends its attention block with the residual, "attention" in others; None: there is none.
+#: `model_type` → the module that ends a layer's attention block, residual included (None: no module does). Default:
+#: "attention".
 CLOSING: Mapping[str, str | None] = {"distilbert": "sa_layer_norm", "modernbert": None}
-#: The families whose layers find positions themselves, from where a token stands in its row.
+#: Families with relative positions: their layers use a token's index in its row.
 RELATIVE = ("modernbert", "deberta-v2")
 
 
 def refuse(config: Any) -> None:
-    """ModelError: a configuration whose model cannot be edited here, and why."""
+    """ModelError: a model of this configuration cannot be edited, with the reason."""
     reasons = {
         "its layers share one set of weights, so that an edit of one changes all": config.model_type == "albert",
         "its layers have adapters of each language between them": config.model_type == "xmod",
@@ -54,7 +55,7 @@ def unsupported(model: Any) -> ModelError:
 
 
 def layer_stack(model: Any) -> nn.ModuleList:
-    """The encoder: the one list of the base model that has as many members as the config has layers."""
+    """The encoder layers: the base model's only module list of the config's number of layers."""
     refuse(model.config)
     depth = getattr(model.config, "num_hidden_layers", None)
     stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
@@ -65,7 +66,7 @@ def layer_stack(model: Any) -> nn.ModuleList:
 
 
 def mlp_names(model: Any, layer: nn.Module) -> list[str]:
-    """The weights of a layer's MLP, which are its last two linear maps: h → f (2f, where it is gated), and f → h."""
+    """The weights of a layer's MLP: its last two linear maps, h → f (2f if it is gated) and f → h."""
     prefixes = {id(module): name for name, module in model.named_modules()}
     linears, h = [m for m in layer.modules() if isinstance(m, nn.Linear)][-2:], model.config.hidden_size
     wide = [(m.in_features, m.out_features) for m in linears]
@@ -78,13 +79,13 @@ def is_classifier(model: Any) -> bool:
 
 
 def reads_types(model: Any) -> bool:
-    """Whether the embeddings have token types; DistilBERT and ModernBERT have none, XLM-R one."""
+    """Whether the embeddings have token types. DistilBERT and ModernBERT have none, XLM-R has one."""
     types = getattr(model.base_model.embeddings, "token_type_embeddings", None)
     return types is not None and types.num_embeddings > 1
 
 
 def widen(model: Any, embedded: Tensor) -> Tensor:
-    """Embeddings (…, e) as the encoder takes them (…, h): ELECTRA's and RemBERT's are narrower, and projected."""
+    """Embeddings (…, e) in the encoder's width (…, h). ELECTRA and RemBERT project theirs."""
     shape = (embedded.shape[-1], model.config.hidden_size)
     if shape[0] == shape[1]:
         return embedded
@@ -94,22 +95,21 @@ def widen(model: Any, embedded: Tensor) -> Tensor:
 
 
 def shares_rows(model: Any) -> bool:
-    """Whether several inputs fit in one row: where each stands is told by numbers, and the mask keeps them apart."""
+    """Whether a row may hold several inputs: the model takes position ids, and the mask separates the inputs."""
     return model.config.model_type not in RELATIVE
 
 
 def entrance(model: Any, ids: Tensor, types: Tensor, places: Tensor) -> Tensor:
-    """What the first layer takes (R, C, h)."""
+    """The input of the first layer (R, C, h)."""
     told = {"token_type_ids": types} if reads_types(model) else {}
     told |= {"position_ids": places} if shares_rows(model) else {}
     return widen(model, model.base_model.embeddings(input_ids=ids, **told))
 
 
 def inputs_of_layers(model: Any, hidden: Tensor, mask: Tensor | None) -> Callable[[nn.Module], dict[str, Any]]:
-    """What each layer is given beside hidden states (B, S, h): its mask, and what it needs for relative positions.
+    """The keyword arguments of each layer, given hidden states (B, S, h): the mask, and relative positions.
 
-    `mask` is added to the attention scores, 0 or -inf; None where nothing is padded: the host knows, and does not ask
-    the device.
+    `mask` is added to the attention scores, 0 or -inf; None means no padding, known without synchronising.
     """
     if shares_rows(model):
         return lambda layer: {"attention_mask": mask}
@@ -138,12 +138,12 @@ def class_weights(model: Any) -> Tensor:
 
 
 def means(model: Any) -> bool:
-    """Whether a classifier reads the mean of all hidden states, as ModernBERT may, and not the first alone."""
+    """Whether a classifier reads the mean of all hidden states (ModernBERT may), not only the first."""
     return is_classifier(model) and getattr(model.config, "classifier_pooling", "cls") == "mean"
 
 
 def class_logits(model: Any, hidden: Tensor, padding: Tensor | None) -> Tensor:
-    """Logits (B, C) of the last layer's hidden states (B, P, h); `padding` (B, 1, 1, P) is 0 or -inf, None: 0."""
+    """Logits (B, C) of the last layer's hidden states (B, P, h). `padding` (B, 1, 1, P) is 0 or -inf; None means 0."""
     if model.config.model_type == "modernbert":
         own = hidden.new_ones(hidden.shape[:2]) if padding is None else (padding[:, 0, 0] == 0).to(hidden.dtype)
         hidden = (model.base_model.final_norm(hidden) * own[..., None]).sum(1) / own.sum(1)[:, None]
@@ -156,8 +156,8 @@ def class_logits(model: Any, hidden: Tensor, padding: Tensor | None) -> Tensor:
 
 
 def language_head(model: Any) -> Callable[[Tensor], Tensor]:
-    """From hidden states to the vocabulary. ModelError: a model without output embeddings."""
-    if hasattr(model, "lm_predictions"):  # DeBERTa's own, which is told the embeddings
+    """The map from hidden states to vocabulary logits. ModelError: a model without output embeddings."""
+    if hasattr(model, "lm_predictions"):  # DeBERTa's head takes the embeddings as an argument
         return lambda hidden: model.lm_predictions(hidden, model.get_input_embeddings())
     decoder, parts = model.get_output_embeddings(), HEADS.get(model.config.model_type, ())
     found = [c for c in model.children() if decoder in set(c.modules()) and c is not model.base_model]
@@ -167,7 +167,7 @@ def language_head(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def closing(model: Any, layers: nn.ModuleList) -> nn.Module | None:
-    """In the last layer, what ends the attention block: from there on rows are independent. None: no such module."""
+    """The module that ends the last layer's attention block; after it rows are independent. None: no such module."""
     name = CLOSING.get(model.config.model_type, "attention")
     if name is not None and not hasattr(layers[-1], name):
         raise unsupported(model)
@@ -175,13 +175,13 @@ def closing(model: Any, layers: nn.ModuleList) -> nn.Module | None:
 
 
 def first_place(model: Any) -> int:
-    """The number of the first place in an input: RoBERTa-like models start behind their padding index."""
+    """The position id of an input's first token: RoBERTa-like models start after their padding id."""
     padding = getattr(getattr(model.base_model.embeddings, "position_embeddings", None), "padding_idx", None)
     return 0 if padding is None else int(padding) + 1
 
 
 def max_positions(model: Any) -> int:
-    """The longest input; with relative positions, the config's limit."""
+    """The longest input in tokens; with relative positions, the config's limit."""
     positions = getattr(model.base_model.embeddings, "position_embeddings", None)
     if positions is None:
         return int(model.config.max_position_embeddings)

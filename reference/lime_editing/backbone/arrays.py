@@ -1,4 +1,4 @@
-"""Inputs as arrays: laid out on the host, and brought to the device in one copy."""
+"""Inputs as arrays: built on the host, and copied to the device at once."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor
 from ..records import Input
 
 Integers: TypeAlias = NDArray[np.int64]
-Array: TypeAlias = Any  # of a record: an NDArray on the host, a Tensor on the device
+Array: TypeAlias = Any  # a record's field: an NDArray on the host, a Tensor on the device
 R = TypeVar("R", bound=tuple[Any, ...])
-#: A batch of so many edits keeps a GPU busy.
+#: A batch of this many edits uses a GPU fully.
 MANY = 64
-#: The label of a position that only fills up a batch; cross entropy ignores it.
+#: The label of a padding position; cross entropy ignores it.
 NO_LABEL = -100
 
 
 class Rows(NamedTuple):
-    """B inputs in R rows of C tokens, as the trunk reads them. A row may hold several inputs; none sees another.
+    """B inputs in R rows of C tokens, for the trunk. A row may hold several inputs, which do not attend to each other.
 
-    ids, types and places (R, C) are what the embeddings read. asking and answering (R, C) number the input that a token
-    belongs to, as a query and as a key; None where each row is one whole input.
+    ids, types and places (R, C) are token, type and position ids. asking and answering (R, C) are the index of a
+    token's input, as a query and as a key; None if each row is exactly one input.
     """
 
     ids: Array
@@ -38,10 +38,10 @@ class Rows(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where B inputs lie in the trunk's output, and which of their positions are predicted.
+    """The places of B inputs in the trunk's output, and their predicted positions.
 
-    tokens (B, S) of the R·C tokens; padding (B, 1, 1, S), 0 or -inf, None where there is none; slots (B, P) of the B·S
-    tokens, the predicted ones; predicted (N,) of the B·P slots, for an input may have fewer than P.
+    tokens (B, S) are indices of the R·C tokens; padding (B, 1, 1, S) is 0 or -inf, or None without padding; slots (B,
+    P) are indices of predicted positions among the B·S tokens; predicted (N,) are the used ones of the B·P slots.
     """
 
     tokens: Array
@@ -51,7 +51,7 @@ class Places(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """Sizes that many batches share: S tokens and P predicted positions of an input, and N of all inputs of a kind."""
+    """Sizes that many batches share: S tokens and P predicted positions per input, and N per kind of input."""
 
     tokens: int
     positions: int
@@ -59,7 +59,7 @@ class Bucket(NamedTuple):
 
     @classmethod
     def of(cls, kinds: Sequence[Sequence[Input]]) -> Bucket:
-        """The smallest bucket that holds these kinds of equally many inputs."""
+        """The smallest bucket for these kinds, which have the same number of inputs."""
         inputs, count = list(chain.from_iterable(kinds)), len(kinds[0])
         predicted = max(sum(len(i.positions) for i in kind) for kind in kinds)
         most = max(1, *(len(i.positions) for i in inputs))
@@ -74,10 +74,9 @@ class Bucket(NamedTuple):
 def rows_of(
     inputs: Sequence[Input], pad: int, first: int, shared: bool, bucket: Bucket | None = None
 ) -> tuple[Rows, Integers]:
-    """The inputs in rows, and where each starts among the R·C tokens.
+    """The inputs in rows, and the start of each among the R·C tokens.
 
-    `pad` is the token id of padding, `first` the number of the first place: 0, or behind that of padding. Rows may be
-    `shared` by several inputs.
+    `pad` is the token id of padding, `first` the first position id. With `shared`, a row may hold several inputs.
     """
     lengths, widths = np.array([len(i.ids) for i in inputs]), np.array([_width(i) for i in inputs])
     starts, shape = _starts(widths, shared, bucket)
@@ -87,7 +86,7 @@ def rows_of(
     ids.flat[said] = np.fromiter(chain.from_iterable(i.ids for i in inputs), int)
     types.flat[said] = np.fromiter(chain.from_iterable(i.types or (0,) * len(i.ids) for i in inputs), int)
     answering.flat[said] = np.repeat(np.arange(len(inputs)), lengths)
-    # Padding that is predicted as well (clause M7) sees its input, which does not see it.
+    # Predicted padding (clause M7) attends to its input; the input does not attend to it.
     asking.flat[whole] = np.repeat(np.arange(len(inputs)), widths)
     of_place = (said, lengths) if first else (whole, widths)
     places.flat[of_place[0]] = first + _runs(np.zeros_like(starts), of_place[1])
@@ -96,7 +95,7 @@ def rows_of(
 
 
 def places_of(inputs: Sequence[Input], starts: Integers, kinds: int = 1, bucket: Bucket | None = None) -> Places:
-    """Where these inputs lie, which start there. The predicted positions come kind by kind, every `kinds`-th input."""
+    """The places of inputs with these starts. Input i has kind i mod `kinds`; predictions are sorted by kind."""
     lengths, widths = np.array([len(i.ids) for i in inputs]), np.array([_width(i) for i in inputs])
     counts = np.array([len(i.positions) for i in inputs])
     s, p = (widths.max(), max(1, counts.max())) if bucket is None else (bucket.tokens, bucket.positions)
@@ -115,19 +114,19 @@ def places_of(inputs: Sequence[Input], starts: Integers, kinds: int = 1, bucket:
 
 
 def filled(values: NDArray[Any], size: int, value: int) -> NDArray[Any]:
-    """A row of values, filled up."""
+    """`values`, padded with `value` to `size`."""
     return np.pad(values, (0, size - len(values)), constant_values=value)
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, width: int | None = None) -> Tensor:
-    """Rows of any lengths as one tensor (B, S), filled up with a value."""
+    """Rows of any lengths as one tensor (B, S), padded with `value`."""
     width = max(map(len, rows)) if width is None else width
     return torch.from_numpy(np.array([[*row, *[value] * (width - len(row))] for row in rows]))
 
 
 @dataclass(frozen=True, slots=True)
 class Sent(Generic[R]):
-    """A record of arrays, nested as it may be, in two buffers: one of integers, one of numbers."""
+    """A record of arrays (it may be nested) in two buffers: one of integers, one of floats."""
 
     record: R
     integers: Tensor
@@ -135,7 +134,7 @@ class Sent(Generic[R]):
 
     @classmethod
     def of(cls, record: R, like: Tensor) -> Sent[R]:
-        """Numbers get the dtype of `like`; the buffers are pinned where it is on a GPU."""
+        """Floats get the dtype of `like`; the buffers are pinned if `like` is on a GPU."""
         buffers = []
         for leaves, dtype in zip(_by_kind(record), (torch.long, like.dtype), strict=True):
             buffer = torch.empty(sum(leaf.size for leaf in leaves), dtype=dtype, pin_memory=like.is_cuda)
@@ -146,15 +145,15 @@ class Sent(Generic[R]):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """What two batches have in common that can lie in the same memory."""
+        """The shapes of all arrays; batches with equal shapes can use the same buffers."""
         return tuple(leaf.shape for leaves in _by_kind(self.record) for leaf in leaves)
 
     def on(self, device: torch.device) -> R:
-        """The record as tensors. Nobody waits for the copies."""
+        """The record as tensors. The copies are asynchronous."""
         return self.within(self.integers.to(device, non_blocking=True), self.numbers.to(device, non_blocking=True))
 
     def within(self, integers: Tensor, numbers: Tensor) -> R:
-        """The record as views of two such buffers."""
+        """The record as views of two buffers."""
         parts = [
             iter(buffer.split([leaf.size for leaf in leaves]))
             for buffer, leaves in zip((integers, numbers), _by_kind(self.record), strict=True)
@@ -173,17 +172,17 @@ def _up(size: int, to: int) -> int:
 
 
 def _runs(starts: Integers, lengths: Integers) -> Integers:
-    """start, start + 1, … of each run, one run after another."""
+    """start, start + 1, … of each run, concatenated."""
     before = np.cumsum(lengths) - lengths
     numbers: Integers = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
     return numbers
 
 
 def _starts(widths: Integers, shared: bool, bucket: Bucket | None) -> tuple[Integers, tuple[int, int]]:
-    """Where inputs of these widths start in rows of one length, and the shape (R, C) of the rows.
+    """The starts of inputs of these widths in rows of equal length, and the shape (R, C) of the rows.
 
-    Where rows may be `shared`, several inputs share one if that saves a tenth: of a shuffled batch a third and more
-    would be padding.
+    With `shared`, several inputs share a row if that saves a tenth: otherwise a third or more of a shuffled batch is
+    padding.
     """
     count, longest, few = len(widths), int(widths.max()), len(widths) < 3 * MANY
     alone = longest if bucket is None else bucket.tokens
@@ -193,7 +192,7 @@ def _starts(widths: Integers, shared: bool, bucket: Bucket | None) -> tuple[Inte
     starts, order = np.zeros_like(widths), np.argsort(-widths, kind="stable")
     row, used, low, high = 0, 0, 0, count - 1
     while low <= high:
-        # The longest opens a row, and the shortest fill it.
+        # The longest input starts a row, and the shortest ones fill it.
         one = order[low] if used == 0 else order[high]
         if used + widths[one] > capacity:
             row, used = row + 1, 0
@@ -207,7 +206,7 @@ def _starts(widths: Integers, shared: bool, bucket: Bucket | None) -> tuple[Inte
 
 
 def _by_kind(record: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """The integer arrays of a record, and the others."""
+    """The integer arrays of a record, and the float arrays."""
     leaves = list(_leaves(record))
     whole = [leaf for leaf in leaves if leaf.dtype.kind == "i"]
     return whole, [leaf for leaf in leaves if leaf.dtype.kind != "i"]

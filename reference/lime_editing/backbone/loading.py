@@ -1,4 +1,4 @@
-"""Models and tokenizers from folders and hub ids. No code of theirs is run, and no pickle is read."""
+"""Models and tokenizers from folders and hub ids. Their own code is never run, and no pickle is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..names import Precision
 from .architecture import max_positions, refuse
 from .model import Backbone, wrap
 
-#: Parameters that differ: name → its shape in the weights, and by config.json.
+#: Parameters of another shape: name → its shape in the weights, and its shape by config.json.
 Resized = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
@@ -38,18 +38,18 @@ def load(
 ) -> Backbone:
     """A masked language model, or a sequence classifier, from a folder or hub id, frozen, its weights in float32.
 
-    ModelError: no weights, no configuration, weights that lack a part (the head, say), that do not fit config.json or
-    are not finite, an unsupported architecture. UserError: no such device.
+    ModelError: no weights, no configuration, weights that lack a part (such as the head), do not fit config.json or are
+    not finite, an unsupported architecture. UserError: no such device.
     """
     check_device(device, precision)
     kind = Classifier if classifier else MaskedLM
     model, missing, resized = _pretrained(kind, source)
     if model.config.model_type == "deberta-v2" and any(name.startswith("cls.") for name in missing):
-        model, missing, resized = _pretrained(kind, source, legacy=False)  # DeBERTa's own head
+        model, missing, resized = _pretrained(kind, source, legacy=False)  # legacy=False: DeBERTa's own head
     named = [f"{name} is {there}, and {here} by config.json" for name, (there, here) in resized.items()]
     if resized:
         raise ModelError(f"the weights in {str(source)!r} do not fit config.json: {'; '.join(named[:3])}; restore it")
-    if missing:  # transformers fills them with random numbers, other ones in each process
+    if missing:  # transformers initialises them at random, differently in each process
         lacks, wanted = ", ".join(missing[:5]), "sequence classifier" if classifier else "masked language model"
         if classifier or any(_of_encoder(model, name) for name in missing):
             raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}")
@@ -69,9 +69,9 @@ def load_encoder(
     precision: Precision = "float32",
     seed: int = 0,
 ) -> Backbone:
-    """An encoder, whatever its head, under a new one for these classes, whose first weights are drawn with `seed`.
+    """An encoder with a new head for these classes, initialised with `seed`. Any old head is ignored.
 
-    Errors: as of `load`, though weights may lack a head and the pooler below it.
+    Errors: as of `load`, but weights may lack a head and its pooler.
     """
     check_device(device, precision)
     labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
@@ -89,15 +89,15 @@ def load_encoder(
 
 
 def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, list[str], Resized]:
-    """A model, the parameters that its weights lack, and those of another size. ModelError: it cannot be read."""
+    """A model, the parameters that its weights lack, and those of another shape. ModelError: it cannot be read."""
     with _reading(source, "a model", weights=True) as found:
         config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
-        config.chunk_size_feed_forward = 0  # which saves memory alone, and calls an edited matrix piece by piece
+        config.chunk_size_feed_forward = 0  # chunking only saves memory, and calls an edited matrix several times
         told: dict[str, Any] = {
             "output_loading_info": True,
             "ignore_mismatched_sizes": True,
-        }  # our callers name what differs
+        }  # the callers report mismatches
         told |= {"dtype": torch.float32, "use_safetensors": True, **_safe()}
         model, loading = kind.from_pretrained(found, config=config, **told)
     resized = {name: (tuple(there), tuple(here)) for name, there, here in sorted(loading["mismatched_keys"])}
@@ -113,7 +113,7 @@ def _wrapped(
 
 @contextmanager
 def _reading(source: str | Path, what: str, weights: bool = False) -> Iterator[str]:
-    """The folder or hub id to read. ModelError: it cannot be read, for the reason that its files or the error show."""
+    """Yield the folder or hub id to read. ModelError: it cannot be read, with the cause."""
     found = place(source, ModelError, MODEL)
     here = "" if Path(found).exists() else " (no folder here, so a hub id)"
     with border(ModelError, f"cannot load {what} from {found!r}{here}", lambda: damage(found, weights)):
@@ -125,13 +125,13 @@ def _safe() -> dict[str, bool]:
 
 
 def _of_encoder(model: Any, name: str) -> bool:
-    """Whether a parameter is the encoder's, and not of a head; a pooler serves the head alone."""
+    """Whether a parameter belongs to the encoder. A pooler belongs to the head."""
     prefix = f"{model.base_model_prefix}."
     return name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
 
 
 def configuration(source: str | Path) -> Any:
-    """What config.json says, without any weights. ModelError: no such model, or one that is not supported."""
+    """A model's configuration; its weights are not read. ModelError: no such model, or one that is not supported."""
     with _reading(source, "a configuration") as found:
         config = AutoConfig.from_pretrained(found, **_safe())
         refuse(config)
@@ -139,22 +139,22 @@ def configuration(source: str | Path) -> Any:
 
 
 def max_tokens(source: str | Path) -> int:
-    """The longest input of the model in a folder or hub id, whose weights are not read. ModelError: no such model."""
+    """The longest input of a model in tokens; its weights are not read. ModelError: no such model."""
     config = configuration(source)
     with border(ModelError, f"cannot tell how long an input of {str(source)!r} may be"), torch.device("meta"):
         return max_positions(AutoModel.from_config(config))
 
 
 def load_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a folder or hub id. ModelError: none there, or one that cannot be read."""
+    """The tokenizer of a folder or hub id. ModelError: no tokenizer, or an unreadable one."""
     with _reading(source, "a tokenizer") as found:
         tokenizer = AutoTokenizer.from_pretrained(found, **_safe())
-        # transformers makes an empty one, without a word, where only config.json is there.
+        # If there is only config.json, transformers creates an empty tokenizer without a warning.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ModelError(
                 f"no tokenizer in {found!r}: expected tokenizer.json or a vocabulary file beside the model"
             )
-        tokenizer.truncation_side = "right"  # what is too long loses its end, whatever the folder says
+        tokenizer.truncation_side = "right"  # long inputs are cut at the end, whatever the folder's settings
         return tokenizer
 
 
@@ -162,7 +162,7 @@ def fingerprint(backbone: Backbone, tokenizer: Any) -> str:
     """A short digest of a model's configuration and weights and of its tokenizer."""
     config = {key: value for key, value in backbone.model.config.to_dict().items() if not key.startswith("_")}
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
-    backend = getattr(tokenizer, "backend_tokenizer", None)  # one in Python has none
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # a tokenizer in pure Python has none
     digest.update((backend.to_str() if backend else json.dumps(sorted(tokenizer.get_vocab().items()))).encode())
     for name, tensor in sorted(backbone.model.state_dict().items()):
         digest.update(name.encode())

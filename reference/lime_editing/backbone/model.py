@@ -1,6 +1,6 @@
-"""The raw model, cut in two: a frozen trunk below the edited layers, run once per input, and the layers above it.
+"""The raw model in two parts: a frozen trunk below the edited layers, run once per input, and the layers above.
 
-The model is never modified: an update enters through forward hooks that live as long as one `upper` call.
+The model is never modified: an update is applied by forward hooks, for the duration of one `upper` call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .wide import InPieces
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """B padded inputs at the entrance of the first edited layer, hidden (B, S, h), and where they come from."""
+    """B padded inputs at the input of the first edited layer, hidden (B, S, h), and their places."""
 
     hidden: Tensor
     places: Places
@@ -41,7 +41,7 @@ class States:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen model, its encoder layers, and the parameter names of the matrices that may be edited."""
+    """A frozen model, its encoder layers, and the names of the edited matrices."""
 
     model: Any
     layers: nn.ModuleList
@@ -61,7 +61,7 @@ class Backbone:
 
     @cached_property
     def first(self) -> int:
-        """The first edited layer: all below is trunk."""
+        """The index of the first edited layer; all layers below are the trunk."""
         edited = set(self.linears.values())
         return next(i for i, layer in enumerate(self.layers) if edited & set(layer.modules()))
 
@@ -71,22 +71,22 @@ class Backbone:
         return next(iter(self.raw.values()))
 
     def autocast(self) -> torch.autocast:
-        """While open, matrix products are in bf16 where the precision says so; parameters and losses stay float32."""
+        """A context with matrix products in bf16, if the precision is bf16. Parameters and losses stay float32."""
         return torch.autocast(self.like.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property
     def max_tokens(self) -> int:
-        """The longest input."""
+        """The longest input in tokens."""
         return architecture.max_positions(self.model)
 
     @cached_property
     def raw(self) -> dict[str, Tensor]:
-        """Edited parameter name → the raw matrix (m, n) itself."""
+        """Edited parameter name → the raw matrix (m, n), not a copy."""
         return {name: linear.weight.detach() for name, linear in self.linears.items()}
 
     @cached_property
     def closing(self) -> nn.Module | None:
-        """What ends the attention block of the last layer; None where no module does."""
+        """The module that ends the last layer's attention block; None if no module does."""
         return architecture.closing(self.model, self.layers)
 
     @cached_property
@@ -94,7 +94,7 @@ class Backbone:
         return {}
 
     def copy(self, twice: bool = False) -> Backbone:
-        """What computes: a copy of the model, in bf16 under `autocast`, that can be differentiated `twice` or once."""
+        """A faster copy for computation, in bf16 under `autocast`. With `twice` it is twice differentiable."""
         key = (self.precision == "bf16" and torch.is_autocast_enabled(self.like.device.type), twice)
         if key not in self._copies:
             model = quick(self.model, *key)
@@ -102,7 +102,7 @@ class Backbone:
         return self._copies[key]
 
     def rows(self, inputs: Sequence[Input], bucket: Bucket | None = None) -> tuple[Rows, Integers]:
-        """The inputs as `read` takes them, and where each starts. ModelError: one that is too long."""
+        """The inputs in rows for `read`, and the start of each. ModelError: an input that is too long."""
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
             raise ModelError(f"an input has {longest} tokens, and the model reads at most {self.max_tokens}")
@@ -111,7 +111,7 @@ class Backbone:
 
     @torch.no_grad()
     def read(self, rows: Rows) -> Tensor:
-        """The frozen part of the encoder: its output (R·C, h) at every token."""
+        """Run the trunk: its output (R·C, h) at every token."""
         here, mask = self.copy(), None
         try:
             hidden = architecture.entrance(here.model, rows.ids, rows.types, rows.places)
@@ -125,31 +125,32 @@ class Backbone:
         return here._run(here.layers[: here.first], hidden, mask).flatten(0, 1)
 
     def predicted(self, inputs: Sequence[Input]) -> list[Input]:
-        """The inputs, each with the positions that the head reads: a class is predicted at the first token."""
+        """The inputs with the positions that the head reads: a classifier reads the first token."""
         return [replace(i, positions=(0,)) for i in inputs] if self.classifies else list(inputs)
 
     def trunk(self, inputs: Sequence[Input]) -> States:
-        """`read` for these inputs. ModelError: one that is too long."""
+        """The trunk states of these inputs. ModelError: an input that is too long."""
         inputs = self.predicted(inputs)
         rows, starts = self.rows(inputs)
         sent, places = Sent.of((rows, places_of(inputs, starts)), self.like).on(self.like.device)
         return states_at(self.read(sent), places)
 
     def taken(self, states: States, kept: Sequence[int], inputs: Sequence[Input]) -> States:
-        """The states at these indices, which are those of these inputs."""
+        """The states at the indices `kept`; `inputs` are the inputs there."""
         starts = states.hidden.shape[1] * np.array(kept)
         (places,) = Sent.of((places_of(inputs, starts),), self.like).on(states.hidden.device)
         return states_at(states.hidden.flatten(0, 1), places)
 
     def upper(self, states: States, update: Update | None = None, twice: bool = False) -> Tensor:
-        """Logits (N, V) at the predicted positions, under an update of E edits where B = E·k, or of the raw model.
+        """Logits (N, V) at the predicted positions, of the raw model or under an update of E edits, where B = E·k.
 
-        Rows e·k … (e+1)·k - 1 of the batch see edit e. A classifier has one row of classes per input. The logits can be
-        differentiated `twice`, or once.
+        Edit e applies to the rows e·k … (e+1)·k - 1. A classifier gives one row of classes per input. With `twice` the
+        logits are twice differentiable.
         """
         here, places = self.copy(twice), states.places
         weights = {} if update is None else update.weights
-        # Without the last layer's other rows a training step on facts at mBERT size has 7 to 12% fewer operations.
+        # Dropping the last layer's other rows saves 7 to 12% of the operations of a training step on facts (mBERT
+        # size).
         kernel = sdpa_kernel(SDPBackend.MATH) if twice and here.has_fused else nullcontext()
         with here._applied(update), here._narrowed(places.slots), kernel:
             hidden = here._run(here.layers[here.first :], states.hidden, places.padding, weights)
@@ -165,9 +166,9 @@ class Backbone:
 
     @torch.no_grad()
     def embedded(self, words: Tensor, lengths: Tensor, classes: Tensor | None = None) -> Tensor:
-        """The model's own embeddings (E, S, h) of words (E, S), 0 behind each row's length (E,).
+        """The model's embeddings (E, S, h) of tokens `words` (E, S); 0 after each row's length (E,).
 
-        A class has no word embedding: the output layer's row of `classes` (E,) stands for a row's last word (E5).
+        A class has no token embedding: the output layer's row of `classes` (E,) replaces a row's last token (E5).
         """
         found = architecture.widen(self.model, self.model.get_input_embeddings()(words))
         column = torch.arange(words.shape[1], device=words.device)
@@ -180,7 +181,7 @@ class Backbone:
 
     @cached_property
     def has_fused(self) -> bool:
-        """Whether some attention is the model's own, and may use a kernel without a second derivative."""
+        """Whether some attention module is the model's own, and may use a kernel without a second derivative."""
         return not any(isinstance(module, Attention) for module in self.layers[-1].modules())
 
     @property
@@ -190,7 +191,7 @@ class Backbone:
 
     @property
     def classifies(self) -> bool:
-        """Whether the head gives one class per input, and not one token per position."""
+        """Whether the head predicts one class per input, not one token per position."""
         return is_classifier(self.model)
 
     @property
@@ -205,7 +206,7 @@ class Backbone:
         mask: Tensor | None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """The layers, with some of the edited matrices replaced by others. `mask` is added to the attention scores."""
+        """Run the layers, with `weights` in place of some edited matrices. `mask` is added to the attention scores."""
         told = architecture.inputs_of_layers(self.model, hidden, mask)
         for layer in layers:
             names = {module: path for path, module in layer.named_modules()} if weights else {}
@@ -220,7 +221,7 @@ class Backbone:
 
     @contextmanager
     def _applied(self, update: Update | None) -> Iterator[None]:
-        """While open, each edited linear computes W·h + ΔW·h (clause B4)."""
+        """A context in which each edited linear computes W·h + ΔW·h (clause B4)."""
 
         def add(update: Update, name: str) -> Any:
             return lambda _, inputs, output: update.apply(name, inputs[0], output)
@@ -234,10 +235,10 @@ class Backbone:
 
     @contextmanager
     def _narrowed(self, slots: Tensor) -> Iterator[None]:
-        """While open, the last layer goes on from its attention with these (B, P) of its B·S tokens alone: (B, P, h).
+        """A context in which the last layer, after its attention, has only these (B, P) of its B·S tokens: (B, P, h).
 
-        An input with fewer than P repeats its first token; nobody reads what becomes of it. Where no module ends the
-        attention block, the layer goes on with all tokens, and `upper` takes these from its output.
+        An input with fewer than P repeats its first token, whose result is not used. If no module ends the attention
+        block, the layer computes all tokens, and `upper` selects from its output.
         """
 
         def narrow(_: nn.Module, __: Any, output: Any) -> Any:
@@ -253,7 +254,7 @@ class Backbone:
 
 
 def states_at(output: Tensor, places: Places) -> States:
-    """The inputs at these places of the trunk's output."""
+    """The states of the inputs at these places of the trunk's output."""
     return States(F.embedding(places.tokens, output), places)
 
 
@@ -264,13 +265,13 @@ def capture(
     at: Update | None = None,
     differentiable: bool = False,
 ) -> tuple[Factors, Tensor]:
-    """Per edited matrix the input x (B, T, n) and δ (B, T, m), the loss gradient at the output (§3.3, clause E1).
+    """For each edited matrix its input x (B, T, n), and δ (B, T, m), the loss gradient at its output (§3.3, clause E1).
 
-    T is S, and in the last layer P: no other row has a gradient there. Rows beyond an input's own have δ = 0.
+    T is S, but P in the last layer, where no other row has a gradient. Padding rows have δ = 0.
 
-    `loss_of` maps logits (N, V) to the sum of one loss per example, so that each row's δ is its own gradient whatever
-    the batch. No `.grad` is filled. x and δ carry no gradient, unless they are to be `differentiable` with respect to
-    the update that they are taken `at`. The logits come along.
+    `loss_of` maps logits (N, V) to the sum of one loss per example, so each example's δ does not depend on the batch.
+    No `.grad` is set. x and δ have no graph, unless they are `differentiable` with respect to the update `at`. Also
+    returns the logits.
     """
     taken: dict[str, tuple[Tensor, Tensor]] = {}
     linears = backbone.copy(differentiable).linears
@@ -295,7 +296,7 @@ def capture(
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "float32") -> Backbone:
-    """Cut a loaded model below the edited layers. The model is only looked at: its mode and its gradients stay.
+    """Cut a loaded model below the edited layers. The model's mode and gradients do not change.
 
     `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
     ModelError: an architecture that is not supported, a name that does not exist, weights that are not finite, or a
@@ -326,7 +327,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
         same = _same(backbone)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a structure that is not looked for raises
+    except Exception as error:  # an unknown structure may raise anything
         raise unsupported(model) from error
     if not same:
         raise unsupported(model)
@@ -335,7 +336,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
 
 @torch.no_grad()
 def _same(backbone: Backbone) -> bool:
-    """Whether trunk and upper part answer a padded batch as the model, which gives its layers no more than we do."""
+    """Whether trunk and upper part give the model's logits on a padded batch, with the same layer arguments."""
     model, size, layer = backbone.model, min(backbone.model.config.vocab_size, 20), backbone.layers[-1]
     rows = [tuple((5 * i + 3) % size for i in range(length)) for length in (6, 4)]
     rows = [tuple(i if i != backbone.pad_id else i + 1 for i in row) for row in rows]

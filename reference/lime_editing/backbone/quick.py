@@ -1,4 +1,4 @@
-"""Copies of a model that compute the same in fewer operations. All parameters that can be shared are."""
+"""Copies of a model that compute the same with fewer operations. They share parameters where possible."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 def quick(model: Any, in_bf16: bool = False, twice: bool = False) -> Any:
-    """A copy whose attentions map to queries, keys and values in one product.
+    """A copy that computes queries, keys and values in one product.
 
-    `in_bf16` has its linear maps in bf16: autocast casts what is frozen anew at every use. `twice` can be
-    differentiated twice: fused attention kernels cannot, and other parts take several times the operations for it.
+    With `in_bf16` its linear maps are in bf16, because autocast casts frozen weights again at every use. With `twice`
+    it is twice differentiable at lower cost; fused attention kernels have no second derivative.
     """
     copy = deepcopy(model, {id(p): p for p in model.parameters()})
     for module in list(copy.modules()):
@@ -58,7 +58,7 @@ class Attention(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm with a cheap second derivative with respect to its input; weight and bias are frozen."""
+    """LayerNorm with a cheaper second derivative with respect to its input; weight and bias are frozen."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A linear map to very many outputs, computed piece by piece on a CPU."""
+"""Linear maps to very many outputs, computed in pieces on a CPU."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-#: Numbers of the weight in one piece, which stay in a processor's cache.
+#: Elements of the weight per piece; a piece fits in the CPU cache.
 PIECE = 3 << 18
 
 
 class InPieces(TorchFunctionMode):
     """A context in which wide linear maps are computed in pieces on a CPU.
 
-    As one product a vocabulary of 120,000 runs at 23 to 46 GFLOP/s for 10 to 128 rows, in pieces at 31 to 64. A weight
-    of a few million numbers is faster whole.
+    With a vocabulary of 120,000 and 10 to 128 rows, one product runs at 23 to 46 GFLOP/s, pieces at 31 to 64. A weight
+    of a few million elements is faster in one product.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -44,7 +44,7 @@ class _Wide(torch.autograd.Function):
 
 
 class _WideBack(torch.autograd.Function):
-    """g (…, m) ↦ g·W, whose gradient is a wide product again."""
+    """g (…, m) ↦ g·W; its gradient is a wide product too."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`check-data`: what data hold, what they lack in which language, and what a run would skip and why."""
+"""`check-data`: the content of data, gaps by language, and what a run would skip and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .output import console, doing, here, print_json
 
 
 def check_data(options: CheckData) -> None:
-    """The command. DataError, LanguageError, ModelError: as a run would."""
+    """The command. DataError, LanguageError, ModelError: as in a run."""
     path = here(options.path, options.offline, data.find(options.task).patterns if options.task else OF_FACTS)
     dataset = data.find(options.task or task_of(path))
     if dataset.examine is None:
@@ -32,7 +32,7 @@ def check_data(options: CheckData) -> None:
 
 
 def _model(model: str, dataset: Dataset) -> tuple[Reader, Any, str]:
-    """What a model reads with, and for pairs, where it is a classifier, how it answers, and its name in the cache."""
+    """A model's reader, and for a classifier of pairs its predictions and their cache key."""
     from ..backbone import configuration, fingerprint, load, load_tokenizer, max_tokens  # noqa: PLC0415  (torch)
     from ..reproduce.run import check_fit, classes_of, reader_of  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def _model(model: str, dataset: Dataset) -> tuple[Reader, Any, str]:
 
 
 def task_of(source: str) -> str:
-    """Facts or pairs, by the names of files and columns. DataError: a table that cannot be read."""
+    """Facts or pairs, from the names of files and columns. DataError: an unreadable table."""
     with files.opened(Path(source)) as found:
         if any(name.endswith("/templates.jsonl") for name in found.openers) or not found.tables:
             return "facts"
@@ -55,7 +55,7 @@ def task_of(source: str) -> str:
 
 
 def text(found: Examination) -> str:
-    """The report as lines for a person."""
+    """The report as text."""
     lines = [f"{found.source}: {found.task}, fingerprint {found.fingerprint}"]
     lines += [", ".join(f"{name} {count:,}" for name, count in found.counts.items())]
     for name, numbers in found.splits.items():

@@ -1,4 +1,4 @@
-"""`edit`: one edit, shown before and after, or those of a file, kept; and `edits`, which lists a file of edits."""
+"""`edit`: show one edit before and after, or make and save the edits of a file. `edits`: list a file of edits."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from .options import Edit, Edits
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
 
-UNRELATED, SHOWN = 200, 10  # unrelated inputs that are asked; lines of those that failed
+UNRELATED, SHOWN = 200, 10  # unrelated inputs to predict; failures to print
 
-Row = tuple[dict[str, Any], EditRequest]  # what a row of a file says, and its request
+Row = tuple[dict[str, Any], EditRequest]  # a row of a file, and its request
 Facts = Mapping[tuple[str, str, str], Any]  # by relation, subject and language
 Said = tuple[tuple[int, ...], tuple[int, ...], dict[str, str]]  # before, after, and both as text
 
 
 def edit(options: Edit) -> None:
-    """The command. UserError: as its parts."""
+    """The command. UserError: as of its parts."""
     if bool(options.file) != bool(options.save):
-        raise UserError("--file has the edits and --save says where they are kept; give both")
+        raise UserError("--file has the edits, and --save is the folder for them; give both")
     task = (options.task or "facts") if options.file else _task(options)
     refuse_unused(options, (task,))
     dataset = data.find(task)
     if options.edited_layers and options.checkpoint:
-        raise UserError("--edited-layers: the checkpoint says which layers its editor edits; leave it out")
+        raise UserError("--edited-layers: the checkpoint has its own edited layers; leave it out")
     scale = scale_of(options.scale, (), options.edited_layers)
     source, model, finished = given(options, scale, dataset)
     if not finished:
         raise UserError(
-            f"{model} is to be a classifier first: give --raw-model, such as the folder runs/…/classifier-… that "
+            f"{model} is not a classifier yet: give --raw-model, such as the folder runs/…/classifier-… that "
             f"`make-classifier --model {model}` makes"
         )
     processes.quiet()
@@ -85,7 +85,7 @@ def edit(options: Edit) -> None:
 
 
 def _task(options: Edit) -> str:
-    """The task of the one input that is named. UserError: none, or several."""
+    """The task of the given input. UserError: no input, or several."""
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
     half = (options.premise is None) != (options.hypothesis is None)
     if half or sum(way is not None for way in ways) != 1:
@@ -99,7 +99,7 @@ def _task(options: Edit) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What the model says to one input; `desired`: whether it says y_e after the edit."""
+    """The model's answers to one input. `desired`: whether the answer after the edit is y_e."""
 
     language: str
     text: str
@@ -111,7 +111,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """All that is shown of one edit; `matrices` has the norm of each ΔW as a share of its matrix's."""
+    """All output on one edit. `matrices` holds the norm of each ΔW relative to its matrix's."""
 
     approach: str
     checkpoint: str | None
@@ -124,7 +124,7 @@ class Shown:
     parallel: tuple[Line, ...]
     looks: tuple[Line, ...]
     unrelated: tuple[Line, ...]
-    contrast: Mapping[str, Any] | None = None  # the counts of finetuning, beside a trained editor's
+    contrast: Mapping[str, Any] | None = None  # the counts of finetuning, to compare with a trained editor's
 
     def counts(self) -> dict[str, Any]:
         told = {"approach": self.approach, "desired": sum(line.desired for line in self.parallel)}
@@ -137,7 +137,7 @@ class Shown:
 
 
 def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | None = None) -> Shown:
-    """Edit, and ask the model before and after."""
+    """Edit, and predict before and after."""
     update = edit_batch(editor, [question.request])
     backbone, labels = editor.backbone, question.request.labels
 
@@ -156,7 +156,7 @@ def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | N
 
 
 def write(console: Console, shown: Shown) -> None:
-    """The table for a person."""
+    """Print the table."""
     console.print(Text.assemble((shown.text, "bold"), " → ", (shown.to, "bold green")))
     of = f"{shown.place} of the corpus, where the answer is {shown.known}" if shown.place else "not in the corpus"
     by = shown.approach if shown.checkpoint is None else f"{shown.approach}, {shown.checkpoint}"
@@ -165,7 +165,7 @@ def write(console: Console, shown: Shown) -> None:
     for line in shown.parallel:
         mark = Text("as desired", "green") if line.desired else Text("not as desired", "red")
         table.add_row(line.language, Text(line.text), Text(line.before), Text(line.after), mark)
-    # Quiet where nothing changed; a change that should not be stands out.
+    # Only unwanted changes are coloured.
     others = (("your inputs", shown.looks, ""), ("unrelated: nothing should change", shown.unrelated, "red"))
     for title, lines, style in others:
         for i, line in enumerate(lines):
@@ -186,8 +186,8 @@ def _summary(shown: Shown) -> str:
     if sizes:
         parts.append(f"{len(sizes)} matrices changed, by {min(sizes):.2g} to {max(sizes):.2g}% of their norm")
     else:
-        parts.append("no matrix changed: the model answered so before")
-    said = "; ".join(parts) + ". The raw model itself is as it was."
+        parts.append("no matrix changed: the model gave this answer before")
+    said = "; ".join(parts) + ". The raw model itself is unchanged."
     if shown.contrast is not None and len(shown.parallel) > 1:
         told = "; ".join(_counted(shown.contrast, len(shown.unrelated)))
         said += f"\nBy contrast, finetuning (--approach finetuning): {told[0].lower()}{told[1:]}."
@@ -204,13 +204,13 @@ def _counted(counts: Mapping[str, Any], unrelated: int) -> list[str]:
 
 
 def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update) -> list[Said]:
-    """What the model says to inputs before and after an edit."""
+    """The model's answers to inputs before and after an edit."""
     pairs = zip(predict(backbone, inputs), predict(backbone, inputs, update), strict=True)
     return [(a, b, {"before": spell(backbone, tokenizer, a), "after": spell(backbone, tokenizer, b)}) for a, b in pairs]
 
 
 def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str) -> None:
-    """Read the file, edit, keep, and report what took and what broke. UserError: as its parts."""
+    """Read the file, edit, save, and report successful edits and broken answers. UserError: as of its parts."""
     assert options.file is not None
     assert options.save is not None
     saving.check_free(options.save)
@@ -222,7 +222,7 @@ def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, re
     out = console(stderr=options.json)
     rows, skipped = _read(options.file, options, editor, content, reader, by_name)
     requests = [made for _, made in rows]
-    if not editor.method.TRAINED and not editor.parameters:  # no language has a part in it
+    if not editor.method.TRAINED and not editor.parameters:  # the editor has no masks, so any language is allowed
         editor = replace(editor, languages=tuple(dict.fromkeys(made.language for made in requests)))
     with doing(out, "editing") as say:
         update, apart = _edit(requests, editor, options, lambda done: say(f"{done:,} of {len(rows):,}"))
@@ -257,7 +257,7 @@ def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, re
 
 
 def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progress: Any) -> tuple[Update, list[Update]]:
-    """All edits as one, and each apart where a file of edits can hold them so."""
+    """All edits as one update, and one update for each edit if a file of edits can hold them."""
     apart, size = list[Update](), 1 if options.series else CHUNK
     if not options.series and (options.as_ != "update" or isinstance(editor.method, Merging)):
         return edit_all(editor, requests, progress=progress), apart
@@ -273,7 +273,7 @@ def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progre
 def _read(
     path: Path, options: Edit, editor: Editor, content: Any, reader: Reader, facts: Facts | None
 ) -> tuple[list[Row], list[str]]:
-    """The rows, and what is wrong with those that are skipped. DataError: another wrong row."""
+    """The rows, and the errors of skipped rows. DataError: a wrong row that is not skipped."""
     if not path.is_file() or files.kind(path.name) not in files.TABLES:
         raise DataError(f"{path}: is no table of edits; expected a file that ends in {', '.join(files.TABLES)}")
     rows, skipped = list[Row](), list[str]()
@@ -299,7 +299,7 @@ def _read(
 
 
 def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts: Facts | None) -> Row:
-    """UserError: what is wrong with the row; `facts` is None for sentence pairs."""
+    """A row with its request. UserError: the row's error. `facts` is None for sentence pairs."""
     ways = [("premise", "hypothesis")] if facts is None else [("prompt",), ("relation", "subject")]
     names = next((way for way in ways if all(name in row for name in way)), None)
     if names is None:
@@ -328,7 +328,7 @@ def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts
 
 
 def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, update: Update) -> dict[str, Any]:
-    """What took, on the edited inputs, and what broke, on inputs of the corpus that no edit is about."""
+    """Successful edits, on the edited inputs, and broken answers, on unrelated inputs of the corpus."""
     edited = {told["fact"] for told, _ in rows}
     others, rng = [x for x in task.corpus.examples if x.fact not in edited], derived_rng(0, "broken")
     unrelated = [task.retain_input(others[i], rng) for i in rng.permutation(len(others))[:UNRELATED]]
@@ -346,7 +346,7 @@ def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, upda
 
 
 def edits(options: Edits) -> None:
-    """The command: list a file's edits, or write it again without some. UserError: as its parts."""
+    """The command: list a file's edits, or drop some. UserError: as of its parts."""
     saved = saving.load_updates(options.path)
     if options.drop:
         saved = saving.drop(saved, options.drop)

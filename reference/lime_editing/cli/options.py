@@ -1,4 +1,4 @@
-"""Options as frozen typed records. Parsing, help and the command line of a record follow from its fields."""
+"""Options as frozen typed records. Parsing, help and the command line are derived from the fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Pr
 Record = TypeVar("Record")
 Names = tuple[str, ...]
 Settings = tuple[tuple[str, str], ...]
-#: The options of a field that holds a mapping: one for each key, as (key, values or None, help).
+#: The options of a mapping field: (key, values or None, help) for each key.
 Keys = Callable[[], Sequence[tuple[str, Sequence[str] | None, str]]]
 
 WHAT, DATA, WHERE, KEPT = "what is run", "data and models", "where it runs", "results"
@@ -34,10 +34,10 @@ def option(
     keys: Keys | None = None,
     positional: bool = False,
 ) -> Any:
-    """A field that is an option: its help, its default, its group in the help, and how its text is read.
+    """A field that is an option: help, default, group in the help, and parser of its text.
 
-    False as default makes a flag. `many` options may be given again; their values are collected. `keys` makes an option
-    of each key of a mapping. Eight parameters: all that argparse is told of an option.
+    A default of False makes a flag. `many` options may be repeated; their values are collected. `keys` makes one option
+    for each key of a mapping. Eight parameters: those of argparse.
     """
     told = {"about": about, "group": group, "parse": parse, "values": values, "many": many, "keys": keys}
     told["positional"] = positional
@@ -74,7 +74,7 @@ def hours(text: str) -> float:
 def names(text: str) -> tuple[str, ...]:
     found = tuple(name.strip() for name in text.split(","))
     if "" in found or len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"expected distinct names between commas, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected distinct names, separated by commas, got {text!r}")
     return found
 
 
@@ -86,7 +86,7 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def of(known: Callable[[], Sequence[str]]) -> Callable[[str], tuple[str, ...]]:
-    """Names between commas, of those that are known when the option is read."""
+    """A parser of comma-separated names; they must be known when the option is parsed."""
 
     def parse(text: str) -> tuple[str, ...]:
         for name in names(text):
@@ -110,7 +110,7 @@ def approaches() -> list[str]:
     return OWN + PLUGGED_IN
 
 
-#: Approaches that plug-ins have registered, in this process.
+#: Approaches of plug-ins in this process.
 PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS = ("tiny", "small", "paper"), ("float32", "bf16")
@@ -120,7 +120,7 @@ AGAIN = "may be given again"
 
 
 def runs() -> Path:
-    """Where results go: a folder of LIME_HOME, or else of where one is."""
+    """The results folder, in LIME_HOME or the working directory."""
     return Path(os.environ.get("LIME_HOME") or ".") / "runs"
 
 
@@ -139,21 +139,21 @@ class Debug:
 class Common(Debug):
     """Options of every command that loads a model or data."""
 
-    offline: bool = option("ask nothing of the network; data and models are here already", False, DATA)
-    plugin: Names = option(f"module or .py file with an editor or data set of your own; {AGAIN}", (), DATA, many=True)
+    offline: bool = option("do not use the network; data and models are on this machine", False, DATA)
+    plugin: Names = option(f"module or .py file with your own editor or data set; {AGAIN}", (), DATA, many=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources(Common):
-    """Data and model of a task: what is named, or else the scale's own."""
+    """Data and model of a task; the defaults are the scale's."""
 
     data: Mapping[str, str] = option("", group=DATA, keys=lambda: [(name, None, data.about(name)) for name in tasks()])
     model: str | None = option(
-        "encoder, folder or hub id: facts ask its masked-language head; for pairs it is fine-tuned", None, DATA
+        "encoder, folder or hub id: facts use its masked-language head; for pairs it is fine-tuned", None, DATA
     )
-    raw_model: str | None = option("a finished classifier of pairs instead, folder or hub id", None, DATA)
+    raw_model: str | None = option("classifier of pairs, folder or hub id, instead of fine-tuning", None, DATA)
     edited_layers: int | Names | None = option(
-        "edit the MLPs of so many layers from the top, or matrices of these names (default: 3)", None, DATA, layers
+        "number of edited layers from the top, or names of edited matrices (default: 3)", None, DATA, layers
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", WHERE)
 
@@ -163,41 +163,49 @@ class Reproduce(Sources):
     """`reproduce`: train and judge editors, and write the report."""
 
     scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", WHAT, values=SCALES)
-    task: Names = option("of facts, nli, or plug-ins (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
-    approach: Names | None = option(f"of {KNOWN} (default: the paper's)", None, WHAT, of(approaches))
+    task: Names = option("facts, nli, or a plug-in's (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
+    approach: Names | None = option(f"{KNOWN} (default: the paper's)", None, WHAT, of(approaches))
     training: Names | None = option(
-        f"of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(trainings)
+        f"trainings of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(trainings)
     )
     control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
     seeds: int | None = option("runs per cell (default: the scale's)", None, WHAT, positive)
-    languages: Names | None = option("between commas (default: all of the data)", None, WHAT, names)
-    protocol: str = option("rulings: printed, or of the released code", "paper", WHAT, values=(*PROTOCOLS, "both"))
+    languages: Names | None = option("separated by commas (default: all of the data)", None, WHAT, names)
+    protocol: str = option(
+        "rulings: the paper's text, or the released code", "paper", WHAT, values=(*PROTOCOLS, "both")
+    )
     ruling: Mapping[str, str] = option("", group=WHAT, keys=lambda: [(name, *told) for name, told in RULINGS.items()])
-    split: Split = option("what to judge on; tune on validation (default: test)", "test", WHAT, values=JUDGED)
-    set: Settings = option(f"NAME=VALUE of the scale, as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True)
-    jobs: int | None = option("cells side by side (default: one per CPU core or GPU)", None, WHERE, positive)
+    split: Split = option("evaluated split; use validation for tuning (default: test)", "test", WHAT, values=JUDGED)
+    set: Settings = option(
+        f"change a value of the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True
+    )
+    jobs: int | None = option("cells at a time (default: one per CPU core or GPU)", None, WHERE, positive)
     executor: str = option(
-        *("cells in processes (the default), or as jobs, here or on a cluster", "processes", WHERE),
+        *("run cells in worker processes (default), or as jobs, local or on a cluster", "processes", WHERE),
         values=("processes", "local", "slurm"),
     )
-    partition: str | None = option("where Slurm runs the jobs (default: the cluster's)", None, WHERE)
-    hours: float | None = option("limit of a job; a longer one is queued again (default: 24)", None, WHERE, hours)
+    partition: str | None = option("Slurm partition (default: the cluster's)", None, WHERE)
+    hours: float | None = option("time limit of a job; a longer one is queued again (default: 24)", None, WHERE, hours)
     slurm: Settings = option(f"NAME=VALUE for sbatch, such as mem=32G; {AGAIN}", (), WHERE, setting, many=True)
-    cell: str | None = option("run this cell alone, here: what a job does", None, WHERE)
+    cell: str | None = option("run only this cell, on this machine, as a job does", None, WHERE)
     precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
-    results: Path = option("where cells and the report are kept (default: runs)", runs(), KEPT, path)
-    dry_run: bool = option("print what would run, time one step of each approach, and run nothing", False, KEPT)
-    json: bool = option("print the plan of --dry-run for a program", False, KEPT)
+    results: Path = option("folder for cells and the report (default: runs)", runs(), KEPT, path)
+    dry_run: bool = option("time one step of each approach, print the plan, and run nothing", False, KEPT)
+    json: bool = option("print the plan of --dry-run as JSON", False, KEPT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Many(Reproduce):
     """`many`: judge editors over many edits in one model."""
 
-    task: Names = option("of facts, or plug-ins (default: facts)", ("facts",), WHAT, of(tasks))
-    approach: Names | None = option(f"of {KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
-    training: Names | None = option("of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(trainings))
-    edits: tuple[int, ...] = option("in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
+    task: Names = option("facts, or a plug-in's (default: facts)", ("facts",), WHAT, of(tasks))
+    approach: Names | None = option(f"{KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
+    training: Names | None = option(
+        "trainings of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(trainings)
+    )
+    edits: tuple[int, ...] = option(
+        "numbers of edits in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,35 +213,35 @@ class Edit(Sources):
     """`edit`: change one answer, and show it before and after."""
 
     sentence: str | None = option("what to edit: a sentence with [MASK] for the answer", None, positional=True)
-    fact: str | None = option("RELATION/SUBJECT of the corpus instead, the subject by id or by name", None)
-    pair: str | None = option("SPLIT/ROW of the corpus of sentence pairs instead", None)
-    premise: str | None = option("a sentence pair of your own instead, with --hypothesis", None)
+    fact: str | None = option("a fact of the corpus instead: RELATION/SUBJECT, the subject by id or name", None)
+    pair: str | None = option("a sentence pair of the corpus instead: SPLIT/ROW", None)
+    premise: str | None = option("your own sentence pair instead, with --hypothesis", None)
     hypothesis: str | None = option("its second sentence", None)
     to: str | None = option("the desired answer: words, or a class such as entailment", None)
-    file: Path | None = option("a table of edits instead, kept with --save (see below)", None, parse=Path)
-    save: Path | None = option("folder to keep the edits of --file in", None, parse=Path)
-    as_: str = option("what to keep: the model, a LoRA adapter, or edits", "model", values=("model", "lora", "update"))
+    file: Path | None = option("a table of edits instead, with --save (see below)", None, parse=Path)
+    save: Path | None = option("folder for the edits of --file", None, parse=Path)
+    as_: str = option("what to save: the model, a LoRA adapter, or edits", "model", values=("model", "lora", "update"))
     rank: int | None = option("of the LoRA adapter (default: the rows of factors, or 64)", None, parse=positive)
     series: bool = option("each edit of the file starts from those before it", False)
-    skip_bad: bool = option("leave wrong rows of the file out", False)
+    skip_bad: bool = option("skip wrong rows of the file", False)
     task: str | None = option("the task of the file (default: facts)", None)
     language: str = option("the editing language (default: en)", PIVOT)
-    checkpoint: Path | None = option("folder of a finished cell, whose editor edits", None, parse=path)
+    checkpoint: Path | None = option("folder of a finished cell: use its editor", None, parse=path)
     approach: str | None = option("the editor (default: the best stored one of the model, or finetuning)", None)
-    results: Path = option("where stored editors are looked for (default: runs)", runs(), parse=path)
-    scale: str = option("whose settings an untrained editor has (default: tiny)", "tiny", values=SCALES)
-    look: Names = option(f"show this too; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
-    unrelated: int = option("how many unrelated inputs to show (default: 6)", 6, parse=count)
-    languages: Names | None = option("to look in, between commas (default: all)", None, parse=names)
+    results: Path = option("folder with stored editors (default: runs)", runs(), parse=path)
+    scale: str = option("scale of an untrained editor's settings (default: tiny)", "tiny", values=SCALES)
+    look: Names = option(f"a further input to show; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
+    unrelated: int = option("number of unrelated inputs to show (default: 6)", 6, parse=count)
+    languages: Names | None = option("languages to show, separated by commas (default: all)", None, parse=names)
     json: bool = option("print for a program", False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edits(Debug):
-    """`edits`: look into a file of edits."""
+    """`edits`: list a file of edits, or drop some."""
 
     path: Path = option("update.safetensors of `edit --as update`", parse=path, positional=True)
-    drop: tuple[int, ...] = option(f"take the edit of this number out; {AGAIN}", (), parse=positive, many=True)
+    drop: tuple[int, ...] = option(f"drop the edit with this number; {AGAIN}", (), parse=positive, many=True)
     json: bool = option("print for a program", False)
 
 
@@ -242,17 +250,19 @@ class Report(Debug):
     """`report`: write the report of stored cells again."""
 
     results: Path = option("folder of one scale's cells (default: runs/tiny)", runs() / "tiny", parse=path)
-    to: Path | None = option("folder to write into, such as that of published results", None, parse=path)
+    to: Path | None = option("output folder, such as that of published results", None, parse=path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckData(Common):
-    """`check-data`: print what data hold."""
+    """`check-data`: report on data."""
 
-    path: str = option("folder, zip archive, table, or the address of one", positional=True)
-    task: str | None = option("the task they are for (default: by their names)", None)
+    path: str = option("folder, zip archive, table, hub id, or URL", positional=True)
+    task: str | None = option("task of the data (default: from their names)", None)
     languages: Names | None = option("between commas (default: all)", None, parse=names)
-    model: str | None = option("folder or hub id; also print what it cannot read, and a classifier's accuracy", None)
+    model: str | None = option(
+        "model, folder or hub id: also report what it cannot read, and a classifier's accuracy", None
+    )
     json: bool = option("print for a program", False)
 
 
@@ -262,15 +272,15 @@ class MakeClassifier(Common):
 
     model: str = option("encoder, folder or hub id")
     nli: str | None = option("folder or hub id in XNLI's schema, or table (default: the scale's)", None)
-    scale: str = option("whose settings it is made with (default: tiny)", "tiny", values=SCALES)
-    set: Settings = option(f"NAME=VALUE of them, as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True)
+    scale: str = option("scale of the settings (default: tiny)", "tiny", values=SCALES)
+    set: Settings = option(f"change a setting, such as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True)
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
     precision: Precision = option("of matrix products (default: float32)", "float32", values=WIDTHS)
-    results: Path = option("where it is kept (default: runs)", runs(), parse=path)
+    results: Path = option("folder for the classifier (default: runs)", runs(), parse=path)
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:
-    """An option of a parser for each field of a record, in groups. ArgumentError: a data set has an option's name."""
+    """Add an option to a parser for each field of a record. ArgumentError: a data set has an option's name."""
     groups: dict[str, Any] = {"options": parser}
     for one in fields(record):
         told, required = one.metadata, one.default is MISSING
@@ -292,7 +302,7 @@ def add(parser: argparse.ArgumentParser, record: type) -> None:
 
 
 def read(record: type[Record], parsed: argparse.Namespace) -> Record:
-    """The record of what was parsed; what was not given has the field's default."""
+    """The record of parsed options; missing ones have the field's default."""
     given = vars(parsed)
     values: dict[str, Any] = {}
     for one in fields(record):  # type: ignore[arg-type]  # a dataclass
@@ -305,7 +315,7 @@ def read(record: type[Record], parsed: argparse.Namespace) -> Record:
 
 
 def command_line(command: str, record: Any) -> Names:
-    """The arguments that give this record again: those that differ from the defaults."""
+    """The arguments that give this record: those that differ from the defaults."""
     argv, last = [command], list[str]()
     for one in fields(record):
         value = getattr(record, one.name)
@@ -323,7 +333,7 @@ def command_line(command: str, record: Any) -> Names:
         for name, text in given:
             if value is True:
                 argv.append(flag(name))
-            else:  # argparse would take a value for an option where it begins with a dash
+            else:  # with "=": argparse takes a value that starts with a dash for an option
                 argv += [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
     return (*argv, *last)
 
@@ -334,12 +344,12 @@ def flag(name: str) -> str:
 
 
 def shown(argv: Sequence[str]) -> str:
-    """A command line as one types it."""
+    """A command line for a shell."""
     return f"python -m lime_editing {shlex.join(argv)}"
 
 
 def plug_in(plugins: Sequence[str]) -> None:
-    """Import plug-ins, and know what they register. UserError: as of `plugins.load_all`."""
+    """Import plug-ins, and add their approaches. UserError: as of `plugins.load_all`."""
     if not plugins:
         return
     from ..editors import methods  # noqa: PLC0415  torch takes seconds to import

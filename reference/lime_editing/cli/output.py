@@ -1,4 +1,4 @@
-"""Where commands write, what they say while they wait, and data fetched for them. Nothing heavy is imported here."""
+"""Consoles, progress messages, and downloads for commands. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rich.text import Text
 
 from ..data import download
 
-#: Seconds after which a log has a line at the latest.
+#: Seconds between lines of a log, at most.
 EVERY = 30.0
 
 
 @contextmanager
 def doing(console: Console, what: str, at_once: bool = True) -> Iterator[Callable[[str], None]]:
-    """Say what begins, and go on while it lasts; what is called with a text adds how far it is.
+    """Print what starts, and repeat it during the block. Calling the yielded function sets the progress text.
 
-    A log has a line now (unless it need not be `at_once`) and every 30 seconds.
+    A log gets a line now (if `at_once`) and every 30 seconds.
     """
     began, far = time.monotonic(), [""]
     if console.is_terminal:
@@ -38,7 +38,7 @@ def doing(console: Console, what: str, at_once: bool = True) -> Iterator[Callabl
 
 @contextmanager
 def beating(beat: Callable[[], None]) -> Iterator[None]:
-    """Call `beat` every 30 seconds, whatever this thread waits for."""
+    """Call `beat` every 30 seconds, from another thread."""
     end = threading.Event()
 
     def run() -> None:
@@ -56,28 +56,28 @@ def beating(beat: Callable[[], None]) -> Iterator[None]:
 
 class _Console(Console):
     def print(self, *things: Any, **options: Any) -> None:
-        """A sentence is one line of a log, however long."""
+        """Print without wrapping, so that a sentence is one line of a log."""
         super().print(*things, **{"soft_wrap": all(isinstance(thing, str) for thing in things), **options})
 
     def on_broken_pipe(self) -> None:
-        """Whoever read our output has ended: `main` knows what to do."""
+        """The reader has closed our output: `main` handles it."""
         raise BrokenPipeError
 
 
 def console(stderr: bool = False, quiet: bool = False) -> Console:
-    """Where a command writes: plain text, as wide as the terminal, or 120 columns in a log."""
+    """A command's console: plain text, as wide as the terminal, or 120 columns in a log."""
     wide = (sys.stderr if stderr else sys.stdout).isatty()
     return _Console(width=None if wide else 120, stderr=stderr, quiet=quiet, markup=False, highlight=False)
 
 
 def print_json(value: Any) -> None:
-    """For a program. Where the output is not UTF-8, other letters are escaped, and none is lost."""
+    """Print JSON. If the output is not UTF-8, other characters are escaped."""
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     print(json.dumps(value, indent=2, ensure_ascii=plain))
 
 
 def here(source: str, offline: bool, patterns: Sequence[str] = download.OF_FACTS) -> str:
-    """The data at `source` on this machine, fetched first from an address or the hub. DataError: not to be had."""
+    """The local path of `source`, downloaded from a URL or the hub if necessary. DataError: not available."""
     with doing(console(stderr=True), f"fetching {source}", at_once=False) as say:
 
         def far(done: int, total: int | None) -> None:

@@ -1,4 +1,4 @@
-"""All commands, with their options and their help (parser.toml). Nothing heavy is imported here."""
+"""All commands, with their options and help (parser.toml). This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIST: Mapping[str, type] = {
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Examples as they are written, and one line for a command."""
+    """Help with unwrapped examples, and one line for each command."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
@@ -31,7 +31,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def plugins_of(argv: Sequence[str]) -> list[str]:
-    """The plug-ins that a command line names."""
+    """The plug-ins on a command line."""
     before = argparse.ArgumentParser(add_help=False)
     before.add_argument("--plugin", action="append", nargs="?", default=[])
     return [name for name in before.parse_known_args(argv)[0].plugin if name is not None]

@@ -1,4 +1,4 @@
-"""What a person sees of a run: its plan, bars on a terminal while it runs, lines in a log."""
+"""The output of a run: its plan, bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .output import beating
 
 
 def lines(console: Console, statuses: Iterable[Status]) -> None:
-    """Read statuses; print a line when a cell begins something, and every 30 seconds where each of them is."""
+    """Read statuses. Print a line when a cell starts something, and the progress of each every 30 seconds."""
     running: dict[str, Status] = {}
 
     def say(*some: Status) -> None:
@@ -36,7 +36,7 @@ def lines(console: Console, statuses: Iterable[Status]) -> None:
 
 
 def watch(console: Console, cells: int, statuses: Iterable[Status]) -> None:
-    """Read the statuses of many cells, and print a row at the end of each: between bars on a terminal, or `lines`."""
+    """Read the statuses of many cells, and print a row for each finished one, with bars on a terminal, or `lines`."""
     console.print(f"{'acc, con, succ in percent':<40}{'en → all':^22} {'all → all':^22}")
     started: dict[str, float] = {}
 
@@ -55,7 +55,7 @@ def watch(console: Console, cells: int, statuses: Iterable[Status]) -> None:
 
 
 def _bars(console: Console, cells: int, rows: Callable[[Console], Iterator[Status]]) -> None:
-    """A bar for all cells, and one for each that runs."""
+    """Show a bar for all cells, and one for each running cell."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console) as bars:
@@ -86,7 +86,7 @@ def _row(scores: Scores | None) -> str:
 
 
 def show_plan(console: Console, plan: Plan) -> None:
-    """The plan for a person."""
+    """Print the plan."""
     table = Table("cell", "state", *_right("edits trained", "edits judged", "time", "memory", "disk"), box=None)
     for cell in plan.cells:
         numbers = (
@@ -117,7 +117,7 @@ def _right(*names: str) -> list[Any]:
 
 
 def span(seconds: float) -> str:
-    """Seconds as a person reads them."""
+    """A readable duration."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

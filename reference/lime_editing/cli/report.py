@@ -14,7 +14,7 @@ def report(options: Report) -> None:
     folders = results.read_index(options.results)
     places = {place.resolve(): place for place in (options.results, options.to or options.results)}
     with ExitStack() as stack:
-        # Without cells `write` says what is missing, and no folder is made.
+        # Without cells `write` raises the error, and no folder is created.
         for place in places.values() if folders else ():
             results.check_place(place)
             stack.enter_context(results.held(place))

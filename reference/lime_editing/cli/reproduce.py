@@ -24,13 +24,13 @@ from .output import console, doing, here, print_json
 from .progress import lines, show_plan, watch
 from .sources import given, refuse_unused, scale_of
 
-Main = Callable[[Sequence[str]], int]  # the entry point, which a job of a cluster calls
+Main = Callable[[Sequence[str]], int]  # the entry point; cluster jobs call it
 Protocols = Mapping[str, Mapping[str, Experiment]]  # by protocol and task
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of the command: what is run, where, and who works on it."""
+    """One call of the command: its cells, places and processes."""
 
     options: Reproduce
     scale: Scale
@@ -43,12 +43,12 @@ class _Run:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the cells run on other machines than this one."""
+        """Whether the cells run on other machines."""
         return self.options.executor == "slurm" and self.options.cell is None
 
 
 def reproduce(options: Reproduce, main: Main) -> None:
-    """The command. UserError: as its parts."""
+    """The command. UserError: as of its parts."""
     run = _run_of(options)
     processes.quiet()
     results.check_place(run.root, write=not options.dry_run)
@@ -69,7 +69,7 @@ def reproduce(options: Reproduce, main: Main) -> None:
     if options.cell is not None and run.processes.count == 1:
         (one,) = run.cells
         for ready in by_protocol.values():
-            # A cluster may start a job again before its last process has ended everywhere.
+            # A cluster may restart a job before its old processes have ended.
             lines(run.console, processes.run_one(one, ready[one.task], run.root, patience=180))
             print(cell_folder(one, ready[one.task], run.root))
         return
@@ -92,7 +92,7 @@ def reproduce(options: Reproduce, main: Main) -> None:
 
 
 def many(options: Many, main: Main) -> None:
-    """The command: train editors, or take trained ones, and judge them over many edits in one model.
+    """The command: train editors (or use trained ones), and judge them over many edits in one model.
 
     UserError: options that do not fit together; as of `reproduce`.
     """
@@ -105,7 +105,7 @@ def many(options: Many, main: Main) -> None:
     run = replace(run, cells=[cell for cell in run.cells if cell.approach != "unedited"])
     ready, _ = _prepared(run)
     if any(one.errors for one in ready.values()):
-        raise UserError("many edits are made of facts: an edit of a sentence pair is of an error of the raw model")
+        raise UserError("many edits need facts: an edit of a sentence pair corrects an error of the raw model")
     root, count = run.root / "many", len(run.cells)
     run.console.print(f"Editing {run.scale.about}: {count} editors, kept in {run.root}")
     watch(run.console, count, _statuses(run, {options.protocol: ready}, main))
@@ -121,7 +121,7 @@ def many(options: Many, main: Main) -> None:
 
 
 def make_classifier(options: MakeClassifier) -> None:
-    """The command; it prints the folder of the classifier last. UserError: as of `classifier.find` and `make`."""
+    """The command; its last line is the classifier's folder. UserError: as of `classifier.find` and `make`."""
     dataset, scale = data.find("nli"), scale_of(options.scale, options.set)
     source = here(options.nli or scale.data[dataset.name], options.offline, dataset.patterns)
     processes.quiet()
@@ -134,7 +134,7 @@ def make_classifier(options: MakeClassifier) -> None:
 
 
 def _run_of(options: Reproduce) -> _Run:
-    """What is to be run. UserError: options that do not fit together, or have no effect; an unknown --cell."""
+    """The run of these options. UserError: they do not fit together, or have no effect; an unknown --cell."""
     _refuse_unused(options)
     scale = scale_of(options.scale, options.set, options.edited_layers)
     protocols, changed = (
@@ -184,7 +184,7 @@ def _cells(options: Reproduce, scale: Scale) -> list[Cell]:
 
 
 def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]:
-    """All cells under all protocols, in processes or as jobs."""
+    """Run all cells under all protocols, in worker processes or as jobs."""
     options = run.options
     if options.executor != "processes":
         wanted = [
@@ -195,7 +195,7 @@ def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]
         gpus = int(options.device != "cpu")
         resources = jobs.Resources(options.partition, options.hours or 24.0, gpus, dict(options.slurm))
         submits = jobs.executor("slurm" if options.executor == "slurm" else "local", run.root / "jobs", resources)
-        # Without what is about jobs.
+        # A job's command has no options for jobs.
         of_a_job = replace(options, executor="processes", partition=None, hours=None, slurm=(), jobs=None)
         command = jobs.Command(main, command_line("reproduce", of_a_job))
         yield from jobs.run_jobs(wanted, command, submits, run.places)
@@ -208,7 +208,7 @@ def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]
 
 
 def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
-    """Each task ready to run, and in a dry run the classifiers that it would have fine-tuned."""
+    """Each task ready to run, and in a dry run the classifiers that a run would fine-tune."""
     options, rulings = run.options, next(iter(run.rulings.values()))
     command = command_line("reproduce", replace(options, cell=None))
     ready, classifiers = dict[str, Experiment](), list[RawClassifier]()
@@ -232,7 +232,7 @@ def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
 
 
 def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
-    """The raw classifier of an encoder, fine-tuned first where it is not there yet; in a dry run only looked for."""
+    """The raw classifier of an encoder, fine-tuned first if necessary (not in a dry run)."""
     options, dataset = run.options, data.find(task)
     with doing(run.console, f"reading {sources.data} and {sources.model}", at_once=False):
         wanted = classifier.find(dataset, run.scale.task(dataset), sources, run.root, elsewhere=run.elsewhere)
@@ -248,7 +248,7 @@ def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
 
 
 def _fine_tune(console: Console, wanted: RawClassifier) -> None:
-    """Fine-tune a raw classifier as far as that is not done, and print its accuracy."""
+    """Fine-tune a raw classifier unless done before, and print its accuracy."""
     if wanted.done:
         accuracy = classifier.make(wanted)["test"]
     else:

@@ -1,4 +1,4 @@
-"""What a command works on: the data and the model that are meant, the scale, and options that fit them."""
+"""A command's data, model and scale, and checks of its options."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .output import here
 
 
 def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, bool]:
-    """(data, model, whether that model can be edited as it is): what was named, or else the scale's own.
+    """(data, model, whether that model can be edited without fine-tuning); the defaults are the scale's.
 
-    UserError: the scale has no data for this task, or they are in the repository, which is not here.
+    UserError: the scale has no data for this task, or the default is in the repository, which is missing.
     """
     raw = options.raw_model or (None if options.model or not dataset.classifies else scale.raw_classifier)
     source, model = options.data.get(dataset.name, scale.data.get(dataset.name)), raw or options.model or scale.model
@@ -35,7 +35,7 @@ def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, b
 
 
 def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
-    """UserError: data or a model that none of these tasks uses."""
+    """UserError: none of these tasks uses a given data set or model."""
     kinds = {data.find(task).classifies for task in tasks}
     unused = [flag(name) for name in options.data if name not in tasks]
     unused += ["--raw-model"] if options.raw_model and True not in kinds else []
@@ -48,7 +48,7 @@ def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
 def scale_of(
     name: str, changes: Sequence[tuple[str, str]] = (), edited_layers: int | tuple[str, ...] | None = None
 ) -> Scale:
-    """A scale with what was changed of it; an editor that it does not know has its own defaults.
+    """A scale with changed values. An editor that it does not know has its own defaults.
 
     UserError: no such value.
     """

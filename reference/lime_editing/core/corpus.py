@@ -1,4 +1,4 @@
-"""A parallel corpus: examples, and the equivalence I(x) that partitions them (§3.1, clause T1)."""
+"""A parallel corpus: examples, and their partition into sets of parallel examples I(x) (§3.1, clause T1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import DataError, LanguageError
 
 @dataclass(frozen=True, slots=True, order=True)
 class Example:
-    """A fact said in a language. All examples of one `fact` are parallel."""
+    """A fact in one language. All examples of one `fact` are parallel."""
 
     fact: str
     language: str
@@ -24,7 +24,7 @@ class Example:
 
 
 class Corpus(Protocol):
-    """What sampling asks of a corpus. Its examples are sorted, so that a fact's lie side by side."""
+    """The corpus interface of sampling. Examples are sorted, so that those of a fact are adjacent."""
 
     @property
     def examples(self) -> Sequence[Example]: ...
@@ -43,13 +43,13 @@ class Corpus(Protocol):
 
 @dataclass(frozen=True)
 class ParallelCorpus:
-    """Examples in a canonical order, so that whoever reads the same content in another order samples the same."""
+    """Examples in a canonical order: the order in which they were read does not change sampling."""
 
     examples: tuple[Example, ...]
 
     @classmethod
     def of(cls, examples: Iterable[Example]) -> ParallelCorpus:
-        """Sort and check. DataError: two examples with one id, or of one fact in one language."""
+        """Sort and check. DataError: two examples with the same id, or of the same fact and language."""
         ordered = tuple(sorted(examples))
         for a, b in pairwise(ordered):
             if (a.fact, a.language) == (b.fact, b.language):
@@ -77,11 +77,11 @@ class ParallelCorpus:
         return spans
 
     def span(self, fact: str) -> range:
-        """Where a fact's examples lie, side by side in the canonical order; empty for a fact that is not there."""
+        """The range of a fact's examples in the canonical order; empty for an unknown fact."""
         return self._spans.get(fact, range(0))
 
     def __getitem__(self, example_id: str) -> Example:
-        """The example of this id. KeyError names an unknown one."""
+        """The example with this id. KeyError: an unknown id."""
         return self.examples[self.index[example_id]]
 
     def parallel(self, example_id: str, languages: Sequence[str] | None = None) -> tuple[Example, ...]:
@@ -100,7 +100,7 @@ class ParallelCorpus:
 
 @dataclass(frozen=True)
 class FullCorpus:
-    """Facts "<prefix>/<number>", each said in all languages: as ParallelCorpus, but examples are made when asked for.
+    """Facts "<prefix>/<number>", each in all languages. Like ParallelCorpus, but examples are created on access.
 
     XNLI's training set has six million.
     """
@@ -111,12 +111,12 @@ class FullCorpus:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        """The facts' numbers in the canonical order, which is that of their digits."""
+        """The facts' numbers in the canonical order: sorted as strings of digits."""
         return np.argsort(np.arange(self.count).astype(str), kind="stable")
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """The place of each number in that order."""
+        """The index of each number in that order."""
         places = np.empty_like(self._order)
         places[self._order] = np.arange(self.count)
         return places
@@ -130,7 +130,7 @@ class FullCorpus:
         return Example(fact, language, f"{fact}/{language}")
 
     def at(self, place: int) -> Example:
-        """The example at a place in the canonical order."""
+        """The example at this index of the canonical order."""
         fact, language = divmod(place, len(self.languages))
         return self.example(int(self._order[fact]), self.languages[language])
 

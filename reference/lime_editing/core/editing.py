@@ -1,4 +1,4 @@
-"""An edit is a value: an editor and edit requests in, an update out; and the objective that trains an editor."""
+"""From an editor and edit requests to an update, and the objective that trains an editor."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from ..updates import Factors, Update, compose, plus
 from . import masks as lime
 from .losses import loc_loss, rel_loss, total_loss
 
-ABSENT = -1e4  # the logit of an answer that is left out of a divergence
+ABSENT = -1e4  # the logit of an answer that a divergence excludes
 
 
 @dataclass(frozen=True)
 class Editor:
-    """A method with its settings and trainable parameters, bound to a raw model and the languages it may edit in."""
+    """A method with its settings and trainable parameters, for one raw model and its editing languages."""
 
     backbone: Backbone
     method: Method
@@ -51,7 +51,7 @@ class Editor:
     parameters: dict[str, Tensor]
 
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate of each parameter, masks included. UserError: the method does not give each one (E9)."""
+        """The learning rate of each parameter, masks included. UserError: one is missing or given twice (E9)."""
         own = self.own_parameters()
         rates = self.method.learning_rates(own, self.settings)
         if rates.keys() != own.keys():
@@ -69,9 +69,10 @@ class Editor:
 
 
 class Asked(NamedTuple):
-    """E requests of N labels: labels, example (whose each is) and shares (1 / how many its request has), (N,) each.
+    """E requests with N labels: labels, example (the label's request) and shares (1 / the request's labels), each (N,).
 
-    masks (E,) are rows of the masks; words (E, S) those of x_e and y_e; lengths (E, 2) how many x_e has, and both have.
+    masks (E,) are mask rows; words (E, S) are the tokens of x_e, then y_e; lengths (E, 2) count those of x_e, and of
+    both.
     """
 
     labels: Array
@@ -84,10 +85,10 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EditBatch:
-    """editors.Edits: E requests, the states of their inputs, and their masks (E, gates) if the editor has any.
+    """Implements editors.Edits: E requests, the states of their inputs, and their masks (E, gates), if any.
 
-    Each request has k inputs side by side, its own and its parallels, and `asked` has it k times. `at` holds the edits
-    before, as one or as E. `requests` are needed to `take` some of them.
+    Each request has k adjacent inputs, its own and its parallels; `asked` repeats the request k times. `at` holds
+    earlier edits, as one edit or as E. `take` needs `requests`.
     """
 
     editor: Editor
@@ -137,7 +138,7 @@ class EditBatch:
     def answering(self, rows: Tensor) -> Tensor:
         slots, tokens, (b, s, _) = self.states.places.slots, rows.shape[1] // self.k, self.states.hidden.shape
         inputs = torch.arange(b, device=rows.device)[:, None]
-        # Of the last layer there are the predicted positions alone.
+        # The last layer has only the predicted positions.
         column = slots - s * inputs if tokens == s else torch.arange(tokens, device=rows.device).expand_as(slots)
         there = rows.new_zeros(slots.numel()).index_fill(0, self.states.places.predicted, 1).view(len(rows), -1, 1)
         index = (column + tokens * (inputs % self.k)).view(len(rows), -1, 1)
@@ -160,13 +161,13 @@ class EditBatch:
 
 
 def _together(rows: Tensor, k: int) -> Tensor:
-    """(E·k, T, w) as (E, k·T, w): the rows of an edit's inputs one after another."""
+    """(E·k, T, w) as (E, k·T, w): an edit's inputs are concatenated."""
     return rows.reshape(len(rows) // k, -1, rows.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The weights of the training objective, and the rulings on it and on the steps that follow it.
+    """The weights of the training objective, and the rulings on it and on the optimiser's step.
 
     The defaults are the paper's (§B.2, clauses L1-L3).
     """
@@ -182,7 +183,7 @@ class Objective:
 
     @classmethod
     def under(cls, rulings: Rulings, *weights: float) -> Objective:
-        """These weights of rel, loc and mask, under these rulings."""
+        """An objective with these weights of rel, loc and mask, under these rulings."""
         own = [f.name for f in fields(cls)]
         values: dict[str, Any] = dict(zip(own, weights, strict=False))
         return cls(**values, **{name: getattr(rulings, name) for name in own if hasattr(rulings, name)})
@@ -198,9 +199,9 @@ def make_editor(
     mask_lr: float = 1e-3,
     mask_scale: Scaling = "none",
 ) -> Editor:
-    """An untrained editor. `settings` are the method's own record, or a mapping of some of its values.
+    """An untrained editor. `settings` is the method's Settings, or a mapping of some of its fields.
 
-    UserError: an unknown method or setting, named with the known ones; masks without any parameters.
+    UserError: an unknown method or setting (the known ones are listed); masks on a method without parameters.
     """
     found = find(method)
     if settings is None or isinstance(settings, Mapping):
@@ -221,12 +222,11 @@ def make_editor(
 
 @torch.no_grad()
 def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None, at: Update | None = None) -> Update:
-    """One independent edit for each request, computed in one batch (§3.3, clause E8); the raw model is only read.
+    """One independent edit for each request, in one batch (§3.3, clause E8). The raw model does not change.
 
-    With a seed the gates are sampled, as in training; without, they are the deterministic ones of test time.
-    `at` are the edits before, in a series: gradients and predictions are those of θ + at, and the result is the new
-    part alone (chapter C); `compose([at, new])` is what holds then.
-    LanguageError: an editing language that the editor was not made for.
+    With a seed the gates are sampled, as in training; without it they are deterministic, as at test time. `at` holds
+    the earlier edits of a series: gradients and predictions are computed at θ + at. The result is the new edit alone
+    (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
     """
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
@@ -245,7 +245,7 @@ def edit_batch(
     uniforms: Tensor | None = None,
     at: Update | None = None,
 ) -> EditBatch:
-    """The requests as the editor sees them; `states` are those of the edit inputs. LanguageError: as of `edit`."""
+    """The requests as the editor sees them. `states`: of the edit inputs. LanguageError: as of `edit`."""
     k, backbone = 1 + max((len(request.parallels) for request in requests), default=0), editor.backbone
     asked = _sent(editor, requests, k)
     if states is None or len(states.hidden) < k * len(requests):
@@ -262,13 +262,13 @@ def _sent(editor: Editor, requests: Sequence[EditRequest], k: int) -> Asked:
 
 
 def inputs_of(requests: Sequence[EditRequest], k: int) -> list[Input]:
-    """k inputs of each: its own and its parallels. One with fewer parallels than another has its own input again."""
+    """k inputs for each request: its own and its parallels. If it has too few parallels, its own is repeated."""
     rows = [(r.input, *r.parallels, *[r.input] * (k - 1 - len(r.parallels))) for r in requests]
     return [i for row in rows for i in row]
 
 
 def masks_of(editor: Editor, rows: Tensor, uniforms: Tensor | None, log_alphas: Tensor | None = None) -> Tensor:
-    """The masks (E, gates) at these rows (E,), sampled where there are `uniforms` (clauses A3, A6)."""
+    """The masks (E, gates) at these rows (E,); sampled if `uniforms` are given (clauses A3, A6)."""
     own = editor.parameters
     chosen = lime.side_by_side(own, rows) if log_alphas is None else F.embedding(rows, log_alphas)
     m = lime.gate(chosen, uniforms)
@@ -283,14 +283,14 @@ def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
 
 
 def asked_of(editor: Editor, requests: Sequence[EditRequest], bucket: Bucket | None = None) -> Asked:
-    """The requests as arrays. LanguageError: an editing language that the editor was not made for."""
+    """The requests as arrays. LanguageError: the editor does not have an editing language."""
     counts = [len(request.labels) for request in requests]
     labels = np.array([label for request in requests for label in request.labels])
     example, shares = np.repeat(np.arange(len(requests)), counts), shares_of(counts)
     if bucket is not None:
         size = bucket.predicted
         labels, example, shares = filled(labels, size, NO_LABEL), filled(example, size, 0), filled(shares, size, 0)
-    # A class stands behind all words until its own row comes in.
+    # A class has no token: 0 reserves its column, which later gets the class's row.
     said = [(*r.input.ids, *((0,) if editor.backbone.classifies else r.labels)) for r in requests]
     words = padded(said, 0, None if bucket is None else bucket.tokens + bucket.positions).numpy()
     lengths = np.array([(len(r.input.ids), len(row)) for r, row in zip(requests, said, strict=True)])
@@ -299,19 +299,19 @@ def asked_of(editor: Editor, requests: Sequence[EditRequest], bucket: Bucket | N
 
 
 def shares_of(counts: Sequence[int]) -> NDArray[np.float64]:
-    """Of inputs with so many predicted positions: what each position counts in the mean of its own input."""
+    """The weight of each predicted position: 1 / the number of positions of its input."""
     return np.repeat(1 / np.array(counts), counts)
 
 
 def uniforms_of(editor: Editor, edits: int, seed: int) -> Tensor | None:
-    """The draws of the gates of so many edits (E, gates), on the host; None without masks."""
+    """The uniforms (E, gates) for the gates of `edits` edits, on the host; None without masks."""
     return None if editor.masks == "none" else lime.draw_uniforms(editor.parameters, edits, seed)
 
 
 class Batch(NamedTuple):
-    """E triples: all inputs in rows, the places of x_e, of x_u and x_r side by side and of x_r alone, and the requests.
+    """E triples: all inputs in rows; the places of x_e, of x_u and x_r (alternating), and of x_r; and the requests.
 
-    shares (N,) are those of the positions that are predicted at x_r; uniforms (E, gates) draw the gates.
+    shares (N,) are the weights of the predicted positions of x_r; uniforms (E, gates) sample the gates.
     """
 
     rows: Rows
@@ -330,10 +330,10 @@ def batch_of(
     fixed: bool = False,
     loc_positions: Positions = "mask",
 ) -> Sent[Batch]:
-    """Triples as arrays; of a `fixed` shape where many batches are to share it.
+    """Triples as arrays; with `fixed`, of a shape that many batches share.
 
-    "all" takes L_loc at every token of a masked sentence, padding not among them (clause L2).
-    ModelError: an input that is too long. LanguageError: as of `edit`.
+    "all" computes L_loc at every token of a masked sentence, without padding (clause L2). ModelError: an input that is
+    too long. LanguageError: as of `edit`.
     """
     backbone, requests = editor.backbone, [triple.edit for triple in triples]
     if loc_positions == "all" and not backbone.classifies:
@@ -343,14 +343,14 @@ def batch_of(
     pairs = backbone.predicted([i for triple in triples for i in (triple.update, triple.retain)])
     retains = pairs[1::2]
     bucket = Bucket.of([edits, pairs[::2], retains]) if fixed else None
-    # One pass through the trunk serves all: below the edited layers an edit's own input is like any other.
+    # One trunk pass for all inputs: below the edited layers an edit changes nothing.
     rows, starts = backbone.rows(edits + pairs, bucket)
     of_edits, of_pairs = starts[: len(edits)], starts[len(edits) :]
     shares = shares_of([len(i.positions) for i in retains])
     record = Batch(
         rows,
         places_of(edits, of_edits, 1, bucket),
-        # x_u and x_r of one edit lie side by side: one pass through the edited layers serves both.
+        # x_u and x_r of an edit are adjacent: they share one pass through the edited layers.
         places_of(pairs, of_pairs, 2, bucket),
         places_of(retains, of_pairs[1::2], 1, bucket),
         asked_of(editor, requests, bucket),
@@ -363,22 +363,22 @@ def batch_of(
 def training_losses(
     editor: Editor, triples: Sequence[Triple], seed: int, objective: Objective, given: Update | None = None
 ) -> dict[str, Tensor]:
-    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3); the seed draws the gates. `given`: `losses_of`."""
+    """{"rel", "loc", "mask", "total"} of a batch (§3.2, clause L3). The seed samples gates; `given`: `losses_of`."""
     uniforms = uniforms_of(editor, len(triples), seed)
     batch = batch_of(editor, triples, uniforms, loc_positions=objective.loc_positions)
     return losses_of(editor, batch.on(editor.backbone.like.device), objective, given)
 
 
 def losses_of(editor: Editor, batch: Batch, objective: Objective, given: Update | None = None) -> dict[str, Tensor]:
-    """`training_losses` of a batch on the device. Nothing is read on the host.
+    """`training_losses` of a batch on the device, without synchronising with it.
 
-    `given` is of an editor that is trained on sets or series (sets.py): the set as one update, or of each edit of the
-    batch those before it.
+    `given` is for an editor that is trained on sets or series (sets.py): the set as one update, or for each edit the
+    sum of those before it.
     """
     backbone, output, method = editor.backbone, editor.backbone.read(batch.rows), editor.method
     asked, masks, penalty = batch.asked, None, output.new_zeros(())
     if editor.masks != "none":
-        # The penalty needs all rows anyway: those of the edits are gathered from them.
+        # The penalty needs all rows, so the edits' rows are gathered from them.
         log_alphas = lime.side_by_side(editor.parameters)
         masks = masks_of(editor, asked.masks, batch.uniforms, log_alphas)
         penalty = lime.penalty(log_alphas, objective.penalty)

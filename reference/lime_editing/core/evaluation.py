@@ -1,4 +1,4 @@
-"""Judging an editor (§4.1): pairs of an edit and its sampled inputs → outcomes, one per edited prediction."""
+"""Evaluation of an editor (§4.1): from edits with sampled inputs to outcomes, one per prediction."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .metrics import Scores, count, hit, mean_of_edits, scores
 from .sampling import Pair, derived_rng
 from .task import Task, ready, with_parallels
 
-BATCH = 32  # edits that are judged at a time
+BATCH = 32  # edits per batch
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch of edits with everything in their judging that no editor has a part in.
+    """A batch of edits, with everything of its evaluation that does not depend on the editor.
 
     edits     the trunk states of the edit inputs
-    states    those of all inputs to be judged, rows e·width … (e+1)·width - 1 of edit e
-    counts    how many positions are predicted in each of these rows
-    asked     the rows whose raw predictions are wanted, and `raw` these predictions, row by row, on the device
+    states    those of all judged inputs; edit e has the rows e·width … (e+1)·width - 1
+    counts    the number of predicted positions in each of these rows
+    asked     the rows whose raw predictions are needed; `raw` holds these predictions, row by row, on the device
     """
 
     pairs: tuple[Pair, ...]
@@ -55,9 +55,10 @@ def judged(
 ) -> Iterator[list[Outcome]]:
     """The outcomes of this process's share of the pairs, batch by batch: one per edit and input.
 
-    `subject` is an editor, or the raw model without any edit. "all" asks a retained masked sentence for the raw
+    `subject` is an editor, or the raw model without any edit. "all" compares a retained masked sentence with the raw
     prediction at every position of its padded row (clause M7). The seed draws desired predictions and retain lengths,
-    edit by edit, so that every editor is asked the same. Where memory does not hold `batch` edits they are fewer.
+    edit by edit, so that every editor gets the same requests. If `batch` edits do not fit in memory, fewer are computed
+    at a time.
     """
     backbone = subject.backbone if isinstance(subject, Editor) else subject
     roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
@@ -82,7 +83,7 @@ def evaluate(
     batch: int = BATCH,
     con_positions: Positions = "mask",
 ) -> list[Outcome]:
-    """All outcomes of `judged`, by this process alone."""
+    """All outcomes of `judged`, in a single process."""
     return [outcome for found in judged(subject, task, pairs, seed, batch, con_positions) for outcome in found]
 
 
@@ -94,9 +95,9 @@ def validator(
     con_positions: Positions = "mask",
     stopping: Stopping = "averages",
 ) -> Callable[[Editor], Scores]:
-    """The scores of an editor on these pairs, again and again: what no editor has a part in is computed once.
+    """A function that scores an editor on these pairs. What does not depend on the editor is computed once.
 
-    "edits" puts the mean of the edits' own harmonic means in the place of succ (clause R5).
+    "edits" replaces succ by the mean of the edits' own harmonic means (clause R5).
     """
     mine = processes.share(len(pairs))
     size, held = BATCH, list[Prepared]()
@@ -121,12 +122,12 @@ def validator(
 def gathered(
     outcomes: Sequence[Outcome], pairs: Sequence[Pair], processes: Processes, device: torch.device
 ) -> list[Outcome]:
-    """The outcomes of all processes, in the order of the pairs, from those of this one's share."""
+    """The outcomes of all processes, in the order of the pairs; `outcomes` are this process's."""
     if processes.count == 1:
         return list(outcomes)
     counts = [len(pair.update) + len(pair.retain) for pair in pairs]
     before = sum(counts[: processes.share(len(pairs)).start])
-    # An outcome is known by its place, so that its hit is all that has to travel.
+    # Each process knows all outcomes but their hits, so only the hits are sent.
     hits = torch.zeros(sum(counts), device=device)
     hits[before : before + len(outcomes)] = torch.tensor([float(o.hit) for o in outcomes], device=device)
     processes.add([hits])
@@ -135,7 +136,7 @@ def gathered(
 
 
 def _places(pair: Pair) -> list[Outcome]:
-    """The outcomes of a pair before anything is judged."""
+    """The outcomes of a pair, not yet judged."""
     asked: list[tuple[Role, Example]] = [("update", x) for x in pair.update]
     asked += [("retain", x) for x in pair.retain]
     return [Outcome(pair.edit.id, pair.edit.language, role, x.language, False) for role, x in asked]
@@ -152,9 +153,9 @@ def batches(
     raw_of: Sequence[Role] = ("retain",),
     parallels: bool = False,
 ) -> Iterator[Prepared]:
-    """The batches of an evaluation, one by one, with the raw predictions of inputs in these roles.
+    """The batches of an evaluation, with the raw predictions of inputs in the roles `raw_of`.
 
-    With `parallels` the requests have them, for an editor that asks for more than clause T5 allows.
+    With `parallels` the requests include them, for an editor that sees more than clause T5 allows.
     """
     for start in range(0, len(pairs), batch):
         with backbone.autocast():
@@ -181,11 +182,11 @@ def _prepared(
         retains = [task.retain_input(x, rng) for x in pair.retain]
         requests.append(request)
         inputs.append(updates + retains)
-    # Every edit gets equally many rows: short ones repeat their last input, which is then not judged.
+    # All edits have the same number of rows: short ones repeat their last input, which is not judged again.
     width = max(map(len, inputs))
     if con_positions == "all" and not backbone.classifies:
         for pair, row in zip(pairs, inputs, strict=True):
-            # Padded to the longest of the edit's own retain inputs, as released: no other edit has a part (clause E8).
+            # As released, padded to the longest of the edit's retain inputs; other edits have no effect (clause E8).
             own = row[len(pair.update) :]
             padded = tuple(range(max((len(i.ids) for i in own), default=0)))
             row[len(pair.update) :] = [replace(i, positions=padded) for i in own]
@@ -219,7 +220,7 @@ def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
         with subject.backbone.autocast():
             update = edit_from(subject, prepared.requests, prepared.edits)
             found.append(subject.backbone.upper(prepared.states, update).argmax(-1))
-    # One read of a batch: each waits for the device.
+    # One read per batch, because each read synchronises with the device.
     best = iter(torch.cat(found).tolist())
     raw = {i: tuple(islice(best, prepared.counts[i])) for i in prepared.asked}
     edited = {i: tuple(islice(best, count)) for i, count in enumerate(prepared.counts)} if len(found) > 1 else raw
@@ -235,9 +236,9 @@ def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
 def predict(
     backbone: Backbone, inputs: Sequence[Input], update: Update | None = None, batch: int = 128
 ) -> list[tuple[int, ...]]:
-    """Per input the most likely token at each of its predicted positions, or its class.
+    """For each input the most likely token at each predicted position, or the class.
 
-    `batch` inputs are computed at a time, those of like length together.
+    `batch` inputs are computed at a time; inputs of similar length share a batch.
     """
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
     found: list[tuple[int, ...]] = [()] * len(inputs)
@@ -251,7 +252,7 @@ def predict(
 
 
 def answers(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update | None = None) -> list[str]:
-    """`predict` in words: text, or the names of classes. `update` is of one edit."""
+    """`predict` as text, or as class names. `update` has one edit."""
     return [spell(backbone, tokenizer, labels) for labels in predict(backbone, inputs, update)]
 
 

@@ -1,4 +1,4 @@
-"""A computation on a GPU that is recorded once for each shape of its input, and then started as a whole."""
+"""CUDA graphs: a GPU computation is recorded once for each input shape, then replayed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ..backbone.arrays import R, Sent
 
-#: Recorded shapes; the one that was not used for longest is dropped.
+#: Recorded shapes at most; the least recently used one is dropped.
 MOST = 16
 Results = Sequence[Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A graph, and the two buffers that it reads its input from."""
+    """A graph, and its two input buffers."""
 
     graph: torch.cuda.CUDAGraph
     integers: Tensor
@@ -30,9 +30,9 @@ class _Recorded:
 class Graphs(Generic[R]):
     """`compute`, which maps a record of tensors to tensors of the same shapes each time, as CUDA graphs.
 
-    A shape is computed as usual when it comes first, and recorded when it comes again. `compute` must read nothing on
-    the host. Results are overwritten by the next call. What cannot be recorded, or not held in memory, is computed as
-    usual from then on, and a warning says so.
+    The first call with a shape is computed as usual, the second one is recorded. `compute` must not synchronise with
+    the GPU. The next call overwrites the results. If recording fails, or memory is full, a warning is given and all
+    later calls are computed as usual.
     """
 
     def __init__(self, compute: Callable[[R], Results], device: torch.device) -> None:
@@ -49,7 +49,7 @@ class Graphs(Generic[R]):
                 return self._quickly(sent)
             except RuntimeError as error:
                 reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            # Outside of the clause above, which would hold the failed attempt's tensors.
+            # Outside the except clause, whose traceback would keep the failed attempt's tensors.
             self._works, self._results = False, None
             self._recorded.clear()
             torch.cuda.empty_cache()
@@ -60,7 +60,7 @@ class Graphs(Generic[R]):
         shapes = sent.shapes
         if shapes not in self._seen:
             self._seen.add(shapes)
-            # On the stream that records: a recording must not be the first that uses a library there.
+            # On the recording stream: libraries must be initialised there before a recording.
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(self._stream):
                 found = self.compute(sent.on(self.device))
@@ -82,7 +82,7 @@ class Graphs(Generic[R]):
     def _record(self, sent: Sent[R]) -> _Recorded:
         integers, numbers = (b.to(self.device, copy=True) for b in (sent.integers, sent.numbers))
         record, graph = sent.within(integers, numbers), torch.cuda.CUDAGraph()
-        # Other threads may prepare batches meanwhile, which allocates memory on the host.
+        # Other threads may prepare batches at the same time, and so allocate pinned memory.
         mode = "thread_local"
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode=mode):
             found = [t for t in self.compute(record) if t is not None]

@@ -12,7 +12,7 @@ from ..names import Direction
 def rel_loss(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
     """L_rel without λ, summed over examples (L1): cross entropy of logits (N, V) against labels (N,).
 
-    An example's loss is the mean over its predicted positions: `shares` (N,) are 1 / how many the own example has.
+    An example's loss is the mean over its predicted positions: `shares` (N,) are 1 / the number of these.
     """
     return (F.cross_entropy(logits, labels, reduction="none") * shares).sum()
 
@@ -20,7 +20,7 @@ def rel_loss(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
 def loc_loss(edited: Tensor, raw: Tensor, shares: Tensor, direction: Direction = "paper") -> Tensor:
     """L_loc without λ, summed over examples (clause L2): KL(edited ‖ raw) of logits (N, V); `shares` as of `rel_loss`.
 
-    "released" is KL(raw ‖ edited), as in the released code and MEND. The raw side carries no gradient.
+    "released" is KL(raw ‖ edited), as in the released code and MEND. The raw logits get no gradient.
     """
     log_edited, log_raw = F.log_softmax(edited, -1), F.log_softmax(raw.detach(), -1)
     first, second = (log_edited, log_raw) if direction == "paper" else (log_raw, log_edited)

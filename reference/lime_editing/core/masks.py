@@ -1,7 +1,7 @@
 """Language-specific masks on the rank-1 factors of the gradient (§3.3, chapters A and B).
 
 Gates are hard concrete (Louizos et al. 2018). Mask parameters are plain tensors, "mask.<matrix>.x" (L, n) and
-"mask.<matrix>.delta" (L, m), one row for each language, or a single row where the mask is shared (the control).
+"mask.<matrix>.delta" (L, m), one row for each language, or a single row if the mask is shared (the control).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..names import Masks, Penalty, Scaling
 from ..updates import Factors
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
-LARGEST = math.log(100)  # log α, where it is clamped
+LARGEST = math.log(100)  # the bound of |log α| when it is clamped
 PREFIX = "mask."  # of the parameters' names
 
 
 def clamp(parameters: Mapping[str, Tensor]) -> None:
-    """Hold log α of all masks within ±log 100, in place (clause A3)."""
+    """Clamp log α of all masks to ±log 100, in place (clause A3)."""
     with torch.no_grad():
         for log_alpha in _of_kind(parameters).values():
             log_alpha.clamp_(-LARGEST, LARGEST)
@@ -38,7 +38,7 @@ def apply_mask(w: Tensor, m: Tensor) -> Tensor:
 def gate(
     log_alpha: Tensor, uniforms: Tensor | None = None, beta: float = BETA, gamma: float = GAMMA, zeta: float = ZETA
 ) -> Tensor:
-    """Gates in [0, 1]: sampled from uniforms in (0, 1) in training, deterministic where None (clause A3)."""
+    """Gates in [0, 1]: sampled with uniforms in (0, 1), as in training, or deterministic without (clause A3)."""
     logits = log_alpha if uniforms is None else (torch.logit(uniforms) + log_alpha) / beta
     return (torch.sigmoid(logits) * (zeta - gamma) + gamma).clamp(0, 1)
 
@@ -55,14 +55,14 @@ def penalty(log_alphas: Tensor, normalisation: Penalty = "sum") -> Tensor:
 
 
 def open_share(parameters: Mapping[str, Tensor]) -> float:
-    """The share of gates that are not zero at test time: 0 says that the masks do nothing."""
+    """The share of gates that are not zero at test time. At 0 the masks have no effect."""
     return (gate(side_by_side(parameters)) > 0).double().mean().item()
 
 
 def init_masks(
     shapes: Mapping[str, tuple[int, int]], languages: int, scale: Scaling = "none", like: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Fresh mask parameters for matrices {name: (n, m)}: log α = 0, and a scale of 1 where it is learned.
+    """Initial mask parameters for matrices {name: (n, m)}: log α = 0, and a scale of 1 if it is learned.
 
     2·Σ(n + m)·L numbers with a learned scale, Σ(n + m)·L without (clause B1).
     """
@@ -89,24 +89,24 @@ def draw_uniforms(parameters: Mapping[str, Tensor], edits: int, seed: int) -> Te
     known, generator = list(_of_kind(parameters).values()), torch.Generator().manual_seed(seed)
     sizes = [edits * p.shape[1] for p in known]
     drawn = torch.rand(sum(sizes), generator=generator, dtype=torch.float64).clamp_(1e-6, 1 - 1e-6).to(known[0].dtype)
-    # One matrix and side after another, as they have always been drawn.
+    # The order of the draws is part of the result: matrix by matrix, x before δ.
     parts = np.split(drawn.numpy(), np.cumsum(sizes)[:-1])
     return torch.from_numpy(np.concatenate([part.reshape(edits, -1) for part in parts], 1))
 
 
 def side_by_side(parameters: Mapping[str, Tensor], rows: Tensor | None = None, kind: str = "") -> Tensor:
-    """log α of all matrices (L, gates), x and δ of each, or such of these rows (E, gates); `kind` "_scale": the scales.
+    """log α of all matrices (L, gates), x then δ of each, or of these `rows` (E, gates). `kind` "_scale": the scales.
 
-    Rows are gathered first, so that the cost of an edit does not grow with the languages.
+    Rows are gathered first: the cost of an edit does not grow with the number of languages.
     """
     parts = _of_kind(parameters, kind).values()
     return torch.cat([p if rows is None else F.embedding(rows, p) for p in parts], 1)
 
 
 def masked(factors: Factors, m: Tensor) -> Factors:
-    """The factors x (E, T, n) and δ (E, T, m) of each matrix under masks m (E, gates), those of x and δ in their order.
+    """The factors x (E, T, n) and δ (E, T, m) of each matrix with masks m (E, gates), ordered as in `side_by_side`.
 
-    It is `apply_mask`, with one sum for all. O(T·width) work per edit: no intermediate has n·m elements (clause B3).
+    `apply_mask` for all matrices. O(T·width) work per edit: no intermediate has n·m elements (clause B3).
     """
     each = iter((1 + m[:, None]).split([t.shape[-1] for pair in factors.values() for t in pair], -1))
     return {matrix: (x * next(each), delta * next(each)) for matrix, (x, delta) in factors.items()}

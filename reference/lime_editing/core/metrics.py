@@ -35,7 +35,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The outcomes of one evaluation, counted. Edits are in a fixed order, so that evaluations can be paired."""
+    """The outcomes of one evaluation, counted. The order of edits is fixed, so that evaluations can be paired."""
 
     edits: tuple[tuple[str, str], ...]  # (editing language, edit), sorted
     languages: tuple[str, ...]  # of the inputs, sorted
@@ -52,7 +52,7 @@ class NoOutcomes(UserError, LookupError):
 
 
 def succ(acc: Any, con: Any) -> Any:
-    """The harmonic mean of acc and con, of numbers or elementwise of arrays; 0 where both are 0 (clause M3)."""
+    """The harmonic mean of acc and con, elementwise for arrays; 0 if both are 0 (clause M3)."""
     total = np.asarray(acc + con, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         mean = np.where(total == 0, 0.0, 2 * acc * con / np.where(total == 0, 1.0, total))
@@ -60,7 +60,7 @@ def succ(acc: Any, con: Any) -> Any:
 
 
 def hit(predicted: Sequence[int], expected: Sequence[int]) -> bool:
-    """Whether a prediction is as expected at every one of its predicted positions (clause M7)."""
+    """Whether a prediction is as expected at all its positions (clause M7)."""
     return all(p == e for p, e in zip(predicted, expected, strict=True))
 
 
@@ -75,7 +75,7 @@ def count(outcomes: Iterable[Outcome]) -> Counts:
 
 
 def tally(edits: Sequence[tuple[str, str]], languages: Sequence[str], at: NDArray[np.int_], hits: Array) -> Counts:
-    """Counts of R outcomes, of which `at` (R, 3) has the index of the edit, the role and the language of the input."""
+    """Counts of R outcomes. `at` (R, 3) holds the indices of the edit, the role, and the input's language."""
     shape = (len(edits), len(ROLES), len(languages))
     cell = np.ravel_multi_index(tuple(at.T), shape) if len(at) else np.zeros(0, dtype=int)
     size = int(np.prod(shape))
@@ -86,17 +86,17 @@ def tally(edits: Sequence[tuple[str, str]], languages: Sequence[str], at: NDArra
 
 
 def in_all(counts: Array, own: NDArray[np.bool_]) -> Array:
-    """Columns acc and con over the inputs of all languages."""
+    """Columns acc and con, over inputs in all languages."""
     return np.asarray(counts.sum(2))
 
 
 def by_input(counts: Array, own: NDArray[np.bool_]) -> Array:
-    """Columns acc of each language of the input, then con of each (→ l)."""
+    """Columns acc for each language of the input, then con for each (→ l)."""
     return counts.reshape(len(counts), -1)
 
 
 def rates(counts: Counts, select: Select) -> tuple[list[str], NDArray[np.intp], Array]:
-    """Editing languages, the index of each edit's, and one rate per edit and selected column (NaN: not asked)."""
+    """The editing languages, each edit's index among them, and one rate per edit and column (NaN: no input)."""
     languages, of = np.unique([language for language, _ in counts.edits], return_inverse=True)
     own = np.array([[code == language for code in counts.languages] for language, _ in counts.edits])
     asked = select(counts.asked, own)
@@ -107,7 +107,7 @@ def rates(counts: Counts, select: Select) -> tuple[list[str], NDArray[np.intp], 
 def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
     """Macro average over editing languages of the mean over edits of the mean over an edit's inputs (M1-M6).
 
-    NoOutcomes: a language of `languages` (default: those that occur), or a role of it, has no outcome.
+    NoOutcomes: one of `languages` (default: those that occur) has no outcome in some role.
     """
     wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
     if not wanted:
@@ -129,7 +129,7 @@ def breakdown(
 ) -> dict[str, Scores]:
     """Scores per editing language (l → all, Figure 4) or per language of the input (→ l, Figure 3); clause M8.
 
-    NoOutcomes: a language without outcomes of one role, unless such languages are to be skipped.
+    NoOutcomes: a language has no outcome in some role, unless `incomplete` is "skip".
     """
     known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
     means = np.stack([_mean(values[of == i]) for i in range(len(known))])
@@ -146,13 +146,13 @@ def breakdown(
 
 
 def mean_of_edits(counts: Counts) -> float:
-    """The mean over edits of the harmonic mean of their own acc and con (R5); edits without both are left out."""
+    """The mean over edits of the harmonic mean of the edit's acc and con (R5). Edits without both are excluded."""
     _, _, values = rates(counts, in_all)
     return float(_mean(succ(*values.T)[:, None])[0])
 
 
 def aggregate(runs: Sequence[Scores]) -> Scores:
-    """Several runs: mean acc, mean con, and the succ of these means (clause M9)."""
+    """Mean acc and mean con of several runs, and succ of these means (clause M9)."""
     if not runs:
         raise NoOutcomes("no runs to aggregate")
     acc, con = fmean(run.acc for run in runs), fmean(run.con for run in runs)

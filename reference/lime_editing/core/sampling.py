@@ -1,8 +1,8 @@
-"""Which inputs an edit is trained and judged on (§3.2, §4.1). Pure functions of a corpus and a seed.
+"""Samples the inputs of each edit, for training and evaluation (§3.2, §4.1). Pure functions of a corpus and a seed.
 
-Every draw comes from a generator that is derived from (seed, purpose, place): the step of a training, or the edit of an
-evaluation. So nothing depends on what was drawn before, on Python's hash seed, or on how the corpus was read, and a
-training resumes at any step without stored random state (clause S7).
+Every draw has a generator derived from (seed, purpose, index): the step of a training, or the edit of an evaluation. So
+no draw depends on earlier draws, on Python's hash seed, or on how the corpus was read. A training resumes at any step
+without stored random state (clause S7).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .corpus import Corpus, Example
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One edit of an evaluation, the inputs on which it must show, and those on which it must not."""
+    """One edit of an evaluation, with its update inputs and its retain inputs."""
 
     edit: Example
     update: tuple[Example, ...]
@@ -37,13 +37,13 @@ class ExampleTriple:
 
 
 def derived_rng(seed: int, *place: str | int) -> np.random.Generator:
-    """The generator that belongs to a place, the same in every process."""
+    """The generator of a purpose and index, the same in every process."""
     digest = hashlib.blake2b(repr((seed, *place)).encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[ExampleTriple]:
-    """The `count` triples of one training step, over the languages that `corpus` holds (clause S6).
+    """The `count` triples of one training step, in all languages of `corpus` (clause S6).
 
     x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
     """
@@ -67,7 +67,7 @@ def evaluation_pairs(
     limit: int | None = None,
     editable: frozenset[str] | None = None,
 ) -> list[Pair]:
-    """Every edit of the editing languages once, or `limit` of them drawn evenly over these languages (S1-S5, S9).
+    """Every edit in the editing languages once, or `limit` of them, drawn evenly over the languages (S1-S5, S9).
 
     `editable` holds the ids of D_edit; without it D_edit is the whole corpus.
 
@@ -91,22 +91,22 @@ def evaluation_edits(
     limit: int | None = None,
     editable: frozenset[str] | None = None,
 ) -> list[Example]:
-    """D_edit, language by language: all examples, or `limit` of them, evenly as far as the languages go (clause S9)."""
+    """D_edit, language by language: all examples, or `limit` of them, spread evenly over the languages (clause S9)."""
     shuffled = []
     for language in languages:
         examples = [e for e in corpus.within([language]).examples if editable is None or e.id in editable]
         order = derived_rng(seed, "limit", language).permutation(len(examples))
         shuffled.append([examples[i] for i in order])
-    # One of each language in turn: a language that runs out leaves its share to the others.
+    # One of each language in turn: when a language has no more, the others get its share.
     dealt = [example for turn in zip_longest(*shuffled) for example in turn if example is not None]
     chosen = {example.id for example in dealt[:limit]}
     return [example for group in shuffled for example in sorted(group) if example.id in chosen]
 
 
 def unrelated(corpus: Corpus, edit: Example, count: int, rng: np.random.Generator) -> list[Example]:
-    """`count` examples uniform over `corpus` minus I(x_e), without replacement where there are enough (clause S3).
+    """`count` examples, uniform over `corpus` minus I(x_e), without replacement if there are enough (clause S3).
 
-    DataError: the corpus holds nothing but parallels of the edit.
+    DataError: the corpus holds only parallels of the edit.
     """
     span = corpus.span(edit.fact)
     rest = len(corpus.examples) - len(span)

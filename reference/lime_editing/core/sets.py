@@ -1,4 +1,4 @@
-"""Many edits: as one update, in series, and what an editor is fitted to before it edits (chapter C)."""
+"""Many edits as one update or in series, and fitting an editor before it edits (chapter C)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..records import EditRequest
 from ..updates import Update, compose, plus
 from .editing import EditBatch, Editor, edit_batch
 
-CHUNK = 32  # edits that are computed at a time
+CHUNK = 32  # edits per chunk
 
 
 def chunks_of(
@@ -26,7 +26,7 @@ def chunks_of(
     at: Update | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[Callable[[], EditBatch]]:
-    """Requests in chunks; each is read by the trunk when it is called."""
+    """Requests in chunks. Calling a chunk runs the trunk on its inputs."""
 
     def read(start: int) -> EditBatch:
         part = slice(start, start + size)
@@ -44,10 +44,10 @@ def edit_all(
     at: Update | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Update:
-    """Many edits as one: the editor's own merge of them, or their sum. Memory grows with `chunk`, not with the edits.
+    """Many edits as one: the editor's merge, or their sum. Memory grows with `chunk`, not with the number of edits.
 
-    `at` is as in `edit`; `progress` is told how many edits were read, anew each time that they are read.
-    UserError: no requests; as of `edit`.
+    `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
+    no requests, or as of `edit`.
     """
     if not requests:
         raise UserError("there is nothing to edit: give one request at least")
@@ -59,7 +59,7 @@ def edit_all(
 
 @torch.no_grad()
 def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> Editor:
-    """The editor with what it measures on edits of a training split. UserError: an editor that measures nothing."""
+    """The editor, fitted to edits of a training split. UserError: an editor without `fit`."""
     if not isinstance(editor.method, Measuring):
         raise UserError(f"{editor.method.NAME} measures nothing before it edits: use it as it is")
     chunks = chunks_of(editor, requests, chunk)
@@ -67,15 +67,15 @@ def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> 
 
 
 def trained_on_sets(editor: Editor) -> bool:
-    """Whether a batch is a set, whose edits become one, or several series."""
+    """Whether a training batch is a set, whose edits become one update, or consists of series."""
     return isinstance(editor.method, Merging) or getattr(editor.settings, "series", 1) > 1
 
 
 class Given:
-    """What a training batch is as a whole, for an editor that is trained on sets or series; else nothing.
+    """The set or series of a training batch, for an editor that is trained on them; empty for other editors.
 
-    `next` is what `losses_of` is given for the next edits; in `leaves`, the tensors of a set's update, gradients of
-    parts add up, and `pulled` passes them on to the parameters, chunk by chunk.
+    `next` returns the argument `given` of `losses_of` for the next edits. `leaves` are the tensors of a set's update.
+    Their gradients are summed over the parts of the batch; `pulled` propagates them to the parameters, chunk by chunk.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Given:
 
 @torch.no_grad()
 def before_in_series(editor: Editor, requests: Sequence[EditRequest], uniforms: Tensor | None) -> Update:
-    """Of each edit the sum of those before it, where each `settings.series` requests in a row are a series."""
+    """For each edit the sum of those before it; every `settings.series` consecutive requests are a series."""
     length, total, befores = min(editor.settings.series, len(requests)), Update(), list[Update]()
     for place in range(length):
         there = slice(place, None, length)

@@ -1,4 +1,4 @@
-"""What the core asks of data: a parallel corpus, and the inputs that its examples become; and text into inputs."""
+"""The interface between core and data: a parallel corpus, its examples as inputs, and text as inputs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .sampling import Pair
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-#: How many tokenised inputs a task keeps: all of a test set, and of a training set what memory allows.
+#: Tokenised inputs that a task keeps: enough for a test set; a training set may be larger.
 REMEMBERED = 100_000
-MASK = "[MASK]"  # as people write it, whatever the tokenizer's own mask token is
+MASK = "[MASK]"  # as users write it; the tokenizer's mask token may differ
 
 
 class Task(Protocol):
-    """One split of a dataset, tokenised. It may have a method `ready`, see there."""
+    """One split of a dataset, tokenised. It may have a method `ready` (see the function `ready`)."""
 
     @property
     def corpus(self) -> Corpus: ...
@@ -44,20 +44,20 @@ class Task(Protocol):
 
 
 def ready(task: Task, pairs: Sequence[Pair]) -> None:
-    """Let the task read and tokenise what these pairs will ask for at once, if it can: it changes no result."""
+    """Tokenise all inputs of these pairs at once, if the task can. This changes no result."""
     own = getattr(task, "ready", None)
     if own is not None:
         own(pairs)
 
 
 def with_parallels(task: Task, edit: Example, request: EditRequest) -> EditRequest:
-    """The request with x_e in the task's other languages, for an editor that asks to see them."""
+    """The request with x_e in the task's other languages, for an editor that sees them."""
     others = [x for x in task.corpus.parallel(edit.id) if x.language != edit.language]
     return replace(request, parallels=tuple(task.update_input(x, edit, request) for x in others))
 
 
 def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
-    """The value of a key, made once and kept while there is room; the oldest is dropped first."""
+    """The cached value of a key. When the cache is full, the oldest entry is dropped."""
     if key not in known:
         if len(known) >= REMEMBERED:
             del known[next(iter(known))]
@@ -66,22 +66,22 @@ def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Va
 
 
 def tokens_of(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """A masked sentence, its masks written as [MASK]. ModelError: a tokenizer without a mask token."""
+    """The token ids of a sentence with [MASK]. ModelError: a tokenizer without a mask token."""
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; a sentence needs a masked language model's tokenizer")
     return tuple(tokenizer(text.replace(MASK, tokenizer.mask_token))["input_ids"])
 
 
 def with_masks(ids: tuple[int, ...], mask: int, count: int) -> Input:
-    """A sentence of one mask, with `count` masks in its place; they are the predicted positions (clause D3)."""
+    """A sentence whose one mask is replaced by `count` masks, the predicted positions (clause D3)."""
     at = ids.index(mask)
     return Input(ids[:at] + (mask,) * count + ids[at + 1 :], tuple(range(at, at + count)))
 
 
 def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
-    """A masked sentence. A single [MASK] stands for `count` of them; several are left as they are written.
+    """A masked sentence. A single [MASK] becomes `count` masks; several stay unchanged.
 
-    UserError: no [MASK]. ModelError: a tokenizer without one.
+    UserError: no [MASK]. ModelError: a tokenizer without a mask token.
     """
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
     if mask not in ids:
@@ -92,7 +92,7 @@ def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
 
 
 def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
-    """A masked sentence in `language` and its desired answer `to`; one [MASK] stands for the whole answer.
+    """A masked sentence in `language`, and its desired answer `to`. One [MASK] stands for the whole answer.
 
     UserError: no [MASK], more or fewer than the answer has tokens, or an answer that the tokenizer cannot spell.
     """
@@ -111,13 +111,13 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
 def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = None) -> Input:
     """Premise and hypothesis as one input; the class is predicted at its first token.
 
-    An input of more than `longest` tokens loses its end, of the longer text first.
+    An input of more than `longest` tokens is cut at the end of the longer text.
     """
     return pairs(tokenizer, [(premise, hypothesis)], longest)[0]
 
 
 def pairs(tokenizer: Any, texts: Sequence[tuple[str, str]], longest: int | None = None) -> list[Input]:
-    """`pair` of many, which takes a small part of the time."""
+    """`pair` for many texts, much faster."""
     encoded = tokenizer([premise for premise, _ in texts], [hypothesis for _, hypothesis in texts])
 
     def one(i: int) -> Input:

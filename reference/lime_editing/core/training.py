@@ -1,4 +1,4 @@
-"""Training an editor: one visible loop (§3.2, §B.3)."""
+"""The training loop of an editor (§3.2, §B.3)."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from .sets import Given, trained_on_sets
 from .task import Task, ready
 
 T = TypeVar("T")
-Parts: TypeAlias = Callable[[int], tuple[Sequence[Sent[Batch]], Given]]  # a batch, so many triples at a time
-_Unread: TypeAlias = tuple[int, int, Callable[[], list[float]]]  # step, triples at a time, and what reads its losses
+Parts: TypeAlias = Callable[[int], tuple[Sequence[Sent[Batch]], Given]]  # a batch, in parts of at most so many triples
+_Unread: TypeAlias = tuple[int, int, Callable[[], list[float]]]  # step, triples at a time, a reader of its losses
 LOSSES = ("rel", "loc", "mask", "total")
-AHEAD = 3  # batches that are prepared while a GPU computes: of large ones the gates' draws take longer than a step
+AHEAD = 3  # batches prepared while a GPU computes: for large batches, sampling gates takes longer than a step
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long an editor is trained. An edit is what the paper calls a training step."""
+    """The length of a training. The paper calls an edit a training step."""
 
     edits: int  # at most
     batch: int  # edits per optimiser step
     validate_every: int  # edits
     patience: int  # edits without a better succ after which training stops
     checkpoint_every: int  # edits
-    clip: float = 1.0  # largest norm of a gradient: of the editor's own and of its masks', or of both together
+    clip: float = 1.0  # largest gradient norm, for editor and masks separately, or for both together
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Report:
     scores: Scores
     best: bool
     open_gates: float | None  # share of the masks' gates that are not zero; None without masks
-    at_a_time: int  # edits of a batch that went through the model together, as many as the memory held
+    at_a_time: int  # edits computed together, as many as fit in memory
 
     def as_dict(self) -> dict[str, float | bool | None]:
         return {
@@ -97,7 +97,7 @@ class Report:
 
 @dataclass(frozen=True)
 class State:
-    """A checkpoint: all that a training needs to resume after a step. Random draws depend on (seed, step) alone."""
+    """A checkpoint: all that a training needs to resume. Random draws depend only on (seed, step)."""
 
     step: int
     parameters: dict[str, Tensor]
@@ -119,7 +119,7 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """A validation was made; all reports so far, the new one last."""
+    """A validation was made. `reports`: all so far, the new one last."""
 
     reports: tuple[Report, ...]
 
@@ -128,9 +128,9 @@ Event = Stepped | Validated | State
 
 
 def early_stopping(validations: Sequence[tuple[int, float]], patience: int) -> tuple[int, bool]:
-    """Of validations (step, succ) so far, the step of the best, the earliest of equals, and whether patience has ended.
+    """From validations (step, succ): the step of the best (the earliest of equals), and whether training stops.
 
-    §B.3, clause R5: with the last of them succ has not improved for `patience` steps.
+    §B.3, clause R5: it stops when succ has not improved for `patience` steps.
     """
     best, _ = max(validations, key=lambda validation: validation[1])
     return best, validations[-1][0] - best >= patience
@@ -146,15 +146,15 @@ def train(
     state: State | None = None,
     processes: Processes = ALONE,
 ) -> Iterator[Event]:
-    """Train `editor.parameters` in place on all languages of `task`; at the end they are those of the best validation.
+    """Train `editor.parameters` in place on all languages of `task`. At the end they are the best validation's.
 
-    The training runs as its events are read: exhaust the iterator. Every step draws from a generator of its own, so
-    that the validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results.
-    Several processes share each batch. A batch that does not fit into memory is computed in parts, whose sums differ in
-    rounding alone. A GPU computes a step while the next batch is prepared and the losses of the step before are read.
-    UserError: a loss that is not finite (its step and later ones change no parameter); no memory for one edit.
+    The training advances as events are read: exhaust the iterator. Every step has its own random generator, so the
+    validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results. Several
+    processes share each batch. A batch that does not fit in memory is computed in parts; only rounding differs. While a
+    GPU computes a step, the next batch is prepared and the losses of the previous step are read. UserError: a loss that
+    is not finite (that step and later ones change no parameter); no memory for one edit.
 
-    Eight parameters: what is trained, on what, judged how, for how long, towards what, from which seed, state, where.
+    Eight parameters: editor, data, validation, length, objective, seed, state and processes are independent.
     """
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
@@ -180,13 +180,13 @@ def train(
             group["lr"] = rate * schedule.rate(step)
         attempt = partial(accumulated, editor, parts, schedule.batch, objective, graphs, processes)
         values, at_a_time = halving(attempt, at_a_time)
-        # No number is waited for: from a loss that is not finite on, the device itself leaves the parameters alone.
+        # No synchronisation: after a loss that is not finite, the device skips all updates.
         stopped += ~values[-1].isfinite()
         optimiser.found_inf = stopped.clamp(max=1)  # type: ignore[attr-defined]
         descend(editor, optimiser, schedule.clip, objective.clipping, objective.log_alpha)
         unread.append((step, at_a_time, later(values)))
         late = overlaps(device) and not (schedule.validates(step) or schedule.checkpoints(step))
-        # Whoever reads an event may read the task, and not every tokenizer serves two threads.
+        # The reader of an event may use the task, and not every tokenizer is thread-safe.
         with reading:
             while len(unread) > late:
                 number, count, read = unread.popleft()
@@ -205,12 +205,12 @@ def train(
 
 
 def overlaps(device: torch.device) -> bool:
-    """Whether the host has something to do while the device computes."""
+    """Whether the device computes asynchronously, so that the host can prepare batches."""
     return device.type != "cpu"
 
 
 def ahead(make: Callable[[int], T], steps: range, threads: int) -> Iterator[T]:
-    """What `make` returns for each step, made by so many threads as many steps ahead; by none, when it is asked for."""
+    """`make(step)` for each step, computed `threads` steps ahead by as many threads; with 0 threads, on demand."""
     if threads == 0:
         yield from map(make, steps)
         return
@@ -255,9 +255,9 @@ def train_step(
     clip: float,
     graphs: Graphs[Batch] | None = None,
 ) -> dict[str, float]:
-    """One optimiser step on a batch; the seed draws its gates. Returns the losses from before the step.
+    """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step.
 
-    `graphs` are `graphs_of` this editor and objective, kept from step to step.
+    `graphs`: `graphs_of` this editor and objective, reused in every step.
     """
     parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
     values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
@@ -273,7 +273,7 @@ def gradients(
     processes: Processes = ALONE,
     at_a_time: int | None = None,
 ) -> dict[str, float]:
-    """The losses of a batch, and in every parameter's `.grad` the gradient of the total."""
+    """The losses of a batch. Sets every parameter's `.grad` to the gradient of the total."""
     parts, size = partial(parts_of, editor, triples, seed, objective, False, processes), len(triples)
     values = accumulated(editor, parts, size, objective, None, processes, at_a_time or size)
     return dict(zip(LOSSES, values.tolist(), strict=True))
@@ -288,7 +288,7 @@ def parts_of(
     processes: Processes,
     at_a_time: int,
 ) -> tuple[list[Sent[Batch]], Given]:
-    """This process's share of a batch, so many triples at a time, each with the gates that the seed draws for it."""
+    """This process's share of a batch, in parts of `at_a_time` triples. The seed gives each triple its gates."""
     mine, uniforms = processes.share(len(triples)), uniforms_of(editor, len(triples), seed)
     chosen = [slice(i, min(i + at_a_time, mine.stop)) for i in range(mine.start, mine.stop, at_a_time)]
     given = Given(editor, [triple.edit for triple in triples], uniforms, at_a_time, mine.start)
@@ -298,7 +298,7 @@ def parts_of(
 
 
 def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
-    """`computed` as CUDA graphs; None where there is no GPU, and for an editor that is trained on sets or series."""
+    """`computed` as CUDA graphs; None without a GPU, and for an editor that is trained on sets or series."""
     device = editor.backbone.like.device
     fixed = device.type == "cuda" and not trained_on_sets(editor)
     return Graphs(partial(computed, editor, objective), device) if fixed else None
@@ -307,7 +307,7 @@ def graphs_of(editor: Editor, objective: Objective) -> Graphs[Batch] | None:
 def computed(
     editor: Editor, objective: Objective, batch: Batch, given: Update | None = None, leaves: Sequence[Tensor] = ()
 ) -> list[Tensor | None]:
-    """The losses of a batch (4,), and the gradient of the total for each parameter and leaf; None: there is none."""
+    """The losses of a batch (4,), and the gradient of the total for each parameter and leaf (None: no gradient)."""
     with editor.backbone.autocast():
         losses = losses_of(editor, batch, objective, given)
     wanted = [*editor.parameters.values(), *leaves]
@@ -324,9 +324,9 @@ def accumulated(
     processes: Processes,
     at_a_time: int,
 ) -> Tensor:
-    """The losses of a batch of `size` triples (4,), and in every parameter's `.grad` the gradient of the total.
+    """The losses (4,) of a batch of `size` triples. Sets every parameter's `.grad` to the gradient of the total.
 
-    The losses are means over the batch, so that parts of it, on one process or on several, add up by their shares.
+    The losses are means over the batch: parts of it, in one or several processes, are weighted by their share.
     """
     parameters, like = list(editor.parameters.values()), editor.backbone.like
     found: Sequence[Tensor | None] = ()
@@ -344,7 +344,7 @@ def accumulated(
     assert values is not None
     gradients = given.pulled(gradients, parameters)
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        # Adam's fused kernel takes numbers as they lie in memory, whatever their strides.
+        # Adam's fused kernel ignores strides.
         parameter.grad = None if gradient is None else gradient.contiguous()
     processes.add([*(t for t in gradients if t is not None), values])
     return values
@@ -358,13 +358,13 @@ def descend(
     log_alpha: LogAlpha = "free",
 ) -> None:
     """Clip the gradients and take the optimiser's step."""
-    # Apart, because the penalty's gradient would drown the editor's own under one common norm.
+    # Separately: with one common norm the penalty's gradient would dominate the editor's.
     apart = (editor.own_parameters(), editor.mask_parameters())
     for group in apart if clipping == "apart" else (editor.parameters,):
         torch.nn.utils.clip_grad_norm_(list(group.values()), clip)
     optimiser.step()
     if log_alpha == "clamped":
-        # As released, which clamps before each edit: no gate is drawn from what is beyond.
+        # The released code clamps before each edit; clamping after each step gives the same gates.
         clamp(editor.parameters)
 
 
@@ -380,7 +380,7 @@ def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Tripl
 
 
 def adam(editor: Editor) -> torch.optim.Adam:
-    """One optimiser; parameters of one learning rate form one group, and each belongs to exactly one (clause E9)."""
+    """One optimiser, with one group for each learning rate; each parameter is in exactly one group (clause E9)."""
     groups: dict[float, list[Tensor]] = {}
     for name, rate in editor.learning_rates().items():
         groups.setdefault(rate, []).append(editor.parameters[name])
@@ -388,7 +388,7 @@ def adam(editor: Editor) -> torch.optim.Adam:
 
 
 def assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Copy values into live parameters."""
+    """Copy values into the parameters, in place."""
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)
@@ -406,7 +406,7 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _moments(
     optimiser: torch.optim.Adam, parameters: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Adam's first and second moments of the parameters that have taken a step."""
+    """Adam's first and second moments, for parameters that have been updated."""
     taken = {name: optimiser.state[p] for name, p in parameters.items() if p in optimiser.state}
     first, second = ({name: of[key] for name, of in taken.items()} for key in ("exp_avg", "exp_avg_sq"))
     return first, second

@@ -1,7 +1,7 @@
-"""The data sets: a record for each, in one registry.
+"""The data sets: one record each, in one registry.
 
-A new data set is a module with a `Dataset` named DATASET; `register` makes it known to `--task`, `--<name>` and the
-scales. Most of what a record holds has a default: a data set needs `read`, `fingerprint` and `tasks`.
+A new data set is a module with a `Dataset` named DATASET; `register` adds it for `--task`, `--<name>` and the scales.
+It must have `read`, `fingerprint` and `tasks`; all other fields have defaults.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .question import Asked, Question
 
 Errors = Mapping[Split, frozenset[str]]
-#: The class of each input, by the raw model.
+#: Maps inputs to the raw model's classes.
 Predict = Callable[[Sequence[Any]], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What a model reads with: its tokenizer, its longest input in tokens, and a classifier's {class: number}."""
+    """A model's tokenizer, its longest input in tokens, and a classifier's {class: number}."""
 
     tokenizer: Any
     longest: int | None = None
@@ -36,22 +36,22 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One data set. `content` is what `read` returns: it has `languages`, a length, and if it `classifies` `classes`.
+    """One data set. `read` returns its `content`, with `languages`, a length, and for a classifier `classes`.
 
     about        the help of its option
-    patterns     its files in a data set of the hub, where there are others
-    classifies   whether the raw model is a classifier; else a masked language model
+    patterns     its files in a data set of the hub that has other files too
+    classifies   whether the raw model is a classifier; otherwise it is a masked language model
     read         (source, languages or None) → content. DataError, LanguageError
-    fingerprint  a digest of the content, wherever it was read from (clause R3)
+    fingerprint  a digest of the content, independent of its source (clause R3)
     tasks        (content, reader, rulings, errors) → the splits, tokenised
-    remarks      (source, content) → sentences that a run prints: where the data are not what they are known to be
-    misfits      (content, reader, predict, key) → sentences on where the data and the raw model do not fit each other
+    remarks      (source, content) → sentences that a run prints: differences from the published data
+    misfits      (content, reader, predict, key) → sentences on mismatches of the data and the raw model
     errors       (content, reader, predict, key) → per judged split the ids of the inputs that the raw model gets wrong,
-                 where these alone are edited (clause D7). Without `predict`: of all inputs. `key` names the model
+                     if only these are edited (clause D7). Without `predict`: of all inputs. `key` names the model
     labelled     (content, reader) → (input, class) of each training pair of the raw classifier (clause D8)
     accuracy     (content, reader, split, predict, key) → the raw classifier's accuracy in each language
-    question     what the `edit` command shows of one edit
-    examine      (source, languages, reader or None, predict, key) → what `check-data` says
+    question     (content, reader, asked) → the edit that the `edit` command shows, with its inputs
+    examine      (source, languages, reader or None, predict, key) → the report of `check-data`
     """
 
     name: str
@@ -71,7 +71,7 @@ class Dataset:
     examine: Callable[..., Examination] | None = None
 
 
-#: The module of each data set of the paper, and the help of its option.
+#: The paper's data sets: the module of each, and the help of its option.
 _BUILT_IN: Mapping[str, tuple[str, str]] = {
     "facts": ("facts", "folder, archive, table, address or hub id of facts (default: the scale's)"),
     "nli": ("pairs", "folder or hub id in XNLI's schema, or table of sentence pairs (default: the scale's)"),
@@ -80,7 +80,7 @@ _REGISTERED: dict[str, Dataset] = {}
 
 
 def register(dataset: Dataset) -> None:
-    """Make a data set known by its name. UserError: another one has it, or it cannot be part of a file's name."""
+    """Register a data set under its name. UserError: the name is taken, or cannot be part of a file name."""
     if not dataset.name.isidentifier():
         raise UserError(f"a data set cannot have the name {dataset.name!r}; use letters, digits and _")
     if dataset.name in TASKS or _REGISTERED.get(dataset.name, dataset) is not dataset:
@@ -89,7 +89,7 @@ def register(dataset: Dataset) -> None:
 
 
 def titles() -> dict[str, str]:
-    """The known data sets with their titles; none is loaded for it."""
+    """The titles of all known data sets; none is loaded."""
     return {**TASKS, **{name: dataset.title for name, dataset in _REGISTERED.items()}}
 
 
@@ -99,7 +99,7 @@ def about(name: str) -> str:
 
 
 def find(name: str) -> Dataset:
-    """The data set of this name, loaded when it is first asked for. UserError: an unknown one, with the known ones."""
+    """The data set with this name, loaded on first use. UserError: an unknown one; the known ones are listed."""
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in _BUILT_IN:

@@ -1,10 +1,10 @@
-"""Data from an address or the hub. An address is fetched once, resumed where it was cut off, its checksum kept beside.
+"""Data from a URL or the hub. A URL is downloaded once, with resuming, and its checksum is stored beside it.
 
-    <cache>/<digest of the address>-<name>          the file
-    <cache>/<digest of the address>-<name>.json     where it is from, how long it is, and its SHA-256
-    <cache>/<digest of the address>-<name>.part     what has come of it so far
+    <cache>/<digest of the URL>-<name>          the file
+    <cache>/<digest of the URL>-<name>.json     its URL, size and SHA-256
+    <cache>/<digest of the URL>-<name>.part     the bytes received so far
 
-An address may end in #sha256=…, and is then taken for that content alone.
+A URL may end in #sha256=…; then only that content is accepted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..errors import DataError
 
 Progress = Callable[[int, int | None], None]
 CHUNK = 1 << 20
-#: What may hold data in a data set of the hub; models and whatever else lie beside them stay there.
+#: The files of a hub data set that may hold data; other files are not downloaded.
 OF_FACTS = ("*.parquet", "*.jsonl", "*.zip", "*.csv", "*.tsv", "*_sub_uri_list.json")
 TIMEOUT = 60.0  # seconds without a byte
 
@@ -47,17 +47,17 @@ def locate(
     expected: str = "a file, a folder, an address, or a data set of the hub (owner/name)",
     first: Sequence[str] = OF_FACTS,
 ) -> str:
-    """Where data lie on this machine: `source` itself if it is there, else an address or a data set of the hub.
+    """The local path of data: `source` itself if it exists, else the download of a URL or of a hub data set.
 
-    Of a data set of the hub only the files of these `first` patterns are fetched; where there are none, all tables.
-    DataError: it cannot be had.
+    From a hub data set only files that match `first` are downloaded; if none match, all tables. DataError: the data
+    cannot be downloaded.
     """
     if source.startswith(("http://", "https://")):
         return str(fetch(source, offline, progress))
     found = place(source, DataError, expected, owner=True)
     if Path(found).exists():
         return found
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  only those who ask the hub wait for it
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  slow to import
 
     with border(DataError, f"{source}: is no file or folder here, and no data set that the hub gave"):
         for patterns in dict.fromkeys((tuple(first), OF_FACTS)):
@@ -69,9 +69,9 @@ def locate(
 
 
 def fetch(address: str, offline: bool = False, progress: Progress = lambda done, total: None) -> Path:
-    """The file at an address, from the cache where it is there.
+    """The file at a URL, from the cache if it is there.
 
-    DataError: not there and offline, no answer, an end before its length, or another checksum than it should have.
+    DataError: not cached and offline, no answer, an incomplete download, or a wrong checksum.
     """
     where, _, fragment = address.partition("#")
     if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
@@ -120,8 +120,8 @@ def _verify(path: Path, about: Path, wanted: str) -> None:
 
 
 def _download(where: str, part: Path, progress: Progress) -> None:
-    """All of a file into `part`, from where it ends on, if the server has the same file still."""
-    version = _beside(part, ".version")  # the server's name for it
+    """Download a file to `part`, resuming it if the server still has the same file."""
+    version = _beside(part, ".version")  # the server's ETag or date
     start = part.stat().st_size if part.exists() and version.exists() else 0
     request = urllib.request.Request(where, headers={"User-Agent": "lime-editing", "Accept-Encoding": "identity"})
     if start:
@@ -132,7 +132,7 @@ def _download(where: str, part: Path, progress: Progress) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise
-        part.unlink()  # what is there already is not a beginning of it
+        part.unlink()  # the existing part belongs to another file
         _download(where, part, progress)
         return
     with answer:
@@ -143,7 +143,7 @@ def _download(where: str, part: Path, progress: Progress) -> None:
         if known and not known.startswith("W/"):
             version.write_text(known, encoding="utf-8")
         else:
-            version.unlink(missing_ok=True)  # nothing tells whether the rest would be the same file's
+            version.unlink(missing_ok=True)  # without a version, a later resume could mix two files
         total = None if length is None else done + int(length)
         with part.open("ab" if done else "wb") as file:
             progress(done, total)

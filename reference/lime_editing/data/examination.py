@@ -1,4 +1,4 @@
-"""What `check-data` says of a corpus: what it holds, lacks in which language, and what a run would skip and why."""
+"""The report of `check-data`: the content of a corpus, gaps by language, and what a run would skip and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..names import PIVOT
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """Of all facts or pairs, how many a language has and lacks, by split how many, and the relations that it lacks."""
+    """One language: the number of facts or pairs it has and lacks, the number by split, and missing relations."""
 
     has: int
     lacks: int
@@ -21,7 +21,7 @@ class Language:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found; `skipped` by reason, and `remarks` on what a run will mind."""
+    """The report. `skipped`: counts by reason; `remarks`: problems for a run."""
 
     task: str
     source: str

@@ -1,6 +1,6 @@
-"""Rows of tables: jsonl, csv, tsv and parquet, plain or .gz, in folders and zip archives, and what `datasets` saves.
+"""Rows of tables: jsonl, csv, tsv and parquet, plain or .gz, in folders and zip archives; and saved `datasets`.
 
-The lines are read here rather than by a library, because an error must name the file, the line and the field.
+Lines are read here and not by a library, because an error must name the file, the line and the field.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from ..borders import POINTER, border, explain, first_line, is_pointer, pointer,
 from ..errors import DataError, LanguageError
 from .download import OF_FACTS, locate
 
-#: What a table may be stored as. Of one table in two formats the first of these is read.
+#: Table formats. If a table exists in two formats, the first of these is read.
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
-#: The file by which a folder of `save_to_disk` is known; it stands for the table.
+#: The file that marks a folder of `save_to_disk`; it represents the table.
 SAVED = "state.json"
 Rows = Iterator[tuple[int, dict[str, Any]]]
-Opener = Callable[[], Any]  # of a buffered binary stream
+Opener = Callable[[], Any]  # returns a buffered binary stream
 _OTHERS = Path(__file__).with_name("recognised.toml")
-#: Files that nobody means: hidden, backups, locks, and what systems leave.
+#: Files that are never data: hidden files, backups, locks, and files of operating systems.
 _UNMEANT = re.compile(
     r"(^|/)(\.|~\$|__MACOSX/|__pycache__/|Thumbs\.db|desktop\.ini|Icon\r)|(~|\.bak|\.old|\.orig|\.tmp)$"
 )
 
 
 def kind(name: str) -> str | None:
-    """The suffix of a table, SAVED for a folder of `save_to_disk`, or None for what is no table."""
+    """The suffix of a table, SAVED for a folder of `save_to_disk`, or None for other files."""
     base = PurePosixPath(name).name.lower().removesuffix(".gz")
     return SAVED if base == SAVED else next((suffix for suffix in TABLES if base.endswith(suffix)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Names of files below `root`, with "/", how each is opened, and notes on what was left out."""
+    """Files below `root`: name (with "/") → opener; and notes on ignored files."""
 
     root: str
     openers: Mapping[str, Opener]
@@ -57,7 +57,7 @@ class Files:
         return str(PurePath(self.root, name))
 
     def path(self, name: str) -> Path | None:
-        """Where a file is on the disk; None in an archive."""
+        """The path of a file on disk; None in an archive."""
         path = Path(self.root, name)
         return path if path.is_file() else None
 
@@ -69,10 +69,10 @@ class Files:
 
 @contextmanager
 def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACTS) -> Iterator[Files]:
-    """The files of a source, which is fetched where it is not here; what is raised within becomes a DataError.
+    """The files of a source, downloaded if necessary. Exceptions in the block become a DataError.
 
-    `expected` begins with the title of what is read, and `patterns` say which files of a data set of the hub are.
-    DataError: no such source, or nothing to read in it.
+    `expected` starts with the title of the data; `patterns` select the files of a hub data set. DataError: no such
+    source, or nothing to read in it.
     """
     with (
         border(DataError, f"cannot read {expected.partition(':')[0]} from {str(source)!r}"),
@@ -85,10 +85,10 @@ def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACT
 
 @contextmanager
 def opened(path: Path) -> Iterator[Files]:
-    """The files of a folder (of its archives, where it has no tables), of an archive, or one file.
+    """The files of a folder (of its archives, if it has no tables), of an archive, or a single file.
 
-    No entry of an archive is ever written to disk, wherever its name points.
-    DataError: no zip archive, a truncated one, an encrypted entry, or one that points outside the archive.
+    No archive entry is ever written to disk. DataError: not a zip archive, a truncated one, an encrypted entry, or an
+    entry that points outside the archive.
     """
     with ExitStack() as stack:
         if not path.is_dir():
@@ -131,9 +131,9 @@ def _archive(stack: ExitStack, path: Path) -> dict[str, Opener]:
 
 
 def once(files: Files, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The tables among these names without those that say the same again, and a note for each that is left out.
+    """The tables among these names without duplicates, and a note for each duplicate.
 
-    A table in two formats is read in the first of `TABLES`; of two files of the same bytes the first is read.
+    If a table has two formats, the first of `TABLES` is read; of two files with the same bytes, the first.
     """
     formats, contents, kept, notes = dict[str, str](), dict[str, str](), list[str](), list[str]()
     for name in sorted(names, key=lambda name: ([SAVED, *TABLES].index(str(kind(name))), name)):
@@ -150,7 +150,7 @@ def once(files: Files, names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def nothing(files: Files, expected: str) -> DataError:
-    """What is there instead of tables."""
+    """The error for a source without tables; it says which files are there."""
     there = ", ".join([*files.openers][:3]) or "no files"
     known = (
         f"{files.where(name)} is {about}; " for name in files.openers for about in recognised(_OTHERS, "files", name)
@@ -160,12 +160,12 @@ def nothing(files: Files, expected: str) -> DataError:
 
 
 def lacking(columns: Sequence[str], wanted: Iterable[Sequence[str]]) -> list[str]:
-    """What a table lacks, by its first name; it has each of the `wanted` by one of its names."""
+    """The missing columns of a table, each by its first name; `wanted` lists the names of each."""
     return [names[0] for names in wanted if not any(name in columns for name in names)]
 
 
 def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str], own: str) -> DataError:
-    """What a table lacks of what it seems to be, or what it is instead of its `own` kind."""
+    """The error for missing columns; if the table is of a known other kind than `own`, it says which."""
     others = (about for some, about in sentences(_OTHERS)["columns"].items() if {*some.split()} <= {*columns})
     other = next((about for about in others if not about.startswith(own)), None)
     missing = f"lacks {', '.join(map(repr, lacking))} of {title}"
@@ -174,7 +174,7 @@ def lacks(where: str, lacking: Sequence[str], title: str, columns: Sequence[str]
 
 @contextmanager
 def text(files: Files, name: str, newline: str | None = None, raw: bool = False) -> Iterator[Any]:
-    """The text of a file, without its byte order mark, or its `raw` bytes. DataError: damaged, not UTF-8."""
+    """The text of a file without its byte order mark, or its `raw` bytes. DataError: damaged, or not UTF-8."""
     where = files.where(name)
     try:
         with files.openers[name]() as stream:
@@ -193,7 +193,7 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
 
 
 def rows(files: Files, name: str, wanted: Sequence[str] | None = None) -> Rows:
-    """(line, row) of a table in its file order; of parquet (row, row). `wanted` columns are enough, where given."""
+    """(line, row) of a table in file order; for parquet (row number, row). With `wanted`, only these columns."""
     if kind(name) == ".jsonl":
         yield from json_rows(files, name)
     elif kind(name) in (".csv", ".tsv"):
@@ -201,7 +201,7 @@ def rows(files: Files, name: str, wanted: Sequence[str] | None = None) -> Rows:
     else:
         with columnar(files, name) as (schema, batches):
             known = [column for column in schema.names if wanted is None or column in wanted]
-            found = (row for batch in batches(known) for row in batch.to_pylist())  # some thousand at a time
+            found = (row for batch in batches(known) for row in batch.to_pylist())  # in batches of some thousand rows
             yield from ((i, {k: v for k, v in row.items() if v is not None}) for i, row in enumerate(found, 1))
 
 
@@ -215,7 +215,7 @@ def json_rows(files: Files, name: str) -> Rows:
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # the latter: lists in lists in lists
+    except (ValueError, RecursionError) as error:  # RecursionError: deeply nested lists
         what = (
             f"({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else "of plain fields"
         )
@@ -247,7 +247,7 @@ def _delimited(files: Files, name: str) -> Rows:
 def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
     with text(files, name, "") as lines:
         first = next(lines, "")
-        delimiter = "\t" if kind(name) == ".tsv" else max(",;\t", key=first.count)  # Excel writes ";" in many countries
+        delimiter = "\t" if kind(name) == ".tsv" else max(",;\t", key=first.count)  # Excel writes ";" in many locales
         style: dict[str, Any] = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
         reader = csv.reader(chain([first], lines), delimiter=delimiter, **style)
         try:
@@ -258,9 +258,9 @@ def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[st
 
 
 def _unquoted(files: Files, name: str) -> bool:
-    """Whether a tab-separated file has no quoting, as is usual in this field: a cell may then begin with a quote.
+    """Whether a tab-separated file has no quoting, as is common in NLP: then a cell may start with a quote.
 
-    Where a csv library has quoted cells, all that begin with a quote are whole, and one of them needs its quotes.
+    In a quoted file, all cells that start with a quote are complete, and at least one of them needs its quotes.
     """
     if kind(name) != ".tsv":
         return False
@@ -272,7 +272,7 @@ def _unquoted(files: Files, name: str) -> bool:
         widths.add(len(cells))
     if len(widths) < 2:
         return not (whole and needed)
-    with suppress(DataError):  # cells with tabs and line ends in them
+    with suppress(DataError):  # cells that contain tabs and line ends
         return len({len(cells) for _, cells in _cells(files, name, quoted=True)}) > 1
     return True
 
@@ -280,7 +280,7 @@ def _unquoted(files: Files, name: str) -> bool:
 @contextmanager
 def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any]]]]:
     """The Arrow schema of parquet or a saved dataset, and its batches of some columns. DataError: it is damaged."""
-    import pyarrow as pa  # noqa: PLC0415  only those who have parquet wait for it
+    import pyarrow as pa  # noqa: PLC0415  slow to import
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     path, where, saved = files.path(name), files.where(name), kind(name) == SAVED
@@ -312,7 +312,7 @@ def columns_of(files: Files, name: str) -> tuple[str, ...]:
 
 
 def texts(row: Mapping[str, Any], fields: Sequence[str], where: str, ids: Sequence[str] = ()) -> list[str]:
-    """The texts of these fields; `ids` may be whole numbers. DataError: one is missing, empty, or no text."""
+    """The texts of these fields; `ids` may be whole numbers. DataError: a field is missing, empty, or not text."""
     found = []
     for name in fields:
         value = row.get(name)
@@ -324,13 +324,13 @@ def texts(row: Mapping[str, Any], fields: Sequence[str], where: str, ids: Sequen
 
 
 def check_language(language: str, where: str) -> None:
-    """DataError: what cannot be a language's code in an example's id, or between commas on a command line."""
+    """DataError: a language code with a character that ids or the command line use as a separator."""
     if re.search(r"[,/\s]", language):
         raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")
 
 
 def chosen(languages: Sequence[str] | None, known: Sequence[str], where: str) -> tuple[list[str], list[str]]:
-    """The languages that are read, sorted, and a note where two differ in case only. LanguageError: an unknown one."""
+    """The languages to read, sorted, and a note if two differ only in case. LanguageError: an unknown one."""
     for language in languages or ():
         if language not in known:
             raise LanguageError(language, sorted(known), f"in {where}")

@@ -1,4 +1,4 @@
-"""What the `edit` command is asked, and the inputs that it then looks at: of a corpus, or written by hand."""
+"""The request of the `edit` command, and the inputs that it shows: from a corpus, or the user's text."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from ..errors import LanguageError
 from ..records import EditRequest, Input
 
-SEPARATOR = " | "  # between premise and hypothesis, where a pair is written as one text
+SEPARATOR = " | "  # between premise and hypothesis of a pair written as one text
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person asks for: one of `place` (an input of the corpus) and `texts` (one of their own).
+    """A user's request: either `place` (an input of the corpus) or `texts` (the user's input).
 
-    `source` and `languages` say which corpus is read, `language` is that of the edit, `to` the desired answer; `looks`
-    are further inputs to look at, and `unrelated` says how many unrelated ones.
+    `source` and `languages` select the corpus; `language` is the editing language, `to` the desired answer; `looks` are
+    further inputs to show, and `unrelated` is the number of unrelated ones.
     """
 
     source: str
@@ -31,7 +31,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One input, as text and as the model reads it; a free text has no language."""
+    """One input, as text and as model input; the user's own text has no language."""
 
     language: str
     text: str
@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An edit, and the inputs to look at. `place` and `known` are the corpus's, where the input is one of its own."""
+    """An edit, and the inputs to show. `place` and `known` (the known answer) are set for inputs of the corpus."""
 
     request: EditRequest
     text: str
@@ -53,7 +53,7 @@ class Question:
 
 
 def ordered(language: str, known: Collection[str], where: str) -> list[str]:
-    """These languages, that of the edit first. LanguageError: it is none of them."""
+    """These languages, the editing language first. LanguageError: it is not among them."""
     if language not in known:
         raise LanguageError(language, sorted(known), where)
     return sorted(known, key=lambda code: (code != language, code))

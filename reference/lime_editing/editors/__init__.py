@@ -1,7 +1,7 @@
-"""The editors: one file for each, all of one shape (`Method`), in one registry.
+"""The editors: one file each, with one interface (`Method`), in one registry.
 
-A new editor is a module, or an object, with the members of `Method`. `register` makes it known under its NAME: to
-`make_editor`, and to the command line (`--plugin`). Masks, losses and the training loop know no editor by name.
+A new editor is a module or an object with the members of `Method`. `register` adds it under its NAME, for `make_editor`
+and for the command line (`--plugin`). Masks, losses and the training loop do not depend on any editor.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from . import editable_training, finetuning, knowledge_editor, malmen, memit, me
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """Per edited matrix the factors x (E, T, n) and δ (E, T, m) of ∇L.
+    """For each edited matrix the factors x (E, T, n) and δ (E, T, m) of ∇L.
 
-    `correct()` says which x_e are predicted as desired (E,); it is computed where it is asked for. `keys` are x as the
-    model has it, without masks; `logits` (N, V) are those at all predicted positions.
+    `correct()` computes which x_e are predicted as desired (E,). `keys` are x without masks; `logits` (N, V) are those
+    at all predicted positions.
     """
 
     factors: Factors
@@ -33,15 +33,15 @@ class Gradient:
 
 
 class Edits(Protocol):
-    """What an editor sees of E edits (clause T5)."""
+    """E edits, as an editor sees them (clause T5)."""
 
     @property
     def matrices(self) -> Mapping[str, Tensor]:
-        """The edited matrices {name: (m, n)} as they are before the edit: the raw ones, or those of a series so far."""
+        """The edited matrices {name: (m, n)} before the edit: raw, or after the earlier edits of a series."""
 
     @property
     def languages(self) -> Tensor:
-        """Of each edit (E,) the index of its language among the editor's; 0 where one mask serves all."""
+        """The index of each edit's language among the editor's (E,); 0 if all languages share one mask."""
 
     def gradient(
         self,
@@ -49,20 +49,20 @@ class Edits(Protocol):
         differentiable: bool = False,
         keep: tuple[float, Tensor] | None = None,
     ) -> Gradient:
-        """∇ of the desired predictions' cross entropy at x_e, under an update or at the raw parameters.
+        """The gradient of the cross entropy of y_e at x_e, under an update or at the raw parameters.
 
-        In a series both are those of the edits before. The masks of the editing languages are on the factors already
-        (clause A7). `differentiable` keeps the graph. `keep` (weight, logits) adds so much of the KL divergence from
-        these logits of an earlier gradient, over all answers but the desired one.
+        In a series, both include the earlier edits. The masks of the editing languages are already applied to the
+        factors (clause A7). `differentiable` keeps the graph. `keep` (weight, logits) adds weight times the KL
+        divergence from these logits of an earlier gradient, over all answers but the desired one.
         """
 
     def answering(self, rows: Tensor) -> Tensor:
-        """Of the rows (E, T, w) of a gradient those at the predicted positions (E, P, w); 0 where an edit has fewer."""
+        """The rows at predicted positions (E, P, w) of a gradient's rows (E, T, w); 0 if an edit has fewer than P."""
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
-        """Frozen embeddings (E, S, h) of x_e, followed by those of y_e with `labels`, and the lengths (E,).
+        """Frozen embeddings (E, S, h) of x_e, with `labels` followed by those of y_e, and the lengths (E,).
 
-        Both are on the model's device: reading a length there would wait for a GPU.
+        Both are on the model's device: reading a length there would synchronise with the GPU.
         """
 
     def take(self, chosen: Tensor) -> Edits:
@@ -70,12 +70,12 @@ class Edits(Protocol):
 
 
 class Method(Protocol):
-    """An editor as a module. All functions are pure; parameters are a flat {name: tensor}.
+    """The interface of an editor. All functions are pure; parameters are a flat {name: tensor}.
 
     NAME      the approach in options, files and cells
     TITLE     the approach in tables and figures
-    TRAINED   whether it is trained before it edits: then it exists in each of names.TRAININGS, masks included
-    Settings  a frozen dataclass of hyper-parameters with defaults, which serve where a scale has none of its own.
+    TRAINED   whether it is trained before it edits; then it exists in each of names.TRAININGS, with and without masks
+    Settings  a frozen dataclass of hyper-parameters; its defaults apply if a scale has no own values.
               A field whose metadata has "ruling" takes the value of that ruling.
     """
 
@@ -87,9 +87,9 @@ class Method(Protocol):
     def Settings(self) -> Callable[..., Any]: ...
 
     def init(self, raw: Mapping[str, Tensor], width: int, settings: Any, seed: int) -> dict[str, Tensor]:
-        """Trainable parameters for the raw matrices {name: (m, n)}, of their dtype and device; {}: nothing is trained.
+        """Trainable parameters for the raw matrices {name: (m, n)}, in their dtype and device; {} if there are none.
 
-        `width` is that of the model's embeddings.
+        `width` is the width of the model's embeddings.
         """
 
     def learning_rates(self, parameters: Mapping[str, Tensor], settings: Any) -> dict[str, float]:
@@ -99,28 +99,28 @@ class Method(Protocol):
         """One independent edit for each of `edits`, in one batch (clause E8)."""
 
 
-#: Some edits, computed when it is called.
+#: Calling it computes some edits.
 Chunk = Callable[[], Edits]
 
 
 @runtime_checkable
 class Merging(Protocol):
-    """What a `Method` may have: its own way to make many edits one. The default is `updates.compose`.
+    """An optional member of a `Method`: how it makes one update of many edits. The default is `updates.compose`.
 
-    An editor that is trained and merges is trained on sets: all edits of a batch become one update, under which all
-    update and retain inputs are asked. An editor whose settings have a `series` is trained on series of so many edits.
+    A trained editor that merges is trained on sets: all edits of a batch become one update, which is used for all
+    update and retain inputs. An editor whose settings have `series` is trained on series of that many edits.
     """
 
     def merge(self, parameters: Mapping[str, Tensor], settings: Any, chunks: Sequence[Chunk]) -> Update:
-        """One edit of all edits: take chunk by chunk, and keep none."""
+        """One update for all edits. Read chunk by chunk, and keep no chunk in memory."""
 
 
 @runtime_checkable
 class Measuring(Protocol):
-    """What a `Method` that is not trained may have: something that it measures before it edits."""
+    """An optional member of a `Method` that is not trained: it measures statistics before it edits."""
 
     def fit(self, settings: Any, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-        """Its parameters, from edits of a training split in so many languages."""
+        """The parameters, measured on edits of a training split in `languages` languages."""
 
 
 _BUILT_IN: tuple[Method, ...] = (
@@ -130,15 +130,15 @@ _BUILT_IN: tuple[Method, ...] = (
 _METHODS = {method.NAME: method for method in _BUILT_IN}
 
 
-#: What `register` asks for, and of functions the number of their arguments.
+#: Required members for `register`, and the number of arguments of functions.
 _MEMBERS = {"NAME": None, "TITLE": None, "TRAINED": None, "Settings": 0, "init": 4, "learning_rates": 2, "update": 3}
 
 
 def register(method: Method) -> None:
-    """Make an editor known by its NAME.
+    """Register an editor under its NAME.
 
-    UserError: a member is missing or does not take the arguments of Method's, a NAME that cannot be part of a file's
-    name, or that another editor has.
+    UserError: a member is missing or takes other arguments than Method's; NAME cannot be part of a file name, or is
+    taken.
     """
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
@@ -168,7 +168,7 @@ def methods() -> Mapping[str, Method]:
 
 
 def find(name: str) -> Method:
-    """The editor of this name. UserError: an unknown one, with the known ones."""
+    """The editor with this name. UserError: an unknown one; the known ones are listed."""
     if name not in _METHODS:
         raise UserError(f"unknown editor {name!r}; known: {', '.join(_METHODS)}; register your own first (--plugin)")
     return _METHODS[name]

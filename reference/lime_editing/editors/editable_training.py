@@ -1,7 +1,8 @@
-"""Editable Training (Sinitsin et al. 2020; clause E4): the model itself learns to be edited by one gradient step.
+"""Editable Training (Sinitsin et al. 2020; clause E4): the model is trained so that one gradient step edits it.
 
-θ_u = θ' - lr·∇L(θ'), with one learned lr per matrix. θ' are the editor's own edited matrices, which start at the raw θ
-and are trained through the inner step, second order included. Locality and consistency refer to the raw θ (T6).
+θ_u = θ' - lr·∇L(θ'), with one learned lr per matrix. θ' are the editor's own copies of the edited matrices. They start
+at the raw θ and are trained through the inner step, with second-order gradients. Locality and consistency refer to the
+raw θ (T6).
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ class Settings:
 
 
 def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
-    """Per raw matrix {name: (m, n)} a copy of it, and log lr (matrices,) in the order of `raw`."""
+    """A copy of each raw matrix {name: (m, n)}, and log lr (matrices,) in the order of `raw`."""
     weights = {f"{WEIGHT}{name}": w.clone() for name, w in raw.items()}
     like = next(iter(raw.values()))
     return weights | {LOG_INNER_LR: like.new_full((len(raw),), math.log(settings.inner_lr))}
 
 
 def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
-    """The learning rate of each parameter; every one is owned once (clause E9)."""
+    """The learning rate of each parameter (clause E9)."""
     return {name: settings.inner_lr_lr if name == LOG_INNER_LR else settings.lr for name in parameters}
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
     """Each edit's own gradient step from θ'.
 
-    θ' is the parameter itself, since a copy would be as large as the matrices (clause B4): unlike other updates, this
-    one does not outlast a step of training.
+    θ' is the parameter itself, because a copy would be as large as the matrices (clause B4). So the next training step
+    changes this update.
     """
     weights = {name.removeprefix(WEIGHT): p for name, p in parameters.items() if name.startswith(WEIGHT)}
     gradient = edits.gradient(Update(weights=weights), differentiable=torch.is_grad_enabled())

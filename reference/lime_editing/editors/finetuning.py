@@ -1,6 +1,6 @@
 """Finetuning (§4.2, clause E3): Adam on the edited matrices until x_e is predicted as desired. Nothing is trained.
 
-Edits are independent, so each has its own ΔW and its own moments; one that is done leaves the batch.
+Edits are independent: each has its own ΔW and moments, and leaves the batch when it is done.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NAME = "finetuning"
 TITLE = "Finetuning"
 TRAINED = False
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of Adam, as published
-ALPHA, LARGEST = 0.99, 100.0  # of RMSprop, torch's default; the norm at which the released code clips
-PIECE = 1 << 16  # numbers that Adam works on at a time
+ALPHA, LARGEST = 0.99, 100.0  # RMSprop's default in torch; the norm at which the released code clips
+PIECE = 1 << 16  # elements that Adam updates at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Settings:
 
     lr: float = 5e-6
     steps: int = 100  # at most; 1 at least
-    #: "rmsprop", with the gradient of all matrices clipped to a norm of 100, is as in the released code.
+    #: "rmsprop" is the released code's: the gradient of all matrices is clipped to a norm of 100.
     optimiser: Optimiser = field(default="adam", metadata={"ruling": "finetuning_optimiser"})
 
 
@@ -42,7 +42,7 @@ def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -
 
 
 def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
-    """Of no parameters."""
+    """No parameters, so no learning rates."""
     return {}
 
 
@@ -51,7 +51,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
     """The dense ΔW of each edit after its last step (clause E12)."""
     take_step = _adam if settings.optimiser == "adam" else _rmsprop
     result: dict[str, Tensor] = {}
-    # The edits that are not yet done: their indices, and per matrix ΔW and the two moments, (K, m, n) each.
+    # The edits that are not done: their indices, and per matrix ΔW and the two moments, (K, m, n) each.
     running, state = torch.empty(0), dict[str, tuple[Tensor, Tensor, Tensor]]()
     for step in range(settings.steps):
         at = Update(deltas={name: delta for name, (delta, _, _) in state.items()}) if state else None
@@ -60,7 +60,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
         if not state:
             running = torch.arange(len(done), device=done.device)
             for name, (x, delta) in gradient.factors.items():
-                # The optimiser's sums are never in bf16, whatever the products are in.
+                # The optimiser's state is never bf16, even if the products are.
                 exact = torch.promote_types(delta.dtype, torch.float32)
                 zeros = x.new_zeros(len(x), delta.shape[-1], x.shape[-1], dtype=exact)
                 result[name], state[name] = zeros, (zeros.clone(), zeros.clone(), zeros.clone())
@@ -85,7 +85,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
 
 
 def _adam(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: int, lr: float) -> None:
-    """One step of Adam, in place, piece by piece: what a piece needs stays in the processor's cache."""
+    """One step of Adam, in place, piece by piece: a piece fits in the CPU cache."""
     pieces = zip(*(t.flatten().split(PIECE) for t in (delta, first, second, gradient)), strict=True)
     for d, m, v, g in pieces:
         m.lerp_(g, 1 - BETA1)
@@ -95,7 +95,7 @@ def _adam(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: 
 
 
 def _rmsprop(delta: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: int, lr: float) -> None:
-    """One step of RMSprop, in place; the first moment and the step have no part in it."""
+    """One step of RMSprop, in place; the first moment and the step are not used."""
     second.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
     delta.addcdiv_(gradient, second.sqrt().add_(EPS), value=-lr)
 

@@ -1,8 +1,9 @@
-"""KnowledgeEditor (De Cao et al. 2021; clause E5): a network reads the edit and says how to bend its gradient.
+"""KnowledgeEditor (De Cao et al. 2021; clause E5): a network reads the edit and transforms its gradient.
 
-A bidirectional LSTM reads x_e and y_e in the raw model's own frozen embeddings. From its last states a small network
-makes, for each matrix, a scale and two rank-1 matrices a and b: ΔW = σ(s)·(∇W ⊙ a + b). Each is the outer product of a
-softmax vector over the outputs and a free vector over the inputs, so ΔW stays low-rank: ∇W's factors, gated, and a row.
+A bidirectional LSTM reads x_e and y_e in the raw model's frozen embeddings. From its last states a small network
+computes, for each matrix, a scale and two rank-1 matrices a and b: ΔW = σ(s)·(∇W ⊙ a + b). Each of a and b is the outer
+product of a softmax vector over the outputs and a free vector over the inputs. So ΔW stays low-rank: ∇W's gated
+factors, and one row.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class Settings:
     lstm: int = 512  # width of each direction
     hidden: int = 128  # width of the network between the LSTM and the gates
     max_scale: float = 1.0  # the bound of the scale
-    #: "input" is as in the released code, which does not read y_e.
+    #: "input" is the released code's: it does not read y_e.
     condition: Condition = field(default="input+label", metadata={"ruling": "knowledge_editor_condition"})
 
 
 class Gates(NamedTuple):
-    """Per edit the scale (E, 1, 1), and the vectors of a and b: softmax (E, 1, m) and free (E, 1, n)."""
+    """For each edit the scale (E, 1, 1), and the vectors of a and b: softmax (E, 1, m) and free (E, 1, n)."""
 
     scale: Tensor
     a_softmax: Tensor
@@ -53,7 +54,7 @@ class Gates(NamedTuple):
 
 
 def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -> dict[str, Tensor]:
-    """The LSTM's parameters, under torch's names, and per raw matrix {name: (m, n)} two linear maps.
+    """The LSTM's parameters, with torch's names, and two linear maps for each raw matrix {name: (m, n)}.
 
     "knowledge_editor.<matrix>.in.weight" (hidden, 2·lstm) and "…out.weight" (2(n + m) + 1, hidden), with biases.
     """
@@ -75,18 +76,18 @@ def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -
 
 
 def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
-    """One for all parameters."""
+    """One learning rate for all parameters."""
     return dict.fromkeys(parameters, settings.lr)
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """The gated factors of each edit's gradient, and one row more for the offset b."""
+    """The gated factors of each edit's gradient, with one more row for the offset b."""
     states = read(parameters, *edits.condition(settings.condition == "input+label"))
     return Update(gated(parameters, settings, states, edits.gradient().factors))
 
 
 def gated(parameters: Mapping[str, Tensor], settings: Any, states: Tensor, factors: Factors) -> Factors:
-    """Per matrix U (E, T + 1, n) and V (E, T + 1, m), for the LSTM's states (E, 2·lstm)."""
+    """For each matrix U (E, T + 1, n) and V (E, T + 1, m), given the LSTM's states (E, 2·lstm)."""
     made = gates(parameters, settings, {name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}, states)
     result = {}
     for (name, (x, delta)), g in zip(factors.items(), made, strict=True):
@@ -98,7 +99,7 @@ def gated(parameters: Mapping[str, Tensor], settings: Any, states: Tensor, facto
 def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) -> Tensor:
     """The LSTM's last states of both directions (E, 2·lstm), for embeddings (E, S, h) of these lengths (E,).
 
-    Each direction reads on into the padding, and its state is taken from before: so no length is read on the host.
+    Each direction also reads the padding, and its state before the padding is taken: so no length is read on the host.
     """
     last = lengths[:, None, None] - 1
     places = torch.arange(embedded.shape[1], device=embedded.device)[:, None]

@@ -1,6 +1,6 @@
 """Least squares over keys K (R, n) and value differences D (R, m): ΔW = Dᵀ K (Kᵀ K + Λ)⁻¹, solved in float64.
 
-For Λ = λ I the push-through identity gives the same from the side of the rows, and as factors: Dᵀ (K Kᵀ + λ I)⁻¹ K.
+For Λ = λ I the push-through identity gives factors, from an R × R system: Dᵀ (K Kᵀ + λ I)⁻¹ K.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..updates import Factors, Update
 if TYPE_CHECKING:
     from . import Chunk
 
-#: Per matrix the keys (E, T, n) and value differences (E, T, m) of some edits; a row of zeros asks for nothing.
+#: Maps a chunk to each matrix's keys (E, T, n) and value differences (E, T, m); rows of zeros have no effect.
 RowsOf = Callable[["Chunk"], Factors]
 
 
 def each(rows: Factors, ridge: Tensor) -> Update:
-    """One update for each edit, from its own rows; `ridge` is λ, or has one for each matrix."""
+    """One update for each edit, from its own rows. `ridge` is λ, or one λ for each matrix."""
     factors = {}
     for (name, (keys, wanted)), lam in zip(rows.items(), ridge.expand(len(rows)), strict=True):
         with torch.autocast(keys.device.type, enabled=False):
@@ -32,9 +32,9 @@ def each(rows: Factors, ridge: Tensor) -> Update:
 
 
 def together(rows_of: RowsOf, chunks: Sequence[Chunk], ridge: Tensor, parameters: Sequence[Tensor] = ()) -> Update:
-    """One update for all edits: few rows are solved from their side, many from that of n, chunk by chunk.
+    """One update for all edits: few rows give an R × R system, many rows an n × n system, chunk by chunk.
 
-    The gradient of `parameters` takes the chunks a second time: memory does not grow with them.
+    The gradient of `parameters` reads the chunks a second time, so memory does not grow with their number.
     """
     if len(chunks) == 1:
         rows = {name: (k.flatten(0, 1)[None], d.flatten(0, 1)[None]) for name, (k, d) in rows_of(chunks[0]).items()}
@@ -55,7 +55,7 @@ def solve(cross: Tensor, gram: Tensor, ridge: Tensor) -> Tensor:
 
 
 def add(sums: Sequence[Tensor], rows: Factors) -> list[Tensor]:
-    """Dᵀ K and Kᵀ K of each matrix, added to those of the chunks before."""
+    """Dᵀ K and Kᵀ K of each matrix, added to `sums` of earlier chunks."""
     products = []
     for pair in rows.values():
         k, d = (part.flatten(0, 1).to(torch.promote_types(part.dtype, torch.float32)) for part in pair)

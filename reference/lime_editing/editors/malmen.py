@@ -1,12 +1,12 @@
-"""MALMEN (Tan, Zhang and Fu 2024): MEND's network, whose many edits become one by least squares.
+"""MALMEN (Tan, Zhang and Fu 2024): MEND's network; least squares make one update of many edits.
 
-The network transforms (x, δ) at a predicted position into (x̃, δ̃), and so asks that the key x be answered by the value
-difference d = S x, S = -lr·δ̃ x̃ᵀ. Where MEND adds up all S, MALMEN solves for the ΔW that comes closest to all d at
-their keys: ΔW = D Kᵀ (K Kᵀ + e^λ I)⁻¹, with one learned λ for each matrix.
+The network transforms (x, δ) at a predicted position into (x̃, δ̃). The key x then has the desired value difference d =
+S x, S = -lr·δ̃ x̃ᵀ. MEND adds all S; MALMEN solves for the ΔW that comes closest to all d at their keys: ΔW = D Kᵀ (K
+Kᵀ + e^λ I)⁻¹, with one learned λ for each matrix.
 
-Trained across languages as the others: x_u and x_r stand where its paper has paraphrases and unrelated inputs. It is
-trained on sets: a batch becomes one update. Masks act on x and δ as in MEND, before the network; the keys stay as the
-model has them, for at these it is asked.
+It is trained across languages as the others: x_u and x_r replace its paper's paraphrases and unrelated inputs. It is
+trained on sets: a batch becomes one update. Masks act on x and δ before the network, as in MEND. The keys are not
+masked, because the model computes unmasked keys.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -
 
 
 def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
-    """The learning rate of each parameter; every one is owned once (clause E9)."""
+    """The learning rate of each parameter (clause E9)."""
     return {**mend.learning_rates(parameters, settings), LOG_RIDGE: settings.inner_lr_lr}
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """Each edit's own least squares."""
+    """The least squares of each edit alone."""
     return least_squares.each(wanted(parameters, edits), parameters[LOG_RIDGE].exp())
 
 
@@ -65,7 +65,7 @@ def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence
 
 
 def wanted(parameters: Mapping[str, Tensor], edits: Edits) -> Factors:
-    """Keys (E, P, n) at the predicted positions, and the value differences (E, P, m) that the network asks for."""
+    """Keys (E, P, n) at the predicted positions, and the network's value differences (E, P, m)."""
     gradient, rows = edits.gradient(), {}
     for name, (x_tilde, scaled) in mend.transformed(parameters, gradient.factors).items():
         keys = edits.answering(gradient.keys[name])

@@ -1,9 +1,9 @@
-"""MEMIT (Meng et al. 2022b): many keys and values at once, spread over the layers.
+"""MEMIT (Meng et al. 2022b): many keys and values at once, distributed over the layers.
 
-Values are found at the last edited layer, as in ROME. From the first layer to the last, each output matrix then takes
-an equal share of what is still missing there: ΔW = R Kᵀ (λ C + K Kᵀ)⁻¹, at the keys that occur under the layers before.
+Values are found at the last edited layer, as in ROME. From the first layer to the last, each output matrix then adds an
+equal share of the remaining difference R: ΔW = R Kᵀ (λ C + K Kᵀ)⁻¹. Keys are computed with the earlier layers' updates.
 
-Nothing is trained, so there is no cross-lingual training, and no mask. What it sees is as in ROME.
+Nothing is trained, so there is no cross-lingual training and no mask. It sees the same inputs as ROME.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Settings:
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """Each edit's ΔW of all output matrices, solved from the side of its few keys."""
+    """Each edit's ΔW of all output matrices, as factors (there are few keys)."""
     target, at = _target(parameters, settings, edits), Update()
     for i, name in enumerate(outputs(edits)):
         keys, missing = _missing(edits, at, i, target)
@@ -50,7 +50,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
 
 
 def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence[Chunk]) -> Update:
-    """One ΔW of each output matrix for all edits, layer by layer and chunk by chunk; their values wait on the host."""
+    """One ΔW of each output matrix for all edits, layer by layer and chunk by chunk. Values are kept on the host."""
     targets, at = [_target(parameters, settings, take()).cpu() for take in chunks], Update()
     for i, name in enumerate(outputs(chunks[0]())):
         sums: list[Tensor] = []
@@ -63,14 +63,14 @@ def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence
 
 
 def _target(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Tensor:
-    """What the last output matrix is to give at each key: (E, P, m)."""
+    """The desired output of the last output matrix at each key (E, P, m)."""
     name = outputs(edits)[-1]
     before = edits.answering(edits.gradient().keys[name]) @ edits.matrices[name].mT
     return before + valued(parameters, settings, edits, name).factors[name][1]
 
 
 def _missing(edits: Edits, at: Update, i: int, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The keys of the i-th output matrix under the updates of those before, and its share of what the last lacks."""
+    """The keys of the i-th output matrix under earlier updates, and its share of the remaining difference."""
     names, found = outputs(edits), edits.gradient(at).keys
     keys, last = (edits.answering(found[name]) for name in (names[i], names[-1]))
     lacks = target.to(last) - last @ edits.matrices[names[-1]].mT

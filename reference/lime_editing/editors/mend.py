@@ -1,8 +1,8 @@
 """MEND (Mitchell et al. 2022; §B.1): a learned transform of each gradient's rank-1 factors.
 
-One transform per matrix shape, shared by the layers, with a scale and a shift of its own for each matrix. It reads the
-concatenated, normalised (x, δ) and is a residual MLP of two rank-limited blocks; the second factor of each block starts
-at zero, so that the transform starts as the identity. ΔW = -lr_W · Σ_t outer(δ̃_t, x̃_t) with one learned lr_W.
+There is one transform per matrix shape, shared by the layers; each matrix has its own scale and shift. The transform is
+a residual MLP of two low-rank blocks on the concatenated, normalised (x, δ). The second factor of each block starts at
+zero, so the transform starts as the identity. ΔW = -lr_W · Σ_t outer(δ̃_t, x̃_t) with one learned lr_W per matrix.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def init(raw: Mapping[str, Tensor], width: int, settings: Settings, seed: int) -
 
 
 def learning_rates(parameters: Mapping[str, Tensor], settings: Any) -> dict[str, float]:
-    """The learning rate of each parameter; every one is owned once (clause E9)."""
+    """The learning rate of each parameter (clause E9)."""
     return {name: settings.inner_lr_lr if name == "mend.log_inner_lr" else settings.lr for name in parameters}
 
 
@@ -73,17 +73,17 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
 
 
 def transformed(parameters: Mapping[str, Tensor], factors: Factors) -> Factors:
-    """x̃ and -lr·δ̃ for the rows of each matrix, of which those without gradient are 0."""
+    """x̃ and -lr·δ̃ for the rows of each matrix; 0 for rows without gradient."""
     rates = dict(zip(factors, parameters["mend.log_inner_lr"].exp().neg().unbind(), strict=True))
     result: dict[str, tuple[Tensor, Tensor]] = {}
     for names in _by_shape({name: (x.shape[-1], d.shape[-1]) for name, (x, d) in factors.items()}).values():
-        # The rows of all matrices of a shape go through their transform together: its weights are large, the rows few.
+        # The rows of all matrices of a shape are transformed together: the weights are large, the rows few.
         x, delta = (torch.cat([factors[name][side] for name in names], 1) for side in (0, 1))
         tokens, shape = [factors[name][0].shape[1] for name in names], x.shape[:2]
         of = torch.cat([torch.full((size,), i, device=x.device) for i, size in enumerate(tokens)])
         of, x, delta = of.expand(shape).flatten(), x.flatten(0, 1), delta.flatten(0, 1)
         rate = F.embedding(of, torch.stack([rates[name] for name in names])[:, None])
-        # A row without gradient must not act, and its normalised form would be the norm's bias, not zero.
+        # A row without gradient must have no effect, but its normalised form is the norm's bias, not zero.
         live = (delta != 0).any(-1)
         if leaves_out(x):
             rows = live.nonzero()[:, 0]
@@ -98,14 +98,14 @@ def transformed(parameters: Mapping[str, Tensor], factors: Factors) -> Factors:
 
 
 def leaves_out(rows: Tensor) -> bool:
-    """Whether rows without gradient, which padding has, are left out: a GPU would have to wait to know which."""
+    """Whether rows without gradient (padding) are left out. On a GPU, finding them would synchronise."""
     return rows.device.type == "cpu"
 
 
 def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     """(x̃, δ̃) = g(x, δ) for rows x (…, n) and δ (…, m) of the `index`-th matrix of this shape (clause E6).
 
-    For rows of several matrices `index` (R,) says which each is of.
+    For rows of several matrices, `index` (R,) holds each row's matrix.
     """
     n, m = x.shape[-1], delta.shape[-1]
     own = {
@@ -115,7 +115,7 @@ def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, 
     for block in ("block1", "block2"):
         scale, bias = own[f"{block}.scale"], own[f"{block}.bias"]
         shift = torch.addcmul(own[f"{block}.shift"], bias, scale)
-        # Not scale[index]: on a GPU its backward pass would add up the many rows of a matrix one by one.
+        # Not scale[index]: on a GPU its backward pass adds the many rows of a matrix one by one.
         scale, shift = (F.embedding(index, t) if isinstance(index, Tensor) else t[index] for t in (scale, shift))
         inner = z @ own[f"{block}.down"] @ own[f"{block}.up"] * scale + shift
         # clamp, unlike relu, passes a gradient at 0, where the first block's output starts.
@@ -125,12 +125,12 @@ def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, 
 
 
 def index_in_shape(shapes: Mapping[str, tuple[int, int]], name: str) -> int:
-    """The place of a matrix among those of its shape: the row of its scale and shift."""
+    """The index of a matrix among those of its shape: the row of its scale and shift."""
     return _by_shape(shapes)[shapes[name]].index(name)
 
 
 def normalise(rows: Tensor, parameters: Mapping[str, Tensor], name: str) -> Tensor:
-    """LayerNorm of each row, effective at any scale: rows are brought to magnitude 1 before its eps can matter."""
+    """LayerNorm of each row. Rows are scaled to magnitude 1 first, so that eps has no effect on small rows."""
     largest = rows.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
     return F.layer_norm(rows / largest, rows.shape[-1:], parameters[f"{name}.weight"], parameters[f"{name}.bias"])
 

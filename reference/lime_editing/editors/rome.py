@@ -1,12 +1,12 @@
-"""ROME (Meng et al. 2022a): the MLP's output matrix of one layer, as a memory of keys and values.
+"""ROME (Meng et al. 2022a): one layer's MLP output matrix, as a memory of keys and values.
 
-At a predicted position the key k is what enters the matrix; the value r, added to its output, is found by steps of Adam
-on the desired answer, with a KL term that keeps all other answers. ΔW = r (C⁻¹ k)ᵀ / (kᵀ C⁻¹ k), where C is the second
-moment of keys in sentences of all languages. Several [MASK] are one key each. r is found through this very ΔW, so that
-the key of the value is the key of the update.
+The key k is the matrix's input at a predicted position. The value r is added to its output; steps of Adam find r for
+the desired answer, with a KL term that keeps all other answers. ΔW = r (C⁻¹ k)ᵀ / (kᵀ C⁻¹ k), where C is the second
+moment of keys in sentences of all languages. Each [MASK] has its own key. r is optimised through this ΔW, so that value
+and update have the same key.
 
-Nothing is trained, so there is no cross-lingual training, and no mask. An editor sees the edit input alone (clause T5),
-and so does this one, unless `parallels` asks for x_e in the other languages, which are then keys of the same edit.
+Nothing is trained, so there is no cross-lingual training and no mask. The editor sees only the edit input (clause T5).
+With `parallels` it also sees x_e in the other languages, which are then keys of the same edit.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Settings:
     steps: int = 20
     lr: float = 0.5
     kl: float = 0.0625  # weight of the KL term
-    largest: float = 4.0  # of a value's norm, as a multiple of that of the matrix's output before
-    smoothing: float = 0.01  # of C, as a share of its mean diagonal
+    largest: float = 4.0  # of a value's norm, as a multiple of the norm of the matrix's raw output
+    smoothing: float = 0.01  # added to C's diagonal, as a share of its mean
     parallels: bool = False
 
 
 def fit(settings: Any, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-    """Per output matrix the lower Cholesky factor (n, n) of C, the mean over edits at their predicted positions."""
+    """For each output matrix the lower Cholesky factor (n, n) of C, smoothed: the mean of edits' sums of k kᵀ."""
     sums: dict[str, Tensor] = {}
     count = 0
     for take in chunks:
@@ -70,13 +70,13 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
 
 
 def outputs(edits: Edits) -> list[str]:
-    """The edited matrices that give an MLP's output: those with the fewer outputs, from the first layer to the last."""
+    """The edited output matrices of MLPs: those with fewer outputs, from the first layer to the last."""
     least = min(len(matrix) for matrix in edits.matrices.values())
     return [name for name, matrix in edits.matrices.items() if len(matrix) == least]
 
 
 def valued(parameters: Mapping[str, Tensor], settings: Any, edits: Edits, name: str) -> Update:
-    """The update of one matrix, with the directions of its keys as U (E, P, n) and the values found as V (E, P, m)."""
+    """The update of one matrix: the directions of its keys are U (E, P, n), the values found are V (E, P, m)."""
     first = edits.gradient()
     keys = edits.answering(first.keys[name])
     u, before = directions(parameters, name, keys, 0.0), (keys @ edits.matrices[name].mT).norm(dim=-1, keepdim=True)
@@ -91,14 +91,14 @@ def valued(parameters: Mapping[str, Tensor], settings: Any, edits: Edits, name: 
 
 
 def directions(parameters: Mapping[str, Tensor], name: str, keys: Tensor, ridge: float) -> Tensor:
-    """U (E, P, n) of keys K (E, P, n): (K C⁻¹ Kᵀ + ridge·I)⁻¹ K C⁻¹. Without ridge, Rᵀ U answers key p by R's row p."""
+    """U (E, P, n) of keys K (E, P, n): (K C⁻¹ Kᵀ + ridge·I)⁻¹ K C⁻¹. Without ridge, Rᵀ U maps key p to R's row p."""
     if LOWER + name not in parameters:
         raise UserError("C is not there yet: measure it first, with lime_editing.fit")
     k = keys.double()
     a = torch.cholesky_solve(k.flatten(0, 1).mT, parameters[LOWER + name].double()).mT.view_as(k)
     gram = a @ k.mT
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    # A missing key is a row of zeros; of two equal keys each has half of the value.
+    # A missing key is a row of zeros; two equal keys have half of the value each.
     safe = torch.where(diagonal == 0, 1.0, ridge + 1e-6 * diagonal)
     u: Tensor = torch.linalg.solve(gram + torch.diag_embed(safe), a).to(keys.dtype)
     return u

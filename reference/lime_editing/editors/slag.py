@@ -1,9 +1,9 @@
-"""SLAG (Hase et al. 2021): KnowledgeEditor, applied again and again until the desired answer is given.
+"""SLAG (Hase et al. 2021): KnowledgeEditor, applied repeatedly until the model gives the desired answer.
 
-Each of K steps at most takes the gradient anew, at the steps so far. A step that another one follows is detached: the
-loss trains the last step of an edit. Trained for series: an edit of r starts from the r - 1 before it.
+Each of at most K steps computes the gradient after the previous steps. All steps but an edit's last are detached, so
+the loss trains the last step. It is trained on series: each of r edits starts from those before it.
 
-Trained across languages as the others: x_u stands where its paper has paraphrases. Masks act on x and δ at each step.
+It is trained across languages as the others: x_u replaces its paper's paraphrases. Masks act on x and δ at each step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ init, learning_rates = knowledge_editor.init, knowledge_editor.learning_rates
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """The sum of each edit's steps: K·(T + 1) rows at most, 0 in the steps that it did not take."""
+    """The sum of each edit's steps: at most K·(T + 1) rows; 0 for steps that it did not take."""
     states, taken = knowledge_editor.read(parameters, *edits.condition(settings.condition == "input+label")), Update()
     for step in range(settings.steps):
         gradient = edits.gradient(Update({n: (u.detach(), v.detach()) for n, (u, v) in taken.factors.items()}))

@@ -1,11 +1,11 @@
-"""UltraEdit (Gu et al. 2025): MALMEN's least squares with statistics in the place of a trained network.
+"""UltraEdit (Gu et al. 2025): MALMEN's least squares with statistics instead of a trained network.
 
-(x, δ) of each token is normalised by mean and deviation over the edits seen; the key x is asked for the value
-difference d = -lr·‖x̂‖²·δ̂, and ΔW = D Kᵀ (K Kᵀ + λ I)⁻¹. Many edits are seen before any of them is normalised.
+(x, δ) of each token is normalised by mean and deviation over the edits seen. The key x gets the value difference d =
+-lr·‖x̂‖²·δ̂, and ΔW = D Kᵀ (K Kᵀ + λ I)⁻¹. All of many edits are seen before any of them is normalised.
 
-Nothing is trained, so there is no cross-lingual training, and no mask: no loss could teach one. One edit has no
-deviation, so statistics begin with edits of the training split in all languages. Statistics of each editing language
-alone (`statistics`) are a control for masks.
+Nothing is trained, so there is no cross-lingual training and no mask. One edit has no deviation, so statistics start
+with edits of the training split in all languages. Separate statistics for each editing language (`statistics`) are a
+control for masks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Settings:
 
 
 def fit(settings: Settings, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-    """Per matrix (L, 1 + 2(n + m)), for each editing language: how many rows (x, δ), their sum, and that of squares.
+    """For each matrix (L, 1 + 2(n + m)): by editing language the number of rows (x, δ), their sum and squares' sum.
 
     UserError: too few edits for a deviation.
     """
@@ -56,7 +56,7 @@ def fit(settings: Settings, languages: int, chunks: Sequence[Chunk]) -> dict[str
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """Each edit's own least squares, with the statistics as they are."""
+    """The least squares of each edit alone, with the statistics unchanged."""
     return least_squares.each(wanted(parameters, settings, edits), torch.tensor(settings.ridge))
 
 
@@ -67,7 +67,7 @@ def merge(parameters: Mapping[str, Tensor], settings: Settings, chunks: Sequence
 
 
 def wanted(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Factors:
-    """Per matrix the keys (E, T, n) and the value differences (E, T, m) that are asked for; 0 where none."""
+    """For each matrix the keys (E, T, n) and the value differences (E, T, m); 0 for rows without gradient."""
     rows = {}
     for name, (x, delta) in edits.gradient().factors.items():
         own = _measured(parameters)[f"ultraedit.{name}"]
@@ -88,7 +88,7 @@ def _measured(parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def _seen(parameters: Mapping[str, Tensor], languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-    """The sums with the rows of these edits added."""
+    """The sums, with the rows of these edits added."""
     sums = {name: total.clone() for name, total in parameters.items()}
     for take in chunks:
         edits = take()

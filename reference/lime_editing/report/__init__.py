@@ -1,1 +1,1 @@
-"""Tables, figures and a page from stored cells. Nothing here loads torch."""
+"""Tables, figures and a page from stored cells. This package never loads torch."""

@@ -1,7 +1,7 @@
 """Paired bootstrap over edits and seeds.
 
-Every approach is asked the same questions. So a resample draws edits once, within each editing language, for all
-approaches, and then seeds, the same ones for approaches with the same number of seeds. Index 0 of every resampled array
+All approaches have the same edits and inputs. So a resample draws edits once for all approaches, within each editing
+language. Then it draws seeds, the same for approaches with the same number of seeds. Index 0 of every resampled array
 is the sample itself.
 
 Shapes: B resamples, S seeds, N edits, L editing languages, K columns.
@@ -32,19 +32,19 @@ class Interval:
 
     @property
     def points(self) -> str:
-        """+1.23 [0.34, 2.12]: a fraction as percentage points."""
+        """Percentage points, such as +1.23 [0.34, 2.12]."""
         return f"{100 * self.value:+.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}]".replace("-", "−")
 
 
 def resample_edits(
     runs: Sequence[Counts], select: Select = in_all, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Array:
-    """Means over resampled edits, with the same edits for all runs: (1 + B, runs, L, K). An edit brings all its inputs.
+    """Means over resampled edits, the same for all runs: (1 + B, runs, L, K). An edit is drawn with all its inputs.
 
-    DataError: the runs were asked different questions, so they cannot be paired.
+    DataError: the runs have different edits or inputs, so they cannot be paired.
     """
     if any(run.edits != runs[0].edits or run.languages != runs[0].languages for run in runs):
-        raise DataError("these runs were asked different questions; they cannot be paired")
+        raise DataError("these runs have different edits or inputs; they cannot be paired")
     languages, of, _ = rates(runs[0], select)
     values = np.stack([rates(run, select)[2] for run in runs], axis=1)  # (N, runs, K)
     result = np.empty((1 + resamples, len(runs), len(languages), values.shape[2]))
@@ -61,7 +61,7 @@ def resample_edits(
 
 
 def resample_seeds(values: Array, seed: int = SEED) -> Array:
-    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). The draw depends on S and `seed` alone."""
+    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). The draw depends only on S and `seed`."""
     size, seeds = values.shape[:2]
     drawn = np.random.default_rng((seed, seeds, 1)).integers(seeds, size=(size, seeds))
     drawn[0] = np.arange(seeds)
@@ -69,7 +69,7 @@ def resample_seeds(values: Array, seed: int = SEED) -> Array:
 
 
 def succ_of(values: Array) -> Array:
-    """succ of acc and con in the last axis (clause M3)."""
+    """succ, from acc and con in the last axis (clause M3)."""
     return np.asarray(succ(values[..., 0], values[..., 1]))
 
 
@@ -82,7 +82,7 @@ def interval(values: Array) -> Interval:
 def centred(values: Array) -> Array:
     """Resamples shifted so that their mean is the sample's value.
 
-    For a spread over languages: a resample adds noise to every language, and so widens the spread itself.
+    For a spread over languages: resampling adds noise to every language, and so increases the spread itself.
     """
     return np.concatenate([values[:1], values[1:] - np.nanmean(values[1:]) + values[0]])
 
@@ -90,7 +90,7 @@ def centred(values: Array) -> Array:
 def succ_difference(
     ours: Sequence[Counts], theirs: Sequence[Counts], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Interval:
-    """succ of one approach minus succ of another; each is given as the runs of its seeds, in the same order of seeds.
+    """succ of one approach minus succ of another. Each is given as its runs, in the same order of seeds.
 
     succ is computed from the resampled means of acc and con over editing languages and seeds (clauses M5, M6, M9).
     """

@@ -1,4 +1,4 @@
-"""Finished cells read back, and arranged into sections: what may stand in one table."""
+"""Finished cells, grouped into sections: the cells that one table may hold."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Section:
-    """All cells of one task under one protocol and one scope; each is equal to itself alone."""
+    """All cells of one task, protocol and scope. Sections are compared by identity."""
 
     slug: str  # part of file names, and the anchor on the page
     title: str
@@ -47,7 +47,7 @@ class Section:
 
     @property
     def seeds(self) -> int:
-        """The most seeds that a trained editor has; 1 where there is none."""
+        """The largest number of seeds of a trained editor; 1 if there is none."""
         return max((len(runs) for (_, training), runs in self.runs.items() if training), default=1)
 
     @property
@@ -56,11 +56,11 @@ class Section:
 
     @property
     def approaches(self) -> dict[str, str]:
-        """Each approach with the title that its cells give it, in the order of the tables."""
+        """Each approach with the title from its cells, in the order of the tables."""
         return {name: next(iter(runs.values())).record["titles"]["approach"] for (name, _), runs in self.runs.items()}
 
     def judged(self, evaluation: str, omits: Sequence[str] = ()) -> Iterator[tuple[Key, dict[int, Run]]]:
-        """The runs by seed that have an evaluation, of each approach and training but for those that it omits."""
+        """The runs with this evaluation, by seed, of each approach and training without the omitted trainings."""
         for key, runs in self.runs.items():
             there = {seed: run for seed, run in runs.items() if evaluation in run.judged}
             if there and key[1] not in omits:
@@ -68,18 +68,18 @@ class Section:
 
 
 def read(folders: Iterable[Path]) -> list[Section]:
-    """Sections of finished cells: tasks and protocols in the paper's order, then others by name.
+    """The sections of finished cells: tasks and protocols in the paper's order, then others by name.
 
-    DataError: a folder that is no finished cell, a cell that is there twice, or cells that were asked other questions.
+    DataError: a folder that is not a finished cell, a duplicate cell, or cells with different edits or inputs.
     """
     scopes: dict[str, list[Run]] = {}
     for folder in folders:
         if not results.is_done(folder):
-            raise DataError(f"{folder}: is no finished cell; it needs cell.json, rows.parquet and metrics.json")
+            raise DataError(f"{folder}: is not a finished cell; it needs cell.json, rows.parquet and metrics.json")
         run = Run(folder, results.read_record(folder), results.read_rows(folder / "rows.parquet"))
         scopes.setdefault(results.digest(results.scope(run.record)), []).append(run)
     sections: dict[str, Section] = {}
-    # The largest section of a task and protocol has the plain name.
+    # Only the largest section of a task and protocol has a name without digest.
     for digest, runs in sorted(scopes.items(), key=lambda item: (-len(item[1]), item[0])):
         scope = results.scope(runs[0].record)
         task, protocol = scope["task"], scope["protocol"]
@@ -92,18 +92,18 @@ def read(folders: Iterable[Path]) -> list[Section]:
 
 
 def trained(training: str | None) -> str:
-    """What tables and figures call a training."""
+    """The title of a training in tables and figures."""
     return TRAININGS[training].title if training and training in TRAININGS else training or ""
 
 
 def own_and_other(counts: Array, own: NDArray[np.bool_]) -> Array:
-    """Columns acc on update inputs in the edit's own language, and on those in all others."""
+    """Columns acc on update inputs in the edit's own language, and in all other languages."""
     update = counts[:, 0]
     return np.stack([(update * own).sum(1), (update * ~own).sum(1)], axis=1)
 
 
 def rank(known: Iterable[str | None], value: str | None) -> tuple[int, str]:
-    """A sorting key: values of a known order first, then the others by name."""
+    """A sort key: known values in their order, then the others by name."""
     order = list(known)
     return (order.index(value) if value in order else len(order)), value or ""
 
@@ -130,5 +130,5 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
             other, folder = first.setdefault(name, (judged, run.folder))
             alike = judged.edits == other.edits and judged.languages == other.languages
             if not alike or not np.array_equal(judged.asked, other.asked):
-                raise DataError(f"{folder} and {run.folder} were asked different questions in {name!r}; remove one")
+                raise DataError(f"{folder} and {run.folder} have different edits or inputs in {name!r}; remove one")
     return result

@@ -1,4 +1,4 @@
-"""Figures 3, 4 and 5 from stored cells: as data, and drawn with matplotlib. A new figure is one more record in FIGURES.
+"""Figures 3, 4 and 5 from stored cells: as data, and drawn with matplotlib. A new figure is a record in FIGURES.
 
 Labels are the languages' own names, or their codes where the fonts lack a character. All of mLAMA's need Noto Sans for
 Bengali, Devanagari, Tamil, Thai and CJK (on Debian: fonts-noto-core, fonts-noto-cjk). Text in an SVG stays text.
@@ -37,10 +37,10 @@ FAMILIES = (
     *(f"Noto Sans {region}" for region in ("CJK SC", "CJK JP", "CJK KR", "SC")),
 )
 
-#: Okabe and Ito's, told apart with any colour vision: of the trainings in the order of the tables, then of others.
+#: Okabe and Ito's palette, for any colour vision: for trainings in the order of the tables, then for others.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
-LINE = 0.115  # inches that a language's name needs
-PREFERRED = 0.01  # the share of a language's mask parameters that Figure 5 looks at
+LINE = 0.115  # height of a language's name in inches
+PREFERRED = 0.01  # the share of a language's mask parameters that Figure 5 compares
 
 Data = dict[str, Any]
 
@@ -49,15 +49,15 @@ Data = dict[str, Any]
 class Drawing:
     """One of the paper's figures.
 
-    data     (section, files that may hold its data from before) → what is drawn, or None where no cell has it
+    data     (section, files with its data from earlier reports) → the data to draw, or None if no cell has them
     draw     (data, title) → the figure
-    tell     data → what it shows, in words: its text alternative
+    tell     data → a description in words: the text alternative
     """
 
-    name: str  # of its files
+    name: str  # of the files
     title: str
     meaning: str
-    missing: str  # why it may be left out
+    missing: str  # the reason if it is left out
     data: Callable[[Section, Sequence[Path]], Data | None]
     draw: Callable[[Data, str], Figure]
     tell: Callable[[Data], str]
@@ -71,7 +71,7 @@ def distribution(
     by: Literal["edit_language", "language"],
     omits: Sequence[str],
 ) -> Data | None:
-    """acc, con and succ of every language, mean over seeds (clauses M8, M9)."""
+    """acc, con and succ of every language, as means over seeds (clauses M8, M9)."""
     groups = []
     for (approach, training), runs in section.judged(evaluation, omits):
         each = [breakdown(run.judged[evaluation], by, "skip") for run in runs.values()]
@@ -86,7 +86,7 @@ def distribution(
 def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
     """Figure 5: `cosines` of MEND + LiME's first seed.
 
-    A checkpoint that is not there, as in a clone, is replaced by what an earlier report computed from it.
+    If a checkpoint is missing, as in a clone, the values of an earlier report are used.
     """
     runs = section.runs.get(("mend", "lime"))
     if runs is None:
@@ -109,7 +109,7 @@ def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
 
 
 def mask_parameters(path: Path) -> tuple[list[str], Array]:
-    """The languages of a checkpoint, and log α of all its matrices side by side (L, Σ(n + m)). DataError: no masks."""
+    """The languages of a checkpoint, and log α of all its matrices, concatenated (L, Σ(n + m)). DataError: no masks."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = sorted(n for n in file.keys() if n.startswith("mask.") and n.endswith((".x", ".delta")))  # noqa: SIM118
@@ -123,9 +123,9 @@ def mask_parameters(path: Path) -> tuple[list[str], Array]:
 
 
 def cosines(parameters: Array, count: int | None = None) -> Array:
-    """Row l: the cosine between l and every language, over the `count` dimensions with l's highest values (§4.5).
+    """Row l: the cosine of l with every language, over the `count` dimensions with l's highest values (§4.5).
 
-    `count` is 1% of them where it is not given. A cosine with nothing but zeros is 0.
+    The default of `count` is 1% of the dimensions. A cosine with a zero vector is 0.
     """
     highest = np.argsort(-parameters, axis=1, kind="stable")[:, : count or _preferred(parameters.shape[1])]
     chosen = np.zeros_like(parameters)
@@ -161,11 +161,11 @@ def _tell_similarity(data: Data) -> str:
 
 
 def draw_distribution(data: Data, title: str) -> Figure:
-    """Per approach and training a box over languages, and every language as a labelled point."""
+    """For each approach and training a box over languages, and every language as a labelled point."""
     groups, colours = data["groups"], _colours(data["groups"])
     with mpl.rc_context(style()):
         values = [[100 * s["succ"] for s in group["languages"].values()] for group in groups]
-        # As much height as the names of all languages need, one above the other.
+        # High enough for the names of all languages, one above the other.
         height = max(7.0, 2.0 + LINE * max(map(len, values)))
         figure = Figure(figsize=(1.5 + 1.15 * len(groups), height), layout="constrained")
         ax = figure.add_subplot()
@@ -198,7 +198,7 @@ def draw_distribution(data: Data, title: str) -> Figure:
 
 
 def draw_similarity(data: Data, title: str) -> Figure:
-    """A heatmap; every cell carries its number, so that no colour has to be read."""
+    """A heatmap with the number in every cell."""
     matrix, languages = np.array(data["cosine"]), data["languages"]
     with mpl.rc_context(style()):
         side = 2.2 + 0.36 * len(languages)
@@ -227,13 +227,13 @@ def draw_similarity(data: Data, title: str) -> Figure:
 
 
 def _cosine(value: float) -> str:
-    """.42, −.07, or 1 for what is rounded to it."""
+    """.42, −.07, or 1 (rounded)."""
     text = f"{value:.2f}".replace("-0.00", "0.00")
     return "1" if text == "1.00" else text.replace("0.", ".").replace("-", "−")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `path`.svg and .png, the same bytes whenever the same fonts are installed."""
+    """Write `path`.svg and .png; with the same fonts the bytes are the same."""
     with mpl.rc_context(style()):
         for kind, about in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             target = path.with_name(f"{path.name}.{kind}")
@@ -242,14 +242,14 @@ def save(figure: Figure, path: Path) -> None:
 
 @cache
 def installed(families: Sequence[str]) -> tuple[str, ...]:
-    """Those font families that this machine has."""
+    """The font families that this machine has."""
     known = set(font_manager.get_font_names())
     return tuple(family for family in families if family in known)
 
 
 @cache
 def label(language: str, families: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The language's own name with the first of these fonts that has all its characters, or else its code."""
+    """The language's own name, with the first of these fonts that has all its characters; otherwise its code."""
     with suppress(UnknownLocaleError, ValueError):
         name = Locale.parse(language, sep="-").get_display_name() or language
         name = name[0].title() + name[1:]  # not upper(), which would give Georgian capitals
@@ -263,12 +263,12 @@ def label(language: str, families: tuple[str, ...]) -> tuple[str, list[str]]:
 def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
     """The nearest positions in the same order that are at least `gap` apart, between low and high.
 
-    This is isotonic regression; `high` counts for less than `low` where not all fit.
+    This is isotonic regression. If not all fit, `low` has priority over `high`.
     """
     n, order = len(values), np.argsort(values, kind="stable")
     total = np.concatenate([[0.0], np.cumsum(np.asarray(values)[order] - gap * np.arange(n))])
     ends, result = np.arange(1, n + 1), np.empty(n)
-    for i in range(n):  # the largest over starts of the smallest over ends of the mean between them
+    for i in range(n):  # min-max formula: max over starts of min over ends of the mean
         level = max(((total[i + 1 :] - total[j]) / (ends[i:] - j)).min() for j in range(i + 1))
         result[order[i]] = max(low, min(level, high - (n - 1) * gap)) + i * gap
     return [float(position) for position in result]
@@ -285,7 +285,7 @@ def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float]
 
 
 def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
-    """The colour of each training that is shown, in the order of the tables."""
+    """The colour of each training in the figure, in the order of the tables."""
     shown = {group["training"] for group in groups}
     order = [*TRAININGS, *sorted(shown - {None, *TRAININGS})]
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order) if name in shown}
@@ -293,7 +293,7 @@ def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
 
 
 def _settled(figure: Figure) -> Figure:
-    """Lay out once; every later drawing of the figure is then quick, and the same."""
+    """Lay out once: later drawings of the figure are then fast and identical."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
@@ -333,7 +333,7 @@ FIGURES = (
         "figure5",
         "Figure 5: how alike the languages' masks are",
         "Each row takes the 1% of mask parameters that are highest for its language, and compares all languages on "
-        "them. A bright diagonal in a darker row says that this language prefers dimensions of its own.",
+        "them. A bright diagonal in a darker row means that this language prefers its own dimensions.",
         "there is no MEND with LiME, or neither its checkpoint nor the numbers computed from it before",
         similarity,
         draw_similarity,

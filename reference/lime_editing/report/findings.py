@@ -1,4 +1,4 @@
-"""Which of the paper's findings hold in the stored cells, by fixed rules. A new one is a record in CLAIMS."""
+"""The paper's findings, judged on the stored cells by fixed rules. A new finding is a record in CLAIMS."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .counts import Key, Section, own_and_other
 Verdict = Literal["holds", "does not hold", "not shown here: interval includes 0"]
 Measure = Callable[[Array], Array]  # (1 + B, L, K), a mean over seeds, → (1 + B,)
 
-#: Two trainings, (better, worse), and what their difference says.
+#: Two trainings (better, worse) → the name of their difference.
 COMPARISONS: Mapping[tuple[str, str], str] = {
     ("all", "en"): "all languages against English only",
     ("lime", "all"): "LiME against its base",
     ("lime", "shared"): "LiME against one shared mask",
 }
-#: Task → succ that MEND must gain (en → all) from all languages. With less, a section only shows that the code runs.
+#: Task → the gain of succ (en → all) that MEND must have from all languages; otherwise a section is a pipeline check.
 PIPELINE_CHECK: Mapping[str, float] = {"nli": 0.05}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """succ of one training minus succ of another, of one approach."""
+    """succ of one training minus succ of another, for one approach."""
 
     approach: str
     ours: str
@@ -57,16 +57,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """All that is said of a section's differences."""
+    """The differences and findings of a section."""
 
     differences: tuple[Difference, ...]
     findings: tuple[Finding, ...]
-    pipeline_check: bool  # the section tells nothing about the paper's claims
+    pipeline_check: bool  # the section is no evidence on the paper's claims
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison: a measure of an approach (default: the judged one) with a training."""
+    """One side of a comparison: a measure, a training and an approach (default: the judged one)."""
 
     text: str
     training: str | None
@@ -76,7 +76,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim holds where in each pair the first side is above the second. It is judged on one approach, or on all."""
+    """A claim holds if in each pair the first side is above the second. It is judged on one approach, or on each."""
 
     title: str
     evaluation: str
@@ -87,7 +87,7 @@ class Claim:
 
 
 def verdict(intervals: Sequence[Interval]) -> Verdict:
-    """Holds: all intervals above 0. Does not hold: one of them below 0. Else an interval includes 0."""
+    """Holds: all intervals are above 0. Does not hold: one is below 0. Otherwise an interval includes 0."""
     if all(i.low > 0 for i in intervals):
         return "holds"
     if any(i.high < 0 for i in intervals):
@@ -96,7 +96,7 @@ def verdict(intervals: Sequence[Interval]) -> Verdict:
 
 
 def judge(section: Section) -> Judgement:
-    """The paired differences of a section, and the findings; what lacks a cell is left out."""
+    """The paired differences and the findings of a section; those with missing cells are left out."""
     differences = []
     for approach, (ours, theirs), evaluation in product(section.approaches, COMPARISONS, (EN, ALL)):
         seeds, means = _means(section, evaluation, in_all, (approach, ours), (approach, theirs))
@@ -112,7 +112,7 @@ def judge(section: Section) -> Judgement:
 
 
 def _finding(section: Section, claim: Claim, approach: str) -> Finding | None:
-    """A claim judged on one approach; None where it is not about this one, or the section lacks a cell for it."""
+    """A claim judged on one approach; None if the claim is about another one, or a cell is missing."""
     if claim.approach not in (None, approach):
         return None
     keys = {side: (side.approach or approach, side.training) for pair in claim.pairs for side in pair}
@@ -139,9 +139,9 @@ def _resampled(section: Section, evaluation: str, select: Select) -> Mapping[Key
 
 
 def _means(section: Section, evaluation: str, select: Select, *keys: Key) -> tuple[int, dict[Key, Array]]:
-    """How many seeds these have in common, and the means (1 + B, L, K) of each over these seeds, resampled.
+    """The number of common seeds, and the resampled means (1 + B, L, K) of each key over these seeds.
 
-    What is not trained has one run, which stands beside any seeds.
+    An untrained approach has one run, which is compared with all seeds.
     """
     runs = _resampled(section, evaluation, select)
     if any(key not in runs for key in keys):
@@ -166,7 +166,7 @@ def _spread_of_edits(means: Array) -> Array:
 
 
 def _spread_of_inputs(means: Array) -> Array:
-    """The same over the languages of the inputs, of which `by_input` makes columns (Figure 3)."""
+    """The standard deviation of succ over the languages of the inputs, the columns of `by_input` (Figure 3)."""
     return _spread_of_edits(means.mean(1).reshape(len(means), 2, -1).swapaxes(1, 2))
 
 
@@ -183,7 +183,7 @@ _TUNED_OWN, _TUNED_OTHER = Side("acc on English", None, _OWN), Side("acc on othe
 _EN_OWN, _EN_OTHER = replace(_TUNED_OWN, training="en"), replace(_TUNED_OTHER, training="en")
 _RAW_OTHER = Side("acc on these without an edit", None, _OTHER, "unedited")
 _DEVIATION = "standard deviation of succ"
-#: What is judged, in the order of the page: the paper's claims, and one about our control.
+#: The claims in the order of the page: the paper's, and one about our control.
 CLAIMS = (
     Claim("Finetuning underfits across languages", EN, own_and_other, [(_TUNED_OWN, _TUNED_OTHER)], "finetuning"),
     Claim("Training on English has a higher acc than Finetuning", EN, in_all, [(Side("acc", "en", _ACC), _TUNED)]),

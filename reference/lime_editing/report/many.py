@@ -1,4 +1,4 @@
-"""Many edits in one model: Table 3 (all editors, one edit), Figure 6 (up to a thousand edits), and what they say."""
+"""Many edits in one model: Table 3 (all editors, one edit), Figure 6 (up to 1,000 edits), and both in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .counts import Key, Section, read, trained
 
 WAYS = ("series", "at once")
 METRICS = ("acc", "con", "succ")
-#: An editor keeps working while its succ is this share of that of a single edit, at least.
+#: An editor keeps working while its succ is at least this share of the succ of a single edit.
 WORKS = 0.5
 
 
@@ -34,7 +34,7 @@ def name(section: Section, key: Key) -> str:
 
 
 def table3(section: Section) -> tuple[list[str], list[list[str]]]:
-    """Head and body: one edit by each editor, in percent, each with its interval."""
+    """Head and body: one edit by each editor, in percent, with intervals."""
     head = ["editor", *(f"{e}: {metric}" for e in (EN, ALL) for metric in METRICS)]
     body = []
     for key, runs in section.runs.items():
@@ -48,7 +48,7 @@ def shown(i: Interval) -> str:
 
 
 def data(section: Section) -> list[dict[str, Any]]:
-    """Figure 6: one entry for each editor, way, languages and number of edits; acc is retention, or efficacy."""
+    """Figure 6: one entry for each editor, way, languages and number of edits. acc is retention, or efficacy."""
     points = []
     for key, runs in section.runs.items():
         for evaluation in next(iter(runs.values())).judged:
@@ -61,7 +61,7 @@ def data(section: Section) -> list[dict[str, Any]]:
 
 
 def draw(points: Sequence[Mapping[str, Any]], languages: str) -> Figure:
-    """Retention (dashed: efficacy), con and succ over the number of edits, in series and at once."""
+    """Retention (dashed: efficacy), con and succ against the number of edits, in series and at once."""
     names = list(dict.fromkeys(point["name"] for point in points))
     with mpl.rc_context(figures.style()):
         figure = Figure(figsize=(10, 6.5), layout="constrained")
@@ -109,7 +109,7 @@ def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[str]:
         for n in own if seeds else ():
             ours, theirs = ([runs[s].judged[f"{way} {languages} {n}"] for s in seeds] for runs in (masked, plain))
             gain = succ_difference(ours, theirs)
-            verdict = "help" if gain.low > 0 else "harm" if gain.high < 0 else "make no difference that shows"
+            verdict = "help" if gain.low > 0 else "harm" if gain.high < 0 else "make no significant difference"
             found.append(
                 f"{said}, masks {verdict} with {n:,} edits of {section.approaches[key[0]]}: {gain.points} succ."
             )

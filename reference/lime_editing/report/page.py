@@ -1,4 +1,4 @@
-"""The page that a person reads: one self-contained HTML file, without scripts and without a network."""
+"""The report as one self-contained HTML file, without scripts and network access."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .counts import Section, rank
 from .figures import FIGURES, Data
 from .findings import CLAIMS, PIPELINE_CHECK, Finding, Judgement
 
-#: Verdict → its class in the style.
+#: Verdict → CSS class.
 MARKS = {"holds": "holds", "does not hold": "fails", "not shown here: interval includes 0": "open"}
-#: Claim → titles of approaches, each with its finding in each section.
+#: Claim → (title of an approach, its finding in each section).
 Overview = dict[str, list[tuple[str, list[Finding | None]]]]
-#: Figure → what is drawn, and its SVG.
+#: Figure → its data and its SVG.
 Drawn = Mapping[str, tuple[Data, Path]]
 
 
 def page(
     sections: Sequence[Section], judgements: Sequence[Judgement], drawn: Mapping[str, Drawn], again: Sequence[str]
 ) -> str:
-    """The whole page; `drawn`: by section, what could be drawn; `again`: the arguments that write the report again."""
+    """The whole page. `drawn`: figures by section; `again`: the arguments that write the report again."""
     loader, scopes = FileSystemLoader(Path(__file__).parent), [section.scope for section in sections]
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     jinja.globals.update(marks=MARKS, checks=PIPELINE_CHECK, resamples=RESAMPLES, tables=tables, en=EN)
@@ -46,19 +46,19 @@ def page(
 
 
 def typed(argv: Sequence[str]) -> str:
-    """A command line as one types it."""
+    """A command line for a shell."""
     return shlex.join(["python", "-m", "lime_editing", *argv])
 
 
 def inline(svg: str, prefix: str, alternative: str) -> str:
-    """An SVG file as an element of a page: its ids made unique, with a text alternative."""
+    """An SVG file as an element of a page, with unique ids and a text alternative."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'( id="|xlink:href="#|url\(#)', lambda match: match[1] + prefix, svg).strip()
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alternative)}"', 1)
 
 
 def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any]:
-    """What the template shows of a section, beside the tables."""
+    """The template's values of a section, without the tables."""
     figures = []
     for figure in FIGURES:
         told = svg = ""

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, as data: Tables 1 and 2, mBERT, means of three runs."""
+"""The paper's printed numbers as data: Tables 1 and 2, mBERT, means of three runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..names import ALL, EN
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """The paper's data set for a task, the number of its languages (§4.4), and what to know about its numbers."""
+    """The paper's data set for a task, its number of languages (§4.4), and a caveat on its numbers."""
 
     name: str
     languages: int
@@ -52,6 +52,6 @@ PRINTED: Mapping[tuple[str, str, str, str | None], Scores] = {
     for key, row in _ROWS.items()
     for task, at in (("facts", 0), ("nli", 3))
 }
-#: What the paper has; everything else is ours.
+#: The paper's approaches; all others are ours.
 APPROACHES = {approach for _, approach, _ in _ROWS}
 TRAININGS = {training for *_, training in _ROWS}

@@ -1,6 +1,6 @@
-"""The paper's tables from stored cells: as rows, for the terminal, and in markdown, LaTeX and JSON.
+"""The paper's tables from stored cells, for the terminal, and in markdown, LaTeX and JSON.
 
-A new table is one more record in TABLES.
+A new table is a record in TABLES.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ NOT_COMPARABLE = "another model, other data or another scale, so not comparable"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One of the paper's tables: an evaluation, without the trainings that stand in other tables."""
+    """One of the paper's tables: an evaluation, without the trainings of other tables."""
 
-    name: str  # of its file
+    name: str  # of the file
     title: str
     evaluation: str
     omits: tuple[str, ...]
@@ -58,7 +58,7 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One approach and training: its scores over seeds (clause M9), beside what the paper prints, as fractions."""
+    """One approach and training: its scores over seeds (clause M9), and the paper's scores, as fractions."""
 
     evaluation: str
     approach: str
@@ -67,12 +67,12 @@ class Row:
     acc: float
     con: float
     succ: float
-    deviation: Scores | None  # of the seeds; None where there is one
+    deviation: Scores | None  # over seeds; None for one seed
     printed: Scores | None
     cells: Mapping[int, str]  # seed → the cell's folder (clause R3)
 
     def texts(self) -> list[str]:
-        """acc, con and succ in percent, with the deviation of the seeds where there are several."""
+        """acc, con and succ in percent, with the deviation if there are several seeds."""
         spread = [f" ± {text}" for text in _percent(self.deviation)] if self.deviation else ["", "", ""]
         return [value + text for value, text in zip(_percent(self), spread, strict=True)]
 
@@ -87,7 +87,7 @@ class Grid:
 
 
 def rows(section: Section, evaluation: str, omits: Sequence[str] = ()) -> list[Row]:
-    """The rows of an evaluation, but for those of some trainings, in the paper's order."""
+    """The rows of an evaluation without the omitted trainings, in the paper's order."""
     result = []
     for key, runs in section.judged(evaluation, omits):
         each = [scores(run.judged[evaluation]) for run in runs.values()]
@@ -100,7 +100,7 @@ def rows(section: Section, evaluation: str, omits: Sequence[str] = ()) -> list[R
 
 
 def scores_of(section: Section, table: Table) -> Grid:
-    """One of the paper's tables; empty where no cell was judged so. What the paper lacks is marked as ours."""
+    """One of the paper's tables; empty if no cell has this evaluation. Rows that the paper lacks are marked as ours."""
     body = []
     for row in rows(section, table.evaluation, table.omits):
         title = section.approaches[row.approach] + " (ours)" * (row.approach not in published.APPROACHES)
@@ -128,7 +128,7 @@ def differences(section: Section, judgement: Judgement) -> Grid:
 
 
 def caption(section: Section) -> str:
-    """What was run, for below a table."""
+    """The caption: what was run."""
     about, seeds = section.scope, section.seeds
     return (
         f"Raw model of {about['parameters'] / 1e6:.1f} million parameters; {about['items']:,} items in "
@@ -138,7 +138,7 @@ def caption(section: Section) -> str:
 
 
 def reference(section: Section) -> str:
-    """What the printed numbers beside a table are, and are not."""
+    """The note on the paper's numbers beside a table."""
     data = DATA_SETS.get(section.task)
     if data is None:
         return "The paper has no numbers for this task."
@@ -150,7 +150,7 @@ def reference(section: Section) -> str:
 
 
 def _mark(section: Section) -> str:
-    """The sign beside printed numbers that have a caveat."""
+    """The mark of printed numbers with a caveat."""
     data = DATA_SETS.get(section.task)
     return " †" if data and data.caveat else ""
 
@@ -166,7 +166,7 @@ def terminal(section: Section) -> rich.table.Table:
             result.add_section()
             result.add_row(Text(grid.title, "bold"))
         for line in grid.body:
-            result.add_row(*map(Text, line[:5]))  # not markup, whatever a plug-in's title is
+            result.add_row(*map(Text, line[:5]))  # Text: a plug-in's title is not markup
     return result
 
 
@@ -219,7 +219,7 @@ def latex(sections: Sequence[Section], table: Table) -> str:
 
 
 def as_json(sections: Sequence[Section], judgements: Sequence[Judgement]) -> dict[str, Any]:
-    """Everything in the tables, as fractions, with the stored cells that each number comes from."""
+    """All numbers of the tables as fractions, with the cells of each number."""
     return {
         section.slug: {
             **section.scope,

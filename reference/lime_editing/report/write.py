@@ -1,4 +1,4 @@
-"""Tables, figures and the page, from stored cells; nothing here trains or judges."""
+"""Write tables, figures and the page from stored cells. Nothing is trained or judged."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .findings import judge
 from .page import Drawn, page
 from .tables import TABLES, as_json, latex, markdown, terminal
 
-KINDS = ("json", "svg", "png")  # of a figure's files
+KINDS = ("json", "svg", "png")  # the files of a figure
 
 
 def table(folders: Iterable[Path]) -> Group:
-    """For the terminal: acc, con and succ in percent, a table for each task and protocol."""
+    """The terminal's tables: acc, con and succ in percent, one table for each task and protocol."""
     return Group(*(terminal(section) for section in read(folders)))
 
 
 def write(root: Path, folders: Sequence[Path], to: Path | None = None) -> Path:
-    """Write report.html, the tables and the figures of finished cells under `root`, or under `to`; returns the page.
+    """Write report.html, tables and figures of finished cells to `root` or `to`. Returns the page's path.
 
-    UserError: no cells, a folder that is no finished cell, or cells that cannot stand in one table.
+    UserError: no cells, a folder that is not a finished cell, or cells that one table cannot hold.
     """
     if not folders:
         raise UserError(f"{root}: no finished cells to report; run `nox -s reproduce` first")
@@ -47,7 +47,7 @@ def write(root: Path, folders: Sequence[Path], to: Path | None = None) -> Path:
 
 
 def draw(sections: Sequence[Section], folder: Path, before: Path | None = None) -> dict[str, Drawn]:
-    """Draw what the sections have cells for, as SVG, PNG and JSON; remove what an earlier report drew beside it.
+    """Draw the figures of the sections as SVG, PNG and JSON, and remove other figures of earlier reports.
 
     `before`: another folder that may hold the JSON of an earlier report.
     """
@@ -68,6 +68,6 @@ def draw(sections: Sequence[Section], folder: Path, before: Path | None = None) 
 
 
 def _shown(folder: Path) -> str:
-    """A folder as it is typed where this process runs; a page may travel, so it names no other folder than it must."""
+    """A folder relative to the working directory. The page may be published, so it should not show absolute paths."""
     here, there = Path.cwd(), Path(os.path.abspath(folder))
     return (there.relative_to(here) if there.is_relative_to(here) else there).as_posix()

@@ -1,4 +1,4 @@
-"""What is run: the paper's grid as data (§4.4, §4.5), what each cell depends on, and where it is kept."""
+"""The paper's grid as data (§4.4, §4.5): its cells, what each depends on, and its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .scales import TaskScale
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One approach, trained one way (None: not at all), with one seed."""
+    """One approach with one training (None: not trained) and one seed."""
 
     task: str
     approach: str
@@ -39,19 +39,19 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a task's data and raw model come from, in which languages, and what computes."""
+    """A task's data, raw model and languages, and the device and precision."""
 
     data: str
     model: str
     languages: tuple[str, ...] | None
     device: str = "cpu"
     precision: Precision = "float32"
-    classes: tuple[str, ...] | None = None  # where the classifier is still to be fine-tuned from the model: for a plan
+    classes: tuple[str, ...] | None = None  # for a plan, if the classifier is not fine-tuned yet
 
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """How many edits a series has, one evaluation each; series of up to `short` edits share the first of all edits."""
+    """The numbers of edits to evaluate. Series of at most `short` edits are taken from the first `short` edits."""
 
     counts: tuple[int, ...] = (1, 10, 100, 1_000)
     short: int = 100
@@ -61,19 +61,19 @@ class Many:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One task, ready to run: `record` is what its numbers depend on beside the cell (clause R3)."""
+    """One task, ready to run. `record` holds what its numbers depend on, without the cell (clause R3)."""
 
     dataset: str
     base: TaskScale
     rulings: Rulings
     sources: Sources
-    split: Split  # what cells are judged on; validation is for tuning
+    split: Split  # the evaluated split; validation is for tuning
     languages: tuple[str, ...]
-    errors: Errors  # per split, what may be edited where that depends on the raw model
+    errors: Errors  # per split the editable ids, if they depend on the raw model
     record: Mapping[str, Any]
-    remarks: tuple[str, ...] = ()  # where the data are not what they are known to be
-    plugins: tuple[str, ...] = ()  # what a worker imports first
-    many: Many | None = None  # trained cells are judged over many edits, instead of being trained
+    remarks: tuple[str, ...] = ()  # differences of the data from the published ones
+    plugins: tuple[str, ...] = ()  # a worker imports them first
+    many: Many | None = None  # set: trained cells are evaluated over many edits, and not trained
 
     @property
     def scale(self) -> TaskScale:
@@ -83,21 +83,21 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a running cell reports."""
+    """The progress of a running cell."""
 
     cell: str
     doing: str
     done: int
     total: int
     loss: float | None = None
-    scores: Scores | None = None  # of the last validation; of a cell that is done, en → all
-    all_scores: Scores | None = None  # of a cell that is done, all → all
+    scores: Scores | None = None  # of the last validation; of a finished cell, en → all
+    all_scores: Scores | None = None  # of a finished cell, all → all
 
 
 def grid(tasks: Sequence[str], approaches: Sequence[str], trainings: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """The cells of a reproduction, seed by seed: per task the unedited model, and each approach trained each way.
+    """The cells of a reproduction, seed by seed: per task the unedited model, and each approach with each training.
 
-    What is not trained has one cell, with seed 0. UserError: an unknown approach.
+    An untrained approach has one cell, with seed 0. UserError: an unknown approach.
     """
     cells = [Cell(task, "unedited", None, 0) for task in tasks]
     for seed in seeds:
@@ -108,19 +108,19 @@ def grid(tasks: Sequence[str], approaches: Sequence[str], trainings: Sequence[st
 
 
 def settings_of(cell: Cell, experiment: Experiment) -> Any:
-    """The hyper-parameters of a cell's editor: the scale's, or else its own defaults, under the rulings."""
+    """The hyper-parameters of a cell's editor: the scale's, or its defaults, under the rulings."""
     method, given = find(cell.approach), experiment.scale.settings.get(cell.approach)
     return ruled(method.Settings() if given is None else given, experiment.rulings)
 
 
 def ruled(settings: Any, rulings: Rulings) -> Any:
-    """An editor's settings, with the rulings that they follow."""
+    """An editor's settings, with the values of their rulings."""
     named = {f.name: f.metadata["ruling"] for f in fields(settings) if "ruling" in f.metadata}
     return replace(settings, **{name: getattr(rulings, ruling) for name, ruling in named.items()})
 
 
 def protocol(rulings: Rulings) -> dict[str, Any]:
-    """The rulings of a record, with their name where they have one."""
+    """The rulings for a record, with the protocol's name if they have one."""
     name = next((name for name, known in PROTOCOLS.items() if known == rulings), "custom")
     return {"protocol": name, "rulings": asdict(rulings)}
 
@@ -131,7 +131,7 @@ def under(experiment: Experiment, rulings: Rulings) -> Experiment:
 
 
 def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    """All that a cell's numbers depend on: what `prepare` recorded, and of the scale what this cell uses."""
+    """All that a cell's numbers depend on: the record of `prepare`, and the scale's values that the cell uses."""
     scale, trained = experiment.scale, cell.trained
     used: dict[str, Any] = {"edited_layers": scale.edited_layers, "test": asdict(scale.test)}
     if cell.approach != "unedited":
@@ -155,7 +155,7 @@ def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
 
 
 def described(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    """The record, with what tables call the cell's task and approach."""
+    """The record, with the titles of the cell's task and approach."""
     settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
     approach = "no edit" if settings is None else find(cell.approach).TITLE
     sees = " (sees the other languages)" if getattr(settings, "parallels", False) else ""
@@ -164,7 +164,7 @@ def described(cell: Cell, experiment: Experiment) -> dict[str, Any]:
 
 
 def cell_folder(cell: Cell, experiment: Experiment, root: Path) -> Path:
-    """Where a cell is kept. Another record is another folder, so that no number is mixed up."""
+    """The folder of a cell. Different records have different folders, so that no results are mixed."""
     record = {key: value for key, value in cell_record(cell, experiment).items() if key not in results.DESCRIBING}
     return (root / "many" if experiment.many else root) / f"{cell.name}-{results.digest(record)[:8]}"
 
@@ -175,6 +175,6 @@ def evaluations(languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def status_at_the_end(cell: Cell, folder: Path, how: str) -> Status:
-    """The status of a cell that is done: `how` is "done", or "kept" where it was done before."""
+    """The status of a finished cell: `how` is "done", or "kept" if it was finished before."""
     found = results.read_metrics(folder)
     return Status(cell.name, how, 1, 1, None, found.get(EN), found.get(ALL))

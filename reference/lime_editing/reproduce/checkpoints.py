@@ -1,4 +1,4 @@
-"""Trained editors, read back from the folders of their cells (results.py says what is in one)."""
+"""Trained editors, loaded from the folders of their cells (results.py describes a folder)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .scales import TaskScale
 
 
 def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: Any = None) -> Editor:
-    """The editor that a cell trained, on the raw model that it was trained for: a folder or hub id.
+    """The editor of a cell, on the raw model that it was trained for (a folder or hub id).
 
-    The folder has the settings. Finetuning has no parameters; its cell gives the settings.
-    ModelError: no finished cell, a damaged one, or another model; the message shows both sides of what differs.
+    The cell's folder has the settings; Finetuning has no parameters. ModelError: no finished cell, a damaged one, or
+    another model; the message shows the difference.
     """
     folder, of, record = _read(cell)
     scale, method = record["scale"], find(of.approach)
@@ -64,12 +64,12 @@ def choose(
     scale: TaskScale,
     device: str = "cpu",
 ) -> Editor:
-    """The editor of a cell, or without one Finetuning with the settings of `scale`, to edit in `language`.
+    """The editor of a cell to edit in `language`; without a cell, Finetuning with the settings of `scale`.
 
-    ModelError: an approach that needs a cell, or not the cell's; a cell of another task, or one that does not fit.
-    LanguageError: not a language of the cell's editor.
+    ModelError: the approach needs a cell, or is not the cell's; the cell has another task or model. LanguageError: not
+    a language of the cell's editor.
 
-    Eight parameters: what is edited, by which editor, and on which model and device.
+    Eight parameters: task, editor, model and device are independent.
     """
     if cell is not None:
         _, of, _ = _read(cell)
@@ -95,9 +95,9 @@ def choose(
 def best(
     places: Sequence[Path], task: str, approach: str | None, model: str, tokenizer: Any, language: str
 ) -> Path | None:
-    """The stored editor that judged best (succ from and to all languages), of those that fit; None where none does.
+    """The stored editor with the best succ (all → all) of those that fit; None if none fits.
 
-    It lies in one of these places, or in a folder of one (a scale). What is damaged there is passed over.
+    `places` are folders of cells, or of scales. Damaged cells are skipped.
     """
     found: list[tuple[float, str, Path]] = []
     depths = ("cell.json", "*/cell.json", "*/*/cell.json")
@@ -116,7 +116,7 @@ def best(
 
 
 def _read(cell: str | Path) -> tuple[Path, Cell, Mapping[str, Any]]:
-    """A cell's folder, the cell, and its cell.json. ModelError: not the folder of a cell that trained an editor."""
+    """A cell's folder, the cell, and its cell.json. ModelError: not the folder of a cell with an editor."""
     folder = Path(cell)
     if folder.is_file():
         folder = folder.parent

@@ -1,8 +1,9 @@
 """The raw classifier of sentence pairs: an encoder fine-tuned on English pairs (§B.1), by transformers' Trainer.
 
-It is a folder in the hub's layout beside the cells, with cell.json (what it depends on), curve.json (losses) and
-metrics.json (accuracy by split and language; written last, so its presence means done). The folder is moved into place
-whole. Trainer's own checkpoints are pickles, which nothing here loads: an interrupted fine-tuning starts again.
+It is a folder in the hub's layout beside the cells, with cell.json (its dependencies), curve.json (losses) and
+metrics.json (accuracy by split and language; written last, so its presence means done). The folder is written under a
+temporary name and renamed. Trainer's checkpoints are pickles, which are never loaded here: an interrupted fine-tuning
+starts again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ REPORTS = 50  # losses in curve.json
 
 @dataclass(frozen=True)
 class RawClassifier:
-    """A classifier that is there or is to be made: its place, what it depends on, and what it is made of."""
+    """A finished or planned classifier: its folder, its dependencies, and its encoder and data."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -58,7 +59,7 @@ class RawClassifier:
 
     @property
     def examples(self) -> Sequence[tuple[Input, int]]:
-        """What one epoch sees, each once (clause D8)."""
+        """The examples of one epoch, each once (clause D8)."""
         assert self.dataset.labelled is not None
         found, most = (
             self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start)),
@@ -68,17 +69,17 @@ class RawClassifier:
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """Optimiser steps of the whole training."""
         return -(-len(self.examples) // self.scale.classifier.batch) * self.scale.classifier.epochs
 
 
 def find(
     dataset: Dataset, scale: TaskScale, sources: Sources, root: Path, seed: int = 0, elsewhere: bool = False
 ) -> RawClassifier:
-    """The classifier of an encoder (`sources.model`) on these pairs. Nothing is written.
+    """The (finished or planned) classifier of an encoder (`sources.model`) on these pairs. Nothing is written.
 
-    With `elsewhere` the device is another machine's.
-    UserError: pairs or an encoder that cannot be used, pairs without English, or a device that Trainer does not take.
+    With `elsewhere` the device belongs to another machine. UserError: unusable pairs or encoder, pairs without English,
+    or a device that Trainer cannot use.
     """
     device = sources.device
     if dataset.labelled is None or dataset.accuracy is None:
@@ -115,9 +116,9 @@ def find(
 
 
 def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
-    """Fine-tune it and measure it, as far as that is not done yet: {split: {language: accuracy}}.
+    """Fine-tune the classifier and measure it, unless done before: {split: {language: accuracy}}.
 
-    ModelError: the training diverged. UserError: the folder cannot be written, or the disk has no room for it.
+    ModelError: the training diverged. UserError: the folder cannot be written, or the disk is full.
     """
     folder = wanted.folder
     if wanted.done:
@@ -127,7 +128,7 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
         folder.parent.mkdir(parents=True, exist_ok=True)
         for leftover in folder.parent.glob(f".{folder.name}.*"):
             shutil.rmtree(leftover)
-        if not folder.is_dir():  # what hours of training would end in has to fit on the disk
+        if not folder.is_dir():  # check the free disk space before hours of training
             needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
             free = shutil.disk_usage(folder.parent).free
             if free < needed:
@@ -145,7 +146,7 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
 
 
 def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
-    """Train `wanted.start` where it is; the losses."""
+    """Train `wanted.start` in place; returns the losses."""
     settings, model, steps = wanted.scale.classifier, wanted.start.model, wanted.steps
     with TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
@@ -166,7 +167,7 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
             disable_tqdm=True,
             report_to="none",
         )
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # several would enlarge the batch
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # with several GPUs Trainer would enlarge the batch
         trainer = Trainer(
             model=model.requires_grad_(True),
             args=arguments,
@@ -177,10 +178,10 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     model.eval().requires_grad_(False).cpu()
-    torch.cuda.empty_cache()  # the cells want it
+    torch.cuda.empty_cache()  # for the cells
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise ModelError(
-            f"{wanted.folder}: the fine-tuning diverged: its weights are no numbers any more; lower the learning rate, "
+            f"{wanted.folder}: the fine-tuning diverged: its weights are not finite; lower the learning rate, "
             f"--set classifier.lr={settings.lr / 4:.0e}"
         )
     return [{"step": one["step"], "loss": one["loss"]} for one in trainer.state.log_history if "loss" in one]
@@ -198,7 +199,7 @@ class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are 
 
 
 def collate(examples: Sequence[tuple[Input, int]], pad: int, types: bool = True) -> dict[str, Tensor]:
-    """A padded batch with its classes, and with token types where the model has them."""
+    """A padded batch with its classes, and with token types if the model has them."""
     inputs = [example for example, _ in examples]
     masks = padded([(1,) * len(i.ids) for i in inputs], 0)
     rows = {"input_ids": padded([i.ids for i in inputs], pad), "attention_mask": masks}
@@ -208,7 +209,7 @@ def collate(examples: Sequence[tuple[Input, int]], pad: int, types: bool = True)
 
 
 def _keep(wanted: RawClassifier, losses: list[dict[str, float]]) -> None:
-    """Write the folder beside its place, and move it there."""
+    """Write the folder under a temporary name, and rename it."""
     temporary = wanted.folder.with_name(f".{wanted.folder.name}.{os.getpid()}")
     try:
         wanted.start.model.save_pretrained(temporary)
@@ -222,7 +223,7 @@ def _keep(wanted: RawClassifier, losses: list[dict[str, float]]) -> None:
 
 
 def _measure(wanted: RawClassifier) -> dict[str, dict[str, float]]:
-    """The accuracy of what was written, on the splits that it has not seen."""
+    """The accuracy of the written classifier on validation and test."""
     sources, dataset = replace(wanted.sources, model=str(wanted.folder)), wanted.dataset
     assert dataset.accuracy is not None
     backbone = load(wanted.folder, wanted.scale.edited_layers, sources.device, True, sources.precision)

@@ -1,8 +1,8 @@
-"""The grid as jobs: on a Slurm cluster, or as processes of this machine that look like one.
+"""The grid as jobs: on a Slurm cluster, or in local processes with the same interface.
 
-A job is a command line, that of one cell (`reproduce … --cell NAME`). What it makes is on the disk that all machines
-share. submitit keeps the command line as a pickle in <results>/jobs and reads it in the job. It is the only pickle:
-plain words, written and read by submitit itself in the user's own folder.
+A job is the command line of one cell (`reproduce … --cell NAME`). Results are on a disk that all machines share.
+submitit stores the command line as a pickle in <results>/jobs and loads it in the job. This is the only pickle: plain
+strings, written and read by submitit in the user's own folder.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ..errors import UserError
 from .cells import Status
 from .processes import Job, scheduled
 
-#: How often a training may run out of its job's time and be put in the queue again.
+#: How often a job that reached its time limit may be queued again.
 RENEWALS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One cell's command line, as submitit calls it: `main(argv)`. A cluster that stops it queues it again."""
+    """One cell's command line; submitit calls `main(argv)`. A job stopped by the cluster is queued again."""
 
     main: Callable[[Sequence[str]], int]
     argv: tuple[str, ...]
-    place: str | None = None  # the GPU that it may see, where no cluster assigns them
+    place: str | None = None  # CUDA_VISIBLE_DEVICES, if no cluster assigns GPUs
 
     def __call__(self) -> None:
         if self.place is not None:
@@ -48,7 +48,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a job asks of the cluster."""
+    """The resources of a job."""
 
     partition: str | None = None
     hours: float = 24.0
@@ -57,7 +57,7 @@ class Resources:
 
 
 def executor(kind: Literal["slurm", "local"], folder: Path, wanted: Resources) -> Any:
-    """An executor of submitit whose logs go to `folder`. UserError: Slurm is not here."""
+    """An executor of submitit that logs to `folder`. UserError: there is no Slurm."""
     minutes = max(1, round(60 * wanted.hours))
     try:
         kinds = {"local": submitit.LocalExecutor, "slurm": submitit.SlurmExecutor}
@@ -83,10 +83,10 @@ def run_jobs(
     pause: float = 1.0,
     grace: float = 20.0,
 ) -> Iterator[Status]:
-    """Every cell as a job of `submits`, one in each of the places at a time; `command` is that of the whole run.
+    """Run every cell as a job of `submits`, one per place at a time. `command` is the command of the whole run.
 
-    A failed job stops no other. On Ctrl-C all are cancelled; a job that outlives this process still finishes its cell.
-    UserError: jobs that ended without their cell, each with its log.
+    A failed job does not stop others. Ctrl-C cancels all; a job that outlives this process still finishes its cell.
+    UserError: jobs that ended without finishing their cell, each with its log.
     """
     failed = list[str]()
 
@@ -114,7 +114,7 @@ def _submit(submits: Any, job: Job, command: Command) -> Any:
         submits.update_parameters(job_name=job.cell.name)
     local = isinstance(submits, submitit.LocalExecutor)
     try:
-        # submitit's local controller ends with a traceback where it is stopped.
+        # submitit's local controller prints a traceback when it is stopped.
         with _stderr_to(submits.folder / "controllers.err") if local else nullcontext():
             return submits.submit(command)
     except (FailedJobError, FailedSubmissionError) as error:
@@ -123,19 +123,19 @@ def _submit(submits: Any, job: Job, command: Command) -> Any:
 
 
 def _cancel(jobs: Sequence[Any]) -> None:
-    """End all of them, and on this machine wait until they have ended."""
+    """Cancel all jobs; wait for local ones to end."""
     for submitted in jobs:
-        with suppress(Exception):  # whatever a cluster says, the others are to be cancelled too
+        with suppress(Exception):  # whatever the cluster raises, cancel the others too
             submitted.cancel(check=False)
     for submitted in jobs:
         if isinstance(submitted, submitit.LocalJob) and submitted._process is not None:
-            submitted._process.wait()  # its controller kills what does not end within a second
+            submitted._process.wait()  # its controller kills the job after a second
             _forget(submitted)
 
 
 @contextmanager
 def _stderr_to(path: Path) -> Iterator[None]:
-    """What processes that are started within say on their standard error goes to a file."""
+    """A context in which started processes write their standard error to a file."""
     before = os.dup(2)
     try:
         with path.open("ab") as file:
@@ -147,7 +147,7 @@ def _stderr_to(path: Path) -> Iterator[None]:
 
 
 def _appears(folder: Path, grace: float) -> bool:
-    """Whether a cell is done; another machine's files may be seen late."""
+    """Whether a cell is finished; files of another machine may become visible late."""
     end = time.monotonic() + grace
     while not results.is_done(folder):
         if time.monotonic() > end:
@@ -165,6 +165,6 @@ def _failure(job: Job, submitted: Any) -> str:
 
 
 def _forget(submitted: Any) -> None:
-    """Remove an ended job's files but its logs."""
+    """Remove an ended job's files, except logs."""
     for path in (submitted.paths.submitted_pickle, submitted.paths.result_pickle):
         path.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""How editors hold out over many edits (chapter C): in series, and composed at once.
+"""Evaluation over many edits (chapter C): in series, and at once.
 
-Edits are of facts of all splits, those of the test split first; beyond them, learned editors have met the fact in
-training, though with other answers. Retain inputs are of half of the test facts and of all validation facts, which are
-never edited.
+Edits are of facts of all splits, test facts first. Learned editors have seen training facts, but with other answers.
+Retain inputs are half of the test facts and all validation facts, which are never edited.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Asked = tuple[Example, EditRequest, list[Input]]  # an edit, and its update inpu
 
 
 def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
-    """All evaluations of one trained cell, kept as those of any cell are. It runs as its statuses are read."""
+    """All evaluations of one trained cell, stored like any cell. It runs as its statuses are read."""
     folder = cell_folder(cell, experiment, root)
     results.clean(folder)
     if results.is_done(folder):
@@ -62,10 +61,10 @@ def series(
     first: frozenset[str] = frozenset(),
     kept: frozenset[str] | None = None,
 ) -> tuple[list[Pair], list[Example]]:
-    """Edits of as many facts, each in one of the editing languages, and retain inputs for all of them (clause C5).
+    """`n_edits` edits of different facts, each in one editing language, and retain inputs for all of them (clause C5).
 
-    Facts of `first` come before others, and those of `kept` have the retain inputs and no edit. Nine parameters: what
-    `evaluation_pairs` has, and which facts are edited and kept.
+    Facts of `first` are edited before others. Facts of `kept` give the retain inputs and are not edited. Nine
+    parameters: those of `evaluation_pairs`, and the two sets of facts.
     """
     rng, edits, pairs = derived_rng(seed, "series"), corpus.within(edit_languages), list[Pair]()
     known = sorted({x.fact for x in edits.examples} - (kept or frozenset()))
@@ -84,7 +83,7 @@ def series(
 def _drawn(
     tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many
 ) -> tuple[list[Asked], list[Input]]:
-    """The longest series, of which shorter ones are parts, and its retain inputs."""
+    """The longest series (shorter ones are parts of it), and its retain inputs."""
     home = {x.id: task for task in tasks.values() for x in task.corpus.examples}
     corpus, asked = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples), list[Asked]()
     test = sorted({x.fact for x in tasks["test"].corpus.examples})
@@ -108,9 +107,9 @@ def _judged(
     name: str,
     outcomes: dict[str, list[Outcome]],
 ) -> Iterator[Status]:
-    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series asked right after each edit.
+    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series evaluated right after each edit.
 
-    Short series are parts of the first `short` edits, and each has its share of the retain inputs.
+    Short series are parts of the first `short` edits; each has its share of the retain inputs.
     """
     backbone = editor.backbone
     raw = predict(backbone, kept)
@@ -133,7 +132,7 @@ def _judged(
                     of = group[j % len(group)][0]
                     told = Outcome(of.id, of.language, "retain", "", hit(answer, raw[j]))
                     outcomes.setdefault(f"{way} {name} {n}", []).append(told)
-        # Efficacy is read beside the con of the same series.
+        # Efficacy is reported with the con of the same series.
         retains = [o for o in outcomes[f"series {name} {n}"] if o.role == "retain"]
         outcomes[f"efficacy {name} {n}"] += retains
 
@@ -142,7 +141,7 @@ def _judged(
 def _ask(
     outcomes: dict[str, list[Outcome]], name: str, backbone: Backbone, group: Sequence[Asked], update: Update | None
 ) -> None:
-    """Whether the edits of a group show on their update inputs."""
+    """Add the outcomes of a group's update inputs."""
     answers = iter(predict(backbone, [x for _, _, inputs in group for x in inputs], update))
     outcomes.setdefault(name, []).extend(
         Outcome(edit_.id, edit_.language, "update", "", hit(next(answers), request.labels))

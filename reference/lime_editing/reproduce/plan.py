@@ -1,4 +1,4 @@
-"""What a run would do and need, before it runs: counted from its data, and timed on one step of each approach."""
+"""The plan of a run: its work, time, memory and disk, from counts and from one timed step of each approach."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ from .classifier import RawClassifier, collate
 from .run import EVALUATION_SEED, assemble, fitted, reader_of
 from .scales import Evaluation
 
-SAMPLE = 8  # edits that are judged to measure
+SAMPLE = 8  # edits in a timed evaluation
 ROW, NOTES = 2, 8_192  # bytes of an outcome in rows.parquet; of a cell's json files and all headers
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One approach on this machine, with one CPU thread as in a run."""
+    """The cost of one approach on this machine, with one CPU thread as in a run."""
 
     approach: str
     start: float  # seconds to read data and model
     train: float  # seconds per edit
     judge: float  # seconds per edit
     editor: int  # bytes of its parameters
-    memory: int  # bytes on the device, about: model, editor with gradient, moments and best, and what a step keeps
+    memory: (
+        int  # approximate bytes on the device: model, editor with gradient, moments and best, and a step's activations
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One cell: what is left to do, at most (patience may end a training sooner), and what it needs."""
+    """One cell: its remaining work (at most: a training may stop early), and its needs."""
 
     cell: str
     folder: str
@@ -54,13 +56,13 @@ class Planned:
     judged: int = 0  # edits, validations included
     seconds: float = 0.0
     memory: int = 0  # bytes
-    disk: int = 0  # bytes that stay
-    checkpoint: int = 0  # bytes that a training's checkpoint needs until the end
+    disk: int = 0  # bytes of the results
+    checkpoint: int = 0  # bytes of a training's checkpoint, until its end
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All cells of a run, `jobs` at a time, `shared` on one device. The `first` ones run before all others."""
+    """All cells of a run, `jobs` at a time, `shared` per device. `first` run before all others."""
 
     jobs: int
     device: str
@@ -71,7 +73,7 @@ class Plan:
     shared: int = 1
 
     def as_dict(self) -> dict[str, Any]:
-        """For a program: seconds, bytes and counts. The largest cells may be side by side."""
+        """Seconds, bytes and counts for a program. It assumes that the largest cells run at the same time."""
         alone, others = self.cells[: self.first], self.cells[self.first :]
         beside = heapq.nlargest(self.jobs if self.device == "cpu" else self.shared, (cell.memory for cell in others))
         states = heapq.nlargest(self.jobs, (cell.checkpoint for cell in self.cells))
@@ -87,7 +89,7 @@ class Plan:
 
 
 def makespan(seconds: Sequence[float], jobs: int) -> float:
-    """When the last of these jobs ends, if `jobs` workers take them in order."""
+    """The time when the last of these jobs ends, if `jobs` workers take them in order."""
     ends = [0.0] * jobs
     for duration in seconds:
         heapq.heapreplace(ends, ends[0] + duration)
@@ -113,7 +115,7 @@ def make(
             if results.is_done(folder):
                 planned.append(Planned(cell.name, str(folder)))
                 continue
-            if key not in costs:  # masks and all languages cost most
+            if key not in costs:  # measured with masks and all languages, which cost most
                 same = [c for c in cells if (c.task, c.approach) == (cell.task, cell.approach)]
                 costs[key] = _measure(max(same, key=lambda c: (c.masks != "none", c.training or "")), experiment)
             one = _planned(cell, experiment, folder, *costs[key])
@@ -125,7 +127,7 @@ def make(
 
 
 def of_classifier(wanted: RawClassifier) -> Planned:
-    """A raw classifier that is fine-tuned before all cells, from one measured step."""
+    """The plan of a raw classifier's fine-tuning, from one timed step."""
     name, settings, device = f"{wanted.dataset.name}-classifier", wanted.scale.classifier, wanted.sources.device
     if wanted.done:
         return Planned(name, str(wanted.folder))
@@ -155,7 +157,7 @@ def _planned(cell: Cell, experiment: Experiment, folder: Path, cost: Cost, tasks
         trained = max(0, schedule.steps * schedule.batch - step)
         times = -(-trained // schedule.validate_every)
         validated = times * _edits(tasks["validation"], trained_on, scale.validation)
-    share = (scale.validation.n_update + scale.validation.n_retain) / per_edit  # of a judged edit's work
+    share = (scale.validation.n_update + scale.validation.n_retain) / per_edit  # relative to an edit of the evaluation
     seconds = cost.start + trained * cost.train + (asked + share * validated) * cost.judge
     return Planned(
         *(cell.name, str(folder), "begun" if step else "to do", trained, asked + validated, seconds, cost.memory),
@@ -164,7 +166,7 @@ def _planned(cell: Cell, experiment: Experiment, folder: Path, cost: Cost, tasks
 
 
 def _edits(task: Task, languages: Sequence[str], plan: Evaluation) -> int:
-    """How many edits an evaluation has."""
+    """The number of edits of an evaluation."""
     editable = task.editable
     total = sum(e.language in languages and (editable is None or e.id in editable) for e in task.corpus.examples)
     return total if plan.edits is None else min(plan.edits, total)
@@ -201,7 +203,7 @@ def _measure(cell: Cell, experiment: Experiment) -> tuple[Cost, Mapping[Any, Tas
 
 
 def _timed(run: Callable[[], object], device: str) -> tuple[float, int]:
-    """Seconds of the second of two calls, and the bytes of activations that it keeps for a backward pass."""
+    """The seconds of the second of two calls, and the bytes of activations that it stores for a backward pass."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

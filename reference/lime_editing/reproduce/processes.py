@@ -1,4 +1,4 @@
-"""Many cells side by side, in processes of one thread each, on GPUs where there are any."""
+"""Many cells in parallel, in worker processes of one thread each, on GPUs if there are any."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .run import run_cell
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A cell, where it is kept, and what its command line says beside that of the whole run."""
+    """A cell, its folder, and the options that its command line adds to the run's."""
 
     cell: Cell
     folder: Path
@@ -46,10 +46,10 @@ def scheduled(
     news: Callable[[Mapping[Job, Any]], Iterator[tuple[Job, Status | None]]],
     stop: Callable[[Sequence[Any]], None],
 ) -> Iterator[Status]:
-    """Every cell, one in each of the places at a time. They run as their statuses are read.
+    """Run every cell, one per place at a time. They run as their statuses are read.
 
-    `start` gives what runs and how that is called, `news` waits for the next statuses (None: it has ended), and `stop`
-    ends what still runs.
+    `start` returns a running job and its name; `news` waits for the next statuses (None: the job has ended); `stop`
+    ends the running jobs.
     """
     free, waiting, running, at = list(places), list(jobs), dict[Job, Any](), dict[Job, str | None]()
     try:
@@ -77,7 +77,7 @@ def scheduled(
 def run_grid(
     cells: Sequence[Cell], experiments: Mapping[str, Experiment], root: Path, where: Sequence[str | None]
 ) -> Iterator[Status]:
-    """All cells in processes, one in each of the places `where` at a time.
+    """Run all cells in worker processes, one per place of `where` at a time.
 
     UserError: one of them failed; the others stop.
     """
@@ -86,12 +86,12 @@ def run_grid(
     def start(job: Job, place: str | None) -> tuple[Any, str]:
         messages, end = context.Pipe(duplex=False)
         experiment = experiments[job.cell.task]
-        # The plug-ins come first: the experiment may hold what they define.
+        # Plug-ins first: the experiment may hold objects of their classes.
         arguments = (Loaded(experiment.plugins), job.cell, experiment, root, place, end)
         process = context.Process(target=_work, args=arguments, daemon=True)
         with _without_interrupts():
             process.start()
-        end.close()  # else the pipe never ends
+        end.close()  # otherwise the reader sees no end of the pipe
         return (process, messages), "starts"
 
     def news(running: Mapping[Job, Any]) -> Iterator[tuple[Job, Status | None]]:
@@ -101,7 +101,7 @@ def run_grid(
                 continue
             try:
                 message = messages.recv()
-            except (EOFError, OSError):  # it has ended, perhaps within a message
+            except (EOFError, OSError):  # the worker has ended, perhaps during a message
                 process.join()
                 if process.exitcode:
                     said = f"cell {job.cell.name} ended with exit code {process.exitcode}"
@@ -123,20 +123,20 @@ def run_grid(
 
 
 def places(device: str, jobs: int | None) -> list[str | None]:
-    """Of cells side by side, what each may see of this machine: its GPU by the name that CUDA knows, None for all."""
+    """The places of parallel cells: each is the CUDA name of its GPU, or None for the whole machine."""
     count = torch.cuda.device_count() if device == "cuda" else 0
     return assign(device, jobs, os.cpu_count() or 1, count, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def assign(device: str, jobs: int | None, cores: int, gpus: int, visible: str | None) -> list[str | None]:
-    """`jobs` places, or as many as the machine has: one per core, or one per GPU.
+    """`jobs` places; by default one per core, or one per GPU.
 
-    More cells than GPUs share them evenly: a small cell fills a small part of one. `visible` is CUDA_VISIBLE_DEVICES:
-    numbers or other names, of which the first `gpus` can be used.
+    If there are more cells than GPUs, they share GPUs evenly: a small cell uses a small part of one. `visible` is
+    CUDA_VISIBLE_DEVICES: numbers or other names; the first `gpus` can be used.
     """
     if device == "cpu":
         return [None] * (jobs or cores)
-    if device != "cuda":  # one device that the user names
+    if device != "cuda":  # the device that the user names
         return [None] * (jobs or 1)
     names = [name.strip() for name in visible.split(",")] if visible else [str(i) for i in range(gpus)]
     usable = names[:gpus]
@@ -144,12 +144,12 @@ def assign(device: str, jobs: int | None, cores: int, gpus: int, visible: str | 
 
 
 def on_one_device(places: Sequence[str | None]) -> int:
-    """How many cells at most are on one device at a time."""
+    """The largest number of cells that share a device."""
     return max(Counter(places).values(), default=1)
 
 
 def run_one(cell: Cell, experiment: Experiment, root: Path, patience: float = 10.0) -> Iterator[Status]:
-    """One cell in this process, alone in its folder."""
+    """Run one cell in this process, with its folder locked."""
     # Two one-thread processes beat one of two threads at this size.
     torch.set_num_threads(1)
     with results.held(cell_folder(cell, experiment, root), patience):
@@ -159,7 +159,7 @@ def run_one(cell: Cell, experiment: Experiment, root: Path, patience: float = 10
 def run_together(
     cells: Sequence[Cell], experiments: Mapping[str, Experiment], root: Path, processes: Processes
 ) -> Iterator[Status]:
-    """All cells one after another, each by all of the processes that `torchrun` has started."""
+    """Run all cells one after another, each by all processes that `torchrun` has started."""
     for cell in cells:
         experiment = experiments[cell.task]
         folder = cell_folder(cell, experiment, root)
@@ -170,14 +170,14 @@ def run_together(
 
 
 def quiet() -> None:
-    """Leave the terminal to our own bars and messages."""
+    """Turn off the libraries' progress bars and messages."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
 
 
 def kept(folder: Path) -> bool:
-    """Whether a cell was done before; leftovers of its end are removed."""
+    """Whether a cell was finished before; its checkpoint and temporary files are removed."""
     if not results.is_done(folder):
         return False
     results.clean(folder)
@@ -190,31 +190,31 @@ def _work(
     """The body of a worker process. A UserError goes back as a message."""
     signal.signal(signal.SIGTERM, _interrupt)
     if place is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = place  # read when CUDA is first used
+        os.environ["CUDA_VISIBLE_DEVICES"] = place  # CUDA reads it on first use
     try:
         quiet()
         for status in run_one(cell, experiment, root):
             messages.send(status)
     except (BrokenPipeError, KeyboardInterrupt):  # the parent has ended
         sys.exit(1)
-    except Exception as error:  # the parent says in one sentence what it was
+    except Exception as error:  # the parent prints it as one sentence
         if "LIME_DEBUG" in os.environ:
             traceback.print_exception(error)
         with suppress(BrokenPipeError, KeyboardInterrupt):
             messages.send(f"{cell.name}: {error if isinstance(error, UserError) else explain(error)}")
         sys.exit(1)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself now
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the worker is ending already
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough, and a second would end in a traceback
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal would print a traceback
     raise KeyboardInterrupt
 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process started within ignores Ctrl-C: this process handles it, and ends the others."""
+    """A context in which started processes ignore Ctrl-C: this process handles it, and ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,4 +1,4 @@
-"""How a cell is run: prepare, train, judge, store. All that a number depends on beside core and data is in here."""
+"""Running a cell: prepare, train, judge, store. With core and data, this file determines all numbers."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from .cells import (
 )
 from .scales import Scale, TaskScale
 
-#: The seed of the questions, whatever the cell's: every editor and every run is asked the same.
+#: The seed of evaluations, independent of the cell's: every editor and every run gets the same requests and inputs.
 EVALUATION_SEED = 0
-#: Edits of the training split on which an editor measures what it needs.
+#: Edits of the training split that an editor is fitted to.
 FITTED_ON = 1_000
 
 
@@ -58,10 +58,10 @@ def prepare(
     split: Split = "test",
     elsewhere: bool = False,
 ) -> Experiment:
-    """Find what would stop the run before it starts, and what its numbers depend on.
+    """Check everything that could stop the run, and record what its numbers depend on.
 
-    With `elsewhere` the cells run on other machines: each looks at its device, and asks the raw model, itself.
-    UserError: an unusable device, data that cannot be read or lack a language in a split, a model that does not fit.
+    With `elsewhere` the cells run on other machines, where each checks its device and runs the raw model itself.
+    UserError: an unusable device, unreadable data, a split without one of the languages, a model that does not fit.
     """
     here = replace(sources, device="cpu", precision="float32") if elsewhere else sources
     check_device(sources.device, sources.precision, elsewhere)
@@ -72,7 +72,9 @@ def prepare(
     remarks = list(dataset.remarks(sources.data, content) if whole else getattr(content, "notes", ()))
     tokenizer, backbone = load_tokenizer(sources.model), _load(dataset, wanted, here)
     if not isinstance(wanted.edited_layers, int):
-        wanted = replace(wanted, edited_layers=backbone.edited)  # in the model's order, so that one choice is one cell
+        wanted = replace(
+            wanted, edited_layers=backbone.edited
+        )  # in the model's order, so that equal choices give the same cell
     reader = reader_of(tokenizer, backbone)
     model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
     errors: Errors = {}
@@ -105,9 +107,9 @@ def versions(*packages: Any) -> dict[str, str]:
 
 
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
-    """What the raw model reads with: all who have both a tokenizer and a model pass here.
+    """The raw model's reader, after a check that tokenizer and model fit.
 
-    ModelError: they do not fit each other; contradictory classes.
+    ModelError: they do not fit, or the classes are contradictory.
     """
     model, classes = backbone.model, class_ids(backbone.model.config) if backbone.classifies else None
     check_fit(tokenizer, model.get_input_embeddings().num_embeddings, model.name_or_path, masked=classes is None)
@@ -115,7 +117,7 @@ def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
 
 
 def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None:
-    """ModelError: a tokenizer that has entries without an embedding, or where sentences are `masked` no mask token."""
+    """ModelError: a tokenizer entry has no embedding, or (if `masked`) there is no mask token."""
     entries = max(tokenizer.get_vocab().values()) + 1
     if entries > embeddings:
         raise ModelError(
@@ -127,7 +129,7 @@ def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None
 
 
 def class_ids(config: Any) -> dict[str, int]:
-    """The number of each of a classifier's classes. ModelError: id2label and label2id contradict each other."""
+    """A classifier's {class: number}. ModelError: id2label and label2id contradict each other."""
     ids = {str(name): int(i) for i, name in config.id2label.items()}
     stated = {str(name): int(i) for name, i in (config.label2id or ids).items()}
     if stated != ids or sorted(ids.values()) != list(range(len(config.id2label))):
@@ -144,13 +146,13 @@ def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
 
 
 def prediction_key(dataset: Dataset, model: str, content: str, sources: Sources) -> str:
-    """The name under which the raw model's classes are kept: a digest of what they depend on."""
+    """The cache key of the raw model's classes: a digest of all that they depend on."""
     code = (results.code_digest(plugins.files(dataset)), torch.__version__)
     return results.digest([model, content, sources.device, sources.precision, *code])
 
 
 def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[Split, Task]) -> None:
-    """LanguageError: one that a cell needs was not chosen. DataError: one that has nothing to train or to edit."""
+    """LanguageError: a cell needs a language that was not chosen. DataError: nothing to train or edit in a language."""
     sources, languages = experiment.sources, experiment.languages
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
@@ -167,15 +169,15 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
 
 
 def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processes = ALONE) -> Iterator[Status]:
-    """Train and judge one cell, resume it where it was interrupted, or leave it where it is done.
+    """Train and judge one cell. An interrupted cell is resumed; a finished one is not run again.
 
-    It runs as its statuses are read: exhaust the iterator. Several processes work together, and the first one writes.
+    It runs as its statuses are read: exhaust the iterator. With several processes, only the first one writes.
     """
     folder = cell_folder(cell, experiment, root)
     if processes.first:
         results.clean(folder)
     done = results.is_done(folder)
-    processes.wait()  # none may look again when another has finished
+    processes.wait()  # all must have checked the folder before one of them finishes the cell
     if done:
         return
     if processes.first:
@@ -198,14 +200,14 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
 
 
 def keep(folder: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-    """Write what a cell ends in."""
+    """Write the rows and metrics of a finished cell."""
     results.write_rows(folder / "rows.parquet", outcomes)
     found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
     results.write_json(folder / "metrics.json", found)
 
 
 def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Mapping[Split, Task]]:
-    """What a cell works with: its editor before any training, or the raw model alone, and the splits of its data."""
+    """A cell's untrained editor (or the raw model alone), and the splits of its data."""
     backbone = _load(data.find(experiment.dataset), experiment.scale, experiment.sources)
     tasks = tasks_of(experiment, backbone)
     if cell.approach == "unedited":
@@ -215,7 +217,7 @@ def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Map
 
 
 def tasks_of(experiment: Experiment, backbone: Backbone) -> Mapping[Split, Task]:
-    """The splits of the data, as the raw model reads them."""
+    """The splits of the data, tokenised for the raw model."""
     sources, dataset = experiment.sources, data.find(experiment.dataset)
     content = dataset.read(sources.data, sources.languages)
     reader = reader_of(load_tokenizer(sources.model), backbone)
@@ -242,11 +244,11 @@ def _train(
     languages, schedule = training.languages or experiment.languages, scale.schedule(training)
     record = cell_record(cell, experiment)
     weights = (scale.lambda_rel, scale.lambda_loc, scale.lambda_mask[rulings.penalty])
-    # Whoever reads the state after the first process has gone on could find its next one.
+    # All processes must read the same state, before the first one writes the next.
     state = store.load_state(folder / results.STATE, record, editor.parameters)
     processes.wait()
     task, validation, plan = tasks["train"].within(languages), tasks["validation"], scale.validation
-    # What an editor is allowed to know: items from and to the training languages.
+    # Validation uses only items in the training languages.
     shape = (plan.n_update, plan.n_retain, cell.seed, plan.edits, validation.editable)
     pairs = evaluation_pairs(validation.corpus.within(languages), languages, languages, *shape)
     validate = validator(validation, pairs, cell.seed, processes, rulings.con_positions, rulings.stopping)
@@ -269,7 +271,7 @@ def _train(
 
 
 def fitted(editor: Editor, task: Task, seed: int, edits: int = FITTED_ON) -> Editor:
-    """An editor that measures something before it edits, with what it measures on edits of the training split."""
+    """The editor, fitted to edits of the training split."""
     return fit(editor, [triple.edit for triple in batch_of_triples(task, edits, seed, 0)])
 
 

@@ -1,4 +1,4 @@
-"""The scales: every value of an experiment, with its reason, as data."""
+"""The scales as data: every value of an experiment, with its reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How an editor is judged: sampled inputs per edit, and how many edits (None: all of the split)."""
+    """An evaluation: sampled inputs per edit, and the number of edits (None: all of the split)."""
 
     n_update: int
     n_retain: int
@@ -28,35 +28,37 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """How a raw classifier is made of an encoder, with AdamW and a rate that rises and falls in straight lines."""
+    """The fine-tuning of a raw classifier, with AdamW and linear warm-up and decay."""
 
     epochs: int
     batch: int
     lr: float
     warmup: float  # share of the steps
     weight_decay: float
-    pairs: int | None = None  # of all English ones, spread evenly; None: all
+    pairs: int | None = None  # number of English pairs, evenly spaced; None: all
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScale:
-    """One task at one scale."""
+    """The settings of one task at one scale."""
 
-    settings: Mapping[str, Any]  # by approach; one that is not here has its own defaults
+    settings: Mapping[str, Any]  # by approach; others have their own defaults
     edited_layers: int | tuple[str, ...]  # a number of layers from the top, or names of matrices
     mask_lr: float
     lambda_rel: float
     lambda_loc: float
-    lambda_mask: Mapping[Penalty, float]  # by the penalty's normalisation, whose sizes differ by the number of gates
+    lambda_mask: Mapping[Penalty, float]  # by the penalty's normalisation; the two differ by the number of gates
     all_languages: Schedule
     english_only: Schedule
     validation: Evaluation
     test: Evaluation
-    classifier: FineTuning  # where sentence pairs are given a model that is no classifier yet
-    released: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by ruling, values of the released code
+    classifier: FineTuning  # used if the model for sentence pairs is not a classifier
+    released: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # ruling → field → value of the released code
 
     def under(self, rulings: Rulings) -> TaskScale:
-        """With the values that the released code has for those rulings that follow it."""
+        """With the released code's values for the rulings that follow it."""
         changed = self
         for name, values in self.released.items():
             if getattr(rulings, name) == getattr(PROTOCOLS["released"], name):
@@ -65,13 +67,13 @@ class TaskScale:
         return changed
 
     def schedule(self, training: Training) -> Schedule:
-        """How long a training takes: one language has fewer examples, and its own schedule (§B.3)."""
+        """The schedule of a training. One language has fewer examples, and its own schedule (§B.3)."""
         return self.all_languages if training.languages is None else self.english_only
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """One scale of the experiments; the last three are what it works on where nothing else is named."""
+    """One scale of the experiments. The last fields are its default data and models."""
 
     name: str
     about: str  # printed with every number
@@ -104,10 +106,10 @@ _PAPER = TaskScale(
     lambda_mask={"sum": 1.0, "mean": 1.0},  # §B.2, of {0.01, 0.1, 1}
     all_languages=_LONG,
     english_only=replace(_LONG, validate_every=20_000, patience=40_000),  # §B.3
-    # The paper gives no numbers of its own; so large a test set needs no more than one input of each role per edit.
+    # The paper does not state these. With so large a test set one input of each role per edit is enough.
     validation=Evaluation(n_update=1, n_retain=1, edits=5_000),
     test=Evaluation(n_update=1, n_retain=1, edits=None),
-    # §B.1 says on what it was fine-tuned, and not how: these are ours, of what BERT's authors recommend.
+    # §B.1 names the data, not the hyper-parameters: these are our choice from those that BERT's authors recommend.
     classifier=FineTuning(epochs=3, batch=32, lr=2e-5, warmup=0.1, weight_decay=0.01),
     released={  # config.yaml: edit_lr, and val_batch_size of 5
         **_CLIPPING,
@@ -126,8 +128,8 @@ PAPER = Scale(
     raw_classifier=None,
 )
 
-# Some hours on two cores, minutes on a GPU. MEND's rates held on a multilingual encoder of 384 dimensions, where an
-# inner rate of 3e-4 and 1e-3 for the transform let con fall to .30; those of the others are not tuned.
+# Some hours on two cores, minutes on a GPU. MEND's rates were tried on a multilingual encoder of width 384: an inner
+# rate of 3e-4, and 1e-3 for the transform, reduced con to .30. The other editors' rates are not tuned.
 _SHORT = Schedule(edits=4_000, batch=10, validate_every=400, patience=2_000, checkpoint_every=200)
 _SMALL = replace(
     _PAPER,
@@ -157,8 +159,8 @@ SMALL = Scale(
     raw_classifier=None,
 )
 
-# Batches of 16 and a falling rate make the most of few steps. One language has a fifteenth of the facts, and is done
-# sooner.
+# Batches of 16 and a decaying rate use few steps well. One language has a fifteenth of the facts, and needs fewer
+# steps.
 _ALL = Schedule(edits=6_400, batch=16, validate_every=1_600, patience=6_400, checkpoint_every=800, decay=True)
 _ENGLISH = replace(_ALL, edits=3_200)
 
@@ -170,7 +172,7 @@ _TINY_FACTS = TaskScale(
         "mend": mend.Settings(rank=64, lr=3e-3, inner_lr=1.5e-3, inner_lr_lr=1e-2),
         "malmen": malmen.Settings(rank=64, lr=3e-3, inner_lr=5e-3, inner_lr_lr=1e-2, ridge=10.0),
         "ultraedit": ultraedit.Settings(lr=1e-3),
-        # A batch of 16 has four series; at ten, as its authors have it, a training would take twice as long.
+        # A batch of 16 has four series. With its authors' series of ten a training takes twice as long.
         "slag": slag.Settings(lr=3e-3, lstm=64, hidden=64, series=4),
         "rome": rome.Settings(smoothing=1.0),
         "memit": memit.Settings(largest=4.0, smoothing=1.0, ridge=10.0),
@@ -179,19 +181,20 @@ _TINY_FACTS = TaskScale(
     mask_lr=2e-2,  # the paper's 1e-3 moves no gate in so few steps
     lambda_rel=0.1,
     lambda_loc=1.0,
-    # Adam is blind to the penalty's size but not to its share: the printed weight of 1 on the sum closes all gates
-    # before the first validation. On the sum of G gates the same pull as the mean's is 1/G; 15 languages have 57,600.
+    # Adam ignores the scale of the loss, but not the penalty's share of it: the printed weight of 1 on the sum closes
+    # all gates before the first validation. The sum with weight 1/G equals the mean over G gates; 15 languages have
+    # 57,600.
     lambda_mask={"sum": 1 / 57_600, "mean": 1.0},
     all_languages=_ALL,
     english_only=_ENGLISH,
     validation=Evaluation(n_update=2, n_retain=2, edits=150),
-    test=Evaluation(n_update=4, n_retain=4, edits=900),  # every English test fact and 60 of each language
+    test=Evaluation(n_update=4, n_retain=4, edits=900),  # every English test fact, and 60 in each language
     classifier=FineTuning(epochs=4, batch=32, lr=3e-4, warmup=0.1, weight_decay=0.01),
     released=_CLIPPING,
 )
 
-# Half the steps: three classes are learned sooner than sixteen thousand tokens. A gentler start for MEND, whose first
-# steps would else change many other predictions.
+# Half the steps: three classes are easier to learn than 16,000 tokens. MEND starts with a smaller inner rate, because
+# its first steps would otherwise change many other predictions.
 _NLI = replace(_ALL, edits=3_200, validate_every=800, patience=3_200)
 _TINY_NLI = replace(
     _TINY_FACTS,
@@ -212,9 +215,9 @@ TINY = Scale(
 
 
 def override(value: Any, path: str, text: str) -> Any:
-    """A copy of a task's scale with one value changed: path "settings.mend.lr", text "1e-3" (JSON, or a plain word).
+    """A copy of a task's scale with one changed value: path "settings.mend.lr", text "1e-3" (JSON, or a plain word).
 
-    UserError: a name that is not there, listed with those that are; a value of another kind.
+    UserError: an unknown name (the known ones are listed), or a value of another type.
     """
     head, _, rest = path.partition(".")
     named = dict(value) if isinstance(value, Mapping) else {f.name: getattr(value, f.name) for f in fields(value)}

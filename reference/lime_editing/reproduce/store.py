@@ -1,4 +1,4 @@
-"""Tensors on disk: the parameters of trained editors, and the checkpoints of trainings (results.py says where)."""
+"""Tensors on disk: parameters of trained editors, and checkpoints of trainings (results.py lists the files)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..results import differences, remedy, write_atomically
 
 
 def save_parameters(path: Path, parameters: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Tensors with a JSON description in the file's metadata."""
+    """Write tensors, with a JSON description in the file's metadata."""
     tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
     metadata = {"about": json.dumps(about, ensure_ascii=False)}
     size = sum(tensor.nbytes for tensor in tensors.values())
@@ -27,7 +27,7 @@ def save_parameters(path: Path, parameters: Mapping[str, Tensor], about: Mapping
 
 
 def load_parameters(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """Tensors of a checkpoint. ModelError: truncated, or of another editor than `expected` (None: of any)."""
+    """The tensors of a checkpoint. ModelError: truncated, or of another editor than `expected` (None: any)."""
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -42,7 +42,7 @@ def load_parameters(path: Path, expected: Mapping[str, Tensor] | None) -> dict[s
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself. ModelError: it cannot be read."""
+    """The JSON description of a checkpoint. ModelError: it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
@@ -52,7 +52,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def step_reached(path: Path) -> int:
-    """The step of an interrupted training's checkpoint; 0 where none can be read."""
+    """The step of an interrupted training's checkpoint; 0 if none can be read."""
     try:
         return int(read_about(path).get("step", 0))
     except ModelError:
@@ -60,7 +60,7 @@ def step_reached(path: Path) -> int:
 
 
 def save_state(path: Path, record: Mapping[str, Any], state: State) -> None:
-    """A training's state as one file, with the record of the cell that it belongs to."""
+    """Write a training's state as one file, with its cell's record."""
     groups = {"now": state.parameters, "best": state.best, "first": state.first, "second": state.second}
     tensors = {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
     reports = [asdict(report) for report in state.reports]
@@ -68,10 +68,10 @@ def save_state(path: Path, record: Mapping[str, Any], state: State) -> None:
 
 
 def load_state(path: Path, record: Mapping[str, Any], expected: Mapping[str, Tensor]) -> State | None:
-    """The inverse of save_state; None where no file is.
+    """The inverse of save_state; None if there is no file.
 
-    ModelError: truncated, or of another cell; the message shows what differs. A damaged state is refused and not passed
-    over: a write cannot leave one, so something else damages files here, and hours of training should not go unsaid.
+    ModelError: truncated, or of another cell (the message shows the difference). A damaged state is an error: writes
+    are atomic, so something else damages files, and hours of training would be lost silently.
     """
     if not path.exists():
         return None

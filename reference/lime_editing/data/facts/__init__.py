@@ -1,4 +1,4 @@
-"""Facts (mLAMA, or a corpus of one's own): masked sentences whose answer is an entity's name."""
+"""Facts (mLAMA, or a user's corpus): masked sentences whose answer is an entity's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .task import counts, cuts, disagreements, fingerprint, misfits, split, task
 def examine(
     source: str, languages: Sequence[str] | None, reader: Reader | None, predict: Predict | None = None, key: str = ""
 ) -> Examination:
-    """What the facts of some languages (default: all) hold. Errors: as of `read`."""
+    """The report on the facts in some languages (default: all). Errors: as of `read`."""
     facts = read(source, languages)
     parts, told = split(facts), {fact[:4] for fact in facts.facts}
     answers, groups = {one[:3] for one in told}, Counter(fact[:2] for fact in facts.facts)
@@ -67,12 +67,12 @@ def examine(
 
 
 def remarks(source: str, facts: Facts) -> list[str]:
-    """What a run says of facts in all their languages: where they are not what they are known to be."""
+    """Sentences that a run prints: differences from the published facts, in all languages."""
     return [*disagreements(source, facts), *doubts(facts)]
 
 
 def doubts(facts: Facts) -> Iterator[str]:
-    """What was left out in reading; subjects of two names, of which an input has the first; facts told twice."""
+    """Ignored rows, subjects with two names (an input has the first one), and duplicate facts."""
     yield from facts.notes
     named: dict[tuple[Any, ...], Fact] = {}
     others, again = [], []

@@ -13,15 +13,15 @@ from .. import Reader
 from ..question import Asked, Prompt, Question, ordered
 from .read import Fact, Facts
 
-#: Relation and subject → language → the first such fact.
+#: Relation/subject → language → the first such fact.
 _Index = Mapping[str, Mapping[str, Fact]]
 
 
 def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
     """A fact of the corpus ("P36/Q142", or "P36/France" by its name in `language`), or a sentence with [MASK].
 
-    A sentence that is in the corpus has its parallels shown too; any other is looked at by itself.
-    UserError: no such fact, or nothing to edit. LanguageError: not in this language.
+    For a sentence in the corpus, its parallels are shown too. UserError: no such fact, or nothing to edit.
+    LanguageError: the fact is not in this language.
     """
     tokenizer, language = reader.tokenizer, asked.language
     text = asked.texts[0] if asked.texts else "[X]"
@@ -51,7 +51,7 @@ def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
         tuple(prompt(code, said[code]) for code in codes),
         tuple(prompt("", look) for look in asked.looks),
         tuple(
-            # As many masks as the known answer has tokens, so that one can read what the model says.
+            # As many masks as the known answer has tokens, so that the model's answer is readable.
             prompt(f.language, facts.text(f, MASK), len(tokenizer(f.obj_label, add_special_tokens=False)["input_ids"]))
             for f in _unrelated(index, place, asked.unrelated)
         ),
@@ -76,7 +76,7 @@ def _place(facts: Facts, index: _Index, wanted: str, language: str) -> str:
 
 
 def _written(facts: Facts, index: _Index, tokenizer: Any, text: str, language: str) -> str | None:
-    """The place of a sentence, compared token by token, with any number of [MASK] for one."""
+    """The place of a sentence, compared by tokens; several [MASK] equal one."""
     here = {place: facts.text(f[language], tokenizer.mask_token) for place, f in index.items() if language in f}
     mask = tokenizer.mask_token_id
 
@@ -89,7 +89,7 @@ def _written(facts: Facts, index: _Index, tokenizer: Any, text: str, language: s
 
 
 def _unrelated(index: _Index, place: str | None, count: int) -> list[Fact]:
-    """Half of them of the same relation, which an edit harms first; each in a language at random."""
+    """Unrelated facts, half of the same relation, where an edit does most harm; each in a random language."""
     rng = derived_rng(0, "show", place or "")
     places = [p for p in index if p != place]
     places = [places[i] for i in rng.permutation(len(places))]

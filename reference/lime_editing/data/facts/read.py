@@ -1,12 +1,12 @@
-"""Facts in each form that they come in: mLAMA's folder or archive, tables of it, a corpus of one's own (chapter D).
+"""Facts in all supported formats: mLAMA's folder or archive, its tables, a user's corpus (chapter D).
 
     <language>/templates.jsonl      {"relation": "P36", "template": "The capital of [X] is [Y] ."}
     <language>/<relation>.jsonl     {"sub_uri", "obj_uri", "sub_label", "obj_label", "lineid", "uuid"}
     tables with m_lama's fields     the same, and "language", "predicate_id" and "template"
-    tables of one's own             language, relation, template, subject, object, and ids (`OWN`)
+    tables of a user                language, relation, template, subject, object, and ids (`OWN`)
 
-The same content is the same corpus from each (clause D9). The order of facts within a relation and a language is
-content (D1): it is the file's, or, with m_lama's fields, that of `lineid`.
+Equal content gives equal corpora, whatever the format (clause D9). The order of facts within a relation and a language
+is content (D1): the file's order, or, with m_lama's fields, the order of `lineid`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _CODES = (
     "af ar az be bg bn ca ceb cs cy da de el en es et eu fa fi fr ga gl he hi hr hu hy "
     "id it ja ka ko la lt lv ms nl pl pt ro ru sk sl sq sr sv ta th tr uk ur vi zh"
 )
-#: The languages of the real mLAMA, by which it is recognised.
+#: The languages of the real mLAMA; they identify it.
 LANGUAGES = frozenset(_CODES.split())
-#: GoogleRE's relations, empty in many languages. The paper's corpus is T-REx's 41 alone, as the authors read it.
+#: GoogleRE's relations, empty in many languages. The paper's corpus has only T-REx's 41, as in the released code.
 GOOGLE_RE = frozenset({"date_of_birth", "place_of_birth", "place_of_death"})
 EXPECTED = (
     "facts: mLAMA's folder or archive (<language>/templates.jsonl), or a table of facts (docs/data-and-models.md)"
 )
-#: How tables name what a Fact has, in its order, by the first of these that a row has; and what else they have.
-#: Sentences of one relation and subject id are parallel. A subject is in one split only (D2): with "subject_id" in all
-#: its relations, with "fact" in one.
+#: The column names of each field of Fact, in its order (the first that exists is used), then further columns. Sentences
+#: of one relation and subject id are parallel. A subject is in one split only (D2): with "subject_id" in all its
+#: relations, with "fact" in one.
 COLUMNS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "a corpus of facts": (
         *(("language",), ("relation",), ("subject_id", "fact"), ("object_id", "object"), ("subject",), ("object",)),
@@ -55,7 +55,7 @@ IDS = ("subject_id", "fact", "object_id")
 
 
 class Fact(NamedTuple):
-    """⟨[X], relation, [Y]⟩ in one language, and where it was read: a line, or a row of parquet."""
+    """⟨[X], relation, [Y]⟩ in one language, with its file and line (or parquet row)."""
 
     language: str
     relation: str
@@ -72,7 +72,7 @@ class Fact(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What is the same in all languages."""
+        """The fact's id, equal in all languages."""
         return f"{self.relation}/{self.sub_uri}"
 
 
@@ -80,8 +80,8 @@ class Fact(NamedTuple):
 class Facts:
     """All facts of some languages, in file order, and the template of each (language, relation).
 
-    `left_out` counts what the real mLAMA holds and the paper's corpus does not, by reason; `notes` are sentences on
-    choices that were made in reading.
+    `left_out` counts, by reason, the facts of the real mLAMA that the paper's corpus does not have. `notes` are
+    sentences on choices made while reading.
     """
 
     facts: tuple[Fact, ...]
@@ -102,18 +102,18 @@ class Facts:
         return template.replace("[Y]", mask).replace("[X]", subject or fact.sub_label)
 
 
-#: A fact, its template ("": it has none), and its place among those of its relation and language.
+#: A fact, its template ("" if it has none), and its index within its relation and language.
 _Row = tuple[Fact, str, int]
-#: The template of each (language, relation), and where it was read.
+#: (language, relation) → template, and its file and line.
 _Templates = dict[tuple[str, str], tuple[str, str]]
 
 
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
-    """Read the facts of `languages` (default: all that are there), language by language in sorted order.
+    """Read the facts in `languages` (default: all), language by language in sorted order.
 
-    `source` is a folder, a zip archive or a file in one of the forms above, a folder with one of them inside, an
-    address, or a data set of the hub.
-    DataError: nothing of the kind, a missing template, a broken line, a bad field. LanguageError: no such language.
+    `source` is a folder, a zip archive or a file in one of the formats above, a folder that contains one, a URL, or a
+    hub data set. DataError: no such data, a missing template, a malformed line, a bad field. LanguageError: no such
+    language.
     """
     with files.located(source, EXPECTED) as found:
         roots = sorted({PurePosixPath(n).parent.parent for n in found.openers if n.endswith("/templates.jsonl")})
@@ -124,7 +124,7 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
 
 
 def _of_folders(source: Files, root: PurePosixPath, languages: Sequence[str] | None) -> Facts:
-    """mLAMA's layout, whose languages lie at `root`."""
+    """mLAMA's layout, with the language folders in `root`."""
     tables: dict[str, dict[str, str]] = {}
     for name in source.openers:
         path = PurePosixPath(name)
@@ -152,7 +152,7 @@ def _of_folders(source: Files, root: PurePosixPath, languages: Sequence[str] | N
 
 
 def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
-    """Tables with m_lama's fields, or with the columns of a corpus of one's own."""
+    """Tables with m_lama's fields, or with the columns of a user's corpus."""
     names, notes = files.once(source, source.tables)
     columns = {name: files.columns_of(source, name) for name in names}
     kinds = {name: _kind(source.where(name), told) for name, told in columns.items() if told}
@@ -171,7 +171,7 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
 
 
 def _kind(where: str, columns: Sequence[str]) -> str:
-    """Which of `COLUMNS` a table has. DataError: none."""
+    """The key of `COLUMNS` that fits a table. DataError: none fits."""
     lacking = {kind: files.lacking(columns, wanted) for kind, wanted in COLUMNS.items()}
     kind = min(lacking, key=lambda kind: len(lacking[kind]))
     if lacking[kind]:
@@ -180,12 +180,12 @@ def _kind(where: str, columns: Sequence[str]) -> str:
 
 
 def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Iterator[_Row]:
-    """The facts of one table; `beside` is what its place says of all its rows, where it is mLAMA's."""
+    """The facts of one table; `beside` holds fields that mLAMA's file name gives to all rows."""
     file, wanted = source.where(name), COLUMNS[kind]
     for line, own in files.rows(source, name, [*chain(*wanted)]):
         row, where = {**own, **beside}, f"{file}:{line}"
         used = [names[0] if names[0] in row else next((n for n in names if n in row), names[0]) for names in wanted[:6]]
-        # Names and ids recur in every language and relation: each is kept once.
+        # Names and ids repeat in every language and relation: each string is stored once.
         told = list(map(sys.intern, files.texts(row, used, where, IDS)))
         files.check_language(told[0], where)
         template = row.get("template") or ""
@@ -200,7 +200,7 @@ def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Ite
 
 
 def _template(templates: _Templates, key: tuple[str, str], template: str, where: str) -> None:
-    """DataError: a template without [X] and [Y], or another one than was told before."""
+    """Add a template. DataError: it lacks [X] or [Y], or differs from an earlier one."""
     if template.count("[X]") != 1 or template.count("[Y]") != 1:
         raise DataError(f"{where}: template {template!r} must hold [X] and [Y] once each")
     known, first = templates.setdefault(key, (template, where))
@@ -211,7 +211,7 @@ def _template(templates: _Templates, key: tuple[str, str], template: str, where:
 
 
 def _assembled(rows: Iterable[_Row], told: _Templates, real: bool, notes: Sequence[str]) -> Facts:
-    """The facts in their order, with a template each. Of the real mLAMA, what the paper's corpus lacks is left out."""
+    """The facts in order, each with a template. For the real mLAMA, facts outside the paper's corpus are left out."""
     groups: dict[tuple[str, str], list[tuple[int, Fact]]] = {}
     templates, left_out = dict(told), Counter[str]()
     for fact, own, place in rows:

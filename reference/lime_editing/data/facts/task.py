@@ -1,4 +1,4 @@
-"""mLAMA's splits, and the masked sentences that its facts become (§4.3, §A.1, chapter D)."""
+"""mLAMA's splits, and its facts as masked sentences (§4.3, §A.1, chapter D)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .. import Errors, Predict, Reader
 from ..examination import some
 from .read import LANGUAGES, Fact, Facts
 
-#: The tokens of each entity's label, by its URI, in each (language, relation).
+#: (language, relation) → entity's URI → tokens of its label.
 Labels = Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]]
 
 
@@ -44,11 +44,11 @@ PUBLISHED: Mapping[Split, Count] = {
 
 
 def fingerprint(facts: Facts) -> str:
-    """A digest of the content in file order, wherever it was read from."""
+    """A digest of the content in file order, independent of its source."""
     digest = hashlib.blake2b(digest_size=8)
     for fact in facts.facts:
-        digest.update(repr(fact[:6]).encode())  # without its place
-    told = {(fact.language, fact.relation) for fact in facts.facts}  # a table has no template without a fact
+        digest.update(repr(fact[:6]).encode())  # without file and line
+    told = {(fact.language, fact.relation) for fact in facts.facts}  # a table has no templates without facts
     digest.update(repr(sorted(item for item in facts.templates.items() if item[0] in told)).encode())
     return digest.hexdigest()
 
@@ -59,10 +59,10 @@ def counts(facts: Facts) -> dict[Split, Count]:
 
 
 def disagreements(source: str | Path, facts: Facts) -> list[str]:
-    """Where the splits are not those of the paper, or not those of the authors' lists of subjects beside the data.
+    """Differences of the splits from the paper's counts, or from the authors' lists of subjects beside the data.
 
-    Only facts in all their languages can agree. The real mLAMA, which has the paper's counts, is known by its
-    languages. DataError: a list that is none.
+    Only facts in all languages can agree. The real mLAMA has the paper's counts and is recognised by its languages.
+    DataError: a file that is not a list of subjects.
     """
     found: list[str] = []
     if set(facts.languages) >= LANGUAGES:
@@ -92,14 +92,14 @@ def disagreements(source: str | Path, facts: Facts) -> list[str]:
 
 
 def cuts(count: int) -> tuple[int, int]:
-    """Of `count` facts of a relation in a language, where validation begins and where test begins (clause D1)."""
+    """For `count` facts of a relation in a language: the first index of validation, and of test (clause D1)."""
     return round(count * 8 / 10), round(count * 9 / 10)
 
 
 def split(facts: Facts) -> dict[Split, Facts]:
-    """8:1:1 per relation and language in file order (D1); then a subject stays in one split only (D2):
+    """8:1:1 per relation and language in file order (D1). Then each subject stays in one split only (D2):
 
-    train keeps all, test drops the subjects of train, validation those of train and test.
+    train keeps all, test drops the subjects of train, and validation drops those of train and test.
     """
     parts: dict[Split, list[Fact]] = {"train": [], "validation": [], "test": []}
     groups: dict[tuple[str, str], list[Fact]] = {}
@@ -119,7 +119,7 @@ def split(facts: Facts) -> dict[Split, Facts]:
 
 @dataclass(frozen=True)
 class FactTask:
-    """One split, tokenised. An input is a (relation, subject): facts that differ only in the known object are one.
+    """One split, tokenised. An input is a (relation, subject): facts that differ only in the object share one input.
 
     `candidates` holds the labels of each (language, relation), `lengths` the token counts of a language's entity names.
     """
@@ -160,23 +160,23 @@ class FactTask:
             remember(self._tokens, text, partial(tuple, ids))
 
     def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
-        """The desired prediction is uniform over the relation's entities in the editing language (clause D4)."""
+        """x_e; the desired prediction is uniform over the relation's entities in the editing language (clause D4)."""
         fact = self._inputs[edit.fact, edit.language]
         labels = self.candidates[fact.language, fact.relation]
         label = labels[int(rng.integers(len(labels)))]
         return EditRequest(self._masked(edit, edit, len(label)), label, edit.language)
 
     def update_input(self, update: Example, edit: Example, request: EditRequest) -> Input:
-        """The parallel sentence; its subject is that of the updating, or by ruling D6 of the editing language."""
+        """The parallel sentence. Its subject is in the updating language, or in the editing language (ruling D6)."""
         return self._masked(update, edit, len(request.labels))
 
     def retain_input(self, retain: Example, rng: np.random.Generator) -> Input:
-        """An unrelated sentence; its number of masks follows the language's entity names (clause D5)."""
+        """An unrelated sentence. Its number of masks is drawn from the lengths of the language's entity names (D5)."""
         lengths = self.lengths[retain.language]
         return self._masked(retain, retain, lengths[int(rng.integers(len(lengths)))])
 
     def _text(self, asked: Example, edit: Example) -> str:
-        """The sentence of an example with one mask for [Y]; its subject is by ruling D6 that of the edit."""
+        """The sentence of an example with one mask for [Y]; the subject follows ruling D6."""
         fact = self._inputs[asked.fact, asked.language]
         subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
         return self.facts.text(fact, self.tokenizer.mask_token, subject.sub_label)
@@ -189,10 +189,10 @@ class FactTask:
 
 
 def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, FactTask]:
-    """The three splits, tokenised; labels [Y] are shared by all of them (clause D2). Every fact may be edited.
+    """The three splits, tokenised. They share the labels [Y] (clause D2). Every fact may be edited.
 
-    DataError: a label that tokenises to nothing, or holds the mask token; a language of which the tokenizer knows no
-    label; a sentence that can become longer than the longest input of the model. ModelError: no mask token.
+    DataError: a label that tokenises to nothing or contains the mask token; a language in which all labels have unknown
+    tokens; a sentence that can become too long for the model. ModelError: no mask token.
     """
     tokenizer, labels = reader.tokenizer, _labels(facts, reader.tokenizer)
     for language, (count, unknown, _) in _spelling(facts, tokenizer, labels).items():
@@ -216,7 +216,7 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
 
 
 def _pool(facts: Facts, labels: Labels) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
-    """The labels of these facts' entities (D4), in an order that does not depend on the files (D9)."""
+    """The labels of these facts' entities (D4), in an order that is independent of the files (D9)."""
     found: dict[tuple[str, str], set[tuple[int, ...]]] = {}
     for fact in facts.facts:
         key = (fact.language, fact.relation)
@@ -225,7 +225,7 @@ def _pool(facts: Facts, labels: Labels) -> dict[tuple[str, str], tuple[tuple[int
 
 
 def misfits(facts: Facts, reader: Reader, predict: Predict | None = None, key: str = "") -> list[str]:
-    """Where the tokenizer cannot say the labels: in which languages how many have unknown tokens, or merge."""
+    """Problems of the tokenizer: in each language the number of labels that have unknown tokens, or equal tokens."""
     tokenizer, found = reader.tokenizer, []
     for language, (count, unknown, merged) in _spelling(facts, tokenizer, _labels(facts, tokenizer)).items():
         apart = any(normalize("NFC", fact.obj_label) != fact.obj_label for fact in unknown)
@@ -238,7 +238,7 @@ def misfits(facts: Facts, reader: Reader, predict: Predict | None = None, key: s
 
 
 def _spelling(facts: Facts, tokenizer: Any, labels: Labels) -> dict[str, tuple[int, list[Fact], int]]:
-    """Of each language: its labels, a fact of each that has unknown tokens, and how many merge within a relation."""
+    """By language: the number of labels, a fact for each with unknown tokens, and the number with equal tokens."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     first = {(fact.language, fact.relation, fact.obj_uri): fact for fact in reversed(facts.facts)}
     lost: dict[str, dict[str, Fact | None]] = {language: {} for language in facts.languages}
@@ -275,7 +275,7 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
 
 
 def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
-    """The token counts of a language's entity names, ascending."""
+    """The token counts of each language's entity names, ascending."""
     names: dict[str, dict[str, tuple[int, ...]]] = {}
     for (language, _), ids in labels.items():
         names.setdefault(language, {}).update(ids)
@@ -283,9 +283,10 @@ def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
 
 
 def too_long(facts: Facts, reader: Reader, labels: Labels | None = None) -> Iterator[tuple[Fact, int, int, Fact]]:
-    """(fact, its tokens, masks among them, whose label is so long) of each sentence that can become too long.
+    """(fact, tokens, masks, fact with the longest label) for each sentence that can become too long.
 
-    An update input has as many masks as a label of its relation in any language, a retain input as one of its own.
+    An update input has as many masks as a label of its relation in any language; a retain input, as a label in its own
+    language.
     """
     labels, longest = labels or _labels(facts, reader.tokenizer), reader.longest or sys.maxsize
     widest, lengths = dict[str, int](), _lengths(labels)
@@ -294,9 +295,7 @@ def too_long(facts: Facts, reader: Reader, labels: Labels | None = None) -> Iter
     for fact in facts.facts:
         masks = max(widest[fact.relation], lengths[fact.language][-1])
         text = facts.text(fact, reader.tokenizer.mask_token)
-        if (
-            2 * len(text.encode()) + masks > longest
-        ):  # a token has a letter at least; some tokenizers take letters apart
+        if 2 * len(text.encode()) + masks > longest:  # a cheap bound: at most two tokens per byte
             tokens = len(reader.tokenizer(text)["input_ids"]) - 1 + masks
             if tokens > longest:
                 label = next(f for f in facts.facts if len(labels[f.language, f.relation][f.obj_uri]) == masks)

@@ -1,4 +1,4 @@
-"""Sentence pairs (XNLI, or a corpus of one's own): one input of two texts, whose class is predicted; what they hold."""
+"""Sentence pairs (XNLI, or a user's corpus): inputs of two texts, whose class is predicted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .question import question
 from .read import PATTERNS, fingerprint, read
 from .task import accuracy_of, errors, labelled, misfits, tasks, too_long
 
-ASKED = 300  # test pairs that a classifier is asked about: enough to see whether its classes are the data's
+ASKED = 300  # test pairs that a classifier predicts: enough to see whether its classes match the data's
 
 
 def examine(
     source: str, languages: Sequence[str] | None, reader: Reader | None, predict: Predict | None = None, key: str = ""
 ) -> Examination:
-    """What the sentence pairs of some languages (default: all) hold. Errors: as of `read`."""
+    """The report on the sentence pairs in some languages (default: all). Errors: as of `read`."""
     pairs = read(source, languages)
     lacking = {split: Counter(code for _, code in pairs.lacking[split]) for split in SPLITS}
     found, splits = dict[str, Language](), dict[str, dict[str, int]]()

@@ -18,10 +18,10 @@ _Texts = tuple[str, ...]  # premise and hypothesis
 
 
 def question(pairs: Pairs, reader: Reader, asked: Asked) -> Question:
-    """A pair of the corpus ("test/17"), or a premise and a hypothesis; those of validation and test are recognised.
+    """A pair of the corpus ("test/17"), or a premise and a hypothesis (recognised if in validation or test).
 
-    A look is written "premise | hypothesis". UserError: no such pair or class, or nothing to edit. LanguageError: not
-    in this language.
+    A further input is written "premise | hypothesis". UserError: no such pair or class, or nothing to edit.
+    LanguageError: the pair is not in this language.
     """
     language, to, place = asked.language, asked.to, asked.place
     ordered(language, pairs.languages, "in the corpus")

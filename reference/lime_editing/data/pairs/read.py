@@ -1,13 +1,13 @@
-"""Sentence pairs (§4.3, §A.2, chapter D): XNLI in each form that it comes in, and a corpus of one's own.
+"""Sentence pairs (§4.3, §A.2, chapter D): XNLI in all its formats, and a user's corpus.
 
 XNLI's schema    premise {language: text}, hypothesis {"language": [...], "translation": [...]}, label: parquet (the
                  hub's `all_languages`, with or without its card) or what `save_to_disk` writes; memory-mapped
 tables           one row per pair and language (`COLUMNS`): XNLI-1.0's .jsonl and .tsv, XNLI-MT-1.0's .tsv, the hub's
-                 configurations of one language each, tables of one's own; held in memory
+                 configurations of one language each, a user's tables; held in memory
 
-Rows of one id are parallel; where a table has no ids, those of one line. A split is a column, or in the name of a file
-or folder; a language, too. A row may lack a language, or have a blank text in it: the pair is then missing in that
-language, and I(x) is smaller (clause S8). Labels are names or numbers; XNLI's names are known in other spellings.
+Rows with the same id are parallel; without ids, rows with the same line number. Split and language are columns, or part
+of a file's or folder's name. If a row lacks a language or its text is blank, the pair is missing in that language, and
+I(x) is smaller (clause S8). Labels are names or numbers; XNLI's names may have other spellings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..files import Files
 CONFIG = "all_languages"
 PATTERNS = (f"{CONFIG}/*",)
 NAMES = ("entailment", "neutral", "contradiction")
-#: How tables name their columns: the first of these that a table has.
+#: Column → its names in tables; the first that exists is used.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "pairID"),
     "language": ("language",),
@@ -42,15 +42,15 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "hypothesis": ("hypothesis", "hypo", "sentence2"),
     "label": ("label", "gold_label"),
 }
-#: Other spellings of XNLI's classes; XNLI-MT-1.0 has the first.
+#: Other spellings of XNLI's classes; XNLI-MT-1.0 uses the first.
 SPELLINGS = {"contradictory": "contradiction", "contradicts": "contradiction"}
 SPELLINGS |= dict.fromkeys(("entails", "entailed", "entail"), "entailment")
 EXPECTED = "sentence pairs: a folder, archive or table of XNLI, or a table of pairs (docs/data-and-models.md)"
-#: Words for the splits in the names of files and folders.
+#: Words in the names of files and folders → split.
 _WORDS: Mapping[str, Split] = {
     "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"
 }  # fmt: skip
-#: The types of a column in the hub's schema, and where another library wrote the file.
+#: The types of each column: in the hub's schema, and in files of other libraries.
 _SCHEMA = {
     "premise": ("Translation", "dict"),
     "hypothesis": ("TranslationVariableLanguages", "dict"),
@@ -63,7 +63,7 @@ _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")
 class Pairs:
     """The rows of each split, the chosen languages, and the classes in the data's order.
 
-    `lacking` says what is not said: (row, language). `notes` are sentences on choices that were made in reading.
+    `lacking` holds (row, language) of missing texts. `notes` are sentences on choices made while reading.
     """
 
     rows: Mapping[Split, Any]
@@ -78,25 +78,25 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table, its columns, and what its name and folders say of its rows."""
+    """A table, its columns, and the split and language that its path gives."""
 
     name: str
     columns: tuple[str, ...]
     nested: bool  # in XNLI's schema
     split: Split | None
     language: str | None = None
-    classes: tuple[str, ...] = ()  # what the numbers of its labels mean, where the file says it
+    classes: tuple[str, ...] = ()  # the names of its numbered labels, if the file has them
 
 
-#: Per split its rows in XNLI's schema, the classes, and notes.
+#: The rows of each split in XNLI's schema, the classes, and notes.
 _Loaded = tuple[dict[Split, Any], tuple[str, ...], list[str]]
 
 
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Pairs:
     """Load sentence pairs in some languages (default: all).
 
-    `source` is a folder, a zip archive, a table, an address, or a data set of the hub.
-    DataError: not there, of another schema, a bad field, or a row without a class. LanguageError: no such language.
+    `source` is a folder, a zip archive, a table, a URL, or a hub data set. DataError: no such data, another schema, a
+    bad field, or a row without a class. LanguageError: no such language.
     """
     with files.located(source, EXPECTED, PATTERNS) as found:
         loaded, classes, notes = _loaded(found)
@@ -126,7 +126,7 @@ def _loaded(found: Files) -> _Loaded:
         once, left = files.once(found, names)
         notes += left
         kept |= dict.fromkeys(once, split)
-    for strict in (False, True):  # what is no table of pairs is left out, or refused where there is nothing else
+    for strict in (False, True):  # ignore tables of other kinds; if there are no others, refuse them
         known = {name: _table(found, name, split, strict) for name, split in kept.items()}
         if tables := [table for table in known.values() if table]:
             break
@@ -138,7 +138,7 @@ def _loaded(found: Files) -> _Loaded:
 
 
 def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table | None:
-    """What a table is; None if it is empty, of two languages, or something else (if `strict`, a DataError)."""
+    """The description of a table; None if it is empty, of two languages, or of another kind (`strict`: DataError)."""
     columns, where, classes = files.columns_of(found, name), found.where(name), ()
     if files.kind(name) in (".parquet", files.SAVED):
         with files.columnar(found, name) as (schema, _):
@@ -163,14 +163,14 @@ def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table
 
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
-    """Rows that are in XNLI's schema already."""
+    """Rows of tables in XNLI's schema."""
     loaded: dict[Split, Any] = {}
     for split in (split for split in SPLITS if any(table.split == split for table in tables)):
         names = [table.name for table in tables if table.split == split]
         if files.kind(names[0]) == files.SAVED:
             loaded[split] = datasets.load_from_disk(str(Path(found.where(names[0])).parent))
         elif found.path(names[0]):
-            # `datasets` would take brackets and stars in a path for a pattern.
+            # `datasets` treats brackets and stars in a path as a pattern.
             paths = [glob.escape(found.where(name)) for name in names]
             loaded[split] = datasets.load_dataset("parquet", data_files={split: paths})[split]
         else:
@@ -181,7 +181,7 @@ def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
     label = next(iter(loaded.values())).features["label"]
     if isinstance(label, datasets.ClassLabel):
         return loaded, tuple(spelled(name) for name in label.names), []
-    # Another library wrote it, which does not keep what the numbers mean.
+    # Another library wrote the file, without the names of the classes.
     values = {value for rows in loaded.values() for value in rows.unique("label")} - {None}
     classes, notes = _names({spelled(value) for value in values}, found.root)
     if label.dtype in ("string", "large_string"):
@@ -198,7 +198,7 @@ def _codes(rows: Any) -> list[str]:
 
 
 def _check_schema(features: Any, where: str) -> None:
-    """DataError: neither the hub's schema nor what is left of it where another library wrote the file."""
+    """DataError: neither the hub's schema, nor its form in files of other libraries."""
     for name, kinds in _SCHEMA.items():
         found = type(features[name]).__name__ if name in features else "no such column"
         keys = features[name] if (name, found) == ("hypothesis", "dict") else ("language", "translation")
@@ -207,9 +207,9 @@ def _check_schema(features: Any, where: str) -> None:
 
 
 def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
-    """Rows in XNLI's schema, of tables that have a row for each pair and language."""
+    """Rows in XNLI's schema, from tables with one row for each pair and language."""
     pairs: dict[Split, dict[str, dict[str, Any]]] = {split: {} for split in SPLITS}
-    home: dict[str, Split] = {}  # of ids of one's own, which are the same in all splits
+    home: dict[str, Split] = {}  # the split of each id; a user's ids are unique over all splits
     left: Counter[str] = Counter()
     for table in tables:
         named = {one: next((name for name in names if name in table.columns), "") for one, names in COLUMNS.items()}
@@ -260,7 +260,7 @@ def _dataset(pairs: Sequence[Mapping[str, Any]], codes: Sequence[str], names: Se
 
 
 def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
-    """The split of a row, by its column or its table's name. DataError: none, or two that differ."""
+    """The split of a row, from its column or its table's name. DataError: none, or two different ones."""
     split: Any = row.get("split") if "split" in table.columns else table.split
     if split not in SPLITS or table.split not in (None, split):
         meant = f"{table.split}, as the name of the file says" if table.split else f"one of {', '.join(SPLITS)}"
@@ -277,13 +277,13 @@ def _label(label: Any, where: str) -> str | int:
 
 
 def spelled(label: Any) -> Any:
-    """One of XNLI's classes in whatever spelling, under its name; any other label as it is."""
+    """The name of an XNLI class in any spelling; other labels are unchanged."""
     name = SPELLINGS.get(str(label).lower(), str(label).lower())
     return name if name in NAMES else label
 
 
 def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
-    """The classes in order, XNLI's where they are those, else sorted; and a note where the order is a choice."""
+    """The classes in XNLI's order, or sorted if they are not XNLI's; and a note if the order is assumed."""
     if labels <= set(NAMES):
         return NAMES, []
     if labels <= set(range(len(NAMES))):
@@ -297,9 +297,9 @@ def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _lacking(rows: Any, languages: Sequence[str], classes: int, where: str) -> frozenset[tuple[int, str]]:
-    """What is not said: (row, language). DataError: a row whose class is none of the data's.
+    """The missing texts: (row, language). DataError: a row with an unknown class.
 
-    Whole columns at a time, for XNLI has twelve million texts.
+    It works on whole columns, because XNLI has twelve million texts.
     """
     found, start = set[tuple[int, str]](), 0
     for table in rows.with_format("arrow").iter(10_000):
@@ -326,7 +326,7 @@ def _told(texts: Any) -> Any:
 
 
 def fingerprint(pairs: Pairs) -> str:
-    """A digest of the content, wherever it was read from."""
+    """A digest of the content, independent of its source."""
     digest = hashlib.blake2b(repr((pairs.languages, pairs.classes)).encode(), digest_size=8)
     for split in SPLITS:
         for table in pairs.rows[split].with_format("arrow").iter(1000):
@@ -335,7 +335,7 @@ def fingerprint(pairs: Pairs) -> str:
 
 
 def texts(row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """{language: (premise, hypothesis)} of one row, in the languages that it is said in."""
+    """{language: (premise, hypothesis)} of one row, in the languages that it has."""
     hypothesis = dict(zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True))
     both = ((language, text, hypothesis.get(language)) for language, text in row["premise"].items())
     return {language: (premise, text) for language, premise, text in both if premise is not None and text is not None}

@@ -1,4 +1,4 @@
-"""Sentence pairs as a task: one input of two texts, whose class is predicted (§4.3, clauses D7 and D8)."""
+"""Sentence pairs as a task: inputs of two texts, whose class is predicted (§4.3, clauses D7 and D8)."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from ...records import EditRequest, Input
 from .. import Errors, Predict, Reader
 from .read import NAMES, Pairs, spelled, texts, texts_of
 
-SPECIAL = 4  # tokens around and between the two texts, at most
-BATCH = 256  # rows that a classifier is asked about at a time, in all languages
+SPECIAL = 4  # special tokens of a pair, at most
+BATCH = 256  # rows that a classifier predicts at a time, in all languages
 
 
 @dataclass(frozen=True)
 class PairTask:
-    """One split, tokenised. Where `wrong` is None a desired label is any class (training), else the gold one.
+    """One split, tokenised. If `wrong` is None, a desired label is any class (training); otherwise the gold class.
 
-    `wrong` holds the ids of the inputs that the raw model gets wrong: they, and no others, are edited (clause D7).
+    `wrong` holds the ids of the inputs that the raw model gets wrong; only these are edited (clause D7).
     """
 
     split: Split
     rows: Any
     languages: tuple[str, ...]
     tokenizer: Any
-    classes: tuple[int, ...]  # the model's number of each of the data's classes
+    classes: tuple[int, ...]  # the model's numbers of the data's classes
     wrong: frozenset[str] | None = None
     lacking: frozenset[tuple[int, str]] = frozenset()
-    longest: int | None = None  # of an input, in tokens: what is longer loses its end, of the longer text first
+    longest: int | None = None  # of an input, in tokens; longer inputs are cut at the end of the longer text
     _inputs: dict[str, Input] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -63,7 +63,7 @@ class PairTask:
 
     @cached_property
     def golds(self) -> NDArray[np.int64]:
-        """The gold label of every row, as the model numbers it."""
+        """The gold label of every row, in the model's numbers."""
         return np.array([self.classes[row["label"]] for row in self.rows])
 
     def gold(self, example: Example) -> int:
@@ -101,12 +101,12 @@ class PairTask:
         return remember(self._inputs, example.id, lambda: self.tokenised(self.rows[_row(example)], example.language))
 
     def tokenised(self, row: Mapping[str, Any], language: str) -> Input:
-        """`input` of one row, which is not remembered."""
+        """`input` of one row, without caching."""
         return pair(self.tokenizer, *texts(row)[language], self.longest)
 
 
 def tasks(pairs: Pairs, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, PairTask]:
-    """The three splits, tokenised; `errors` holds what may be edited in validation and test (clause D7).
+    """The three splits, tokenised; `errors` holds the editable ids of validation and test (clause D7).
 
     ModelError: the classifier has other classes than the data.
     """
@@ -122,9 +122,9 @@ def _task(
 
 
 def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]:
-    """The number that a classifier (config.label2id) gives to each of the data's classes, whatever their spelling.
+    """The classifier's number (config.label2id) of each of the data's classes, in any spelling.
 
-    ModelError: other classes, or unnamed ones (LABEL_0, …) where the data's are not XNLI's, whose order is known.
+    ModelError: other classes, or unnamed ones (LABEL_0, …) if the data's classes are not XNLI's, whose order is known.
     """
     theirs, ours = ", ".join(label_ids), ", ".join(pairs.classes)
     numbers = {str(spelled(name)).casefold(): number for name, number in label_ids.items()}
@@ -141,12 +141,12 @@ def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]
 
 
 def unnamed(label_ids: Mapping[str, int]) -> bool:
-    """Whether a classifier has the hub's default names of classes, which say nothing."""
+    """Whether a classifier has the hub's default class names (LABEL_0, …)."""
     return {name.upper() for name in label_ids} == {f"LABEL_{i}" for i in range(len(label_ids))}
 
 
 def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> list[str]:
-    """The raw accuracy in each language, and where it lets one doubt that the classifier's classes are the data's."""
+    """The raw accuracy in each language, and a warning if the classifier's classes seem not to be the data's."""
     found, known = [], reader.classes or {}
     if known and unnamed(known):
         found.append(f"the classifier's classes have no names ({', '.join(known)}): taken for these in XNLI's order")
@@ -163,7 +163,7 @@ def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> 
     orders = permutations(range(len(known)), len(pairs.classes)) if len(known) < 8 else ()
     best, order = max(((100 * counts[range(len(o)), o].sum() / total, o) for o in orders), default=(0.0, ()))
     most, names = 100 * counts.sum(1).max() / total, {number: name for name, number in known.items()}
-    if best > max(now, most) + max(10, 150 / total**0.5):  # a tenth, and three standard errors
+    if best > max(now, most) + max(10, 150 / total**0.5):  # 10 percentage points, and three standard errors
         meant = ", ".join(f"{names[number]} meant {name}" for number, name in zip(order, pairs.classes, strict=True))
         found.append(
             f"raw accuracy in {where} is {now:.1f}%, and would be {best:.1f}% if {meant}: check the names of the "
@@ -175,7 +175,7 @@ def misfits(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> 
 
 
 def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterator[tuple[int, str, int]]:
-    """(row, language, tokens) of what is longer than a model reads, and so is cut."""
+    """(row, language, tokens) of each input that is too long for the model, and so is cut."""
     rows = pairs.rows[split].with_format("arrow")
     for start in range(0, len(rows), 1000):
         found = [
@@ -183,7 +183,7 @@ def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterat
             for row, said in enumerate(texts_of(rows[start : start + 1000]), start)
             for code in pairs.languages
             if (row, code) not in pairs.lacking[split]
-            and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest  # a token has a letter at least
+            and 2 * sum(len(text.encode()) for text in said[code]) + SPECIAL > longest  # as in facts
         ]
         both = [[said[side] for _, _, said in found] for side in (0, 1)]
         encoded = tokenizer(*both, verbose=False)["input_ids"] if found else []
@@ -192,7 +192,7 @@ def too_long(pairs: Pairs, tokenizer: Any, longest: int, split: Split) -> Iterat
 
 
 def errors(pairs: Pairs, reader: Reader, predict: Predict | None, key: str) -> dict[Split, frozenset[str]]:
-    """What evaluation edits (clause D7): the inputs that the raw model gets wrong; without `predict`, all."""
+    """The inputs that evaluation edits (clause D7): those that the raw model gets wrong; without `predict`, all."""
     if predict is None:
         parts = tasks(pairs, reader, Rulings(), {})
         return {split: frozenset(e.id for e in parts[split].corpus.examples) for split in JUDGED}
@@ -210,13 +210,13 @@ def _asked(pairs: Pairs, reader: Reader, split: Split, predict: Predict, key: st
 
 
 def predicted(task: PairTask, predict: Predict, key: str | None = None) -> NDArray[np.int8]:
-    """The class of every input (rows, languages), as the model numbers it; -1 where a row is not said in a language.
+    """The class of every input (rows, languages), in the model's numbers; -1 if a row lacks the language.
 
-    With a `key`, which stands for the model and the data, it is kept in the cache of `datasets` and asked for once.
+    With a `key` for model and data, the classes are cached in the cache folder of `datasets`.
     """
     shape = (len(task.rows), len(task.languages))
     path = Path(datasets.config.HF_DATASETS_CACHE) / "lime_editing" / f"{key}.npy"
-    with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+    with suppress(OSError, ValueError, EOFError):  # no file, or a damaged one
         kept: NDArray[np.int8] = np.load(path)
         if key is not None and kept.shape == shape:
             return kept
@@ -246,14 +246,14 @@ def wrong(task: PairTask, table: NDArray[np.int8]) -> frozenset[str]:
 
 
 def accuracy(task: PairTask, table: NDArray[np.int8]) -> dict[str, float]:
-    """By language, the share of its inputs whose class in `predicted` is the gold label."""
+    """The share of inputs in each language whose class in `predicted` is the gold label."""
     columns = zip(task.languages, table.T, strict=True)
     return {code: float((of == task.golds)[of >= 0].mean()) for code, of in columns if (of >= 0).any()}
 
 
 @dataclass(frozen=True)
 class Labelled(Sequence[tuple[Input, int]]):
-    """Inputs with their classes, tokenised when they are asked for."""
+    """Inputs with their classes, tokenised on access."""
 
     task: PairTask
     numbers: Sequence[int]  # of the rows
@@ -267,7 +267,7 @@ class Labelled(Sequence[tuple[Input, int]]):
 
 
 def labelled(pairs: Pairs, reader: Reader) -> Labelled:
-    """What one pass of a raw classifier's fine-tuning sees, with the class as the data number it (clause D8).
+    """The examples of one epoch of a raw classifier's fine-tuning, with the data's class numbers (clause D8).
 
     The English training pairs in the data's order, each once, with the gold class.
     """
