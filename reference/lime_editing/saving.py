@@ -113,7 +113,7 @@ def save_lora(
     about |= {"base_model_name_or_path": str(source), "target_modules": [n.removesuffix(".weight") for n in pairs]}
 
     def write(new: Path) -> None:
-        save_file(tensors, new / "adapter_model.safetensors", {"format": "pt"})
+        write_atomically(new / "adapter_model.safetensors", lambda file: save_file(tensors, file, {"format": "pt"}))
         (new / "adapter_config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     _whole(folder, write)
@@ -139,6 +139,8 @@ def save_updates(path: Path, saved: Saved) -> None:
 def load_updates(path: str | Path, device: str = "cpu") -> Saved:
     """The inverse of `save_updates`; `compose` sums them up. UserError: no file of edits, or a damaged one."""
     updates: dict[int, dict[str, dict[str, Tensor]]] = {}
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; expected {UPDATE}, which `edit --as update` keeps")
     try:
         with safe_open(path, "pt", device) as file:
             told = json.loads(file.metadata()["lime_editing"])
