@@ -70,7 +70,7 @@ def test_an_edited_model_folder_is_the_raw_one_but_for_the_edited_matrices(
     editor, asked = editor_of(model), requests_of(model)
     update = edit_all(editor, asked)
     folder = tmp_path / "there" / "edited"
-    saving.save_model(update, editor.backbone, model, folder)
+    saving.save_model(update, editor.backbone, str(model), str(folder))  # paths as text
     assert {p.name for p in folder.iterdir()} == {p.name for p in model.iterdir()} - {"pytorch_model.bin"}
     edited = {name if prefix else name.removeprefix("bert.") for name in editor.backbone.edited}
     changes = update.dense(0)
@@ -145,8 +145,8 @@ def test_everyone_may_read_what_the_folder_lets_them(model: Path, tmp_path: Path
     """safetensors itself writes files that their owner alone may read."""
     editor, asked = editor_of(model), requests_of(model)
     update = edit(editor, asked)[0]
-    saving.save_lora(update, editor.backbone, model, tmp_path / "adapter")
-    saving.save_updates(tmp_path / "kept", saving.Saved((update,), ({},), {}))
+    saving.save_lora(update, editor.backbone, str(model), str(tmp_path / "adapter"))  # paths as text
+    saving.save_updates(str(tmp_path / "kept"), saving.Saved((update,), ({},), {}))
     (tmp_path / "plain").touch()
     files = [tmp_path / "adapter" / "adapter_model.safetensors", tmp_path / "kept", tmp_path / "plain"]
     assert len({file.stat().st_mode for file in files}) == 1
