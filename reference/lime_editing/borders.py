@@ -151,6 +151,11 @@ def pointer(path: Path | str) -> str:
     return f"{path} is a git-lfs pointer and not the file itself; {remedy}"
 
 
+def expanded(text: str) -> Path:
+    """A path with `~` of a known home. Any other `~` is part of a name, such as that of a backup."""
+    return Path(os.path.expanduser(text))  # Path.expanduser fails where the user is unknown
+
+
 def place(source: str | Path, kind: type[UserError], expected: str, owner: bool = False) -> str:
     """A local file or folder, with ~ expanded, or a hub id. A text that looks like a path is never sent to a hub.
 
@@ -158,7 +163,7 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     local folder. `kind` is raised for anything else, with what was expected.
     """
     text = str(source)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if text.strip() and os.path.lexists(path):
         return str(path)
     above, slash, _ = text.partition("/")
@@ -202,5 +207,5 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
 
 def beside(model: str) -> list[str]:
     """Warnings about files beside a model's weights that are not loaded."""
-    adapter = Path(model).expanduser() / "adapter_config.json"
+    adapter = expanded(model) / "adapter_config.json"
     return [f"{adapter}: the adapter beside the weights is not loaded; merge it if it is meant"] * adapter.is_file()

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from . import data, results
+from .borders import expanded
 from .data import Dataset
 from .editors import Method, methods
 from .errors import UserError
@@ -33,7 +34,7 @@ def load_all(plugins: Iterable[str]) -> Loaded:
     """
     given = Loaded(plugins)
     for source in given:
-        path = Path(source).expanduser()
+        path = expanded(source)
         # Two files with the same name are two plug-ins.
         own = f"{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
         name = own if source.endswith(".py") else source

@@ -82,7 +82,11 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        if temporary.stat().st_mode != mode:  # safetensors lets nobody but the owner read its files
+            temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # after a power failure no partial file has the final name
         temporary.replace(path)

@@ -53,7 +53,7 @@ class Saved:
         return len(self.updates) == len(self.requests)
 
 
-def save_model(update: Update, backbone: Backbone, source: str | Path, folder: Path) -> None:
+def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> None:
     """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
     The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte. UserError: the
@@ -78,11 +78,11 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: P
                 f"{here}: its weights have no {missing[0]}; give the folder that the model was loaded from"
             )
 
-    _whole(folder, write)
+    _whole(Path(folder), write)
 
 
 def save_lora(
-    update: Update, backbone: Backbone, source: str | Path, folder: Path, rank: int | None = None
+    update: Update, backbone: Backbone, source: str | Path, folder: str | Path, rank: int | None = None
 ) -> dict[str, float]:
     """Save one edit as a LoRA adapter of `source`. Returns the relative error of each matrix's ΔW.
 
@@ -113,14 +113,14 @@ def save_lora(
     about |= {"base_model_name_or_path": str(source), "target_modules": [n.removesuffix(".weight") for n in pairs]}
 
     def write(new: Path) -> None:
-        save_file(tensors, new / "adapter_model.safetensors", {"format": "pt"})
+        write_atomically(new / "adapter_model.safetensors", lambda file: save_file(tensors, file, {"format": "pt"}))
         (new / "adapter_config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
-    _whole(folder, write)
+    _whole(Path(folder), write)
     return errors
 
 
-def save_updates(path: Path, saved: Saved) -> None:
+def save_updates(path: str | Path, saved: Saved) -> None:
     """Write the file of edits. UserError: it cannot be written."""
     tensors: dict[str, Tensor] = {}
     for i, update in enumerate(saved.updates):
@@ -133,12 +133,14 @@ def save_updates(path: Path, saved: Saved) -> None:
     about = {"about": dict(saved.about), "requests": list(saved.requests), "updates": len(saved.updates)}
     size = sum(tensor.nbytes for tensor in held.values())
     metadata = {"lime_editing": json.dumps(about, ensure_ascii=False)}
-    write_atomically(path, lambda temporary: save_file(held, temporary, metadata), size)
+    write_atomically(Path(path), lambda temporary: save_file(held, temporary, metadata), size)
 
 
 def load_updates(path: str | Path, device: str = "cpu") -> Saved:
     """The inverse of `save_updates`; `compose` adds the edits. UserError: not a file of edits, or a damaged one."""
     updates: dict[int, dict[str, dict[str, Tensor]]] = {}
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; expected {UPDATE}, which `edit --as update` keeps")
     try:
         with safe_open(path, "pt", device) as file:
             told = json.loads(file.metadata()["lime_editing"])

@@ -489,7 +489,19 @@ def test_padding_on_the_left_changes_nothing(facts: Path, model: Path, capsys: p
 
 # paths and hub ids
 
-PATHS = ["./nowhere", "/nowhere/at/all", "~/nowhere", "x/y/z", "facts.zip", "a b/c", "..", "nowhere/", "./a[1]", ""]
+PATHS = [
+    "./nowhere",
+    "/nowhere/at/all",
+    "~/nowhere",
+    "x/y/z",
+    "facts.zip",
+    "a b/c",
+    "..",
+    "nowhere/",
+    "./a[1]",
+    "~old.zip",
+    "",
+]
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path != ".."])
@@ -527,6 +539,9 @@ def test_a_home_is_expanded(facts: Path, model: Path, tmp_path: Path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(read_facts(f"~/{facts.name}")) == len(read_facts(facts))
     assert load(f"~/{model.name}").edited == load(model).edited
+    monkeypatch.chdir(tmp_path)
+    facts.rename("~old")
+    assert len(read_facts("~old")) > 0  # no user of this name: a folder's own name
 
 
 def test_the_defaults_are_found_from_any_folder(

@@ -70,7 +70,7 @@ def test_an_edited_model_folder_is_the_raw_one_but_for_the_edited_matrices(
     editor, asked = editor_of(model), requests_of(model)
     update = edit_all(editor, asked)
     folder = tmp_path / "there" / "edited"
-    saving.save_model(update, editor.backbone, model, folder)
+    saving.save_model(update, editor.backbone, str(model), str(folder))  # paths as text
     assert {p.name for p in folder.iterdir()} == {p.name for p in model.iterdir()} - {"pytorch_model.bin"}
     edited = {name if prefix else name.removeprefix("bert.") for name in editor.backbone.edited}
     changes = update.dense(0)
@@ -141,6 +141,17 @@ def test_a_file_of_edits_gives_them_back_and_drops_them(model: Path, tmp_path: P
         saving.drop(saving.Saved((compose([made]),), told, {}), [1])
 
 
+def test_everyone_may_read_what_the_folder_lets_them(model: Path, tmp_path: Path) -> None:
+    """safetensors itself writes files that their owner alone may read."""
+    editor, asked = editor_of(model), requests_of(model)
+    update = edit(editor, asked)[0]
+    saving.save_lora(update, editor.backbone, str(model), str(tmp_path / "adapter"))  # paths as text
+    saving.save_updates(str(tmp_path / "kept"), saving.Saved((update,), ({},), {}))
+    (tmp_path / "plain").touch()
+    files = [tmp_path / "adapter" / "adapter_model.safetensors", tmp_path / "kept", tmp_path / "plain"]
+    assert len({file.stat().st_mode for file in files}) == 1
+
+
 def test_what_cannot_be_saved_or_read_is_said(model: Path, tmp_path: Path) -> None:
     editor, asked = editor_of(model), requests_of(model)
     update = edit_all(editor, asked)
@@ -159,6 +170,8 @@ def test_what_cannot_be_saved_or_read_is_said(model: Path, tmp_path: Path) -> No
         (tmp_path / "bad").write_bytes(content)
         with pytest.raises(UserError, match="is no file of edits"):
             saving.load_updates(tmp_path / "bad")
+    with pytest.raises(UserError, match=r"no such file; expected update\.safetensors"):
+        saving.load_updates(tmp_path / "nowhere")
 
 
 # The command
@@ -214,8 +227,10 @@ def test_edits_are_kept_listed_and_dropped(
     plain = [{**row, "language": "en"} for row in ROWS[:1]] + ROWS[1:]
     path, kept = table(tmp_path / "edits.csv", plain), tmp_path / "kept" / saving.UPDATE
     assert run(facts, model, "--file", str(path), "--save", str(kept.parent), "--as", "update", *more) == 0
-    assert "3 edits took" in capsys.readouterr().out
-    assert main(["edits", str(kept)]) == 0
+    printed = capsys.readouterr().out
+    assert "By finetuning: " in printed
+    assert "3 edits took" in printed
+    assert main(["edits", str(kept.parent)]) == 0  # the folder that was given to --save
     assert capsys.readouterr().out.splitlines()[1] == "2\tde\tBema P2 de [MASK] .\tDira"
     assert main(["edits", str(kept), "--drop", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["edits"]) == 2

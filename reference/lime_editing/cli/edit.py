@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def edit(options: Edit) -> None:
         editor = checkpoints.choose(task, options.approach, cell, model, tokenizer, *asked_for)
         content, reader = dataset.read(source, options.languages), reader_of(tokenizer, editor.backbone)
     if options.file:
-        _edit_file(options, dataset, content, editor, reader, model)
+        _edit_file(options, dataset, content, editor, reader, model, str(cell or ""))
         return
     with doing(console(stderr=True), "reading", at_once=False):
         texts = (options.sentence,) if options.sentence is not None else (options.premise, options.hypothesis)
@@ -209,7 +210,9 @@ def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update
     return [(a, b, {"before": spell(backbone, tokenizer, a), "after": spell(backbone, tokenizer, b)}) for a, b in pairs]
 
 
-def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str) -> None:
+def _edit_file(
+    options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str, cell: str
+) -> None:
     """Read the file, edit, save, and report successful edits and broken answers. UserError: as of its parts."""
     assert options.file is not None
     assert options.save is not None
@@ -230,7 +233,7 @@ def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, re
         "skipped": skipped,
         "as": options.as_,
     }
-    about = {"approach": editor.method.NAME, "checkpoint": str(options.checkpoint or ""), "model": model}
+    about = {"approach": editor.method.NAME, "checkpoint": cell, "model": model}
     if options.as_ == "model":
         saving.save_model(update, editor.backbone, model, options.save)
     elif options.as_ == "lora":
@@ -243,17 +246,25 @@ def _edit_file(options: Edit, dataset: Dataset, content: Any, editor: Editor, re
     if options.json:
         print_json(found | about)
         return
-    lines = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]][:SHOWN]
-    lines += [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]][:SHOWN]
+    failed = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]]
+    broken = [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]]
+    lines = [line for many in (failed, broken) for line in _first(many)]
     lines += [f"skipped: {line}" for line in skipped]
     lines += [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
     for line in lines:
         out.print(line)
+    by = f"{editor.method.NAME}, {cell}" if cell else editor.method.NAME
     out.print(
-        f"{found['took']} of {found['edits']} edits took ({found['right_before']} were right before); "
+        f"By {by}: {found['took']} of {found['edits']} edits took ({found['right_before']} were right before); "
         f"{found['unrelated'] - len(found['changed'])} of {found['unrelated']} unrelated answers are unchanged; "
         f"{len(skipped)} rows were skipped. Kept as {options.as_} in {options.save}, with edits.json."
     )
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many there are beside."""
+    left = len(lines) - SHOWN
+    return lines[:SHOWN] + [f"… and {left} more, which edits.json has"] * (left > 0)
 
 
 def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progress: Any) -> tuple[Update, list[Update]]:
@@ -340,17 +351,25 @@ def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, upda
         for (told, made), (a, b, said) in zip(rows, about, strict=True)
     ]
     both = zip(unrelated, kept, strict=True)
-    changed = [{"text": str(tokenizer.decode(list(i.ids))), **said} for i, (a, b, said) in both if a != b]
+    changed = [{"text": _text(tokenizer, i.ids), **said} for i, (a, b, said) in both if a != b]
     counts = {"edits": len(rows), **{name: sum(row[name] for row in asked) for name in ("took", "right_before")}}
     return counts | {"unrelated": len(unrelated), "rows": asked, "changed": changed}
 
 
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """An input as text: without the tokens around it, a pair with `|` between its sentences."""
+    ends = {getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos", "pad")}
+    parts = (list(part) for around, part in groupby(ids, lambda token: token in ends) if not around)
+    return " | ".join(str(tokenizer.decode(part)) for part in parts)
+
+
 def edits(options: Edits) -> None:
     """The command: list a file's edits, or drop some. UserError: as of its parts."""
-    saved = saving.load_updates(options.path)
+    path = options.path / saving.UPDATE if options.path.is_dir() else options.path
+    saved = saving.load_updates(path)
     if options.drop:
         saved = saving.drop(saved, options.drop)
-        saving.save_updates(options.path, saved)
+        saving.save_updates(path, saved)
     if options.json:
         print_json({"about": saved.about, "edits": saved.requests})
         return

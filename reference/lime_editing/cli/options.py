@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import data
+from ..borders import expanded
 from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Precision, Split
 
 Record = TypeVar("Record")
@@ -125,7 +126,7 @@ def runs() -> Path:
 
 
 def path(text: str) -> Path:
-    return Path(text).expanduser()
+    return expanded(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +241,7 @@ class Edit(Sources):
 class Edits(Debug):
     """`edits`: list a file of edits, or drop some."""
 
-    path: Path = option("update.safetensors of `edit --as update`", parse=path, positional=True)
+    path: Path = option("update.safetensors of `edit --as update`, or its folder", parse=path, positional=True)
     drop: tuple[int, ...] = option(f"drop the edit with this number; {AGAIN}", (), parse=positive, many=True)
     json: bool = option("print for a program", False)
 

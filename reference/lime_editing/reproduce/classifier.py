@@ -216,6 +216,8 @@ def _keep(wanted: RawClassifier, losses: list[dict[str, float]]) -> None:
         wanted.tokenizer.save_pretrained(temporary)
         results.write_json(temporary / "cell.json", wanted.record)
         results.write_json(temporary / "curve.json", losses)
+        for weights in temporary.glob("*.safetensors"):  # safetensors lets nobody but the owner read its files
+            weights.chmod((temporary / "config.json").stat().st_mode)
         temporary.replace(wanted.folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
