@@ -130,5 +130,5 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
             other, folder = first.setdefault(name, (judged, run.folder))
             alike = judged.edits == other.edits and judged.languages == other.languages
             if not alike or not np.array_equal(judged.asked, other.asked):
-                raise DataError(f"{folder} and {run.folder} have different edits or inputs in {name!r}; remove one")
+                raise DataError(f"{folder} and {run.folder} were asked different questions in {name!r}; remove one")
     return result
