@@ -75,7 +75,7 @@ def read(folders: Iterable[Path]) -> list[Section]:
     scopes: dict[str, list[Run]] = {}
     for folder in folders:
         if not results.is_done(folder):
-            raise DataError(f"{folder}: is not a finished cell; it needs cell.json, rows.parquet and metrics.json")
+            raise DataError(f"{folder}: is no finished cell; it needs cell.json, rows.parquet and metrics.json")
         run = Run(folder, results.read_record(folder), results.read_rows(folder / "rows.parquet"))
         scopes.setdefault(results.digest(results.scope(run.record)), []).append(run)
     sections: dict[str, Section] = {}
