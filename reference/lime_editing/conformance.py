@@ -650,7 +650,6 @@ def run(
 
 
 def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
-    """The validations of a run, its last step and its best step."""
     path = folder / "curve.json"
     reports = results.read_json(path) if path.is_file() else []
     told = [{"edits": r["step"] * batch, "asked": asked, **{n: r[n] for n in ("acc", "con", "succ")}} for r in reports]
@@ -659,7 +658,7 @@ def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
 
 
 def _judged(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored outcomes of one evaluation, with the requests and inputs."""
+    """The stored outcomes of one evaluation, with its requests and inputs."""
     rows = pd.read_parquet(folder / "rows.parquet")
     hits = rows[rows["evaluation"] == name].groupby(["edit", "role"])["hit"].agg(list).unstack()
     edits = [

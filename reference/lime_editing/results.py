@@ -128,7 +128,7 @@ def remedy(path: Path) -> str:
     """The remedy for a damaged file. Only a training's checkpoint can be removed without its cell."""
     if path.name == "index.json":
         return "remove it: the cells stay, and a run lists its own again"
-    return f"remove {path if path.name == STATE else path.parent}; the same command makes it again"
+    return f"remove {path if path.name == STATE else path.parent}, and the same command makes it again"
 
 
 def read_metrics(folder: Path) -> dict[str, Scores]:

@@ -163,7 +163,7 @@ def drop(saved: Saved, numbers: Sequence[int]) -> Saved:
             raise UserError(f"there is no edit {number}; the file has 1 to {len(saved.requests)}")
     if not saved.apart:
         raise UserError(
-            f"these {len(saved.requests)} edits are one update, so none can be dropped; edit again without it"
+            f"these {len(saved.requests)} edits were made as one update, so none can be dropped; edit again without it"
         )
     kept = [i for i in range(len(saved.requests)) if i + 1 not in numbers]
     return Saved(tuple(saved.updates[i] for i in kept), tuple(saved.requests[i] for i in kept), saved.about)

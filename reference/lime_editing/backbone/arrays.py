@@ -206,7 +206,6 @@ def _starts(widths: Integers, shared: bool, bucket: Bucket | None) -> tuple[Inte
 
 
 def _by_kind(record: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """The integer arrays of a record, and the float arrays."""
     leaves = list(_leaves(record))
     whole = [leaf for leaf in leaves if leaf.dtype.kind == "i"]
     return whole, [leaf for leaf in leaves if leaf.dtype.kind != "i"]

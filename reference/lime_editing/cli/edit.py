@@ -50,7 +50,7 @@ def edit(options: Edit) -> None:
     refuse_unused(options, (task,))
     dataset = data.find(task)
     if options.edited_layers and options.checkpoint:
-        raise UserError("--edited-layers: the checkpoint has its own edited layers; leave it out")
+        raise UserError("--edited-layers: the checkpoint says which layers its editor edits; leave it out")
     scale = scale_of(options.scale, (), options.edited_layers)
     source, model, finished = given(options, scale, dataset)
     if not finished:

@@ -55,7 +55,6 @@ def watch(console: Console, cells: int, statuses: Iterable[Status]) -> None:
 
 
 def _bars(console: Console, cells: int, rows: Callable[[Console], Iterator[Status]]) -> None:
-    """Show a bar for all cells, and one for each running cell."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console) as bars:

@@ -160,7 +160,6 @@ def _run_of(options: Reproduce) -> _Run:
 
 
 def _refuse_unused(options: Reproduce) -> None:
-    """UserError: an option that has no effect."""
     refuse_unused(options, options.task)
     if options.json and not options.dry_run:
         raise UserError("--json prints the plan of --dry-run; metrics.json in a cell's folder has its numbers")

@@ -116,7 +116,6 @@ class FullCorpus:
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """The index of each number in that order."""
         places = np.empty_like(self._order)
         places[self._order] = np.arange(self.count)
         return places

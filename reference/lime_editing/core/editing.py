@@ -256,7 +256,6 @@ def edit_batch(
 
 
 def _sent(editor: Editor, requests: Sequence[EditRequest], k: int) -> Asked:
-    """Each request k times, on the device."""
     like = editor.backbone.like
     return Sent.of(asked_of(editor, [request for request in requests for _ in range(k)]), like).on(like.device)
 

@@ -395,7 +395,6 @@ def assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> No
 
 
 def _validations(reports: Sequence[Report], batch: int) -> list[tuple[int, float]]:
-    """(edits, succ) of each validation."""
     return [(report.step * batch, report.scores.succ) for report in reports]
 
 

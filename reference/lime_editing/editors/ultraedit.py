@@ -88,7 +88,6 @@ def _measured(parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def _seen(parameters: Mapping[str, Tensor], languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-    """The sums, with the rows of these edits added."""
     sums = {name: total.clone() for name, total in parameters.items()}
     for take in chunks:
         edits = take()

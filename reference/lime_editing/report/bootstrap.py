@@ -44,7 +44,7 @@ def resample_edits(
     DataError: the runs have different edits or inputs, so they cannot be paired.
     """
     if any(run.edits != runs[0].edits or run.languages != runs[0].languages for run in runs):
-        raise DataError("these runs have different edits or inputs; they cannot be paired")
+        raise DataError("these runs were asked different questions; they cannot be paired")
     languages, of, _ = rates(runs[0], select)
     values = np.stack([rates(run, select)[2] for run in runs], axis=1)  # (N, runs, K)
     result = np.empty((1 + resamples, len(runs), len(languages), values.shape[2]))

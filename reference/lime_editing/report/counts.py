@@ -75,7 +75,7 @@ def read(folders: Iterable[Path]) -> list[Section]:
     scopes: dict[str, list[Run]] = {}
     for folder in folders:
         if not results.is_done(folder):
-            raise DataError(f"{folder}: is not a finished cell; it needs cell.json, rows.parquet and metrics.json")
+            raise DataError(f"{folder}: is no finished cell; it needs cell.json, rows.parquet and metrics.json")
         run = Run(folder, results.read_record(folder), results.read_rows(folder / "rows.parquet"))
         scopes.setdefault(results.digest(results.scope(run.record)), []).append(run)
     sections: dict[str, Section] = {}
@@ -130,5 +130,5 @@ def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
             other, folder = first.setdefault(name, (judged, run.folder))
             alike = judged.edits == other.edits and judged.languages == other.languages
             if not alike or not np.array_equal(judged.asked, other.asked):
-                raise DataError(f"{folder} and {run.folder} have different edits or inputs in {name!r}; remove one")
+                raise DataError(f"{folder} and {run.folder} were asked different questions in {name!r}; remove one")
     return result

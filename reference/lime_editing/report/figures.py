@@ -227,7 +227,6 @@ def draw_similarity(data: Data, title: str) -> Figure:
 
 
 def _cosine(value: float) -> str:
-    """.42, −.07, or 1 (rounded)."""
     text = f"{value:.2f}".replace("-0.00", "0.00")
     return "1" if text == "1.00" else text.replace("0.", ".").replace("-", "−")
 

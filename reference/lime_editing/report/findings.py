@@ -171,7 +171,6 @@ def _spread_of_inputs(means: Array) -> Array:
 
 
 def _gain(what: str, measure: Measure, first: str, second: str) -> list[tuple[Side, Side]]:
-    """One measure with two trainings."""
     better, worse = (Side(f"{what} with {TRAININGS[name].title}", name, measure) for name in (first, second))
     return [(better, worse)]
 

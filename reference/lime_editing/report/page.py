@@ -58,7 +58,6 @@ def inline(svg: str, prefix: str, alternative: str) -> str:
 
 
 def _part(section: Section, judgement: Judgement, drawn: Drawn) -> dict[str, Any]:
-    """The template's values of a section, without the tables."""
     figures = []
     for figure in FIGURES:
         told = svg = ""

@@ -150,7 +150,6 @@ def reference(section: Section) -> str:
 
 
 def _mark(section: Section) -> str:
-    """The mark of printed numbers with a caveat."""
     data = DATA_SETS.get(section.task)
     return " †" if data and data.caveat else ""
 

@@ -188,8 +188,6 @@ def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
-    """Reports the losses that Trainer logs."""
-
     def __init__(self, say: Say) -> None:
         self.say = say
 

@@ -165,6 +165,5 @@ def _failure(job: Job, submitted: Any) -> str:
 
 
 def _forget(submitted: Any) -> None:
-    """Remove an ended job's files, except logs."""
     for path in (submitted.paths.submitted_pickle, submitted.paths.result_pickle):
         path.unlink(missing_ok=True)

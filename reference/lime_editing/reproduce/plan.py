@@ -166,7 +166,6 @@ def _planned(cell: Cell, experiment: Experiment, folder: Path, cost: Cost, tasks
 
 
 def _edits(task: Task, languages: Sequence[str], plan: Evaluation) -> int:
-    """The number of edits of an evaluation."""
     editable = task.editable
     total = sum(e.language in languages and (editable is None or e.id in editable) for e in task.corpus.examples)
     return total if plan.edits is None else min(plan.edits, total)

@@ -182,7 +182,6 @@ class FactTask:
         return self.facts.text(fact, self.tokenizer.mask_token, subject.sub_label)
 
     def _masked(self, asked: Example, edit: Example, count: int) -> Input:
-        """The sentence with `count` masks (D3)."""
         text = self._text(asked, edit)
         ids = remember(self._tokens, text, lambda: tuple(self.tokenizer(text)["input_ids"]))
         return with_masks(ids, self.tokenizer.mask_token_id, count)
@@ -275,7 +274,6 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
 
 
 def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
-    """The token counts of each language's entity names, ascending."""
     names: dict[str, dict[str, tuple[int, ...]]] = {}
     for (language, _), ids in labels.items():
         names.setdefault(language, {}).update(ids)

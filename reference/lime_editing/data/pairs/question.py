@@ -66,7 +66,6 @@ def _row(pairs: Pairs, place: str) -> Any:
 
 
 def _written(pairs: Pairs, both: _Texts, language: str) -> str | None:
-    """The place of a pair in test or validation."""
     found = (
         f"{split}/{i}"
         for split in reversed(JUDGED)

@@ -163,7 +163,6 @@ def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table
 
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
-    """Rows of tables in XNLI's schema."""
     loaded: dict[Split, Any] = {}
     for split in (split for split in SPLITS if any(table.split == split for table in tables)):
         names = [table.name for table in tables if table.split == split]
