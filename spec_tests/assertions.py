@@ -9,8 +9,9 @@ its width, and gets the tolerance of float32.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
@@ -70,6 +71,14 @@ def holds(clause_id: str, condition: object, what: str, *, expected: object, got
     """The condition holds."""
     if not condition:
         fail(clause_id, what, inputs, expected, got)
+
+
+def finite(clause_id: str, rates: Mapping[str, Any], names: Iterable[str] = ("acc", "con"), **inputs: Any) -> None:
+    """The rates of these names are there, and numbers that are neither NaN nor infinite."""
+    for name in names:
+        value = plain(rates.get(name))
+        fits = isinstance(value, Real) and np.isfinite(float(value))
+        holds(clause_id, fits, f"{name} is no finite number", expected="a finite number", got=value, **inputs)
 
 
 def equal(clause_id: str, got: object, expected: object, what: str = "not equal", /, **inputs: Any) -> None:

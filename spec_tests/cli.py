@@ -19,6 +19,7 @@ A test's id repeats one test; all other options are pytest's. Exit codes: 0 conf
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -70,11 +71,10 @@ def _start(given: list[str]) -> int:
     from . import skeleton  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog="lime-spec start", description=skeleton.__doc__)
-    parser.add_argument("start")
     parser.add_argument("file", type=Path, help="the adapter to write, for example my_adapter.py")
     parser.add_argument("--chapters", required=True, metavar="M,S", help="of which chapters of SPEC.md")
     parser.add_argument("--editors", metavar="mend", help="the editors that there are (default: all)")
-    options = parser.parse_args(given)
+    options = parser.parse_args(given[1:])
     return _said(lambda: skeleton.write(options.file, options.chapters, options.editors))
 
 
@@ -82,10 +82,9 @@ def _compare(given: list[str]) -> int:
     from . import comparison  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog="lime-spec compare", description=comparison.__doc__)
-    parser.add_argument("compare")
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
-    options = parser.parse_args(given)
+    options = parser.parse_args(given[1:])
     return _said(lambda: comparison.compare(comparison.read(options.before), comparison.read(options.after)))
 
 
@@ -93,10 +92,9 @@ def _badge(given: list[str]) -> int:
     from . import badge, comparison  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog="lime-spec badge", description=badge.__doc__)
-    parser.add_argument("badge")
     parser.add_argument("report", type=Path, metavar="REPORT.json")
     parser.add_argument("file", type=Path, metavar="OUT.svg|OUT.json")
-    options = parser.parse_args(given)
+    options = parser.parse_args(given[1:])
     return _said(lambda: badge.write(comparison.read(options.report), options.file))
 
 
@@ -108,5 +106,8 @@ def _said(make: object) -> int:
     except (SuiteError, OSError) as error:
         print(error, file=sys.stderr)
         return NOT_JUDGED
-    print("\n".join(lines))
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # whoever read it has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

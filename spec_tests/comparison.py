@@ -17,8 +17,10 @@ def read(path: Path) -> Report:
     """A report that was written as JSON. Errors: SuiteError where it is none, or of another form."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SuiteError(f"{path}: {error}") from error
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read: {error.strerror}; expected what --report out.json writes") from error
+    except ValueError as error:
+        raise SuiteError(f"{path} is not JSON ({error}); expected what --report out.json writes") from error
     if not isinstance(found, dict) or not {"version", "clauses", "run", "specification"} <= set(found):
         raise SuiteError(f"{path} is no conformance report; expected what --report out.json writes")
     if found["version"] != 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +48,7 @@ def write(path: Path, chapters: str, editors: str | None = None) -> list[str]:
     count = text.count("\ndef ")
     what = f"{count} function{'s' * (count > 1)} of chapter{'s' * (len(chosen) > 1)} {', '.join(chosen)}"
     lines = [f"{path}: {what}. An empty one counts as not claimed yet."]
-    return [*lines, f"lime-spec --implementation {path} --chapters {','.join(chosen)}"]
+    return [*lines, f"lime-spec --implementation {shlex.quote(str(path))} --chapters {','.join(chosen)}"]
 
 
 def _known(given: str, known: list[str], option: str) -> list[str]:
@@ -79,7 +80,7 @@ def _names(chapter: str, editors: list[str]) -> list[str]:
 
 
 def _head(path: Path, chapters: list[str], editors: list[str]) -> str:
-    command = f"lime-spec --implementation {path.name} --chapters {','.join(chapters)}"
+    command = f"lime-spec --implementation {shlex.quote(path.name)} --chapters {','.join(chapters)}"
     own = f"EDITORS = {tuple(editors)!r}\n" if "E" in chapters else ""
     return f'''"""The adapter of ... for version {version()} of the specification of cross-lingual model editing.
 

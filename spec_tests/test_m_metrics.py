@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from . import golden, oracles, strategies as given_
-from .assertions import agree, close, equal, holds, rejects
+from .assertions import agree, close, equal, finite, holds, rejects
 from .conformance import Implementation, clause
 from .contract import Outcome
 
@@ -22,7 +22,8 @@ def rows(edit: str, language: str, *, update: str = "", retain: str = "", said: 
 
 
 def compare(clause_id: str, got: dict[str, float], expected: dict[str, Any], what: str, **inputs: Any) -> None:
-    """acc and con are the expected ones."""
+    """acc and con are the expected ones, which may be of the implementation, too."""
+    finite(clause_id, expected, **inputs)
     for name in ("acc", "con"):
         holds(clause_id, name in got, f"{name} is missing", expected=name, got=got, **inputs)
         close(clause_id, got[name], float(expected[name]), f"{name} {what}", **inputs)
@@ -31,6 +32,7 @@ def compare(clause_id: str, got: dict[str, float], expected: dict[str, Any], wha
 def obeys(implementation: Implementation, clause_id: str, got: dict[str, float], **inputs: Any) -> None:
     """succ belongs to the acc and con beside it, by the implementation's own `succ` or by M3."""
     holds(clause_id, "succ" in got, "succ is missing", expected="succ", got=got, **inputs)
+    finite(clause_id, got, **inputs)
     acc, con = got["acc"], got["con"]
     right = float(oracles.succ(Fraction(acc), Fraction(con)))
     own = implementation.succ(acc, con) if implementation.has("succ") else right
@@ -161,6 +163,8 @@ def test_requested_languages_are_the_average(
     chosen = data.draw(st.lists(st.sampled_from(everyone), min_size=1, unique=True))
     got = implementation.metrics(outcomes, chosen)
     alone = [implementation.metrics(outcomes, [language]) for language in chosen]
+    for one in alone:
+        finite("M5", one, outcomes=outcomes)
     expected = {name: float(np.mean([one[name] for one in alone])) for name in ("acc", "con")}
     what = "over some languages is not the mean of what it is over each"
     compare("M5", got, expected, what, outcomes=outcomes, languages=chosen)

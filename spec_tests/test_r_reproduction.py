@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from . import oracles, strategies as given_
-from .assertions import close, equal, holds
+from .assertions import close, equal, finite, holds
 from .border import Handed
 from .conformance import Implementation, clause
 from .contract import LEARNED, RULINGS, Array, FactRow, StoredRun, TableRow
@@ -219,6 +219,7 @@ def test_a_row_is_the_mean_of_its_runs(implementation: Implementation, runs: lis
 def test_every_row_obeys_the_harmonic_mean(implementation: Implementation, runs: list[StoredRun]) -> None:
     """succ and what acc and con as shown make of it differ by rounding alone."""
     for row in implementation.table(runs, None):
+        finite("R4", row, ("acc", "con", "succ"), row=row)
         made = oracles.succ(Fraction(row["acc"]), Fraction(row["con"]))
         off = abs(row["succ"] - float(made))
         what = "succ of a row does not belong to the acc and con beside it"

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from .backbone import Backbone
+from .borders import border
 from .errors import ModelError, UserError
 from .results import write_atomically
 from .updates import Update
@@ -170,9 +172,12 @@ def drop(saved: Saved, numbers: Sequence[int]) -> Saved:
 
 
 def check_free(folder: Path) -> None:
-    """UserError: this path exists already."""
+    """UserError: this path exists already, or cannot be written."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give another folder, or remove it first")
+    with border(UserError, f"{folder}: cannot be written"):
+        above = next(path for path in folder.absolute().parents if path.exists())
+        NamedTemporaryFile(dir=above, prefix=".", suffix=".tmp").close()
 
 
 def _update(parts: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, Tensor]) -> Update:

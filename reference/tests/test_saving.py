@@ -270,7 +270,8 @@ def test_a_wrong_row_is_named_and_skipped_only_on_request(
     [
         (["--file", "edits.jsonl"], "give both"),
         (["--save", "kept"], "give both"),
-        (["--file", "no.jsonl", "--save", "kept"], "is no table of edits"),
+        (["--file", "no.jsonl", "--save", "kept"], "no.jsonl: no such file"),
+        (["--file", "empty.txt", "--save", "kept"], "is no table of edits"),
         (["--file", "empty.jsonl", "--save", "kept"], "it is empty"),
         (["Aton P1 en [MASK] ."], "--to"),
     ],
@@ -286,5 +287,6 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "empty.txt").touch()
     assert run(facts, model, *arguments) == 2
     assert message in capsys.readouterr().err

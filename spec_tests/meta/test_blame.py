@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from .. import verdicts
+from .. import test_m_metrics, verdicts
 from ..conformance import Violation, clauses
 from ..verdicts import PRESUPPOSED, Result
 from .planted import PLANTED
@@ -147,6 +151,19 @@ def test_a_clause_is_not_judged_after_what_it_presupposes(editor: str | None, sa
     results = [failed("E7", "later", editor), failed("T2", "first", "mend")]
     assert outcome(results, "E7") == said
     assert verdicts.exit_code(results) == 1
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, None, "0.5", [0.5]])
+def test_a_rate_that_is_no_number_is_a_violation(rate: object) -> None:
+    """And no error of the suite, also where the implementation is compared with itself."""
+    right, wrong, own = {"acc": 0.5, "con": 0.5, "succ": 0.5}, {"acc": 0.5, "con": rate, "succ": 0.5}, SimpleNamespace()
+    own.has = lambda _: False
+    with pytest.raises(Violation, match="con is no finite number"):
+        test_m_metrics.obeys(own, "M6", wrong)  # type: ignore[arg-type]
+    with pytest.raises(Violation, match="con is no finite number"):
+        test_m_metrics.compare("M5", right, wrong, "differs")
+    test_m_metrics.obeys(own, "M6", right)  # type: ignore[arg-type]
+    test_m_metrics.compare("M5", right, {"acc": Fraction(1, 2), "con": np.float32(0.5)}, "differs")
 
 
 def test_a_crash_is_told_once() -> None:

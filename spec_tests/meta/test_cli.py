@@ -189,9 +189,27 @@ def test_all_that_changed_is_said() -> None:
     ]
 
 
+def test_a_reader_who_stops_early_is_no_error() -> None:
+    """Such as `head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "from spec_tests import cli; raise SystemExit(cli._said(lambda: ['a line'] * 100_000))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_usage_names_a_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("start", "compare", "badge"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        usage = capsys.readouterr().out.partition("\n\n")[0].split()
+        assert usage.count(command) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("no json", "Expecting value"), ("[]", "is no conformance report"), ('{"clauses": []}', "is no conformance")],
+    [("no json", "is not JSON"), ("[]", "is no conformance report"), ('{"clauses": []}', "is no conformance")],
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str, words: str) -> None:
     """With its path."""

@@ -285,6 +285,8 @@ def _read(
     path: Path, options: Edit, editor: Editor, content: Any, reader: Reader, facts: Facts | None
 ) -> tuple[list[Row], list[str]]:
     """The rows, and the errors of skipped rows. DataError: a wrong row that is not skipped."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; expected a table of edits")
     if not path.is_file() or files.kind(path.name) not in files.TABLES:
         raise DataError(f"{path}: is no table of edits; expected a file that ends in {', '.join(files.TABLES)}")
     rows, skipped = list[Row](), list[str]()
