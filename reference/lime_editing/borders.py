@@ -183,6 +183,8 @@ def damage(source: str, weights: bool) -> str | None:
 def _damages(folder: Path, weights: bool) -> Iterator[str]:
     if folder.exists() and not folder.is_dir():
         yield f"it is a file; expected {MODEL}"
+    if weights and (folder / "adapter_config.json").is_file() and find_spec("peft"):
+        yield "peft is installed, and loads the adapter beside the weights; merge it, or move adapter_config.json away"
     names = [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else []
     for path in (folder / name for name in names):
         if is_pointer(path):
