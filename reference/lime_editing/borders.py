@@ -183,8 +183,6 @@ def damage(source: str, weights: bool) -> str | None:
 def _damages(folder: Path, weights: bool) -> Iterator[str]:
     if folder.exists() and not folder.is_dir():
         yield f"it is a file; expected {MODEL}"
-    if weights and (folder / "adapter_config.json").is_file() and find_spec("peft"):
-        yield "peft is installed, and loads the adapter beside the weights; merge it, or move adapter_config.json away"
     names = [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else []
     for path in (folder / name for name in names):
         if is_pointer(path):
@@ -205,6 +203,8 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
         yield str(_say("weights", "\n".join(names))).replace("FOLDER", str(folder))
     if folder.is_dir() and weights and "config.json" not in names:
         yield f"there is no config.json in it; expected {MODEL}"
+    if weights and (folder / "adapter_config.json").is_file() and find_spec("peft"):
+        yield "peft is installed, and loads the adapter beside the weights; merge it, or move adapter_config.json away"
 
 
 def beside(model: str) -> list[str]:
