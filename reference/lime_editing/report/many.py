@@ -43,6 +43,10 @@ def table3(section: Section) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
+def counted(n: int) -> str:
+    return f"{n:,} edit{'' if n == 1 else 's'}"
+
+
 def shown(i: Interval) -> str:
     return f"{100 * i.value:.1f} [{100 * i.low:.1f}, {100 * i.high:.1f}]"
 
@@ -101,7 +105,7 @@ def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[str]:
         works = max(n for n, p in own.items() if p["succ"][0] >= WORKS * first["succ"][0])
         acc, con, after, before = (100 * v[0] for v in (last["acc"], last["con"], last["succ"], first["succ"]))
         found.append(
-            f"{said}, {name(section, key)} keeps working up to {works:,} edits. With {max(own):,}, {acc:.1f}% of them "
+            f"{said}, {name(section, key)} keeps working up to {counted(works)}. With {max(own):,}, {acc:.1f}% of them "
             f"hold and {con:.1f}% of unrelated answers are kept (succ {after:.1f}; with {min(own):,}, {before:.1f})."
         )
         masked, plain = section.runs.get((key[0], "lime"), {}), section.runs[key]
@@ -111,7 +115,7 @@ def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[str]:
             gain = succ_difference(ours, theirs)
             verdict = "help" if gain.low > 0 else "harm" if gain.high < 0 else "make no significant difference"
             found.append(
-                f"{said}, masks {verdict} with {n:,} edits of {section.approaches[key[0]]}: {gain.points} succ."
+                f"{said}, masks {verdict} with {counted(n)} of {section.approaches[key[0]]}: {gain.points} succ."
             )
     return found
 
