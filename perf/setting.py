@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -137,7 +138,10 @@ class RandomTask:
         )
 
     def within(self, languages: Sequence[str]) -> RandomTask:
-        raise NotImplementedError("the benchmarks use all languages")
+        """The same task, of these languages alone."""
+        only = copy(self)
+        only.corpus = self.corpus.within(languages)
+        return only
 
     def request(self, edit: Example, rng: np.random.Generator) -> EditRequest:
         return random_request(self.size, self.lengths[0], edit.language, self._rng(edit))

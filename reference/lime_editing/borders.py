@@ -165,6 +165,10 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     text = str(source)
     path = expanded(text)
     if text.strip() and os.path.lexists(path):
+        weights = {found.name for found in path.glob("*.safetensors")} - {"adapter_model.safetensors"}
+        if expected == MODEL and weights and (path / "adapter_config.json").is_file() and find_spec("peft"):
+            # transformers would load it with the weights, and say nothing.
+            raise kind(f"{path}: has an adapter beside its weights; merge it, or move adapter_config.json away")
         return str(path)
     above, slash, _ = text.partition("/")
     if not HUB_ID.fullmatch(text) or FILES.fullmatch(path.suffix) or (owner and not slash):
@@ -203,8 +207,6 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
         yield str(_say("weights", "\n".join(names))).replace("FOLDER", str(folder))
     if folder.is_dir() and weights and "config.json" not in names:
         yield f"there is no config.json in it; expected {MODEL}"
-    if weights and (folder / "adapter_config.json").is_file() and find_spec("peft"):
-        yield "peft is installed, and loads the adapter beside the weights; merge it, or move adapter_config.json away"
 
 
 def beside(model: str) -> list[str]:

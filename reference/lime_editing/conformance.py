@@ -1,4 +1,7 @@
-"""The adapter of spec_tests/contract.py for this package; `nox -s spec` tests this module."""
+"""The adapter of spec_tests/contract.py for this package; `nox -s spec` tests this module.
+
+Its functions have the contract's arguments, however many these are.
+"""
 
 from __future__ import annotations
 

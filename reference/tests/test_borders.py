@@ -437,9 +437,11 @@ def test_a_file_in_the_place_of_a_folder(model: Path) -> None:
 def test_an_adapter_beside_the_weights_is_a_remark(
     facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With peft, transformers would load it with the weights: what is edited then is no model that anybody named."""
     (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file({"lora": torch.zeros(1)}, model / "adapter_model.safetensors")
     argv = [*COMMANDS["dry-run"](str(facts), str(model), ""), "--approach", "finetuning", *set_options()]
-    if find_spec("peft"):  # transformers then loads it with the weights, and nothing can be asked of that model
+    if find_spec("peft"):
         refused(capsys, [*argv, "--results", str(tmp_path)], ["merge it, or move adapter_config.json away"])
         return
     assert main([*argv, "--results", str(tmp_path)]) == 0

@@ -358,8 +358,8 @@ def test_sets_and_series_are_trained_down_the_objective(name: str) -> None:
     expected = torch.autograd.grad(whole["total"], list(editor.parameters.values()), allow_unused=True)
     losses = gradients(editor, batch, 3, Objective(), at_a_time=2)
     close(losses["total"], whole["total"].item(), 1e-6, 1e-8)
-    for (n, p), slope in zip(editor.parameters.items(), expected, strict=True):
-        close(p.grad, torch.zeros_like(p) if slope is None else slope, 1e-5, 1e-8), n
+    for p, slope in zip(editor.parameters.values(), expected, strict=True):
+        close(p.grad, torch.zeros_like(p) if slope is None else slope, 1e-5, 1e-8)
     optimiser = adam(editor)
     steps = [train_step(editor, optimiser, batch, 3, Objective(lambda_mask=0.0), 1.0)["total"] for _ in range(40)]
     assert steps[-1] < steps[0]
@@ -554,11 +554,9 @@ def test_parallels_are_keys_of_the_same_edit() -> None:
     name = editor.backbone.edited[-1]
     keys = batch.answering(batch.gradient().keys[name])
     for i, given_ in enumerate(((asked.input, parallel), (other.input, other.input))):
-        wanted = [editor.backbone.trunk([i]) for i in given_]
         rows = [edit_batch(editor, [EditRequest(x, (5,) * len(x.positions), "en")]) for x in given_]
         own = torch.cat([row.answering(row.gradient().keys[name])[0] for row in rows])
         close(keys[i][(keys[i] != 0).any(-1)], own, 1e-6, 1e-9)
-        assert len(wanted) == 2
     update = edit(editor, [asked])
     held = [EditRequest(x, labels, "en") for x in (asked.input, parallel)]
     desired = torch.tensor([label for request in held for label in request.labels])

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +14,8 @@ from .. import test_m_metrics, verdicts
 from ..conformance import Violation, clauses
 from ..verdicts import PRESUPPOSED, Result
 from .planted import PLANTED
-from .test_variations import FILES, QUICK
+from .shown import shown
 
-ROOT = Path(__file__).parents[2]
 _EDITS = "one_step or outer_products or rate_starts or downhill or transformed or gated or confirms or only_declared"
 _TRAINING = "parts_of_training or through_the_step or original_model or sum_of_its_parts or is_judged_by or descends"
 #: The files and the tests in them that each fault could reach.
@@ -42,30 +36,21 @@ ASKED: dict[str, tuple[str, str]] = {
         "test_time or factors or rows_of_other or square or closed or only_the_editing",
     ),
 }
-DRIVER = """
-import contextlib, io, json, sys
-import pytest
-from spec_tests.conformance import Injected
-from spec_tests.meta.planted import PLANTED
-from spec_tests.verdicts import causes, verdicts, exit_code
-
-found = {}
-for name, arguments in json.load(sys.stdin).items():
-    injected = Injected(PLANTED[name][1](), name)
-    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.redirect_stderr(text):
-        code = pytest.main(arguments, plugins=[injected])
-    told = {clause: [one.outcome, one.why] for clause, one in verdicts(injected.results, "TMSABELDR").items()}
-    found[name] = [int(code), told, [str(cause) for cause in causes(injected.results)], text.getvalue()]
-json.dump(found, sys.stdout)
-"""
 
 
 @dataclass(frozen=True)
 class Run:
     returncode: int
-    clauses: dict[str, tuple[str, str]]
-    causes: list[str]
+    found: tuple[dict[str, tuple[str, str]], list[str]]
     stdout: str
+
+    @property
+    def clauses(self) -> dict[str, tuple[str, str]]:
+        return self.found[0]
+
+    @property
+    def causes(self) -> list[str]:
+        return self.found[1]
 
     def ended(self, *outcomes: str) -> list[str]:
         """The clauses with one of these outcomes."""
@@ -74,23 +59,11 @@ class Run:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[str, Run]:
-    """All runs of this file, one after the other in a process of their own."""
-    options = ["-q", "--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    asked = {
-        name: [*(file for letter in letters for file in FILES[letter]), "-k", f"({tests}) and {QUICK}", *options]
-        for name, (letters, tests) in ASKED.items()
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps(asked),
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {name: Run(*values) for name, values in json.loads(done.stdout).items()}
+    """All runs of this file."""
+    told = "{clause: [one.outcome, one.why] for clause, one in verdicts(injected.results, 'TMSABELDR').items()}"
+    found = f"({told}, [str(cause) for cause in causes(injected.results)])"
+    imports = "from spec_tests.meta.planted import PLANTED"
+    return {name: Run(*values) for name, values in shown(ASKED, imports, "PLANTED[name][1]()", found).items()}
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from .shown import shown
 from .variations import VARIATIONS
 
-ROOT = Path(__file__).parents[2]
-#: What no variation needs: other kinds of models, long trainings, other processes.
-QUICK = "not square and not roberta and not classifier and not short_training and not hash_seeds"
 _MEND = (
     "identity_on or size_of_a_gradient or row_is or one_transform or shared_parameter or rate_starts or outer_products"
 )
@@ -45,23 +38,6 @@ ASKED: dict[str, tuple[str, str]] = {
     "theta' formed once for a call": ("be", "factors or size_of_a_matrix or in_a_batch"),
     "drawn with replacement": ("s", "test_s_sampling"),
 }
-FILES: dict[str, list[str]] = {}
-for _path in sorted(Path(__file__).parents[1].glob("test_*.py")):
-    FILES.setdefault(_path.name.split("_")[1], []).append(f"spec_tests/{_path.name}")
-DRIVER = """
-import contextlib, io, json, sys
-import pytest
-from spec_tests.conformance import Injected
-from spec_tests.meta.variations import VARIATIONS
-
-found = {}
-for name, arguments in json.load(sys.stdin).items():
-    injected = Injected(VARIATIONS[name](), name)
-    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.redirect_stderr(text):
-        code = pytest.main(arguments, plugins=[injected])
-    found[name] = [int(code), sum(result.outcome == "passed" for result in injected.results), text.getvalue()]
-json.dump(found, sys.stdout)
-"""
 
 
 @dataclass(frozen=True)
@@ -73,23 +49,10 @@ class Run:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[str, Run]:
-    """All runs of this file, one after the other in a process of their own."""
-    options = ["-q", "--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    asked = {
-        name: [*(file for letter in letters for file in FILES[letter]), "-k", f"({tests}) and {QUICK}", *options]
-        for name, (letters, tests) in ASKED.items()
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps(asked),
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {name: Run(*values) for name, values in json.loads(done.stdout).items()}
+    """All runs of this file."""
+    passed = "sum(result.outcome == 'passed' for result in injected.results)"
+    imports = "from spec_tests.meta.variations import VARIATIONS"
+    return {name: Run(*values) for name, values in shown(ASKED, imports, "VARIATIONS[name]()", passed).items()}
 
 
 def test_every_variation_is_asked() -> None:

@@ -50,6 +50,16 @@ class EditorMutation(Mutation):
         return call
 
 
+class NotedEdits(EditorMutation):
+    """`edit` returns (edits, note), and what `dense` makes of the note the logits and factors do not have."""
+
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        return self.base.edited_logits(editor, edits[0], index, inputs)
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], index)
+
+
 class DenseMutation(EditorMutation):
     """Edits of the base with another ΔW, in `dense` and in the logits alike."""
 

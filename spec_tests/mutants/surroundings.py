@@ -12,7 +12,7 @@ import torch
 
 from ..contract import Input, Losses, Request, Triple
 from .base import mutant
-from .editing import EditorMutation
+from .editing import EditorMutation, NotedEdits
 
 
 class MakingLeaves(EditorMutation):
@@ -165,18 +165,12 @@ class OtherObjects(EditorMutation):
 
 
 @mutant("gradients-needed-to-edit", "T8", "Where the caller has switched gradients off, an edit is empty.")
-class NeedsGradients(EditorMutation):
+class NeedsGradients(NotedEdits):
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         return self.base.edit(editor, requests), torch.is_grad_enabled()
 
     def dense(self, editor: Any, edits: Any, index: int) -> Any:
         return {m: d * edits[1] for m, d in self.base.dense(editor, edits[0], index).items()}
-
-    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
-        return self.base.edited_logits(editor, edits[0], index, inputs)
-
-    def factors(self, editor: Any, edits: Any, index: int) -> Any:
-        return self.base.factors(editor, edits[0], index)
 
 
 @mutant("factors-multiplied-out-to-predict", "B4", "ΔW is multiplied out whenever the edited model runs.", "factored")

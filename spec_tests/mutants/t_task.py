@@ -10,7 +10,7 @@ import torch
 from ..contract import Example, Input, Losses, Pair, Request, Sampling, Triple
 from ..tiny import divergence, logits_of, with_update
 from .base import Mutation, mutant, named
-from .editing import DenseMutation, EditorMutation, OfEditableTraining, ScaledMutation, Update
+from .editing import DenseMutation, EditorMutation, NotedEdits, OfEditableTraining, ScaledMutation, Update
 from .m_metrics import mean
 
 
@@ -54,7 +54,7 @@ class RawModelLeftTraining(EditorMutation):
 
 
 @mutant("edits-on-top-of-each-other", "T2", "An edit starts from what the last one left.")
-class EditsAccumulate(EditorMutation):
+class EditsAccumulate(NotedEdits):
     def __init__(self, base: Any) -> None:
         super().__init__(base)
         self.left: dict[int, Update] = {}
@@ -69,12 +69,6 @@ class EditsAccumulate(EditorMutation):
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
         own, before = edits
         return {m: d + before[m] if m in before else d for m, d in self.base.dense(editor, own, index).items()}
-
-    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
-        return self.base.edited_logits(editor, edits[0], index, inputs)
-
-    def factors(self, editor: Any, edits: Any, index: int) -> Any:
-        return self.base.factors(editor, edits[0], index)
 
 
 @mutant("raw-predictions-of-the-last-edit", "T2", "What is called the raw prediction is that of the last edited model.")

@@ -11,7 +11,7 @@ import torch
 from ..contract import Input, Losses, Request, Triple
 from ..tiny import gradients, logits_of, rate, shifts, with_update
 from .base import mutant
-from .editing import AskedMutation, DenseMutation, EditorMutation, LossMutation, OfEditableTraining, Update
+from .editing import AskedMutation, DenseMutation, EditorMutation, LossMutation, NotedEdits, OfEditableTraining, Update
 
 Gradient = dict[str, torch.Tensor]
 #: The paper's learning rates, and those of the inner learning rates (which are free) and of the masks.
@@ -534,7 +534,7 @@ class NoiseAfterTraining(DenseMutation):
 
 
 @mutant("edits-add-up-after-training", "T2", "An edit of a trained editor starts where the last one ended.")
-class EditsAddUp(OnceTrained):
+class EditsAddUp(NotedEdits, OnceTrained):
     def __init__(self, base: Any) -> None:
         super().__init__(base)
         self.left: dict[int, Update] = {}
@@ -549,12 +549,6 @@ class EditsAddUp(OnceTrained):
 
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
         return {m: d + edits[1].get(m, 0) for m, d in self.base.dense(editor, edits[0], index).items()}
-
-    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
-        return self.base.edited_logits(editor, edits[0], index, inputs)
-
-    def factors(self, editor: Any, edits: Any, index: int) -> Any:
-        return self.base.factors(editor, edits[0], index)
 
 
 @mutant(
@@ -650,18 +644,12 @@ class RankGrows(DenseMutation):
     "Edits of one batch share what a trained editor normalises by.",
     "batched",
 )
-class ShareABatch(OnceTrained):
+class ShareABatch(NotedEdits, OnceTrained):
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         return self.base.edit(editor, requests), len(requests) if self.has_trained(editor) else 1
 
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
         return {m: d * (1 + 1e-3 * (edits[1] - 1)) for m, d in self.base.dense(editor, edits[0], index).items()}
-
-    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
-        return self.base.edited_logits(editor, edits[0], index, inputs)
-
-    def factors(self, editor: Any, edits: Any, index: int) -> Any:
-        return self.base.factors(editor, edits[0], index)
 
 
 @mutant(

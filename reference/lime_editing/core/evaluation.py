@@ -155,7 +155,8 @@ def batches(
 ) -> Iterator[Prepared]:
     """The batches of an evaluation, with the raw predictions of inputs in the roles `raw_of`.
 
-    With `parallels` the requests include them, for an editor that sees more than clause T5 allows.
+    With `parallels` the requests include them, for an editor that sees more than clause T5 allows. Eight parameters:
+    the model, the data, and six independent choices of an evaluation.
     """
     for start in range(0, len(pairs), batch):
         with backbone.autocast():

@@ -70,6 +70,7 @@ def evaluation_pairs(
     """Every edit in the editing languages once, or `limit` of them, drawn evenly over the languages (S1-S5, S9).
 
     `editable` holds the ids of D_edit; without it D_edit is the whole corpus.
+    Eight parameters: what clauses S1 to S9 name.
 
     x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
     """

@@ -154,7 +154,8 @@ def train(
     GPU computes a step, the next batch is prepared and the losses of the previous step are read. UserError: a loss that
     is not finite (that step and later ones change no parameter); no memory for one edit.
 
-    Eight parameters: editor, data, validation, length, objective, seed, state and processes are independent.
+    Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
+    editor, data, validation, length, objective, seed, state and processes are independent.
     """
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
