@@ -285,8 +285,8 @@ def digest(value: Any) -> str:
 def code_digest(more: Iterable[Path] = ()) -> str:
     """A short fingerprint of the code that a number depends on, and of `more` files. Paths do not change it.
 
-    Comments, docstrings and layout do not change it. names.py and the scales are not part of it: a cell records the
-    values that it used.
+    Comments, docstrings, layout and error messages do not change it, nor does a check that only raises. names.py and
+    the scales are not part of it: a cell records the values that it used.
     """
     root = Path(__file__).parent
     sources = {path for pattern in SOURCES for path in root.glob(pattern)} - {root / name for name in NO_SOURCES}
@@ -298,16 +298,41 @@ def code_of(files: Iterable[Path]) -> str:
     return digest(sorted(_code(path.read_text(encoding="utf-8")) for path in files))
 
 
-@cache  # a grid calls it for each cell, and it takes a second
-def _code(source: str) -> str:
-    """A module's syntax tree without docstrings and without what it imports from this package."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
+class _Numbers(ast.NodeTransformer):
+    """Leaves out of a module what changes no number: docstrings, imports from this package, and errors.
+
+    Of errors it leaves out messages, borders' arguments, and each condition under which nothing is done but raising.
+    """
+
+    def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [one for one in body if not (isinstance(one, ast.ImportFrom) and one.level)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+        return super().visit(node)  # type: ignore[no-any-return]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.level else node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return ast.Raise()
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        raises = all(isinstance(one, ast.Raise) for one in node.body) and not node.orelse
+        names = any(isinstance(one, ast.NamedExpr) for one in ast.walk(node.test))  # what comes after may read them
+        return None if raises and not names else self.generic_visit(node)
+
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        caught = any(not isinstance(handler.body[-1], ast.Raise) for handler in node.handlers)
+        return node if caught else self.generic_visit(node)  # where an error is caught, raising it decides what follows
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == border.__name__:
+            return node.func
+        return self.generic_visit(node)
+
+
+@cache  # a grid calls it for each cell, and it takes a second
+def _code(source: str) -> str:
+    return ast.dump(_Numbers().visit(ast.parse(source)))
 
 
 def is_done(folder: Path) -> bool:

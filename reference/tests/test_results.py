@@ -94,6 +94,39 @@ def test_comments_docstrings_and_layout_are_not_code() -> None:
     assert results._code(plain) != results._code(plain.replace("+", "-"))
 
 
+SUM = "def f(x):\n{0}    return x + 1\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("    if x < 0: raise ValueError('low')\n", ""),
+        ("    if x < 0: raise ValueError('low')\n", "    if x <= 0 or f(0): raise TypeError(f'{x} is low')\n"),
+        ("    with border(OSError, 'there'): x = g(x)\n", "    with border(OSError, 'here', more=x): x = g(x)\n"),
+        ("    try: x = g(x)\n    except O: raise A('a')\n", "    try: x = g(x)\n    except O: raise B('b')\n"),
+    ],
+)
+def test_an_error_changes_no_number(one: str, other: str) -> None:
+    assert results._code(SUM.format(one)) == results._code(SUM.format(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("    if x < 0: x = 0\n", "    if x < 1: x = 0\n"),
+        ("    if x < 0: raise A\n    elif x > 9: x = 9\n", "    if x < 1: raise A\n    elif x > 9: x = 9\n"),
+        ("    if (x := g(x)) < 0: raise A\n", "    if (x := h(x)) < 0: raise A\n"),
+        ("    with border(OSError, 'here'): x = g(x)\n", "    with border(OSError, 'here'): x = h(x)\n"),
+        (
+            "    try:\n        if x < 0: raise A\n    except A: x = 0\n",
+            "    try:\n        if x < 1: raise A\n    except A: x = 0\n",
+        ),
+    ],
+)
+def test_what_may_change_a_number_is_code(one: str, other: str) -> None:
+    assert results._code(SUM.format(one)) != results._code(SUM.format(other))
+
+
 # full disks, closed folders, and processes that die while they write
 
 ROWS = {"en → all": [Outcome("P1/Q1/en", "en", "update", "de", True)]}
