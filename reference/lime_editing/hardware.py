@@ -117,6 +117,8 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
 
     With `elsewhere` the device belongs to another machine, and only its name is checked.
     """
+    if not isinstance(device, (str, torch.device)):
+        raise UserError(f"device {device!r} cannot be used: it is not a name; here are {', '.join(devices())}")
     try:
         kind = torch.device(device).type
     except RuntimeError as error:

@@ -61,7 +61,9 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte. UserError: the
     folder exists already, or cannot be written. ModelError: the weights lack an edited matrix.
     """
-    here = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
+    _check_one(update)
+    with border(ModelError, f"cannot find the model {str(source)!r}"):
+        here = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
     prefix, changes = f"{backbone.model.base_model_prefix}.", update.dense(0, backbone.raw)
     # A file of the encoder alone has no encoder prefix; a file of a larger model has one.
     known = {key: name for name in changes for key in (name, name.removeprefix(prefix), prefix + name)}
@@ -91,6 +93,9 @@ def save_lora(
     Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
     UserError: the folder exists already, or cannot be written.
     """
+    _check_one(update)
+    if rank is not None and rank < 1:
+        raise UserError(f"the rank of an adapter must be above 0; got {rank}")
     pairs, errors = {}, {}
     for name, delta in update.dense(0, backbone.raw).items():
         plain = name in update.factors and name not in update.deltas and name not in update.weights
@@ -183,6 +188,14 @@ def check_free(folder: Path) -> None:
 def _update(parts: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, Tensor]) -> Update:
     factors = {name: (u[None], parts["v"][name][None]) for name, u in parts.get("u", {}).items()}
     return Update(factors, {name: delta[None] for name, delta in parts.get("delta", {}).items()}, weights)
+
+
+def _check_one(update: Update) -> None:
+    """UserError: an update of several edits, or of none."""
+    if update.edits > 1 or not (update.edits or update.weights):
+        raise UserError(
+            f"the update has {update.edits} edits, and one is saved; compose([update]) is the sum of several"
+        )
 
 
 def _keys(path: Path) -> list[str]:

@@ -37,7 +37,9 @@ class Update:
         return max(map(len, parts), default=0)
 
     def __getitem__(self, index: int) -> Update:
-        """The edit at `index`, as an update of one."""
+        """The edit at `index`, as an update of one. IndexError: there is no such edit."""
+        if not 0 <= index < max(1, self.edits):  # an IndexError also ends `for one in update`
+            raise IndexError(f"there is no edit {index}; the update has {self.edits}, counted from 0")
         return self.take(slice(index, index + 1))
 
     def take(self, chosen: Tensor | slice) -> Update:
@@ -48,6 +50,8 @@ class Update:
     def dense(self, index: int, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """ΔW (m, n) of one edit, per edited matrix. `raw` holds the raw W; it is needed if `weights` replace it."""
         one = self[index]
+        if one.weights.keys() - (raw or {}).keys():
+            raise UserError("this update replaces the raw weights; give them, as in update.dense(0, backbone.raw)")
         result = {name: d[0] for name, d in one.deltas.items()}
         result |= {name: w - (raw or {})[name] + result.get(name, 0) for name, w in one.weights.items()}
         for name, (u, v) in one.factors.items():
@@ -80,6 +84,8 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
     Factors are multiplied out with `dense`, or when they hold more numbers than ΔW: memory does not grow with the
     number of edits. UserError: updates with different θ'.
     """
+    if updates is None or isinstance(updates, Update):
+        raise UserError("compose adds a list of updates; for the edits of one update, give compose([update])")
     pending: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
@@ -91,6 +97,8 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
             sums[name] = v.mT.to(exact) @ u.to(exact) + sums.get(name, 0)
 
     for update in updates:
+        if not isinstance(update, Update):
+            raise UserError(f"compose adds a list of updates, and {type(update).__name__} is none")
         for name, weight in update.weights.items():
             if weights.setdefault(name, weight) is not weight and not torch.equal(weights[name], weight):
                 raise UserError(f"edits that start from different trained weights of {name} have no sum")

@@ -73,6 +73,8 @@ def load_encoder(
 
     Errors: as of `load`, but weights may lack a head and its pooler.
     """
+    if isinstance(classes, str) or len({*classes}) < max(2, len(classes)):
+        raise ModelError(f"a classifier needs a list of at least two distinct classes; got {classes!r}")
     check_device(device, precision)
     labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
     with torch.random.fork_rng(devices=[]):

@@ -20,7 +20,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import ModelError
+from .. import checks
+from ..errors import ModelError, UserError
 from ..names import Precision
 from ..records import Input
 from ..updates import Factors, Update
@@ -103,6 +104,8 @@ class Backbone:
 
     def rows(self, inputs: Sequence[Input], bucket: Bucket | None = None) -> tuple[Rows, Integers]:
         """The inputs in rows for `read`, and the start of each. ModelError: an input that is too long."""
+        if checks.of_inputs(inputs):
+            raise UserError(checks.of_inputs(inputs))
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
             raise ModelError(f"an input has {longest} tokens, and the model reads at most {self.max_tokens}")
@@ -147,6 +150,8 @@ class Backbone:
         Edit e applies to the rows e·k … (e+1)·k - 1. A classifier gives one row of classes per input. With `twice` the
         logits are twice differentiable.
         """
+        if update is not None and checks.of_update(update, self.raw, len(states.hidden)):
+            raise UserError(checks.of_update(update, self.raw, len(states.hidden)))
         here, places = self.copy(twice), states.places
         weights = {} if update is None else update.weights
         # Dropping the last layer's other rows saves 7 to 12% of the operations of a training step on facts (mBERT
@@ -302,6 +307,8 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
     ModelError: an architecture that is not supported, a name that does not exist, weights that are not finite, or a
     model whose dropout is active or whose MLPs run in chunks.
     """
+    if not hasattr(model, "base_model") or edited in ([], ()):
+        raise ModelError(f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}")
     if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
         raise ModelError(
             "the model is in training mode, and its dropout would blur every edit; call model.eval() first"

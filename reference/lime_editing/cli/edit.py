@@ -317,6 +317,10 @@ def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts
     names = next((way for way in ways if all(name in row for name in way)), None)
     if names is None:
         raise UserError(f"has neither {' nor '.join(' and '.join(way) for way in ways)}; a row needs them, and to")
+    others = [name for way in ways if way != names for name in way if row.get(name) is not None]
+    if others:
+        both = f"has {' and '.join(names)} and also {' and '.join(others)}"
+        raise UserError(f"{both}, which may mean another edit; keep one of the two")
     files.texts(row, ("language", "to", *names), where)
     told: dict[str, Any] = {"language": row["language"], "to": row["to"], "fact": None}
     if facts is None:

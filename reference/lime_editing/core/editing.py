@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import checks
 from ..backbone import (
     NO_LABEL,
     Array,
@@ -203,16 +204,30 @@ def make_editor(
 
     UserError: an unknown method or setting (the known ones are listed); masks on a method without parameters.
     """
+    if checks.of_types(make_editor, locals()):
+        raise UserError(f"make_editor: {checks.of_types(make_editor, locals())}")
+    if not languages or mask_lr < 0:
+        raise UserError(
+            f"an editor needs one language at least, and a mask_lr of 0 or more; got {languages}, {mask_lr}"
+        )
     found = find(method)
     if settings is None or isinstance(settings, Mapping):
         try:
             settings = found.Settings(**(settings or {}))
         except TypeError as error:
-            raise UserError(f"unknown settings of {method}: {error}; it has {found.Settings()}") from error
+            raise UserError(
+                f"unknown settings of {method}: "
+                f"{', '.join(str(name) for name in settings if not hasattr(found.Settings, str(name))) or error}; "
+                f"it has {found.Settings()}"
+            ) from error
+    if not isinstance(settings, type(found.Settings())):
+        raise UserError(f"settings of {method} must be a mapping, or {found.Settings()}; got {settings!r}")
+    if checks.of_record(settings):
+        raise UserError(f"settings of {method}: {checks.of_record(settings)}")
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
         if not found.TRAINED:
-            raise UserError(f"{method} trains nothing, so it has no masks either (§4.2)")
+            raise UserError(f'{method} is not trained, so it has no masks (§4.2); leave masks at "none"')
         rows = 1 if masks == "shared" else len(languages)
         parameters |= lime.init_masks(backbone.shapes, rows, mask_scale, backbone.like)
     for parameter in parameters.values() if found.TRAINED else ():
@@ -228,6 +243,8 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     the earlier edits of a series: gradients and predictions are computed at θ + at. The result is the new edit alone
     (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
     """
+    if not requests:
+        raise UserError("there is nothing to edit; give at least one request")
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
     return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))
@@ -283,6 +300,8 @@ def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
 
 def asked_of(editor: Editor, requests: Sequence[EditRequest], bucket: Bucket | None = None) -> Asked:
     """The requests as arrays. LanguageError: the editor does not have an editing language."""
+    if checks.of_requests(requests, editor.backbone):
+        raise UserError(checks.of_requests(requests, editor.backbone))
     counts = [len(request.labels) for request in requests]
     labels = np.array([label for request in requests for label in request.labels])
     example, shares = np.repeat(np.arange(len(requests)), counts), shares_of(counts)
@@ -334,6 +353,8 @@ def batch_of(
     "all" computes L_loc at every token of a masked sentence, without padding (clause L2). ModelError: an input that is
     too long. LanguageError: as of `edit`.
     """
+    if any(len(t.update.positions) != len(t.edit.labels) for t in triples) and not editor.backbone.classifies:
+        raise UserError("an update input needs one predicted position for each label of its edit request")
     backbone, requests = editor.backbone, [triple.edit for triple in triples]
     if loc_positions == "all" and not backbone.classifies:
         whole = [replace(t.retain, positions=tuple(range(len(t.retain.ids)))) for t in triples]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..backbone import Backbone, Sent, States, places_of, states_at
+from ..errors import UserError
 from ..hardware import ALONE, Processes, halving
 from ..names import Positions, Role, Stopping
 from ..records import EditRequest, Input, Outcome
@@ -60,6 +61,8 @@ def judged(
     edit by edit, so that every editor gets the same requests. If `batch` edits do not fit in memory, fewer are computed
     at a time.
     """
+    if batch < 1:
+        raise UserError(f"a batch needs at least 1 edit; got {batch}")
     backbone = subject.backbone if isinstance(subject, Editor) else subject
     roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
     mine, size = processes.share(len(pairs)), batch
@@ -173,6 +176,8 @@ def _prepared(
     raw_of: Sequence[Role],
     parallels: bool,
 ) -> Prepared:
+    if any(not pair.update and not pair.retain for pair in pairs):
+        raise UserError("an edit of the evaluation has no inputs; give at least one update or retain input")
     requests, inputs = [], []
     ready(task, pairs)
     for pair in pairs:
@@ -241,6 +246,13 @@ def predict(
 
     `batch` inputs are computed at a time; inputs of similar length share a batch.
     """
+    if update is not None and update.edits > 1:
+        raise UserError(
+            f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
+            "inputs; give update[i] for edit i alone, or compose([update]) for their sum"
+        )
+    if batch < 1:
+        raise UserError(f"a batch needs at least 1 input; got {batch}")
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
     found: list[tuple[int, ...]] = [()] * len(inputs)
     for start in range(0, len(order), batch):

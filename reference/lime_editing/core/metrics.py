@@ -67,6 +67,8 @@ def hit(predicted: Sequence[int], expected: Sequence[int]) -> bool:
 def count(outcomes: Iterable[Outcome]) -> Counts:
     """Outcomes as counts."""
     told = list(outcomes)
+    if any(outcome.role not in ROLES for outcome in told):
+        raise UserError(f"an outcome has an unknown role; known: {', '.join(ROLES)}")
     edits = sorted({(o.edit_language, o.edit) for o in told})
     languages = sorted({o.language for o in told})
     row, column = {edit: i for i, edit in enumerate(edits)}, {code: i for i, code in enumerate(languages)}
@@ -131,6 +133,8 @@ def breakdown(
 
     NoOutcomes: a language has no outcome in some role, unless `incomplete` is "skip".
     """
+    if not counts.edits:
+        raise NoOutcomes("no outcomes to break down: neither an update nor a retain input was judged")
     known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
     means = np.stack([_mean(values[of == i]) for i in range(len(known))])
     if by == "language":

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, UserError
 from .corpus import Corpus, Example
 
 
@@ -47,6 +47,8 @@ def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[E
 
     x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
     """
+    if not corpus.examples:
+        raise DataError("the corpus has no examples to train on; give data that have some")
     rng = derived_rng(seed, "train", step)
     triples = []
     for _ in range(count):
@@ -74,6 +76,8 @@ def evaluation_pairs(
 
     x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
     """
+    if not edit_languages or not update_languages or min(n_update, n_retain, limit or 0) < 0:
+        raise UserError("an evaluation needs at least one editing and one updating language, and no negative numbers")
     updates = corpus.within(update_languages)
     pairs = []
     for edit in evaluation_edits(corpus, edit_languages, seed, limit, editable):

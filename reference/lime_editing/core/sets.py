@@ -27,6 +27,8 @@ def chunks_of(
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[Callable[[], EditBatch]]:
     """Requests in chunks. Calling a chunk runs the trunk on its inputs."""
+    if size < 1:
+        raise UserError(f"a chunk needs at least 1 request; got {size}")
 
     def read(start: int) -> EditBatch:
         part = slice(start, start + size)
@@ -50,7 +52,7 @@ def edit_all(
     no requests, or as of `edit`.
     """
     if not requests:
-        raise UserError("there is nothing to edit: give one request at least")
+        raise UserError("there is nothing to edit; give at least one request")
     chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
     if isinstance(editor.method, Merging):
         return editor.method.merge(editor.parameters, editor.settings, chunks)
@@ -61,7 +63,9 @@ def edit_all(
 def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> Editor:
     """The editor, fitted to edits of a training split. UserError: an editor without `fit`."""
     if not isinstance(editor.method, Measuring):
-        raise UserError(f"{editor.method.NAME} measures nothing before it edits: use it as it is")
+        raise UserError(f"{editor.method.NAME} measures nothing before it edits; use it without fit")
+    if not requests:
+        raise UserError(f"{editor.method.NAME} needs edits to measure; give at least one request of the training split")
     chunks = chunks_of(editor, requests, chunk)
     return replace(editor, parameters=editor.method.fit(editor.settings, len(editor.languages), chunks))
 

@@ -83,6 +83,8 @@ def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
 
     UserError: no [MASK]. ModelError: a tokenizer without a mask token.
     """
+    if count < 1:
+        raise UserError(f"a sentence needs at least 1 mask; got {count}")
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
     if mask not in ids:
         raise UserError(f"{text!r} has no {MASK}; write it where the answer goes")

@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..backbone import Sent
 from ..errors import UserError
 from ..hardware import ALONE, Processes, halving, later
@@ -49,6 +50,8 @@ class Schedule:
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
     def __post_init__(self) -> None:
+        if checks.of_record(self):
+            raise UserError(f"a schedule's {checks.of_record(self)}")
         if self.batch < 1 or min(self.edits, self.validate_every, self.checkpoint_every) < self.batch:
             raise UserError(
                 f"a schedule needs a batch of 1 at least, and edits, validate_every and checkpoint_every of one batch "
@@ -157,6 +160,8 @@ def train(
     Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
     editor, data, validation, length, objective, seed, state and processes are independent.
     """
+    if checks.of_record(objective):
+        raise UserError(f"an objective's {checks.of_record(objective)}")
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
         state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())
@@ -260,6 +265,8 @@ def train_step(
 
     `graphs`: `graphs_of` this editor and objective, reused in every step.
     """
+    if not triples or checks.of_record(objective):
+        raise UserError(checks.of_record(objective) or "there is nothing to train on; give at least one triple")
     parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
     values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
     descend(editor, optimiser, clip, objective.clipping, objective.log_alpha)
@@ -382,6 +389,8 @@ def batch_of_triples(task: Task, count: int, seed: int, step: int) -> list[Tripl
 
 def adam(editor: Editor) -> torch.optim.Adam:
     """One optimiser, with one group for each learning rate; each parameter is in exactly one group (clause E9)."""
+    if not editor.method.TRAINED:
+        raise UserError(f"{editor.method.NAME} is not trained; use it without a training")
     groups: dict[float, list[Tensor]] = {}
     for name, rate in editor.learning_rates().items():
         groups.setdefault(rate, []).append(editor.parameters[name])

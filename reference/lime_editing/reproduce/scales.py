@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import checks
 from ..core.training import Schedule
 from ..data import Dataset
 from ..editors import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
@@ -236,7 +237,12 @@ def override(value: Any, path: str, text: str) -> Any:
         new = float(new) if isinstance(old, float) and type(new) is int else new
         if old is not None and type(new) is not type(old):
             raise UserError(f"cannot set {path!r} to {text!r}: expected a value like {old!r}")
-    return {**named, head: new} if isinstance(value, Mapping) else replace(value, **{head: new})
+    if isinstance(value, Mapping):
+        return {**named, head: new}
+    changed = replace(value, **{head: new})
+    if fault := checks.of_record(changed):
+        raise UserError(f"cannot set {path!r} to {text!r}: {fault}")
+    return changed
 
 
 SCALES: Mapping[str, Scale] = {scale.name: scale for scale in (TINY, SMALL, PAPER)}

@@ -177,6 +177,10 @@ class FactTask:
 
     def _text(self, asked: Example, edit: Example) -> str:
         """The sentence of an example with one mask for [Y]; the subject follows ruling D6."""
+        if (asked.fact, asked.language) not in self._inputs:
+            raise DataError(
+                f"this split has no fact {asked.fact!r} in {asked.language!r}; take the pairs from its corpus"
+            )
         fact = self._inputs[asked.fact, asked.language]
         subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
         return self.facts.text(fact, self.tokenizer.mask_token, subject.sub_label)

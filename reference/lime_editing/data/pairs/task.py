@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...core.corpus import Corpus, Example, FullCorpus, ParallelCorpus
 from ...core.sampling import Pair
 from ...core.task import pair, pairs as tokenise, remember
-from ...errors import ModelError
+from ...errors import DataError, ModelError
 from ...names import JUDGED, PIVOT, Rulings, Split
 from ...records import EditRequest, Input
 from .. import Errors, Predict, Reader
@@ -73,6 +73,8 @@ class PairTask:
     def ready(self, pairs: Sequence[Pair]) -> None:
         """Read and tokenise all inputs of the pairs that are new."""
         asked = dict.fromkeys(x for pair in pairs for x in (pair.edit, *pair.update, *pair.retain))
+        if any(x.fact.rpartition("/")[0] != self.split for x in asked):
+            raise DataError(f"the inputs are of another split than {self.split}; take the pairs from its corpus")
         new = [x for x in asked if x.id not in self._inputs]
         if not new:
             return

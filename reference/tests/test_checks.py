@@ -1,0 +1,249 @@
+"""What the Python API refuses: each wrong argument that a user may give ends with one sentence, and no guess."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import lime_editing as le
+from lime_editing.core.sampling import Pair
+from lime_editing.core.training import adam
+from lime_editing.data import find
+from lime_editing.editors import methods
+from lime_editing.hardware import check_device
+from lime_editing.names import Rulings
+from lime_editing.reproduce.scales import TINY, override
+from reference.tests.corpora import write_facts, write_model
+from reference.tests.test_editors import Good
+
+Given = SimpleNamespace
+INPUT = le.Input((2, 11, 6, 9, 4, 5, 3), (4,))
+REQUEST = le.EditRequest(INPUT, (12,), "en")
+TRIPLE = le.Triple(REQUEST, INPUT, INPUT)
+OUTCOME = le.Outcome("e", "en", "update", "en", True)
+SCHEDULE = {"edits": 4, "batch": 2, "validate_every": 2, "patience": 4, "checkpoint_every": 2}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    """A raw model, editors, updates of one and of two edits, and a split of facts with pairs for an evaluation."""
+    root = tmp_path_factory.mktemp("given")
+    model, facts = write_model(root / "model"), write_facts(root / "facts")
+    backbone, tokenizer = le.load(model, 2), le.load_tokenizer(model)
+    editor = le.make_editor("finetuning", backbone, ["en"], settings={"lr": 0.05, "steps": 2})
+    mend = le.make_editor("mend", backbone, ["en"], "language", settings={"rank": 4})
+    reader = le.Reader(tokenizer, backbone.max_tokens)
+    tasks = find("facts").tasks(find("facts").read(str(facts), None), reader, Rulings(), {})
+    pairs = le.evaluation_pairs(tasks["train"].corpus, ["en"], ["en", "de"], 1, 1, 0, 2)
+    two = le.edit(editor, [REQUEST, REQUEST])
+    return Given(**locals(), one=two[0], task=tasks["train"], theirs=tasks["test"])
+
+
+def request(**changed: Any) -> le.EditRequest:
+    return replace(REQUEST, **changed)
+
+
+def edit_of(changed: le.EditRequest) -> Callable[[Given], object]:
+    return lambda g: le.edit(g.editor, [changed])
+
+
+def made(method: str = "mend", languages: Any = ("en",), *more: Any, **settings: Any) -> Callable[[Given], object]:
+    return lambda g: le.make_editor(method, g.backbone, languages, *more, settings=settings or None)
+
+
+def schedule(**changed: Any) -> Callable[[Given], object]:
+    return lambda _: le.Schedule(**{**SCHEDULE, **changed})
+
+
+def trained(editor: str, objective: Any) -> Callable[[Given], object]:
+    return lambda g: list(le.train(getattr(g, editor), g.task, lambda _: None, le.Schedule(**SCHEDULE), objective, 0))
+
+
+def stepped(triples: list[le.Triple], **objective: Any) -> Callable[[Given], object]:
+    return lambda g: le.train_step(g.mend, adam(g.mend), triples, 0, le.Objective(**objective), 1.0)
+
+
+REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
+    # nothing, or too little
+    "edit-nothing": (lambda g: le.edit(g.editor, []), "nothing to edit; give at least one request"),
+    "edit-all-nothing": (lambda g: le.edit_all(g.editor, []), "nothing to edit; give at least one request"),
+    "fit-nothing": (lambda g: le.fit(le.make_editor("rome", g.backbone, ["en"]), []), "rome needs edits to measure"),
+    "train-on-nothing": (stepped([]), "nothing to train on; give at least one triple"),
+    "break-down-nothing": (lambda _: le.breakdown(le.count([]), "language"), "no outcomes to break down"),
+    "draw-from-nothing": (lambda _: le.training_triples(le.ParallelCorpus.of([]), 1, 0, 0), "corpus has no examples"),
+    "no-inputs": (lambda g: g.backbone.trunk([]), "there are no inputs; give at least one"),
+    "no-editing-language": (
+        lambda g: le.evaluation_pairs(g.task.corpus, [], ["en"], 1, 1, 0),
+        "at least one editing and one updating language",
+    ),
+    "no-updating-language": (
+        lambda g: le.evaluation_pairs(g.task.corpus, ["en"], [], 1, 1, 0),
+        "at least one editing and one updating language",
+    ),
+    "minus-one-input": (
+        lambda g: le.evaluation_pairs(g.task.corpus, ["en"], ["en"], -1, 1, 0),
+        "no negative numbers",
+    ),
+    "a-pair-without-inputs": (
+        lambda g: le.evaluate(g.editor, g.task, [Pair(g.pairs[0].edit, (), ())], 0),
+        "has no inputs; give at least one",
+    ),
+    "no-languages": (made("mend", []), "needs one language at least"),
+    "one-class": (lambda g: le.load_encoder(g.model, ["a"]), r"two distinct classes; got \['a'\]"),
+    "a-class-twice": (lambda g: le.load_encoder(g.model, ["a", "b", "a"]), "two distinct classes"),
+    "no-edited-matrix": (lambda g: le.load(g.model, []), r"what to edit; got BertForMaskedLM and \[\]"),
+    "no-mask": (lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 0), "at least 1 mask; got 0"),
+    "chunks-of-0": (lambda g: le.edit_all(g.editor, [REQUEST], 0), "at least 1 request; got 0"),
+    "chunks-of-minus-1": (lambda g: le.edit_all(g.editor, [REQUEST], -1), "at least 1 request; got -1"),
+    "batches-of-0": (lambda g: le.predict(g.backbone, [INPUT], batch=0), "at least 1 input; got 0"),
+    "evaluation-of-0": (lambda g: le.evaluate(g.editor, g.task, g.pairs, 0, 0), "at least 1 edit; got 0"),
+    # requests and inputs
+    "no-label": (edit_of(request(labels=())), r"request 0 has the labels \(\) and 1 predicted positions"),
+    "labels-too-many": (edit_of(request(labels=(5, 6))), r"labels \(5, 6\) and 1 predicted positions; give one number"),
+    "label-of-padding": (edit_of(request(labels=(-100,))), r"labels \(-100,\)"),
+    "label-of-no-token": (edit_of(request(labels=(10_000,))), r"labels \(10000,\) .* one number below \d+"),
+    "label-of-text": (edit_of(request(labels=("Aton",))), "labels"),
+    "no-ids": (edit_of(request(input=le.Input((), ()))), "0 predicted positions"),
+    "position-after-the-end": (edit_of(request(input=replace(INPUT, positions=(7,)))), r"\(7,\), but only 7 tokens"),
+    "parallels": (edit_of(request(parallels=(replace(INPUT, positions=(1, 2)),))), "a parallel with another number"),
+    "unknown-language": (edit_of(request(language="xx")), "unknown language 'xx'; known to this editor: en"),
+    "update-input": (stepped([replace(TRIPLE, update=replace(INPUT, positions=(1, 2)))]), "one predicted position for"),
+    "retain-input": (stepped([replace(TRIPLE, retain=replace(INPUT, positions=()))]), "input 2 has no predicted"),
+    "input-of-no-tokens": (lambda g: le.predict(g.backbone, [le.Input((), (0,))]), "input 0 has no tokens"),
+    "negative-position": (lambda g: le.predict(g.backbone, [replace(INPUT, positions=(-1,))]), "negative position"),
+    "too-few-types": (lambda g: le.predict(g.backbone, [replace(INPUT, types=(0,))]), "another number of token types"),
+    "pairs-of-another-split": (lambda g: le.evaluate(g.editor, g.theirs, g.pairs, 0), "this split has no fact"),
+    "unknown-role": (lambda _: le.count([replace(OUTCOME, role="both")]), "unknown role; known: update, retain"),
+    # updates
+    "answers-of-two-edits": (
+        lambda g: le.answers(g.backbone, g.tokenizer, [INPUT] * 3, g.two),
+        r"has 2 edits, and there are 3 inputs: .* give update\[i\]",
+    ),
+    "three-inputs-for-two-edits": (
+        lambda g: g.backbone.upper(g.backbone.trunk([INPUT] * 3), g.two),
+        "the update has 2 edits, and there are 3 inputs",
+    ),
+    "update-of-another-matrix": (
+        lambda g: le.predict(g.backbone, [INPUT], le.Update(deltas={"w": torch.zeros(1, 2, 2)})),
+        r"the update of w is \(2, 2\) on cpu, but in the model this matrix is not edited; edited are bert",
+    ),
+    "update-of-another-size": (
+        lambda g: le.predict(g.backbone, [INPUT], le.Update(deltas={g.backbone.edited[0]: torch.zeros(1, 2, 2)})),
+        r"is \(2, 2\) on cpu, but in the model this matrix is \(\d+, \d+\) on cpu",
+    ),
+    "update-on-another-device": (
+        lambda g: le.predict(g.backbone, [INPUT], le.Update(deltas={n: d.to("meta") for n, d in g.one.deltas.items()})),
+        "on meta, but in the model",
+    ),
+    "compose-one": (lambda g: le.compose(g.one), r"a list of updates; .* give compose\(\[update\]\)"),
+    "compose-none": (lambda _: le.compose(None), "a list of updates"),  # type: ignore[arg-type]
+    "compose-nones": (lambda _: le.compose([None]), "NoneType is none"),  # type: ignore[list-item]
+    "dense-without-raw": (
+        lambda _: le.Update(weights={"w": torch.zeros(2, 2)}).dense(0),
+        "replaces the raw weights; give them",
+    ),
+    "save-two-edits": (lambda g: le.save_model(g.two, g.backbone, g.model, g.root / "to"), "the update has 2 edits"),
+    "adapt-two-edits": (lambda g: le.save_lora(g.two, g.backbone, g.model, g.root / "to"), "the update has 2 edits"),
+    "save-no-edit": (lambda g: le.save_lora(le.Update(), g.backbone, g.model, g.root / "to"), "has 0 edits"),
+    "rank-of-0": (lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0), "must be above 0; got 0"),
+    "save-no-model": (lambda g: le.save_model(g.one, g.backbone, "/no/model", g.root / "to"), "cannot find the model"),
+    # settings
+    "rate-of-text": (made(lr="x"), "settings of mend: lr must be a finite number; got 'x'"),
+    "rate-of-nothing": (made(lr=None), "lr must be a finite number; got None"),
+    "rate-of-truth": (made(lr=True), "lr must be a finite number; got True"),
+    "rate-of-nan": (made(lr=math.nan), "lr must be a finite number; got nan"),
+    "rate-of-0": (made(lr=0.0), "lr must be above 0; got 0.0"),
+    "negative-rate": (made(inner_lr=-1e-3), "inner_lr must be above 0; got -0.001"),
+    "negative-rate-of-rates": (made(inner_lr_lr=-1), "inner_lr_lr must be 0 or more; got -1"),
+    "half-a-rank": (made(rank=4.0), "rank must be a whole number; got 4.0"),
+    "no-rank": (made(rank=0), "rank must be above 0; got 0"),
+    "unknown-optimiser": (made("finetuning", optimiser="sgd"), "optimiser must be one of adam, rmsprop; got 'sgd'"),
+    "truth-of-text": (made("rome", parallels="no"), "parallels must be bool; got 'no'"),
+    "unknown-setting": (made(rat=1, lr=1e-3), r"unknown settings of mend: rat; it has Settings\(rank="),
+    "settings-of-another": (
+        lambda g: le.make_editor("mend", g.backbone, ["en"], settings=methods()["finetuning"].Settings()),
+        "settings of mend must be a mapping, or Settings",
+    ),
+    "rate-of-masks": (lambda g: le.make_editor("mend", g.backbone, ["en"], mask_lr=-1.0), "a mask_lr of 0 or more"),
+    "set-nan": (lambda _: override(TINY.tasks["facts"], "settings.mend.lr", "NaN"), "'lr' to 'NaN': lr must be a fin"),
+    "unknown-direction": (stepped([TRIPLE], kl_direction="left"), "kl_direction must be one of paper, released"),
+    "unknown-penalty": (trained("mend", le.Objective(penalty="all")), "penalty must be"),  # type: ignore[arg-type]
+    "half-an-edit": (schedule(edits=4.5), "a schedule's edits must be a whole number; got 4.5"),
+    "clip-at-0": (schedule(clip=0), "a schedule's clip must be above 0"),
+    "train-finetuning": (trained("editor", le.Objective()), "finetuning is not trained"),
+    # arguments of another type
+    "no-requests": (lambda g: le.edit(g.editor, None), r"edit: requests must be Sequence\[EditRequest\]; got None"),
+    "one-request": (lambda g: le.edit(g.editor, REQUEST), "requests must be"),
+    "texts": (
+        lambda g: le.answers(g.backbone, g.tokenizer, ["Aton"]),
+        r"inputs must be Sequence\[Input\]; got \['Aton",
+    ),
+    "no-editor": (lambda g: le.edit(g.backbone, [REQUEST]), "editor must be Editor; got Backbone"),
+    "one-language": (made("mend", "en"), r"languages must be Sequence\[str\]; got 'en'"),
+    "masks-of-a-training": (made("mend", ["en"], "lime"), "masks must be one of none, language, shared; got 'lime'"),
+    "precision": (lambda g: le.load(g.model, precision="fp16"), "precision must be one of float32, bf16; got 'fp16'"),
+    "no-source": (lambda _: le.load(None), r"load: source must be str \| Path; got None"),
+    "no-device": (lambda _: check_device(None, "float32"), "device None cannot be used"),  # type: ignore[arg-type]
+    "a-path-to-wrap": (lambda _: le.wrap("model"), "a loaded transformers model .* got str"),
+    "a-corpus-for-a-task": (lambda g: le.evaluate(g.editor, g.task.corpus, g.pairs, 0), "task must be Task"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_argument_is_refused(name: str, given: Given) -> None:
+    call, said = REFUSED[name]
+    with pytest.raises(le.UserError, match=said) as caught:
+        call(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_update_is_a_sequence_of_its_edits(given: Given) -> None:
+    """It ends, so that a loop over it ends."""
+    assert [one.edits for one in given.two] == [1, 1]
+    for index in (2, -1):
+        with pytest.raises(IndexError, match=f"there is no edit {index}; the update has 2"):
+            given.two.dense(index)
+
+
+def test_a_row_of_another_split_of_pairs_is_refused(pairs: Path, classifier: Path) -> None:
+    """Its number is one of this split, too."""
+    reader = le.Reader(le.load_tokenizer(classifier), None, {"entailment": 0, "neutral": 1, "contradiction": 2})
+    tasks = find("nli").tasks(find("nli").read(str(pairs), None), reader, Rulings(), {})
+    drawn = le.evaluation_pairs(tasks["train"].corpus, ["en"], ["en"], 1, 1, 0, 1)
+    with pytest.raises(le.DataError, match="of another split than test"):
+        tasks["test"].ready(drawn)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 1}, {"lr": np.float32(1e-3)}, {"rank": np.int64(4)}, {"inner_lr_lr": 0}])
+def test_a_number_of_any_library_is_one(settings: dict[str, Any], given: Given) -> None:
+    le.make_editor("mend", given.backbone, ["en"], settings={"rank": 4, **settings})
+
+
+@dataclass(frozen=True)
+class Own:
+    """A plug-in's settings: what they mean is its own matter."""
+
+    shift: float = -1.0
+    steps: int = 0
+    unknown: Missing | None = None  # type: ignore[name-defined]  # noqa: F821  as of a type checker's import
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_plug_in_s_numbers_may_be_negative(given: Given) -> None:
+    le.register(type("Shifted", (Good,), {"NAME": "shifted", "Settings": Own})())
+    assert le.make_editor("shifted", given.backbone, ["en"]).settings.shift == -1
+
+
+def test_what_fits_in_another_form_is_taken(given: Given, tmp_path: Path) -> None:
+    assert le.load(str(given.model), given.backbone.edited, torch.device("cpu")).edited == given.backbone.edited
+    assert le.edit(given.editor, (REQUEST,), None).edits == 1
+    assert pickle.loads(pickle.dumps(le.edit)) is le.edit  # noqa: S301  our own
