@@ -102,10 +102,12 @@ def join(device: str) -> Processes:
         return ALONE
     kind, _, number = device.partition(":")
     if number:
-        raise UserError(f"--device {device}: several processes take a device each; give --device {kind}")
+        raise UserError(f"--device {device}: each of several processes takes its own device; give --device {kind}")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if kind == "cuda" and torch.cuda.device_count() < here:
-        raise UserError(f"{here} processes for {torch.cuda.device_count()} GPUs; start one process for each")
+        raise UserError(
+            f"there are {here} processes and {torch.cuda.device_count()} GPUs; start one process for each GPU"
+        )
     from accelerate import PartialState  # noqa: PLC0415
 
     state = PartialState(cpu=kind == "cpu")
@@ -134,7 +136,7 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
             f"device {device!r} cannot be used: {first_line(error)}; here are {', '.join(devices())}"
         ) from error
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(f"{torch.cuda.get_device_name(device)} has no bf16; leave --precision at float32")
+        raise UserError(f"{torch.cuda.get_device_name(device)} does not support bf16; use --precision float32")
 
 
 def devices() -> list[str]:
@@ -163,6 +165,8 @@ def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
             reason = str(error).split(". ", maxsplit=1)[0]
         # Outside the except clause, whose traceback would keep the failed attempt's tensors.
         if size == 1:
-            raise UserError(f"the device's memory does not hold a single edit: {reason}")
+            raise UserError(
+                f"the device has too little memory for one edit ({reason}); use a smaller model or another device"
+            )
         size = (size + 1) // 2
         torch.cuda.empty_cache()

@@ -335,7 +335,7 @@ ZIPS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
     ),
     "unknown-compression": (
         lambda f, to: with_bytes(facts_zip(f, to), lambda b: with_headers(b, 8, 10, 97)),
-        ["de/templates.jsonl", "cannot be unpacked here"],
+        ["de/templates.jsonl", "cannot be unpacked"],
     ),
     "damaged-text": (
         lambda f, to: with_bytes(facts_zip(f, to, zipfile.ZIP_STORED), lambda b: b.replace(b"Aton", b"Atom", 1)),
@@ -489,7 +489,7 @@ TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "pairs-without-split": (as_lines(without_column(PAIR_ROW, "split")), ["lacks 'split'"]),
     "pairs-of-another-split": (as_lines(PAIR_ROW | {"split": "dev"}), ["'split' must be one of train", "'dev'"]),
     "pairs-of-one-split": (as_lines(PAIR_ROW), ["no split 'validation'; found train"]),
-    "pair-twice": (as_lines(PAIR_ROW, PAIR_ROW), ["rows.jsonl:2", "id '1' is told twice in language 'en'"]),
+    "pair-twice": (as_lines(PAIR_ROW, PAIR_ROW), ["rows.jsonl:2", "id '1' occurs twice in language 'en'"]),
     "pair-in-two-splits": (
         as_lines(PAIR_ROW, PAIR_ROW | {"language": "de", "split": "test"}),
         ["rows.jsonl:2", "id '1' is in train and in test"],
@@ -500,7 +500,7 @@ TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ),
     "labels-of-two-kinds": (
         as_lines(PAIR_ROW, PAIR_ROW | {"id": "2", "label": 1}),
-        ["labels 1, neutral are neither names nor 0, 1 and 2"],
+        ["labels 1, neutral must be names, or 0, 1 and 2"],
     ),
     "label-of-minus-1": (as_lines(PAIR_ROW | {"label": -1}), ["rows.jsonl:1", "'label'", "-1"]),
     "label-of-truth": (as_lines(PAIR_ROW | {"label": True}), ["'label'", "True"]),

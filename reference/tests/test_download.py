@@ -97,9 +97,11 @@ def test_an_archive_is_fetched_once_and_read(server: Server, facts: Path, tmp_pa
 
 def test_a_broken_download_goes_on_where_it_was(server: Server) -> None:
     server.content, server.cut = bytes(range(256)) * 40, 3_000
-    with pytest.raises(DataError, match=r"no more than 3,000 bytes came .*10,240 bytes were announced.*resumes"):
+    with pytest.raises(
+        DataError, match=r"the download stopped after 3,000 bytes .*10,240 bytes were announced.*resumes"
+    ):
         download.fetch(server.address)
-    with pytest.raises(DataError, match=r"no more than 6,000 bytes came"):
+    with pytest.raises(DataError, match=r"the download stopped after 6,000 bytes"):
         download.fetch(server.address)
     server.cut = None
     assert download.fetch(server.address).read_bytes() == server.content
@@ -136,7 +138,7 @@ def test_another_checksum_is_refused_and_not_kept(server: Server, cache: Path) -
     with pytest.raises(DataError, match=r"its SHA-256 is [0-9a-f]{64} and not 0{64}"):
         download.fetch(f"{server.address}#sha256={'0' * 64}")
     assert not [path for path in cache.iterdir() if path.suffix in (".part", ".zip")]
-    with pytest.raises(DataError, match="expected nothing after '#' but sha256="):
+    with pytest.raises(DataError, match="after '#', only sha256="):
         download.fetch(f"{server.address}#md5=1")
 
 
@@ -144,17 +146,17 @@ def test_a_file_that_changed_in_the_cache_is_refused(server: Server) -> None:
     server.content = b"one"
     path = download.fetch(server.address)
     path.write_bytes(b"two")
-    with pytest.raises(DataError, match=r"is not what was downloaded, by its SHA-256; remove it"):
+    with pytest.raises(DataError, match=r"has changed since its download .*; remove it"):
         download.fetch(server.address)
     path.with_name(path.name + ".json").write_text("{}")
-    with pytest.raises(DataError, match=r"is not a download's record"):
+    with pytest.raises(DataError, match=r"is not the record of a download"):
         download.fetch(server.address)
 
 
 def test_no_answer_and_no_such_file_are_named(server: Server) -> None:
     with pytest.raises(DataError, match=r"/missing: the server answers 404 Not Found"):
         download.fetch(server.address.rpartition("/")[0] + "/missing")
-    with pytest.raises(DataError, match=r"no more than 0 bytes came \(.*refused"):
+    with pytest.raises(DataError, match=r"the download stopped after 0 bytes \(.*refused"):
         download.fetch("http://127.0.0.1:9/a.zip")
 
 

@@ -179,7 +179,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a-name-with-a-comma": ({"NAME": "a,b"}, "cannot have the NAME"),
     "the-raw-model": ({"NAME": "unedited"}, "cannot have the NAME 'unedited'"),
     "another-editor": ({"NAME": "mend"}, "another editor named 'mend'"),
-    "settings-of-no-record": ({"Settings": dict}, r"good\.Settings is no dataclass"),
+    "settings-of-no-record": ({"Settings": dict}, r"good\.Settings is not a dataclass"),
     "settings-without-defaults": ({"Settings": EditRequest}, r"good\.Settings does not take 0 arguments"),
     "too-few-arguments": ({"update": lambda self, edits: None}, r"good\.update does not take 3 arguments"),
     "too-many-arguments": ({"init": lambda self, a, b, c, d, e: {}}, r"good\.init does not take 4 arguments"),
@@ -218,5 +218,5 @@ def test_an_editor_is_registered_once_and_found(backbone: Backbone) -> None:
 @pytest.mark.parametrize("rates", [{}, {"rate": 0.1, "other": 0.1}], ids=["too-few", "too-many"])
 def test_a_parameter_without_a_learning_rate_is_named(rates: dict[str, float], backbone: Backbone) -> None:
     register(type("Careless", (Good,), {"NAME": "careless", "learning_rates": lambda self, p, s: rates})())
-    with pytest.raises(UserError, match=r"careless: each parameter needs one learning rate; these differ: \w+"):
+    with pytest.raises(UserError, match=r"careless: each parameter needs one learning rate; too many or missing: \w+"):
         make_editor("careless", backbone, ["en"]).learning_rates()

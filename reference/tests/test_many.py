@@ -254,7 +254,7 @@ def test_what_cannot_be_merged_is_refused() -> None:
     one = replace(first, input=replace(first.input, positions=first.input.positions[:1]), labels=first.labels[:1])
     for statistics, few in (("pooled", [one]), ("language", requests(2))):
         editor = make_editor("ultraedit", backbone(), LANGUAGES, settings={"statistics": statistics})
-        with pytest.raises(UserError, match="needs two rows at least"):
+        with pytest.raises(UserError, match="needs at least two rows"):
             fit(editor, few)
 
 
@@ -568,7 +568,7 @@ def test_parallels_are_keys_of_the_same_edit() -> None:
 def test_an_editor_that_measures_has_no_masks() -> None:
     for name, method in methods().items():
         if not method.TRAINED:
-            with pytest.raises(UserError, match="trains nothing"):
+            with pytest.raises(UserError, match="is not trained, so it has no masks"):
                 make_editor(name, backbone(), LANGUAGES, "language")
 
 

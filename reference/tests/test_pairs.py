@@ -142,7 +142,7 @@ def test_a_classifier_that_numbers_its_classes_otherwise_is_understood(pairs: Pa
 
 
 def test_a_classifier_of_other_classes_is_refused(pairs: Path, classifier: Path) -> None:
-    with pytest.raises(ModelError, match=r"yes, no; the data's entailment"):
+    with pytest.raises(ModelError, match=r"yes, no, but the data's are entailment"):
         tasks_of(read(str(pairs)), classifier, {"yes": 0, "no": 1}, {})
 
 

@@ -188,7 +188,7 @@ BROKEN: dict[str, tuple[str | None, str]] = {
     "import": ("import no_such_module", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
     "exit": ("raise SystemExit(3)", "cannot be imported: SystemExit"),
     "nothing": ("x = 1", "registers no editor and no data set; call lime_editing.register"),
-    "no-editor": ("import lime_editing\nlime_editing.register(object())", "is no editor: it lacks NAME"),
+    "no-editor": ("import lime_editing\nlime_editing.register(object())", "is not an editor: it lacks NAME"),
     "a-name-that-is-taken": (PLAIN.replace('"plain"', '"mend"'), "another editor named 'mend'"),
     "a-data-set-s-name-that-is-taken": (
         'CAPITALS.replace(\'"capitals", "Cap\', \'"facts", "Cap\')',

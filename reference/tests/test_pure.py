@@ -34,11 +34,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         metrics.NoOutcomes,
         "no retain outcomes for editing language 'de'",
     ),
-    "no-runs": (lambda: metrics.aggregate([]), metrics.NoOutcomes, "no runs to aggregate"),
+    "no-runs": (lambda: metrics.aggregate([]), metrics.NoOutcomes, "no runs to aggregate; give at least one"),
     "nothing-unrelated": (
         lambda: sampling.unrelated(ONLY, ONLY.examples[1], 1, sampling.derived_rng(0)),
         DataError,
-        "no input is unrelated to 'f0/en': the corpus holds only its parallels",
+        "no input is unrelated to 'f0/en': the corpus has only its parallels; give more facts or languages",
     ),
     "fact-twice": (
         lambda: ParallelCorpus.of([*EXAMPLES, Example("f1", "en", "again")]),
@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "id-twice": (
         lambda: ParallelCorpus.of([*EXAMPLES, Example("f9", "en", "f1/en")]),
         DataError,
-        "two examples of the corpus have the same id",
+        "two examples of the corpus have the same id; each needs its own",
     ),
     "language-outside-the-corpus": (
         lambda: CORPUS.within(["en", "xx"]),

@@ -52,11 +52,13 @@ def load(
     if missing:  # transformers initialises them at random, differently in each process
         lacks, wanted = ", ".join(missing[:5]), "sequence classifier" if classifier else "masked language model"
         if classifier or any(_of_encoder(model, name) for name in missing):
-            raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}")
+            raise ModelError(
+                f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a complete model"
+            )
         raise ModelError(
             f"{str(source)!r} is an encoder without a masked-language head (its weights lack {lacks}): it cannot "
-            "answer facts; give a model that has the head, or edit sentence pairs, for which a classifier is made of "
-            "it (--task nli)"
+            "answer facts; give a model that has the head, or edit sentence pairs (--task nli): then a classifier is "
+            "made from it"
         )
     return _wrapped(model, source, edited, device, precision)
 
@@ -82,7 +84,9 @@ def load_encoder(
         model, missing, resized = _pretrained(Classifier, source, **labels)
     lacks = [name for name in (*missing, *resized) if _of_encoder(model, name)]
     if lacks:
-        raise ModelError(f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}")
+        raise ModelError(
+            f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}; restore them"
+        )
     if not missing and not resized:
         raise ModelError(
             f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as the raw model (--raw-model)"
@@ -143,7 +147,7 @@ def configuration(source: str | Path) -> Any:
 def max_tokens(source: str | Path) -> int:
     """The longest input of a model in tokens; its weights are not read. ModelError: no such model."""
     config = configuration(source)
-    with border(ModelError, f"cannot tell how long an input of {str(source)!r} may be"), torch.device("meta"):
+    with border(ModelError, f"cannot find the longest input of {str(source)!r}"), torch.device("meta"):
         return max_positions(AutoModel.from_config(config))
 
 

@@ -108,7 +108,9 @@ class Backbone:
             raise UserError(checks.of_inputs(inputs))
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
-            raise ModelError(f"an input has {longest} tokens, and the model reads at most {self.max_tokens}")
+            raise ModelError(
+                f"an input has {longest} tokens, and the model reads at most {self.max_tokens}; shorten it"
+            )
         shared = architecture.shares_rows(self.model)
         return rows_of(inputs, self.pad_id, architecture.first_place(self.model), shared, bucket)
 
@@ -119,7 +121,9 @@ class Backbone:
         try:
             hidden = architecture.entrance(here.model, rows.ids, rows.types, rows.places)
         except IndexError as error:
-            raise ModelError("a token has no embedding: tokenizer and model do not belong together") from error
+            raise ModelError(
+                "a token has no embedding: tokenizer and model do not belong together; load both from one place"
+            ) from error
         if rows.asking is not None and rows.answering is not None:
             apart = rows.answering[:, None, None] < 0
             if architecture.shares_rows(self.model):
@@ -311,10 +315,10 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
         raise ModelError(f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}")
     if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
         raise ModelError(
-            "the model is in training mode, and its dropout would blur every edit; call model.eval() first"
+            "the model is in training mode, and its dropout would change every answer at random; call model.eval() first"
         )
     if getattr(model.config, "chunk_size_feed_forward", 0):
-        raise ModelError("the model runs its MLPs in chunks; load it with chunk_size_feed_forward=0: its answers stay")
+        raise ModelError("the model runs its MLPs in chunks; set chunk_size_feed_forward=0: the answers stay")
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
     if broken:
         raise ModelError(f"the weights are not finite (NaN or infinite in {', '.join(broken[:3])}); restore them")
@@ -322,7 +326,9 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
     known = [name for layer in layers for name in mlp_names(model, layer)]
     if isinstance(edited, int):
         if not 1 <= edited <= len(layers):
-            raise ModelError(f"cannot edit the last {edited} layers: the model has {len(layers)}")
+            raise ModelError(
+                f"cannot edit the last {edited} layers: the model has {len(layers)}; give a number from 1 to that"
+            )
         names = known[-2 * edited :]
     else:
         for name in edited:

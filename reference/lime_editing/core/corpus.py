@@ -56,7 +56,7 @@ class ParallelCorpus:
                 raise DataError(f"fact {a.fact!r} has two examples in language {a.language!r}: {a.id!r} and {b.id!r}")
         corpus = cls(ordered)
         if len(corpus.index) != len(ordered):
-            raise DataError("two examples of the corpus have the same id")
+            raise DataError("two examples of the corpus have the same id; each needs its own")
         return corpus
 
     @cached_property

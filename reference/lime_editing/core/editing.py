@@ -57,7 +57,7 @@ class Editor:
         rates = self.method.learning_rates(own, self.settings)
         if rates.keys() != own.keys():
             names = ", ".join(sorted(rates.keys() ^ own.keys()))
-            raise UserError(f"{self.method.NAME}: each parameter needs one learning rate; these differ: {names}")
+            raise UserError(f"{self.method.NAME}: each parameter needs one learning rate; too many or missing: {names}")
         return rates | dict.fromkeys(self.mask_parameters(), self.mask_lr)
 
     def own_parameters(self) -> dict[str, Tensor]:

@@ -158,7 +158,7 @@ def mean_of_edits(counts: Counts) -> float:
 def aggregate(runs: Sequence[Scores]) -> Scores:
     """Mean acc and mean con of several runs, and succ of these means (clause M9)."""
     if not runs:
-        raise NoOutcomes("no runs to aggregate")
+        raise NoOutcomes("no runs to aggregate; give at least one")
     acc, con = fmean(run.acc for run in runs), fmean(run.con for run in runs)
     return Scores(acc, con, succ(acc, con))
 

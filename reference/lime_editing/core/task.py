@@ -104,8 +104,8 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
     asked = sentence(tokenizer, text, len(labels))
     if len(asked.positions) != len(labels):
         raise UserError(
-            f"{text!r} has {len(asked.positions)} {MASK}, and the answer {to!r} {len(labels)} "
-            f"token{'s' if len(labels) > 1 else ''}; one {MASK} stands for as many as are needed"
+            f"{text!r} has {len(asked.positions)} {MASK}, but the answer {to!r} has {len(labels)} "
+            f"token{'s' if len(labels) > 1 else ''}; write one {MASK}, which stands for all of them"
         )
     return EditRequest(asked, labels, language)
 

@@ -54,8 +54,8 @@ class Schedule:
             raise UserError(f"a schedule's {checks.of_record(self)}")
         if self.batch < 1 or min(self.edits, self.validate_every, self.checkpoint_every) < self.batch:
             raise UserError(
-                f"a schedule needs a batch of 1 at least, and edits, validate_every and checkpoint_every of one batch "
-                f"at least; got {self}"
+                f"a schedule needs a batch of at least 1, and at least one batch for edits, validate_every and "
+                f"checkpoint_every; got {self}"
             )
 
     @property

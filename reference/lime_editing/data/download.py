@@ -59,7 +59,7 @@ def locate(
         return found
     from huggingface_hub import snapshot_download  # noqa: PLC0415  slow to import
 
-    with border(DataError, f"{source}: is no file or folder here, and no data set that the hub gave"):
+    with border(DataError, f"{source}: is not a file or folder here, and not a data set that the hub gives"):
         for patterns in dict.fromkeys((tuple(first), OF_FACTS)):
             told: Any = {"repo_type": "dataset", "allow_patterns": list(patterns), "local_files_only": offline}
             folder = Path(snapshot_download(source, **told))
@@ -75,7 +75,7 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
     """
     where, _, fragment = address.partition("#")
     if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
-        raise DataError(f"{address}: expected nothing after '#' but sha256= and 64 hexadecimal digits")
+        raise DataError(f"{address}: after '#', only sha256= and 64 hexadecimal digits may follow")
     wanted = fragment.removeprefix("sha256=").lower()
     name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(urlsplit(where).path).rpartition("/")[2] or "data")
     path = cache_folder() / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}-{name}"
@@ -85,7 +85,9 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
             _verify(path, about, wanted)
             return path
         if offline:
-            raise DataError(f"{where}: is not in {cache_folder()}, and offline nothing is asked of the network")
+            raise DataError(
+                f"{where}: is not in {cache_folder()}, and offline nothing is downloaded; run once without --offline"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(where, part, progress)
         found = _sha256(part)
@@ -100,7 +102,9 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
         raise DataError(f"{where}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         come, reason = part.stat().st_size if part.exists() else 0, getattr(error, "reason", error)
-        raise DataError(f"{where}: no more than {come:,} bytes came ({reason}); the same command resumes") from error
+        raise DataError(
+            f"{where}: the download stopped after {come:,} bytes ({reason}); the same command resumes it"
+        ) from error
     except OSError as error:
         reason = error.strerror or explain(error)
         raise DataError(f"{path.parent}: {reason}; LIME_EDITING_CACHE names another folder") from error
@@ -112,11 +116,13 @@ def _verify(path: Path, about: Path, wanted: str) -> None:
     try:
         recorded = json.loads(about.read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{about}: is not a download's record; remove it and {path.name}, and fetch again") from error
+        raise DataError(
+            f"{about}: is not the record of a download; remove it and {path.name}, and download again"
+        ) from error
     if found != recorded:
-        raise DataError(f"{path}: is not what was downloaded, by its SHA-256; remove it, and fetch again")
+        raise DataError(f"{path}: has changed since its download (another SHA-256); remove it, and download it again")
     if wanted not in ("", found):
-        raise DataError(f"{path}: its SHA-256 is {found} and not {wanted}; remove it, and fetch again")
+        raise DataError(f"{path}: its SHA-256 is {found} and not {wanted}; remove it, and download it again")
 
 
 def _download(where: str, part: Path, progress: Progress) -> None:

@@ -125,7 +125,7 @@ def _archive(stack: ExitStack, path: Path) -> dict[str, Opener]:
         if entry.flag_bits & 1:
             raise DataError(f"{path}: entry {name!r} is encrypted; unpack it with its password and name the folder")
         if name in openers:
-            raise DataError(f"{path}: holds the entry {name!r} twice; only one of them can be meant")
+            raise DataError(f"{path}: has the entry {name!r} twice; remove one")
         openers[name] = partial(archive.open, entry)
     return openers
 
@@ -187,7 +187,7 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{where}: is damaged in the archive ({error}); download the archive again") from error
     except NotImplementedError as error:
-        raise DataError(f"{where}: cannot be unpacked here: {error}") from error
+        raise DataError(f"{where}: cannot be unpacked: {error}") from error
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
 
@@ -219,12 +219,12 @@ def _object(line: str, where: str) -> dict[str, Any]:
         what = (
             f"({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else "of plain fields"
         )
-        raise DataError(f"{where}: is not a JSON object {what}; fix or remove the line") from error
+        raise DataError(f"{where}: is not a JSON object {what}; correct or remove the line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
     for key, value in row.items() if "\\ud" in line.lower() else ():
         if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-            raise DataError(f"{where}: field {key!r} holds half of a surrogate pair: {value!r}; fix the escape")
+            raise DataError(f"{where}: field {key!r} has half of a surrogate pair: {value!r}; correct the escape")
     return row
 
 
@@ -234,7 +234,7 @@ def _delimited(files: Files, name: str) -> Rows:
     _, header = next(cells, (0, list[str]()))
     for column, count in Counter(header).items():
         if count > 1:
-            raise DataError(f"{where}:1: column {column!r} is there twice")
+            raise DataError(f"{where}:1: column {column!r} occurs twice; rename one")
     if not header:
         raise DataError(f"{where}: is empty; expected a header line")
     for number, row in cells:
@@ -254,7 +254,7 @@ def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[st
             yield from ((reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
             where = f"{files.where(name)}:{reader.line_num}"
-            raise DataError(f"{where}: is not csv ({error}); fix the line") from error
+            raise DataError(f"{where}: is not csv ({error}); correct the line") from error
 
 
 def _unquoted(files: Files, name: str) -> bool:

@@ -142,9 +142,9 @@ def register(method: Method) -> None:
     """
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
-        raise UserError(f"{method!r} is no editor: it lacks {', '.join(lacks)}; see lime_editing.Method")
+        raise UserError(f"{method!r} is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method")
     if not is_dataclass(method.Settings):
-        raise UserError(f"{method.NAME}.Settings is no dataclass; see lime_editing.Method")
+        raise UserError(f"{method.NAME}.Settings is not a dataclass; see lime_editing.Method")
     for name, count in _MEMBERS.items():
         if count is not None:
             _check_arguments(f"{method.NAME}.{name}", getattr(method, name), count)

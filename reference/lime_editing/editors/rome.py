@@ -65,7 +65,7 @@ def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -
     """Each edit's ΔW of one matrix."""
     names = outputs(edits)
     if not -len(names) <= settings.layer < len(names):
-        raise UserError(f"rome.layer is {settings.layer}, and {len(names)} output matrices are edited")
+        raise UserError(f"rome's setting layer is {settings.layer}, but only {len(names)} output matrices are edited")
     return valued(parameters, settings, edits, names[settings.layer])
 
 
@@ -93,7 +93,7 @@ def valued(parameters: Mapping[str, Tensor], settings: Any, edits: Edits, name: 
 def directions(parameters: Mapping[str, Tensor], name: str, keys: Tensor, ridge: float) -> Tensor:
     """U (E, P, n) of keys K (E, P, n): (K C⁻¹ Kᵀ + ridge·I)⁻¹ K C⁻¹. Without ridge, Rᵀ U maps key p to R's row p."""
     if LOWER + name not in parameters:
-        raise UserError("C is not there yet: measure it first, with lime_editing.fit")
+        raise UserError("the editor has no key statistics C yet: measure them first, with lime_editing.fit")
     k = keys.double()
     a = torch.cholesky_solve(k.flatten(0, 1).mT, parameters[LOWER + name].double()).mT.view_as(k)
     gram = a @ k.mT

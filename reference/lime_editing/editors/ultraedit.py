@@ -51,7 +51,7 @@ def fit(settings: Settings, languages: int, chunks: Sequence[Chunk]) -> dict[str
         counts = total[:, 0] if settings.statistics == "language" else total[:, 0].sum(0, keepdim=True)
         if counts.min() < 2:
             of = " in each language" if settings.statistics == "language" else ""
-            raise UserError(f"{name}: a deviation needs two rows at least{of}; give lime_editing.fit more edits")
+            raise UserError(f"{name}: a deviation needs at least two rows{of}; give lime_editing.fit more edits")
     return sums
 
 

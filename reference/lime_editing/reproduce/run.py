@@ -122,7 +122,7 @@ def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None
     if entries > embeddings:
         raise ModelError(
             f"{model}: the tokenizer has {entries} entries and the model {embeddings} embeddings; they do not belong "
-            "together; after tokens are added, model.resize_token_embeddings(len(tokenizer)) comes before saving"
+            "together; if you added tokens, call model.resize_token_embeddings(len(tokenizer)) before saving"
         )
     if masked and tokenizer.mask_token_id is None:
         raise ModelError(f"{model}: the tokenizer has no mask token; facts need a masked language model's tokenizer")
@@ -157,15 +157,15 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
     for language in sorted(needed - set(languages)):
-        raise LanguageError(language, languages, "among the chosen ones; training or judging needs it")
+        raise LanguageError(language, languages, "among the chosen ones; training or evaluation needs it")
     for part, task in tasks.items():
         if not task.corpus.languages:
-            raise DataError(f"{sources.data}: no {part} items at all; give data that have them")
+            raise DataError(f"{sources.data}: no {part} items; give data that have them")
         for language in languages:
             if language not in task.corpus.languages:
                 raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
             if task.editable is not None and not any(i.endswith(f"/{language}") for i in task.editable):
-                raise DataError(f"{sources.model}: makes no {part} error in {language!r} to edit; leave it out")
+                raise DataError(f"{sources.model}: makes no {part} error to edit in {language!r}; leave it out")
 
 
 def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processes = ALONE) -> Iterator[Status]:

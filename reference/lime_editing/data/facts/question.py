@@ -35,8 +35,7 @@ def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
         place = _written(facts, index, tokenizer, text, language)
     else:
         raise UserError(
-            f"say what to edit: --fact RELATION/SUBJECT, or a sentence with {MASK} and its subject written out in the "
-            "place of [X]"
+            f"say what to edit: --fact RELATION/SUBJECT, or a sentence with {MASK} in which the subject replaces [X]"
         )
     said = {code: facts.text(f, MASK) for code, f in index[place].items()} if place else {language: text}
     codes = ordered(language, said, f"for {place}")

@@ -119,7 +119,7 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
         roots = sorted({PurePosixPath(n).parent.parent for n in found.openers if n.endswith("/templates.jsonl")})
         if len(roots) > 1:
             places = ", ".join(found.where(root) for root in roots)
-            raise DataError(f"{found.root}: holds facts in several places; name one of them: {places}")
+            raise DataError(f"{found.root}: has facts in several places; give one of them: {places}")
         return _of_folders(found, roots[0], languages) if roots else _of_tables(found, languages)
 
 
@@ -157,13 +157,15 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
     columns = {name: files.columns_of(source, name) for name in names}
     kinds = {name: _kind(source.where(name), told) for name, told in columns.items() if told}
     if len(set(kinds.values())) > 1:
-        raise DataError(f"{source.root}: some of its tables have m_lama's fields, and some columns of their own")
+        raise DataError(
+            f"{source.root}: some of its tables have m_lama's fields, and some have other columns; give one kind"
+        )
     if any("split" in told for told in columns.values()) or sum(s in " ".join(names).lower() for s in SPLITS) > 1:
         notes.append("their own splits are not used: facts are split 8:1:1 within a relation and language (clause D1)")
     rows = [row for name, kind in kinds.items() for row in _rows(source, name, kind, {})]
     known = {fact.language for fact, _, _ in rows}
     if not known:
-        raise DataError(f"{source.root}: no facts in {', '.join(names)}")
+        raise DataError(f"{source.root}: no facts in {', '.join(names)}; give a table with rows")
     taken, more = files.chosen(languages, sorted(known), source.root)
     kept = (row for row in rows if row[0].language in taken)
     real = known >= LANGUAGES and M_LAMA in kinds.values()
@@ -195,14 +197,16 @@ def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Ite
         if isinstance(place, (str, float)) and str(place).removesuffix(".0").isdecimal():
             place = int(float(place))
         if type(place) is not int:
-            raise DataError(f"{where}: field 'lineid' must be a whole number, got {place!r}: it is the order of facts")
+            raise DataError(
+                f"{where}: field 'lineid' must be a whole number, got {place!r}; it gives the order of facts"
+            )
         yield Fact(*told, file, line), template, place  # type: ignore[call-arg, arg-type]
 
 
 def _template(templates: _Templates, key: tuple[str, str], template: str, where: str) -> None:
     """Add a template. DataError: it lacks [X] or [Y], or differs from an earlier one."""
     if template.count("[X]") != 1 or template.count("[Y]") != 1:
-        raise DataError(f"{where}: template {template!r} must hold [X] and [Y] once each")
+        raise DataError(f"{where}: template {template!r} must contain [X] and [Y] once each")
     known, first = templates.setdefault(key, (template, where))
     if known != template:
         raise DataError(

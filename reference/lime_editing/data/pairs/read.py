@@ -132,7 +132,9 @@ def _loaded(found: Files) -> _Loaded:
             break
     notes += [f"left out: {name}, which is no table of pairs" for name, table in known.items() if tables and not table]
     if len({table.nested for table in tables}) > 1:
-        raise DataError(f"{found.root}: some of its tables have XNLI's schema, and some a row for each language")
+        raise DataError(
+            f"{found.root}: some tables have XNLI's schema, and some a row for each language; give one kind"
+        )
     rows, classes, more = (_nested if tables and tables[0].nested else _of_rows)(found, tables)
     return rows, classes, [*notes, *more]
 
@@ -145,7 +147,7 @@ def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table
             features = datasets.Features.from_arrow_schema(schema)
         if not all(isinstance(features.get(one), (datasets.Value, NoneType)) for one in ("premise", "hypothesis")):
             if split is None:
-                raise DataError(f"{where}: neither its name nor its folder says its split, one of {', '.join(SPLITS)}")
+                raise DataError(f"{where}: its name or folder must contain its split, one of {', '.join(SPLITS)}")
             return _Table(name, columns, True, split)
         classes = tuple(getattr(features.get("label"), "names", ()))
     words = [word for word in Path(name.removesuffix(".gz")).name.split(".")[1:-1] if _CODE.fullmatch(word)]
@@ -173,10 +175,12 @@ def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
             paths = [glob.escape(found.where(name)) for name in names]
             loaded[split] = datasets.load_dataset("parquet", data_files={split: paths})[split]
         else:
-            raise DataError(f"{found.where(names[0])}: is read from a folder alone, memory-mapped; unpack the archive")
+            raise DataError(
+                f"{found.where(names[0])}: tables in XNLI's schema are only read from a folder; unpack the archive"
+            )
         _check_schema(loaded[split].features, f"{found.root}, split {split!r}")
         if _codes(loaded[split]) != _codes(next(iter(loaded.values()))):
-            raise DataError(f"{found.root}, split {split!r}: has other languages than the splits before it")
+            raise DataError(f"{found.root}, split {split!r}: has other languages than the earlier splits")
     label = next(iter(loaded.values())).features["label"]
     if isinstance(label, datasets.ClassLabel):
         return loaded, tuple(spelled(name) for name in label.names), []
@@ -226,17 +230,21 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
             language, label = table.language or told[named["language"]], _label(label, where)
             files.check_language(language, where)
             if own and home.setdefault(name, split) != split:
-                raise DataError(f"{where}: id {name!r} is in {home[name]} and in {split}; it is of parallel pairs")
+                raise DataError(
+                    f"{where}: id {name!r} is in {home[name]} and in {split}; parallel pairs are in one split"
+                )
             pair = pairs[split].setdefault(name, {"premise": {}, "hypothesis": {}, "label": label})
             if language in pair["premise"]:
-                raise DataError(f"{where}: id {name!r} is told twice in language {language!r}; it is of parallel pairs")
+                raise DataError(
+                    f"{where}: id {name!r} occurs twice in language {language!r}; give each pair its own id"
+                )
             if pair["label"] != label:
                 both = f"{label!r}, and {pair['label']!r} in another language"
                 raise DataError(f"{where}: label of id {name!r} is {both}")
             pair["premise"][language], pair["hypothesis"][language] = told[named["premise"]], told[named["hypothesis"]]
     kept = {split: list(rows.values()) for split, rows in pairs.items() if rows}
     if not kept:
-        raise DataError(f"{found.root}: no sentence pairs in it")
+        raise DataError(f"{found.root}: it has no sentence pairs; give a table with rows")
     names, notes = _names({pair["label"] for rows in kept.values() for pair in rows}, found.root)
     notes += [f"{count:,} rows with {reason} are left out" for reason, count in left.items()]
     codes = sorted({code for rows in kept.values() for pair in rows for code in pair["premise"]})
@@ -288,7 +296,7 @@ def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
     if labels <= set(range(len(NAMES))):
         return NAMES, [f"labels 0, 1 and 2 are taken for {', '.join(NAMES)}, which is XNLI's order"]
     if not all(isinstance(label, str) for label in labels):
-        raise DataError(f"{source}: labels {', '.join(sorted(map(str, labels)))} are neither names nor 0, 1 and 2")
+        raise DataError(f"{source}: labels {', '.join(sorted(map(str, labels)))} must be names, or 0, 1 and 2")
     if len({label.casefold() for label in labels}) < len(labels):
         told = ", ".join(sorted(labels))
         raise DataError(f"{source}: labels {told} differ in case only; write each class in one way")

@@ -133,12 +133,14 @@ def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]
     if unnamed(label_ids) and len(numbers) == len(pairs.classes):
         if pairs.classes != NAMES:
             raise ModelError(
-                f"the classifier's classes have no names ({theirs}), and nothing tells which of them is which of the "
+                f"the classifier's classes have no names ({theirs}), so it is unknown which of them is which of the "
                 f"data's {ours}; name them in its config.json (id2label, label2id)"
             )
         numbers = {name: i for i, name in enumerate(NAMES)}
     if set(numbers) != {name.casefold() for name in pairs.classes}:
-        raise ModelError(f"the classifier's classes are {theirs}; the data's {ours}")
+        raise ModelError(
+            f"the classifier's classes are {theirs}, but the data's are {ours}; give a classifier of these classes"
+        )
     return tuple(numbers[name.casefold()] for name in pairs.classes)
 
 
