@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import lime_editing as le
+from lime_editing.core.editing import make_editor
 from lime_editing.core.sampling import Pair
 from lime_editing.core.training import adam
 from lime_editing.data import find
@@ -190,6 +191,10 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "no-editor": (lambda g: le.edit(g.backbone, [REQUEST]), "editor must be Editor; got Backbone"),
     "one-language": (made("mend", "en"), r"languages must be Sequence\[str\]; got 'en'"),
     "masks-of-a-training": (made("mend", ["en"], "lime"), "masks must be one of none, language, shared; got 'lime'"),
+    "unknown-masks": (
+        lambda g: make_editor("mend", g.backbone, ["en"], "lime"),  # type: ignore[arg-type]
+        "make_editor: masks must be one of none, language, shared; got 'lime'",
+    ),
     "precision": (lambda g: le.load(g.model, precision="fp16"), "precision must be one of float32, bf16; got 'fp16'"),
     "no-source": (lambda _: le.load(None), r"load: source must be str \| Path; got None"),
     "no-device": (lambda _: check_device(None, "float32"), "device None cannot be used"),  # type: ignore[arg-type]

@@ -242,6 +242,11 @@ WRONG = [
     ({"prompt": "Aton [MASK]", "to": "zzz"}, "cannot spell"),
     ({"prompt": "Aton [MASK]"}, "field 'to' must be"),
     ({"to": "Cola"}, "has neither prompt nor relation and subject"),
+    (
+        {"prompt": "Aton [MASK]", "relation": "P1", "subject": "Q1", "to": "Cola"},
+        "has prompt and also relation and subject, which may mean another edit; keep one of the two",
+    ),
+    ({"prompt": "Aton [MASK]", "subject": "Q1", "to": "Cola"}, "has prompt and also subject"),
     ({"relation": "P1", "subject": "Nowhere", "to": "Cola"}, "no P1/Nowhere in 'en'"),
     ({"prompt": "Aton " * 40 + "[MASK]", "to": "Cola"}, "more than the 32 tokens"),
     ({"prompt": "Aton [MASK]", "to": "Cola", "language": 3}, "field 'language' must be"),

@@ -315,7 +315,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
         raise ModelError(f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}")
     if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
         raise ModelError(
-            "the model is in training mode, and its dropout would change every answer at random; call model.eval() first"
+            "the model is in training mode, and its dropout changes every answer at random; call model.eval() first"
         )
     if getattr(model.config, "chunk_size_feed_forward", 0):
         raise ModelError("the model runs its MLPs in chunks; set chunk_size_feed_forward=0: the answers stay")
