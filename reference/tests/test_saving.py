@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -263,6 +264,63 @@ def test_a_wrong_row_is_named_and_skipped_only_on_request(
     told = json.loads(capsys.readouterr().out)
     assert (told["edits"], len(told["skipped"])) == (1, 1)
     assert message in told["skipped"][0]
+
+
+GOOD = '{"prompt": "Aton P1 en [MASK] .", "to": "Cola"}\n'
+COLUMNS, CELLS = "prompt,to,language\n", "Aton P1 en [MASK] .,Cola,en\n"
+UNREADABLE: list[tuple[str, str, dict[int, str]]] = [  # name, text (with \udcff for a byte that is not UTF-8), errors
+    (
+        "edits.jsonl",
+        f'nonsense\n{GOOD}[1]\n\n{{"to": "\udcff"}}\n{GOOD}{{"to"',
+        {1: "is not a JSON object", 3: "got list", 5: "is not UTF-8 text (byte 8)", 7: "is not a JSON object"},
+    ),
+    ("edits.jsonl.gz", f"{GOOD}nonsense\n{GOOD}", {2: "is not a JSON object"}),
+    (
+        "edits.csv",
+        f'{COLUMNS}a,b,c,d\n{CELLS}"open,a,b\n"Aton\n\udcff [MASK]",Cola,en\n{CELLS}"a"b,c,en\n',
+        {2: "has 4 cells", 4: "is not csv", 6: "is not UTF-8 text (byte 0)", 8: "is not csv"},
+    ),
+    (
+        "edits.tsv",
+        f'{COLUMNS}a,b\n{CELLS}"open,a,\udcff\n\udcff,a\n{CELLS}'.replace(",", "\t"),
+        {2: "has 2 cells", 4: "is not UTF-8 text (byte 8)", 5: "is not UTF-8 text (byte 0)"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "errors"), UNREADABLE, ids=[name for name, _, _ in UNREADABLE])
+def test_an_unreadable_row_is_a_wrong_row(
+    facts: Path,
+    model: Path,
+    tmp_path: Path,
+    name: str,
+    text: str,
+    errors: dict[int, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It has an error with its own line, and the rows after it are read."""
+    path, folder = tmp_path / name, tmp_path / "kept"
+    data = text.encode(errors="surrogateescape")
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert run(facts, model, "--file", str(path), "--save", str(folder)) == 2
+    assert f"{path}:{min(errors)}: " in (said := capsys.readouterr().err)
+    assert "--skip-bad leaves such rows out" in " ".join(said.split())
+    assert run(facts, model, "--file", str(path), "--save", str(folder), "--skip-bad", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["edits"] == 2
+    for (line, message), found in zip(errors.items(), told["skipped"], strict=True):
+        assert found.startswith(f"{path}:{line}: ")
+        assert message in found
+
+
+def test_an_unreadable_header_is_no_row(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "edits.csv"
+    for header, message in ((b"prompt,to,\xff\n", "is not UTF-8 text"), (b"to,to,prompt\n", "'to' is there twice")):
+        path.write_bytes(header + CELLS.encode())
+        assert run(facts, model, "--file", str(path), "--save", str(tmp_path / "kept"), "--skip-bad") == 2
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

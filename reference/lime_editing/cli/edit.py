@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BufferedReader, BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from rich.text import Text
 
 from .. import data, saving
 from ..backbone import Backbone, fingerprint, load_tokenizer
+from ..borders import explain
 from ..core.editing import Editor, edit as edit_batch
 from ..core.evaluation import predict, spell
 from ..core.sampling import derived_rng
@@ -292,9 +296,11 @@ def _read(
     rows, skipped = list[Row](), list[str]()
     longest, bound = editor.backbone.max_tokens, editor.method.TRAINED or editor.parameters
     with files.opened(path) as table:
-        for line, row in files.rows(table, path.name):
+        for line, row in _lines(table, path.name):
             where = f"{path}:{line}"
             try:
+                if isinstance(row, DataError):
+                    raise row
                 told, made = _row({"language": options.language, **row}, where, content, reader, facts)
                 if bound and made.language not in editor.languages:
                     raise LanguageError(made.language, editor.languages, "to this editor")
@@ -309,6 +315,43 @@ def _read(
     if not rows:
         raise DataError(f"{path}: no row can be edited; {skipped[0] if skipped else 'it is empty'}")
     return rows, skipped
+
+
+def _lines(table: files.Files, name: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
+    """(line, row) of a table, as `files.rows`; an unreadable row is its error, and reading continues after it."""
+    kind, where, plain = files.kind(name), table.where(name), name[:-3] if name.lower().endswith(".gz") else name
+    if kind == ".parquet":
+        yield from files.rows(table, name)
+        return
+    with files.text(table, name, raw=True) as stream:
+        lines = stream.read().splitlines(keepends=True)
+    held = files.Files(table.root, {plain: lambda: BufferedReader(BytesIO(b"".join(lines)))})
+    header = 0 if kind == ".jsonl" else next((i for i, line in enumerate(lines, 1) if line.strip()), 0)
+    torn, done = dict[int, str](), header
+    for i in range(header, len(lines)):
+        try:
+            lines[i].decode()
+        except UnicodeDecodeError as error:
+            torn[i + 1], lines[i] = f"is {explain(error)}", lines[i].decode(errors="replace").encode()
+    while True:
+        try:
+            for line, row in files.rows(held, plain):
+                bad = next((i for i in range(done + 1, line + 1) if i in torn), None)
+                if line > done:
+                    yield (line, row) if bad is None else (bad, DataError(f"{where}:{bad}: {torn[bad]}"))
+                    done = line
+            return
+        except DataError as error:
+            found = re.match(rf"{re.escape(held.where(plain))}:(\d+): ", str(error))
+            if found is None or int(found[1]) <= done:
+                raise  # the whole table is unreadable
+            last, start = int(found[1]), header
+            if kind == ".tsv":  # all rows decide how it is quoted, so the others stay
+                start = last - 1
+            elif isinstance(error.__cause__, csv.Error):  # an open quote takes all later lines; skip only its own
+                last = next(i for i in range(done + 1, last + 1) if lines[i - 1].strip())
+            yield last, DataError(f"{where}:{last}: {torn.pop(last, str(error)[found.end() :])}")
+            lines[start:last], done = [b"\n"] * (last - start), done if kind == ".tsv" else last
 
 
 def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts: Facts | None) -> Row:
