@@ -152,8 +152,10 @@ def load_updates(path: str | Path, device: str = "cpu") -> Saved:
             kind, _, name = rest.partition("/")
             updates.setdefault(int(number), {}).setdefault(kind, {})[name] = tensor
         weights = updates.pop(-1, {}).get("weight", {})
-        made = [_update(updates.get(i, {}), weights) for i in range(told["updates"])]
-        return Saved(tuple(made), tuple(told["requests"]), told["about"])
+        count, requests = told["updates"], tuple(told["requests"])
+        if count not in (1, len(requests)) or updates.keys() != {*range(count)}:
+            raise ValueError(f"{count} updates of {len(requests)} edits, and tensors of {len(updates)}")
+        return Saved(tuple(_update(updates.get(i, {}), weights) for i in range(count)), requests, told["about"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is no file of edits, or a damaged one ({error}); save the edits again") from error
 

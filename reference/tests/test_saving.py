@@ -18,6 +18,7 @@ from transformers import AutoModelForMaskedLM
 from lime_editing import saving
 from lime_editing.__main__ import main
 from lime_editing.backbone import Backbone, load, load_tokenizer
+from lime_editing.cli import edit as cli_edit
 from lime_editing.core.editing import Editor, edit, make_editor
 from lime_editing.core.sets import edit_all
 from lime_editing.core.task import request
@@ -233,9 +234,75 @@ def test_edits_are_kept_listed_and_dropped(
     assert "3 edits took" in printed
     assert main(["edits", str(kept.parent)]) == 0  # the folder that was given to --save
     assert capsys.readouterr().out.splitlines()[1] == "2\tde\tBema P2 de [MASK] .\tDira"
+    report = kept.with_name("edits.json")
+    before = json.loads(report.read_text())
     assert main(["edits", str(kept), "--drop", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["edits"]) == 2
     assert len(saving.load_updates(kept).updates) == 2
+    first, second, third = before["rows"]
+    told = json.loads(report.read_text())
+    assert (told["rows"], told["edits"]) == ([first, third], 2)
+    assert [told[name] for name in ("took", "right_before")] == [
+        first[name] + third[name] for name in ("took", "right_before")
+    ]
+    assert [one["text"] for one in told["dropped"]] == [second["text"]]
+    assert main(["edits", str(kept), "--drop", "1", "--drop", "2"]) == 0
+    assert capsys.readouterr().out == ""
+    told = json.loads(report.read_text())
+    assert (told["rows"], told["edits"]) == ([], 0)
+    assert [one["text"] for one in told["dropped"]] == [row["text"] for row in (second, first, third)]
+
+
+def test_a_list_of_other_edits_is_refused(
+    facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both after an interruption and after a change by hand; nothing is dropped then."""
+    path, kept = table(tmp_path / "edits.csv", ROWS), tmp_path / "kept" / saving.UPDATE
+    assert run(facts, model, "--file", str(path), "--save", str(kept.parent), "--as", "update") == 0
+    report = kept.with_name("edits.json")
+    whole, told = kept.read_bytes(), json.loads(report.read_text())
+    row, *others = told["rows"]
+    for wrong in (
+        {"rows": others},
+        {"rows": [*others, row]},
+        {"rows": [{**row, "to": "Dira"}, *others]},
+        {"edits": 4},
+        {"took": told["took"] + 1},
+        {"model_fingerprint": "another"},
+        {"rows": None},
+    ):
+        report.write_text(json.dumps(told | wrong))
+        for more in ([], ["--drop", "1"]):
+            assert main(["edits", str(kept), *more]) == 2
+            assert "does not list the 3 edits" in " ".join(capsys.readouterr().err.split())
+    report.write_text("{")
+    assert main(["edits", str(kept)]) == 2
+    assert "remove it: the edits are in update.safetensors" in " ".join(capsys.readouterr().err.split())
+    assert kept.read_bytes() == whole
+    report.unlink()
+    assert main(["edits", str(kept)]) == 0
+    report.write_text(json.dumps(told))
+    monkeypatch.setattr(cli_edit, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["edits", str(kept), "--drop", "1"]) == 130
+    capsys.readouterr()
+    assert main(["edits", str(kept)]) == 2
+    assert "does not list the 2 edits" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("change", ["fewer updates", "no tensors", "fewer requests", "a third tensor"])
+def test_a_file_of_edits_with_another_number_of_updates_is_refused(model: Path, tmp_path: Path, change: str) -> None:
+    made, path = edit(editor_of(model), requests_of(model)), tmp_path / saving.UPDATE
+    saving.save_updates(path, saving.Saved((made[0], made[1]), ({}, {}), {}))
+    tensors = load_file(path)
+    about: dict[str, Any] = {"about": {}, "requests": [{}, {}], "updates": 2}
+    about |= {"fewer updates": {"updates": 1}, "fewer requests": {"requests": [{}], "updates": 2}}.get(change, {})
+    if change == "no tensors":
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("0/")}
+    elif change == "a third tensor":
+        tensors["2/delta/x"] = torch.zeros(1)
+    save_file(tensors, path, {"lime_editing": json.dumps(about)})
+    with pytest.raises(UserError, match=r"is no file of edits, or a damaged one \(\d updates of \d edits"):
+        saving.load_updates(path)
 
 
 WRONG = [

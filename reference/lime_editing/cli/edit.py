@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from io import BufferedReader, BytesIO
 from itertools import groupby
@@ -33,13 +34,14 @@ from ..records import EditRequest, Input
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
-from ..results import write_json
+from ..results import read_json, write_json
 from ..updates import Update, compose
 from .options import Edit, Edits
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
 
 UNRELATED, SHOWN = 200, 10  # unrelated inputs to predict; failures to print
+REPORT = "edits.json"
 
 Row = tuple[dict[str, Any], EditRequest]  # a row of a file, and its request
 Facts = Mapping[tuple[str, str, str], Any]  # by relation, subject and language
@@ -244,9 +246,9 @@ def _edit_file(
         found["lora_errors"] = saving.save_lora(update, editor.backbone, model, options.save, options.rank)
     else:
         about["model_fingerprint"] = fingerprint(editor.backbone, reader.tokenizer)
-        told = tuple({key: row[key] for key in ("where", "language", "text", "to")} for row in found["rows"])
+        told = tuple(_named(row) for row in found["rows"])
         saving.save_updates(options.save / saving.UPDATE, saving.Saved(tuple(apart or [update]), told, about))
-    write_json(options.save / "edits.json", found | about)
+    write_json(options.save / REPORT, found | about)
     if options.json:
         print_json(found | about)
         return
@@ -397,8 +399,15 @@ def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, upda
     ]
     both = zip(unrelated, kept, strict=True)
     changed = [{"text": _text(tokenizer, i.ids), **said} for i, (a, b, said) in both if a != b]
-    counts = {"edits": len(rows), **{name: sum(row[name] for row in asked) for name in ("took", "right_before")}}
-    return counts | {"unrelated": len(unrelated), "rows": asked, "changed": changed}
+    return {**_counts(asked), "unrelated": len(unrelated), "rows": asked, "changed": changed}
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {"edits": len(rows), **{name: sum(row[name] for row in rows) for name in ("took", "right_before")}}
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("where", "language", "text", "to")}
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -412,11 +421,30 @@ def edits(options: Edits) -> None:
     """The command: list a file's edits, or drop some. UserError: as of its parts."""
     path = options.path / saving.UPDATE if options.path.is_dir() else options.path
     saved = saving.load_updates(path)
+    report = path.with_name(REPORT)
+    told = _reported(report, saved) if path.name == saving.UPDATE and report.exists() else None
     if options.drop:
         saved = saving.drop(saved, options.drop)
         saving.save_updates(path, saved)
+        if told is not None:
+            rows = [row for i, row in enumerate(told["rows"], 1) if i not in options.drop]
+            gone = [_named(row) for i, row in enumerate(told["rows"], 1) if i in options.drop]
+            write_json(report, told | _counts(rows) | {"rows": rows, "dropped": [*told.get("dropped", ()), *gone]})
     if options.json:
         print_json({"about": saved.about, "edits": saved.requests})
         return
     for number, one in enumerate(saved.requests, 1):
         print("\t".join((str(number), *(str(one.get(key, "")) for key in ("language", "text", "to")))))
+
+
+def _reported(report: Path, saved: saving.Saved) -> dict[str, Any]:
+    """edits.json. UserError: it is damaged, or does not list the edits of the file beside it."""
+    told = read_json(report)
+    with suppress(TypeError, KeyError, AttributeError):  # not of its form
+        rows = told["rows"]
+        if told | _counts(rows) | saved.about == told and [_named(row) for row in rows] == list(saved.requests):
+            return dict(told)
+    raise UserError(
+        f"{report}: does not list the {len(saved.requests)} edits of {saving.UPDATE} beside it; restore the two "
+        f"together, or remove {REPORT}: the edits are in {saving.UPDATE}"
+    )
