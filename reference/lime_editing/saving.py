@@ -58,8 +58,9 @@ class Saved:
 def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> None:
     """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
-    The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte. UserError: the
-    folder exists already, or cannot be written. ModelError: the weights lack an edited matrix.
+    The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte, except an adapter
+    beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
+    edited matrix.
     """
     here = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
     prefix, changes = f"{backbone.model.base_model_prefix}.", update.dense(0, backbone.raw)
@@ -69,7 +70,7 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     def write(new: Path) -> None:
         found = set()
         for path in sorted(here.iterdir()):
-            if not path.is_file() or path.name.startswith(".") or path.suffix in OTHER_WEIGHTS:
+            if not path.is_file() or path.name.startswith((".", "adapter_")) or path.suffix in OTHER_WEIGHTS:
                 continue
             shutil.copyfile(path, new / path.name)
             if path.suffix == ".safetensors":
