@@ -26,6 +26,8 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx|safetensors|bin|pt|py)", re.IGNORECASE)
 #: A model source, described for messages.
 MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
+#: PEFT's file beside an adapter.
+ADAPTER = "adapter_config.json"
 SUPPORTED = (
     "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
 )
@@ -165,10 +167,6 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     text = str(source)
     path = expanded(text)
     if text.strip() and os.path.lexists(path):
-        weights = {found.name for found in path.glob("*.safetensors")} - {"adapter_model.safetensors"}
-        if expected == MODEL and weights and (path / "adapter_config.json").is_file() and find_spec("peft"):
-            # transformers would load it with the weights, and say nothing.
-            raise kind(f"{path}: has an adapter beside its weights; merge it, or move adapter_config.json away")
         return str(path)
     above, slash, _ = text.partition("/")
     if not HUB_ID.fullmatch(text) or FILES.fullmatch(path.suffix) or (owner and not slash):
@@ -209,7 +207,21 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
         yield f"there is no config.json in it; expected {MODEL}"
 
 
+def adapted(model: str, loaded: bool = False) -> bool:
+    """Whether an adapter is beside the weights of a folder or hub id (offline: in the cache), and would be `loaded`."""
+    folder = expanded(model)
+    if loaded and not find_spec("peft"):
+        return False
+    if folder.exists():
+        weights = {found.name for found in folder.glob("*.safetensors")} - {"adapter_model.safetensors"}
+        return bool(weights) and (folder / ADAPTER).is_file()
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  slow to import
+
+    with suppress(Exception):  # not there, or out of reach for transformers too
+        return bool(hf_hub_download(model, ADAPTER, local_files_only=offline()))
+    return False
+
+
 def beside(model: str) -> list[str]:
     """Warnings about files beside a model's weights that are not loaded."""
-    adapter = expanded(model) / "adapter_config.json"
-    return [f"{adapter}: the adapter beside the weights is not loaded; merge it if it is meant"] * adapter.is_file()
+    return [f"{model}: the adapter beside the weights is not loaded; merge it if it is meant"] * adapted(model)

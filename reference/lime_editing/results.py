@@ -128,6 +128,8 @@ def remedy(path: Path) -> str:
     """The remedy for a damaged file. Only a training's checkpoint can be removed without its cell."""
     if path.name == "index.json":
         return "remove it: the cells stay, and a run lists its own again"
+    if path.name == "edits.json":
+        return "remove it: the edits are in update.safetensors beside it"
     return f"remove {path if path.name == STATE else path.parent}, and the same command makes it again"
 
 

@@ -58,8 +58,9 @@ class Saved:
 def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> None:
     """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
-    The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte. UserError: the
-    folder exists already, or cannot be written. ModelError: the weights lack an edited matrix.
+    The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte, except an adapter
+    beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
+    edited matrix.
     """
     _check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
@@ -71,7 +72,7 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     def write(new: Path) -> None:
         found = set()
         for path in sorted(here.iterdir()):
-            if not path.is_file() or path.name.startswith(".") or path.suffix in OTHER_WEIGHTS:
+            if not path.is_file() or path.name.startswith((".", "adapter_")) or path.suffix in OTHER_WEIGHTS:
                 continue
             shutil.copyfile(path, new / path.name)
             if path.suffix == ".safetensors":
@@ -157,8 +158,10 @@ def load_updates(path: str | Path, device: str = "cpu") -> Saved:
             kind, _, name = rest.partition("/")
             updates.setdefault(int(number), {}).setdefault(kind, {})[name] = tensor
         weights = updates.pop(-1, {}).get("weight", {})
-        made = [_update(updates.get(i, {}), weights) for i in range(told["updates"])]
-        return Saved(tuple(made), tuple(told["requests"]), told["about"])
+        count, requests = told["updates"], tuple(told["requests"])
+        if count not in (1, len(requests)) or updates.keys() != {*range(count)}:
+            raise ValueError(f"{count} updates of {len(requests)} edits, and tensors of {len(updates)}")
+        return Saved(tuple(_update(updates.get(i, {}), weights) for i in range(count)), requests, told["about"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is no file of edits, or a damaged one ({error}); save the edits again") from error
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -24,6 +27,7 @@ from transformers import (
 
 from reference.tests.corpora import CITIES, LANGUAGES
 
+SHA = "0123456789" * 4
 SIZE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = (".", "P1", "P2", *LANGUAGES, *CITIES, *(city.lower() for city in CITIES))
 
@@ -78,6 +82,16 @@ def mdeberta(folder: Path) -> Path:
     )
     DebertaV2ForMaskedLM(config).save_pretrained(folder)
     return _with_tokenizer(folder)
+
+
+def cached(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The hub id of a folder's copy, which lies in the hub's cache as a download does."""
+    there = cache / "models--somebody--model"
+    shutil.copytree(folder, there / "snapshots" / SHA)
+    (there / "refs").mkdir()
+    (there / "refs" / "main").write_text(SHA)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    return "somebody/model"
 
 
 def _xlm_r_config() -> XLMRobertaConfig:

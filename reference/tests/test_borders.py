@@ -16,10 +16,11 @@ import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lime_editing import borders, results
+from lime_editing import borders, results, saving
 from lime_editing.__main__ import main
 from lime_editing.backbone import load, load_encoder, load_tokenizer, loading, max_tokens, wrap
 from lime_editing.data import files
@@ -29,6 +30,8 @@ from lime_editing.errors import DataError, ModelError, UserError
 from lime_editing.hardware import check_device
 from lime_editing.reproduce import processes
 from lime_editing.reproduce.processes import run_one
+from lime_editing.updates import Update
+from reference.tests import hub
 from reference.tests.miniature import set_options
 from reference.tests.refusals import refused
 
@@ -434,18 +437,30 @@ def test_a_file_in_the_place_of_a_folder(model: Path) -> None:
             attempt(model / "model.safetensors")
 
 
+@pytest.mark.parametrize("place", ["folder", "hub"])
 def test_an_adapter_beside_the_weights_is_a_remark(
-    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: str,
+    facts: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With peft, transformers would load it with the weights: what is edited then is no model that anybody named."""
     (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     save_file({"lora": torch.zeros(1)}, model / "adapter_model.safetensors")
-    argv = [*COMMANDS["dry-run"](str(facts), str(model), ""), "--approach", "finetuning", *set_options()]
+    source = str(model) if place == "folder" else hub.cached(model, tmp_path / "cache", monkeypatch)
+    argv = [*COMMANDS["dry-run"](str(facts), source, ""), "--approach", "finetuning", *set_options()]
     if find_spec("peft"):
         refused(capsys, [*argv, "--results", str(tmp_path)], ["merge it, or move adapter_config.json away"])
-        return
+        monkeypatch.setattr(borders, "find_spec", lambda _: None)
+        monkeypatch.setattr(transformers.integrations.peft, "is_peft_available", lambda: False)
+        monkeypatch.setattr(transformers.models.auto.auto_factory, "is_peft_available", lambda: False)
     assert main([*argv, "--results", str(tmp_path)]) == 0
     assert "the adapter beside the weights is not loaded" in " ".join(capsys.readouterr().out.split())
+    backbone, kept = load(source, 2), tmp_path / "kept"
+    saving.save_model(Update(deltas={n: w[None] for n, w in backbone.raw.items()}), backbone, source, kept)
+    assert [path.name for path in kept.glob("adapter_*")] == []
 
 
 def test_weights_that_are_not_finite_are_refused_where_a_model_is_given(model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import AutoModelForMaskedLM
 from lime_editing import saving
 from lime_editing.__main__ import main
 from lime_editing.backbone import Backbone, load, load_tokenizer
+from lime_editing.cli import edit as cli_edit
 from lime_editing.core.editing import Editor, edit, make_editor
 from lime_editing.core.sets import edit_all
 from lime_editing.core.task import request
@@ -232,9 +234,75 @@ def test_edits_are_kept_listed_and_dropped(
     assert "3 edits took" in printed
     assert main(["edits", str(kept.parent)]) == 0  # the folder that was given to --save
     assert capsys.readouterr().out.splitlines()[1] == "2\tde\tBema P2 de [MASK] .\tDira"
+    report = kept.with_name("edits.json")
+    before = json.loads(report.read_text())
     assert main(["edits", str(kept), "--drop", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["edits"]) == 2
     assert len(saving.load_updates(kept).updates) == 2
+    first, second, third = before["rows"]
+    told = json.loads(report.read_text())
+    assert (told["rows"], told["edits"]) == ([first, third], 2)
+    assert [told[name] for name in ("took", "right_before")] == [
+        first[name] + third[name] for name in ("took", "right_before")
+    ]
+    assert [one["text"] for one in told["dropped"]] == [second["text"]]
+    assert main(["edits", str(kept), "--drop", "1", "--drop", "2"]) == 0
+    assert capsys.readouterr().out == ""
+    told = json.loads(report.read_text())
+    assert (told["rows"], told["edits"]) == ([], 0)
+    assert [one["text"] for one in told["dropped"]] == [row["text"] for row in (second, first, third)]
+
+
+def test_a_list_of_other_edits_is_refused(
+    facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both after an interruption and after a change by hand; nothing is dropped then."""
+    path, kept = table(tmp_path / "edits.csv", ROWS), tmp_path / "kept" / saving.UPDATE
+    assert run(facts, model, "--file", str(path), "--save", str(kept.parent), "--as", "update") == 0
+    report = kept.with_name("edits.json")
+    whole, told = kept.read_bytes(), json.loads(report.read_text())
+    row, *others = told["rows"]
+    for wrong in (
+        {"rows": others},
+        {"rows": [*others, row]},
+        {"rows": [{**row, "to": "Dira"}, *others]},
+        {"edits": 4},
+        {"took": told["took"] + 1},
+        {"model_fingerprint": "another"},
+        {"rows": None},
+    ):
+        report.write_text(json.dumps(told | wrong))
+        for more in ([], ["--drop", "1"]):
+            assert main(["edits", str(kept), *more]) == 2
+            assert "does not list the 3 edits" in " ".join(capsys.readouterr().err.split())
+    report.write_text("{")
+    assert main(["edits", str(kept)]) == 2
+    assert "remove it: the edits are in update.safetensors" in " ".join(capsys.readouterr().err.split())
+    assert kept.read_bytes() == whole
+    report.unlink()
+    assert main(["edits", str(kept)]) == 0
+    report.write_text(json.dumps(told))
+    monkeypatch.setattr(cli_edit, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["edits", str(kept), "--drop", "1"]) == 130
+    capsys.readouterr()
+    assert main(["edits", str(kept)]) == 2
+    assert "does not list the 2 edits" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("change", ["fewer updates", "no tensors", "fewer requests", "a third tensor"])
+def test_a_file_of_edits_with_another_number_of_updates_is_refused(model: Path, tmp_path: Path, change: str) -> None:
+    made, path = edit(editor_of(model), requests_of(model)), tmp_path / saving.UPDATE
+    saving.save_updates(path, saving.Saved((made[0], made[1]), ({}, {}), {}))
+    tensors = load_file(path)
+    about: dict[str, Any] = {"about": {}, "requests": [{}, {}], "updates": 2}
+    about |= {"fewer updates": {"updates": 1}, "fewer requests": {"requests": [{}], "updates": 2}}.get(change, {})
+    if change == "no tensors":
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("0/")}
+    elif change == "a third tensor":
+        tensors["2/delta/x"] = torch.zeros(1)
+    save_file(tensors, path, {"lime_editing": json.dumps(about)})
+    with pytest.raises(UserError, match=r"is no file of edits, or a damaged one \(\d updates of \d edits"):
+        saving.load_updates(path)
 
 
 WRONG = [
@@ -268,6 +336,63 @@ def test_a_wrong_row_is_named_and_skipped_only_on_request(
     told = json.loads(capsys.readouterr().out)
     assert (told["edits"], len(told["skipped"])) == (1, 1)
     assert message in told["skipped"][0]
+
+
+GOOD = '{"prompt": "Aton P1 en [MASK] .", "to": "Cola"}\n'
+COLUMNS, CELLS = "prompt,to,language\n", "Aton P1 en [MASK] .,Cola,en\n"
+UNREADABLE: list[tuple[str, str, dict[int, str]]] = [  # name, text (with \udcff for a byte that is not UTF-8), errors
+    (
+        "edits.jsonl",
+        f'nonsense\n{GOOD}[1]\n\n{{"to": "\udcff"}}\n{GOOD}{{"to"',
+        {1: "is not a JSON object", 3: "got list", 5: "is not UTF-8 text (byte 8)", 7: "is not a JSON object"},
+    ),
+    ("edits.jsonl.gz", f"{GOOD}nonsense\n{GOOD}", {2: "is not a JSON object"}),
+    (
+        "edits.csv",
+        f'{COLUMNS}a,b,c,d\n{CELLS}"open,a,b\n"Aton\n\udcff [MASK]",Cola,en\n{CELLS}"a"b,c,en\n',
+        {2: "has 4 cells", 4: "is not csv", 6: "is not UTF-8 text (byte 0)", 8: "is not csv"},
+    ),
+    (
+        "edits.tsv",
+        f'{COLUMNS}a,b\n{CELLS}"open,a,\udcff\n\udcff,a\n{CELLS}'.replace(",", "\t"),
+        {2: "has 2 cells", 4: "is not UTF-8 text (byte 8)", 5: "is not UTF-8 text (byte 0)"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "errors"), UNREADABLE, ids=[name for name, _, _ in UNREADABLE])
+def test_an_unreadable_row_is_a_wrong_row(
+    facts: Path,
+    model: Path,
+    tmp_path: Path,
+    name: str,
+    text: str,
+    errors: dict[int, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It has an error with its own line, and the rows after it are read."""
+    path, folder = tmp_path / name, tmp_path / "kept"
+    data = text.encode(errors="surrogateescape")
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert run(facts, model, "--file", str(path), "--save", str(folder)) == 2
+    assert f"{path}:{min(errors)}: " in (said := capsys.readouterr().err)
+    assert "--skip-bad leaves such rows out" in " ".join(said.split())
+    assert run(facts, model, "--file", str(path), "--save", str(folder), "--skip-bad", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["edits"] == 2
+    for (line, message), found in zip(errors.items(), told["skipped"], strict=True):
+        assert found.startswith(f"{path}:{line}: ")
+        assert message in found
+
+
+def test_an_unreadable_header_is_no_row(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "edits.csv"
+    for header, message in ((b"prompt,to,\xff\n", "is not UTF-8 text"), (b"to,to,prompt\n", "'to' is there twice")):
+        path.write_bytes(header + CELLS.encode())
+        assert run(facts, model, "--file", str(path), "--save", str(tmp_path / "kept"), "--skip-bad") == 2
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from ..borders import MODEL, border, damage, offline, place
+from ..borders import ADAPTER, MODEL, adapted, border, damage, offline, place
 from ..errors import ModelError
 from ..hardware import check_device
 from ..names import Precision
@@ -99,6 +99,11 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
     with _reading(source, "a model", weights=True) as found:
         config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
+        if adapted(found, loaded=True):  # and from a hub, transformers would load the adapter's own base model
+            raise ModelError(
+                f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away (of a hub id: in a "
+                "copy, and give its folder)"
+            )
         config.chunk_size_feed_forward = 0  # chunking only saves memory, and calls an edited matrix several times
         told: dict[str, Any] = {
             "output_loading_info": True,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from io import BufferedReader, BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from rich.text import Text
 
 from .. import data, saving
 from ..backbone import Backbone, fingerprint, load_tokenizer
+from ..borders import explain
 from ..core.editing import Editor, edit as edit_batch
 from ..core.evaluation import predict, spell
 from ..core.sampling import derived_rng
@@ -29,13 +34,14 @@ from ..records import EditRequest, Input
 from ..reproduce import checkpoints, processes
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
-from ..results import write_json
+from ..results import read_json, write_json
 from ..updates import Update, compose
 from .options import Edit, Edits
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
 
 UNRELATED, SHOWN = 200, 10  # unrelated inputs to predict; failures to print
+REPORT = "edits.json"
 
 Row = tuple[dict[str, Any], EditRequest]  # a row of a file, and its request
 Facts = Mapping[tuple[str, str, str], Any]  # by relation, subject and language
@@ -240,9 +246,9 @@ def _edit_file(
         found["lora_errors"] = saving.save_lora(update, editor.backbone, model, options.save, options.rank)
     else:
         about["model_fingerprint"] = fingerprint(editor.backbone, reader.tokenizer)
-        told = tuple({key: row[key] for key in ("where", "language", "text", "to")} for row in found["rows"])
+        told = tuple(_named(row) for row in found["rows"])
         saving.save_updates(options.save / saving.UPDATE, saving.Saved(tuple(apart or [update]), told, about))
-    write_json(options.save / "edits.json", found | about)
+    write_json(options.save / REPORT, found | about)
     if options.json:
         print_json(found | about)
         return
@@ -292,9 +298,11 @@ def _read(
     rows, skipped = list[Row](), list[str]()
     longest, bound = editor.backbone.max_tokens, editor.method.TRAINED or editor.parameters
     with files.opened(path) as table:
-        for line, row in files.rows(table, path.name):
+        for line, row in _lines(table, path.name):
             where = f"{path}:{line}"
             try:
+                if isinstance(row, DataError):
+                    raise row
                 told, made = _row({"language": options.language, **row}, where, content, reader, facts)
                 if bound and made.language not in editor.languages:
                     raise LanguageError(made.language, editor.languages, "to this editor")
@@ -309,6 +317,43 @@ def _read(
     if not rows:
         raise DataError(f"{path}: no row can be edited; {skipped[0] if skipped else 'it is empty'}")
     return rows, skipped
+
+
+def _lines(table: files.Files, name: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
+    """(line, row) of a table, as `files.rows`; an unreadable row is its error, and reading continues after it."""
+    kind, where, plain = files.kind(name), table.where(name), name[:-3] if name.lower().endswith(".gz") else name
+    if kind == ".parquet":
+        yield from files.rows(table, name)
+        return
+    with files.text(table, name, raw=True) as stream:
+        lines = stream.read().splitlines(keepends=True)
+    held = files.Files(table.root, {plain: lambda: BufferedReader(BytesIO(b"".join(lines)))})
+    header = 0 if kind == ".jsonl" else next((i for i, line in enumerate(lines, 1) if line.strip()), 0)
+    torn, done = dict[int, str](), header
+    for i in range(header, len(lines)):
+        try:
+            lines[i].decode()
+        except UnicodeDecodeError as error:
+            torn[i + 1], lines[i] = f"is {explain(error)}", lines[i].decode(errors="replace").encode()
+    while True:
+        try:
+            for line, row in files.rows(held, plain):
+                bad = next((i for i in range(done + 1, line + 1) if i in torn), None)
+                if line > done:
+                    yield (line, row) if bad is None else (bad, DataError(f"{where}:{bad}: {torn[bad]}"))
+                    done = line
+            return
+        except DataError as error:
+            found = re.match(rf"{re.escape(held.where(plain))}:(\d+): ", str(error))
+            if found is None or int(found[1]) <= done:
+                raise  # the whole table is unreadable
+            last, start = int(found[1]), header
+            if kind == ".tsv":  # all rows decide how it is quoted, so the others stay
+                start = last - 1
+            elif isinstance(error.__cause__, csv.Error):  # an open quote takes all later lines; skip only its own
+                last = next(i for i in range(done + 1, last + 1) if lines[i - 1].strip())
+            yield last, DataError(f"{where}:{last}: {torn.pop(last, str(error)[found.end() :])}")
+            lines[start:last], done = [b"\n"] * (last - start), done if kind == ".tsv" else last
 
 
 def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts: Facts | None) -> Row:
@@ -358,8 +403,15 @@ def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, upda
     ]
     both = zip(unrelated, kept, strict=True)
     changed = [{"text": _text(tokenizer, i.ids), **said} for i, (a, b, said) in both if a != b]
-    counts = {"edits": len(rows), **{name: sum(row[name] for row in asked) for name in ("took", "right_before")}}
-    return counts | {"unrelated": len(unrelated), "rows": asked, "changed": changed}
+    return {**_counts(asked), "unrelated": len(unrelated), "rows": asked, "changed": changed}
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {"edits": len(rows), **{name: sum(row[name] for row in rows) for name in ("took", "right_before")}}
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("where", "language", "text", "to")}
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -373,11 +425,30 @@ def edits(options: Edits) -> None:
     """The command: list a file's edits, or drop some. UserError: as of its parts."""
     path = options.path / saving.UPDATE if options.path.is_dir() else options.path
     saved = saving.load_updates(path)
+    report = path.with_name(REPORT)
+    told = _reported(report, saved) if path.name == saving.UPDATE and report.exists() else None
     if options.drop:
         saved = saving.drop(saved, options.drop)
         saving.save_updates(path, saved)
+        if told is not None:
+            rows = [row for i, row in enumerate(told["rows"], 1) if i not in options.drop]
+            gone = [_named(row) for i, row in enumerate(told["rows"], 1) if i in options.drop]
+            write_json(report, told | _counts(rows) | {"rows": rows, "dropped": [*told.get("dropped", ()), *gone]})
     if options.json:
         print_json({"about": saved.about, "edits": saved.requests})
         return
     for number, one in enumerate(saved.requests, 1):
         print("\t".join((str(number), *(str(one.get(key, "")) for key in ("language", "text", "to")))))
+
+
+def _reported(report: Path, saved: saving.Saved) -> dict[str, Any]:
+    """edits.json. UserError: it is damaged, or does not list the edits of the file beside it."""
+    told = read_json(report)
+    with suppress(TypeError, KeyError, AttributeError):  # not of its form
+        rows = told["rows"]
+        if told | _counts(rows) | saved.about == told and [_named(row) for row in rows] == list(saved.requests):
+            return dict(told)
+    raise UserError(
+        f"{report}: does not list the {len(saved.requests)} edits of {saving.UPDATE} beside it; restore the two "
+        f"together, or remove {REPORT}: the edits are in {saving.UPDATE}"
+    )
