@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import sys
 from importlib import import_module
-from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,7 @@ def __getattr__(name: str) -> Any:
     home = _homes().get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .checks import checked  # noqa: PLC0415  only when a name is used
-
-    found = getattr(import_module(home, __name__), name)
-    return globals().setdefault(name, checked(found) if isfunction(found) else found)
+    return globals().setdefault(name, getattr(import_module(home, __name__), name))
 
 
 def __dir__() -> list[str]:

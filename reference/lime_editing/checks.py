@@ -6,57 +6,47 @@ They only raise errors, so they are no part of the code digest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache, wraps
-from inspect import signature
 from numbers import Integral, Real
-from os import PathLike
-from pathlib import Path
 from reprlib import repr as shown
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from .errors import UserError
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
 POSITIVE = ("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip")
-_GENERIC = (Sequence, Mapping, Callable)
-_NUMBERS: Mapping[Any, str] = {float: "a finite number", int: "a whole number"}
-
-
-def checked(function: Any) -> Any:
-    """The function with a check of its arguments. UserError: one does not have the type of its annotation."""
-    parameters = signature(function)
-
-    @wraps(function)
-    def call(*args: Any, **named: Any) -> Any:
-        if fault := of_types(function, parameters.bind(*args, **named).arguments):
-            raise UserError(f"{function.__name__}: {fault}")
-        return function(*args, **named)
-
-    call.__module__ = str(__package__)  # where pickle looks for it
-    return call
-
-
-def of_types(annotated: Any, values: Mapping[str, Any]) -> str | None:
-    """Values that do not have the types of a function's or record's annotations."""
-    for name, kind in _kinds(annotated).items():
-        if name in values and name != "device" and not _fits(values[name], kind):  # a torch.device is a device, too
-            known = f"one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else None
-            expected = known or _NUMBERS.get(kind) or annotated.__annotations__[name]
-            return f"{name} must be {expected}; got {' '.join(shown(values[name]).split())}"
-    return None
 
 
 def of_record(record: Any) -> str | None:
-    """Fields of a record that do not have their types, or are numbers out of range."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    own = type(record).__module__.startswith(f"{__package__}.")  # what a plug-in's numbers mean is not known
-    for name, value in values.items() if own and not of_types(type(record), values) else ():
-        if isinstance(value, Real) and name != "layer" and (value < 0 or (value == 0 and name in POSITIVE)):
-            return f"{name} must be {'above 0' if name in POSITIVE else '0 or more'}; got {value}"
-    return of_types(type(record), values)
+    """Fields of a settings record, schedule or objective that are no numbers or choices of their kind, or out of range.
+
+    A plug-in's numbers may have any range: what they mean is not known.
+    """
+    own, kinds = type(record).__module__.startswith(f"{__package__}."), _kinds(type(record))
+    for field in fields(record):
+        value, kind = getattr(record, field.name), kinds.get(field.name)
+        if get_origin(kind) is Literal and of_choice(field.name, value, kind):
+            return of_choice(field.name, value, kind)
+        if kind is bool and not isinstance(value, bool):
+            return f"{field.name} must be true or false; got {value!r}"
+        if kind is float or kind is int:
+            number = isinstance(value, Real if kind is float else Integral) and not isinstance(value, bool)
+            if not number or not math.isfinite(value):
+                return f"{field.name} must be a {'finite' if kind is float else 'whole'} number; got {value!r}"
+            if own and field.name != "layer" and (value < 0 or (value == 0 and field.name in POSITIVE)):
+                return f"{field.name} must be {'above 0' if field.name in POSITIVE else '0 or more'}; got {value}"
+    return None
+
+
+def of_choice(name: str, value: Any, kind: Any) -> str | None:
+    """A value that is not one of a Literal's."""
+    return None if value in get_args(kind) else f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}"
+
+
+def _kinds(kind: type) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(kind)
+    except NameError:  # of a plug-in: a name that is imported for type checkers alone
+        return {}
 
 
 def of_inputs(inputs: Sequence[Any]) -> str | None:
@@ -97,32 +87,3 @@ def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     if update.edits and inputs % update.edits:
         return f"the update has {update.edits} edits, and there are {inputs} inputs; each edit needs equally many"
     return None
-
-
-@cache
-def _kinds(annotated: Any) -> Mapping[str, Any]:
-    try:
-        return get_type_hints(annotated)
-    except (NameError, TypeError):  # of a plug-in: a name that is imported for type checkers alone
-        return {}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    origin, parts = get_origin(kind) or kind, get_args(kind)
-    if origin in (Union, UnionType):
-        fits = any(_fits(value, part) for part in parts)
-    elif origin is Literal:
-        fits = value in parts
-    elif origin in _NUMBERS:
-        number = isinstance(value, Real if origin is float else Integral) and not isinstance(value, bool)
-        fits = number and math.isfinite(value)
-    elif origin is Sequence and isinstance(value, (str, list, tuple)):
-        fits = not isinstance(value, str) and all(_fits(one, parts[0]) for one in value)
-    elif getattr(kind, "_is_protocol", False):  # `register` itself says what a Method lacks
-        members = [name for name in vars(kind) if not name.startswith("_") and kind.__name__ != "Method"]
-        fits = all(hasattr(type(value), name) or hasattr(value, name) for name in members)
-    elif origin in _GENERIC or (isinstance(kind, type) and kind is not Any):
-        fits = isinstance(value, PathLike if kind is Path else origin)
-    else:
-        fits = True
-    return fits

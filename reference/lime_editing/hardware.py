@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from . import checks
 from .borders import first_line
 from .errors import UserError
 from .names import Precision
@@ -121,6 +122,8 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
     """
     if not isinstance(device, (str, torch.device)):
         raise UserError(f"device {device!r} cannot be used: it is not a name; here are {', '.join(devices())}")
+    if checks.of_choice("precision", precision, Precision):
+        raise UserError(checks.of_choice("precision", precision, Precision))
     try:
         kind = torch.device(device).type
     except RuntimeError as error:

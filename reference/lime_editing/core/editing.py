@@ -204,12 +204,12 @@ def make_editor(
 
     UserError: an unknown method or setting (the known ones are listed); masks on a method without parameters.
     """
-    if checks.of_types(make_editor, locals()):
-        raise UserError(f"make_editor: {checks.of_types(make_editor, locals())}")
-    if not languages or mask_lr < 0:
-        raise UserError(
-            f"an editor needs one language at least, and a mask_lr of 0 or more; got {languages}, {mask_lr}"
-        )
+    if checks.of_choice("masks", masks, Masks):
+        raise UserError(checks.of_choice("masks", masks, Masks))
+    if checks.of_choice("mask_scale", mask_scale, Scaling):
+        raise UserError(checks.of_choice("mask_scale", mask_scale, Scaling))
+    if not languages or isinstance(languages, str) or mask_lr < 0:
+        raise UserError(f"an editor needs a list of languages and a mask_lr of 0 or more; got {languages!r}, {mask_lr}")
     found = find(method)
     if settings is None or isinstance(settings, Mapping):
         try:
