@@ -298,7 +298,7 @@ BAD = {
     "two-things": (["--fact", "P1/Q0", SENTENCE], ["say what to edit"]),
     "premise-alone": (["--premise", "x"], ["--hypothesis"]),
     "no-mask": (["Aton P1 en ."], ["no [MASK]"]),
-    "placeholder": (["[X] P1 en [MASK] ."], ["in the place of [X]"]),
+    "placeholder": (["[X] P1 en [MASK] ."], ["the subject replaces [X]"]),
     "too-many-masks": ([f"Aton {MASK} en {MASK} ."], ["2 [MASK]", "1 token;"]),
     "no-such-relation": (["--fact", "P9/Q0"], ["'P9'", "P1, P2"]),
     "no-such-subject": (["--fact", "P1/Atom"], ["'P1/Atom'", "P1/Q0 (Aton)"]),
