@@ -33,7 +33,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "names": (),
     "borders": ("errors",),
     "records": ("names",),
-    "hardware": ("borders", "errors", "names"),
+    "hardware": ("borders", "checks", "errors", "names"),
     "checks": ("errors",),
     "updates": ("errors",),
     "backbone": (*GROUND, "borders", "checks"),
