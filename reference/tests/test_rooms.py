@@ -48,7 +48,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "cli": (*METHOD, "borders", "data", "results", "plugins", "saving", "reproduce", "report"),
     "conformance": (*METHOD, "data", "reproduce", "report", "results", "saving"),
     "__main__": ("cli", "borders", "errors"),
-    "": ("checks",),
+    "": (),
 }
 
 
