@@ -36,7 +36,7 @@ from .names import ALL, EN, PAPER_APPROACHES, PROTOCOLS, TRAININGS, Rulings, Spl
 from .records import EditRequest, Input, Outcome, Triple
 from .report import figures, tables
 from .report.counts import Key, Run, Section
-from .reproduce import cells, checkpoints, run as runs, store
+from .reproduce import cells, run as runs, store
 from .reproduce.many import series
 from .reproduce.scales import PAPER, Evaluation, Scale, override
 from .updates import Factors, Update, compose
@@ -648,7 +648,7 @@ def run(
             return {}
     done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
     trace = {"steps": steps, **_curve(done, plan["batch"], validation)}
-    trace |= {"start": Session.of(start, ruled), "editor": Session.of(checkpoints.load(done, model), ruled)}
+    trace |= {"start": Session.of(start, ruled), "editor": Session.of(store.load(done, model), ruled)}
     return {**trace, "evaluations": {"en": _judged(done, EN, asked[EN]), "all": _judged(done, ALL, asked[ALL])}}
 
 

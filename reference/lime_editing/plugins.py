@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from . import data, results
@@ -16,8 +14,6 @@ from .borders import expanded
 from .data import Dataset
 from .editors import Method, methods
 from .errors import UserError
-
-OWN = __package__
 
 
 class Loaded(tuple[str, ...]):
@@ -35,8 +31,7 @@ def load_all(plugins: Iterable[str]) -> Loaded:
     given = Loaded(plugins)
     for source in given:
         path = expanded(source)
-        # Two files with the same name are two plug-ins.
-        own = f"{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
+        own = f"{path.stem}_{results.digest(str(path.resolve()))}"  # two files with the same name are two plug-ins
         name = own if source.endswith(".py") else source
         if name in sys.modules:
             continue
@@ -72,15 +67,14 @@ def files(*registered: Method | Dataset) -> set[Path]:
     members = ("Settings", "init", "learning_rates", "update")  # of an editor
     found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
     modules = {str(getattr(member, "__module__", "")) for member in found}
-    package, own = Path(__file__).parent, {name for name in modules if name.partition(".")[0] == OWN}
+    package, own = Path(__file__).parent, {name for name in modules if name.partition(".")[0] == __package__}
     further = any(f"{name.partition('.')[2].replace('.', '/')}.py" in results.FURTHER for name in own)
-    outside = {file for name in modules - own for file in _files(sys.modules.get(name))}
+    outside = {file for name in modules - own for file in _files(name)}
     return outside | {package / name for name in results.FURTHER if further}
 
 
-def _files(module: ModuleType | None) -> Iterable[Path]:
-    package = sys.modules.get((module.__package__ or "").partition(".")[0]) if module else None
-    folders = list(getattr(package, "__path__", ()))
-    if folders:
-        return [file for folder in folders for file in Path(folder).rglob("*.py")]
-    return [Path(module.__file__)] if module and module.__file__ else []
+def _files(module: str) -> Iterable[Path]:
+    root = sys.modules.get(module.partition(".")[0])
+    own = getattr(root, "__file__", None)
+    package = [file for folder in getattr(root, "__path__", ()) for file in Path(folder).rglob("*.py")]
+    return package or ([Path(own)] if own else [])

@@ -8,6 +8,7 @@
 <cell>/metrics.json         acc, con, succ of each evaluation; written last, so its presence means done
 <cell>/.lock                the process that works on the cell
 <any>/.<name>.<pid>.tmp     a file that is being written; .tmp?????? is safetensors' own temporary file
+<any>/.<name>.<pid>         a folder that is being written
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -45,13 +47,11 @@ DESCRIBING = ("machine", "titles", "command", "specification", "remarks")
 #: Record fields that are equal in all cells of a table, in addition to the task and the scale's `_SCALE`.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
 _SCALE = ("name", "about", "edited_layers", "test")
-#: Required fields of a record, and of its parts.
-_RECORD = (*_SCOPE, "code", "device", "machine")
-_PARTS: Mapping[str, tuple[str, ...]] = {
-    "cell": ("task", "approach", "training", "seed"),
-    "scale": ("name", "about"),
-    "titles": ("task", "approach"),
-}
+#: Required fields of a record; a dot leads into a part.
+_RECORD = (
+    *("cell.task", "cell.approach", "cell.training", "cell.seed", "scale.name", "scale.about", *_SCOPE),
+    *("titles.task", "titles.approach", "code", "device", "machine"),
+)
 #: The files that a number depends on, and exceptions among them.
 SOURCES = (
     *("records.py", "updates.py", "hardware.py", "backbone/*.py", "editors/*.py", "core/*.py"),
@@ -65,13 +65,17 @@ NO_SOURCES = ("data/download.py", *FURTHER)
 def check_place(root: Path, write: bool = True) -> None:
     """UserError: results cannot be written here. Called before a run, so that hours of work are not lost."""
     with border(UserError, f"{root}: results cannot be kept here", more="; --results or LIME_HOME names another place"):
-        first = next(path for path in (root, *root.absolute().parents) if path.exists())
+        first = existing(root)
         if not first.is_dir():
             raise UserError(f"{first}: is a file, and results are a folder; name another --results")
         if write:
             root.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=root, prefix=".", suffix=".tmp"):
-                pass
+            NamedTemporaryFile(dir=root, prefix=".", suffix=".tmp").close()
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest one above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # Path.exists may raise
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
@@ -90,17 +94,26 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # after a power failure no partial file has the final name
         temporary.replace(path)
-    except BaseException as error:
+    except Exception as error:
+        about = "" if size is None else f"up to {size:,} bytes to write, "
+        about += f"{shutil.disk_usage(existing(path.parent)).free:,} bytes are free"
+        kept = "earlier results are kept, and the same command resumes"
+        raise UserError(f"{path}: cannot be written: {explain(error)} ({about}); {kept}") from error
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            room = [f"up to {size:,} bytes to write"] if size is not None else []
-            with suppress(OSError):
-                room.append(f"{shutil.disk_usage(path.parent).free:,} bytes are free")
-            reason = f"{explain(error)} ({', '.join(room) or 'the free space is unknown'})"
-            kept = "earlier results are kept, and the same command resumes"
-            raise UserError(f"{path}: cannot be written: {reason}; {kept}") from error
-        raise
+
+
+def write_folder(folder: Path, write: Callable[[Path], object], more: str = "") -> None:
+    """Call `write` with a new temporary folder beside `folder`, then rename it. UserError: it cannot be written."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        with border(UserError, f"{folder}: cannot be written", more=more):
+            temporary.mkdir(parents=True)
+            write(temporary)
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -177,8 +190,7 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
     """The differences of two records, as "model: 1a2b, not 3c4d", without their descriptive parts."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**here, **there} if key not in DESCRIBING]
-        found = (differences(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys)
-        return [difference for differences in found for difference in differences]
+        return [one for key in keys for one in differences(there.get(key), here.get(key), f"{name}.{key}".strip("."))]
     there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
     shown = [",".join(map(str, value)) if isinstance(value, list) else value for value in (there, here)]
     return [] if there == here else [f"{name or 'record'}: {shown[0]}, not {shown[1]}"]
@@ -221,7 +233,8 @@ def scope(record: Mapping[str, Any]) -> dict[str, Any]:
 def read_index(root: Path) -> list[Path]:
     """The existing folders of the cells in the index of `root`. DataError: the index is not a list."""
     index = root / "index.json"
-    names = read_json(index) if _there(index) else []
+    with border(DataError, f"{root}: cannot be read"):
+        names = read_json(index) if index.is_file() else []
     if not isinstance(names, list) or not all(isinstance(n, str) and n and Path(n).name == n for n in names):
         raise DataError(f"{index}: is not a list of cells' folders; {remedy(index)}")
     return [root / name for name in names if is_done(root / name)]
@@ -230,15 +243,13 @@ def read_index(root: Path) -> list[Path]:
 def read_record(folder: Path) -> dict[str, Any]:
     """A cell's cell.json. DataError: it lacks what every record has."""
     path = folder / "cell.json"
-    record = read_json(path)
-    there = record if isinstance(record, dict) else {}
-    lacks = [name for name in (*_RECORD, *_PARTS) if name not in there]
-    for name, parts in _PARTS.items():
-        inner = there.get(name)
-        lacks += [f"{name}.{part}" for part in parts if not isinstance(inner, dict) or part not in inner]
-    if lacks:
-        raise DataError(f"{path}: is not the record of a cell (no {', '.join(map(repr, lacks))}); {remedy(path)}")
-    return dict(there)
+    record: dict[str, Any] = read_json(path)
+    for name in _RECORD:
+        try:
+            reduce(getitem, name.split("."), record)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: is not the record of a cell (no {name!r}); {remedy(path)}") from error
+    return record
 
 
 @contextmanager
@@ -248,18 +259,16 @@ def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[Non
     The lock ends with its process, so no lock is ever stale. UserError: another process still has it after `patience`
     seconds.
     """
-    lock, holder = folder / name, ""
+    lock, holder = folder / name, "unknown process"
     file = FileLock(lock)
-    try:
+    with border(UserError, f"{lock}: cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
-        file.acquire(timeout=patience)
-    except Timeout as error:
-        with suppress(OSError, UnicodeDecodeError):
-            holder = lock.read_text(encoding="utf-8").strip()
-        about = holder or "unknown process"
-        raise UserError(f"{folder}: another run is at work here ({about}); wait for it or stop it") from error
-    except OSError as error:
-        raise UserError(f"{lock}: cannot be written: {explain(error)}") from error
+        try:
+            file.acquire(timeout=patience)
+        except Timeout as error:
+            with suppress(OSError, UnicodeDecodeError):
+                holder = lock.read_text(encoding="utf-8") or holder
+            raise UserError(f"{folder}: another run is at work here ({holder}); wait for it or stop it") from error
     try:
         with suppress(OSError):
             lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -339,11 +348,5 @@ def _code(source: str) -> str:
 
 def is_done(folder: Path) -> bool:
     """Whether a cell is finished: metrics.json is written last. DataError: an unreadable folder."""
-    return all(_there(folder / name) for name in ("cell.json", "rows.parquet", "metrics.json"))
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError as error:
-        raise DataError(f"{path.parent}: cannot be read: {error.strerror}; change its permissions") from error
+    with border(DataError, f"{folder}: cannot be read"):
+        return all((folder / name).is_file() for name in ("cell.json", "rows.parquet", "metrics.json"))

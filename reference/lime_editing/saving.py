@@ -10,27 +10,28 @@ A folder is written completely or not at all.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .backbone import Backbone
 from .borders import border
 from .errors import ModelError, UserError
-from .results import write_atomically
+from .results import existing, write_atomically, write_folder, write_json
 from .updates import Update
 
-Form = Literal["model", "lora", "update"]
 UPDATE = "update.safetensors"
 RANK = 64  # of a LoRA adapter if ΔW has no factors
 NEEDED = ["*.safetensors", "*.json", "*.txt", "*.model"]  # of a model on the hub
@@ -49,16 +50,11 @@ class Saved:
     requests: tuple[Mapping[str, Any], ...]
     about: Mapping[str, Any]
 
-    @property
-    def apart(self) -> bool:
-        """Whether an edit can be dropped. Least squares and a stored sum of ΔW have one update for all edits."""
-        return len(self.updates) == len(self.requests)
-
 
 def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> None:
     """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
-    The sum is computed in float32 at least, and stored in W's dtype. All else is copied byte by byte, except an adapter
+    The sum is computed in float32 at least, and stored in W's dtype. All else is copied unchanged, except an adapter
     beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
     edited matrix.
     """
@@ -70,20 +66,25 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     known = {key: name for name in changes for key in (name, name.removeprefix(prefix), prefix + name)}
 
     def write(new: Path) -> None:
-        found = set()
+        missing = set(changes)
         for path in sorted(here.iterdir()):
             if not path.is_file() or path.name.startswith((".", "adapter_")) or path.suffix in OTHER_WEIGHTS:
                 continue
-            shutil.copyfile(path, new / path.name)
-            if path.suffix == ".safetensors":
-                found |= {_replace(new / path.name, key, changes[known[key]]) for key in _keys(path) if key in known}
-        missing = [name for name in changes if not found & {name, name.removeprefix(prefix), prefix + name}]
+            if path.suffix != ".safetensors":
+                shutil.copyfile(path, new / path.name)
+                continue
+            tensors, metadata = _read(path)
+            for key in known.keys() & tensors.keys():
+                old, change = tensors[key], changes[known[key]].detach().cpu()
+                exact = torch.promote_types(old.dtype, torch.float32)
+                tensors[key] = (old.to(exact) + change.to(exact)).to(old.dtype)
+                missing.discard(known[key])
+            write_atomically(new / path.name, partial(save_file, tensors, metadata=metadata))
         if missing:
-            raise ModelError(
-                f"{here}: its weights have no {missing[0]}; give the folder that the model was loaded from"
-            )
+            raise ModelError(f"{here}: its weights have no {min(missing)}; give the folder of the loaded model")
 
-    _whole(Path(folder), write)
+    check_free(Path(folder))
+    write_folder(Path(folder), write)
 
 
 def save_lora(
@@ -111,20 +112,20 @@ def save_lora(
     widest = max(1, *(len(a) for a, _ in pairs.values()))
     tensors = {}
     for name, (a, b) in pairs.items():
-        rows = torch.zeros(widest - len(a), 1)
-        module = f"base_model.model.{name.removesuffix('.weight')}"
-        tensors[f"{module}.lora_A.weight"] = torch.cat([a.cpu(), rows.expand(-1, a.shape[1])]).contiguous()
-        tensors[f"{module}.lora_B.weight"] = torch.cat([b.cpu(), rows.expand(-1, b.shape[1])]).mT.contiguous()
+        module, rows = f"base_model.model.{name.removesuffix('.weight')}", (0, 0, 0, widest - len(a))
+        tensors[f"{module}.lora_A.weight"] = pad(a, rows).cpu().contiguous()
+        tensors[f"{module}.lora_B.weight"] = pad(b, rows).mT.cpu().contiguous()
     about: dict[str, Any] = {"peft_type": "LORA", "task_type": "SEQ_CLS" if backbone.classifies else None}
-    about |= {"inference_mode": True}
+    about |= {"inference_mode": True, "base_model_name_or_path": str(source)}
     about |= {"r": widest, "lora_alpha": widest, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False}
-    about |= {"base_model_name_or_path": str(source), "target_modules": [n.removesuffix(".weight") for n in pairs]}
+    about |= {"target_modules": [name.removesuffix(".weight") for name in pairs]}
 
     def write(new: Path) -> None:
         write_atomically(new / "adapter_model.safetensors", lambda file: save_file(tensors, file, {"format": "pt"}))
-        (new / "adapter_config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_json(new / "adapter_config.json", about)
 
-    _whole(Path(folder), write)
+    check_free(Path(folder))
+    write_folder(Path(folder), write)
     return errors
 
 
@@ -146,22 +147,23 @@ def save_updates(path: str | Path, saved: Saved) -> None:
 
 def load_updates(path: str | Path, device: str = "cpu") -> Saved:
     """The inverse of `save_updates`; `compose` adds the edits. UserError: not a file of edits, or a damaged one."""
-    updates: dict[int, dict[str, dict[str, Tensor]]] = {}
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; expected {UPDATE}, which `edit --as update` keeps")
     try:
-        with safe_open(path, "pt", device) as file:
-            told = json.loads(file.metadata()["lime_editing"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
+        tensors, metadata = _read(Path(path), device)
+        told, parts, made = json.loads(metadata["lime_editing"]), defaultdict[str, dict[str, Tensor]](dict), []
         for key, tensor in tensors.items():
-            number, _, rest = key.partition("/") if not key.startswith("weight/") else ("-1", "", key)
-            kind, _, name = rest.partition("/")
-            updates.setdefault(int(number), {}).setdefault(kind, {})[name] = tensor
-        weights = updates.pop(-1, {}).get("weight", {})
+            part, _, name = key.rpartition("/")
+            parts[part][name] = tensor
         count, requests = told["updates"], tuple(told["requests"])
-        if count not in (1, len(requests)) or updates.keys() != {*range(count)}:
-            raise ValueError(f"{count} updates of {len(requests)} edits, and tensors of {len(updates)}")
-        return Saved(tuple(_update(updates.get(i, {}), weights) for i in range(count)), requests, told["about"])
+        numbers = {part.partition("/")[0] for part in parts} - {"weight"}
+        if count not in (1, len(requests)) or numbers != {str(i) for i in range(count)}:
+            raise ValueError(f"{count} updates of {len(requests)} edits, and tensors of {len(numbers)}")
+        for i in range(count):
+            u, v, deltas = (parts[f"{i}/{kind}"] for kind in ("u", "v", "delta"))
+            factors = {name: (u[name][None], v[name][None]) for name in u}
+            made.append(Update(factors, {name: delta[None] for name, delta in deltas.items()}, parts["weight"]))
+        return Saved(tuple(made), requests, told["about"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is no file of edits, or a damaged one ({error}); save the edits again") from error
 
@@ -171,10 +173,8 @@ def drop(saved: Saved, numbers: Sequence[int]) -> Saved:
     for number in numbers:
         if not 1 <= number <= len(saved.requests):
             raise UserError(f"there is no edit {number}; the file has 1 to {len(saved.requests)}")
-    if not saved.apart:
-        raise UserError(
-            f"these {len(saved.requests)} edits were made as one update, so none can be dropped; edit again without it"
-        )
+    if len(saved.updates) != len(saved.requests):  # least squares, and a stored sum of ΔW
+        raise UserError("these edits were made as one update, so none can be dropped; edit again without it")
     kept = [i for i in range(len(saved.requests)) if i + 1 not in numbers]
     return Saved(tuple(saved.updates[i] for i in kept), tuple(saved.requests[i] for i in kept), saved.about)
 
@@ -184,13 +184,7 @@ def check_free(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give another folder, or remove it first")
     with border(UserError, f"{folder}: cannot be written"):
-        above = next(path for path in folder.absolute().parents if path.exists())
-        NamedTemporaryFile(dir=above, prefix=".", suffix=".tmp").close()
-
-
-def _update(parts: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, Tensor]) -> Update:
-    factors = {name: (u[None], parts["v"][name][None]) for name, u in parts.get("u", {}).items()}
-    return Update(factors, {name: delta[None] for name, delta in parts.get("delta", {}).items()}, weights)
+        NamedTemporaryFile(dir=existing(folder.absolute().parent), prefix=".", suffix=".tmp").close()
 
 
 def _check_one(update: Update) -> None:
@@ -201,34 +195,7 @@ def _check_one(update: Update) -> None:
         )
 
 
-def _keys(path: Path) -> list[str]:
-    with safe_open(path, "pt") as file:
-        return list(file.keys())
-
-
-def _replace(path: Path, key: str, change: Tensor) -> str:
-    """Add to one tensor of a safetensors file, in place."""
-    with safe_open(path, "pt") as file:
-        old = file.get_tensor(key)
-    exact = torch.promote_types(old.dtype, torch.float32)
-    new = (old.to(exact) + change.detach().cpu().to(exact)).to(old.dtype)
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        start, end = json.loads(file.read(length))[key]["data_offsets"]
-        file.seek(8 + length + start)
-        file.write(save({key: new})[start - end :])
-    return key
-
-
-def _whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under a temporary name, and rename it. UserError: it exists already, or cannot be written."""
-    check_free(folder)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        new.mkdir(parents=True)
-        write(new)
-        new.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+def _read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata."""
+    with safe_open(path, "pt", device) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a mapping

@@ -25,7 +25,7 @@ from lime_editing.data import Reader
 from lime_editing.data.question import Asked, Question
 from lime_editing.editors import finetuning
 from lime_editing.errors import UserError
-from lime_editing.reproduce import checkpoints, store
+from lime_editing.reproduce import store
 from lime_editing.reproduce.cells import Cell, cell_folder, cell_record
 from lime_editing.reproduce.run import assemble
 from reference.tests.corpora import CLASSES
@@ -70,7 +70,7 @@ def test_load_edit_predict_and_drop_the_edit(facts: Path, model: Path, tmp_path:
     """A cell that really ran: its best parameters, and an edit that ends with the value that holds it."""
     cell = run(facts, model, tmp_path / "results")
     tokenizer = load_tokenizer(model)
-    editor = checkpoints.load(cell, model)
+    editor = store.load(cell, model)
     kept = load_file(cell / "editor.safetensors")
     assert editor.parameters.keys() == kept.keys()
     assert all(torch.equal(p, kept[name]) for name, p in editor.parameters.items())
@@ -103,7 +103,7 @@ def test_before_and_after_are_what_the_changed_model_itself_says(
     """Asked of the model as transformers runs it, with the dense matrices written into a copy."""
     tokenizer = load_tokenizer(model)
     cell = Cell("facts", approach, None if approach == "finetuning" else "all", 0)
-    editor = checkpoints.load(checkpoint(facts, model, tmp_path, cell), model)
+    editor = store.load(checkpoint(facts, model, tmp_path, cell), model)
     wish = Asked(str(facts), None, "en", "Bema", "P1/Q0", looks=(f"Cola P2 fr {MASK} .",))
     asked = question("facts", facts, Reader(tokenizer), wish)
     said = show(editor, tokenizer, asked)

@@ -18,7 +18,7 @@ from lime_editing.cli.sources import given, scale_of
 from lime_editing.data import download
 from lime_editing.names import PROTOCOLS
 from lime_editing.report import counts
-from lime_editing.reproduce import checkpoints, processes
+from lime_editing.reproduce import processes, store
 from lime_editing.reproduce.cells import Cell, Experiment, Status, cell_folder, status_at_the_end
 from lime_editing.reproduce.run import run_cell
 from reference.tests.miniature import set_options
@@ -86,7 +86,7 @@ def test_matrices_by_name_are_what_is_edited_and_what_a_checkpoint_remembers(
     assert again == folders
     record = json.loads((folders[1] / "cell.json").read_text())
     assert record["scale"]["edited_layers"] == list(MATRICES)
-    assert checkpoints.load(folders[1], model).backbone.edited == load(model, MATRICES).edited == MATRICES
+    assert store.load(folders[1], model).backbone.edited == load(model, MATRICES).edited == MATRICES
     argv = ["edit", "--facts", str(facts), "--model", str(model), "--fact", "P1/Q0", "--to", "Bema", "--json"]
     capsys.readouterr()
     assert main([*argv, "--edited-layers", MATRICES[0]]) == 0

@@ -19,10 +19,9 @@ from lime_editing import results
 from lime_editing.__main__ import main
 from lime_editing.errors import UserError
 from lime_editing.names import Rulings
-from lime_editing.reproduce import jobs, processes
+from lime_editing.reproduce import processes
 from lime_editing.reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
-from lime_editing.reproduce.jobs import Command, Resources
-from lime_editing.reproduce.processes import Job, run_grid
+from lime_editing.reproduce.processes import Command, Job, run_grid
 from lime_editing.reproduce.run import prepare
 from lime_editing.reproduce.scales import TINY, override
 from reference.tests.cells import write_cell
@@ -114,11 +113,11 @@ def test_a_place_is_what_cuda_sees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SUBMITTED = """
 import runpy, sys
-from lime_editing.reproduce import jobs
+from lime_editing.reproduce import processes
 def run_jobs(wanted, command, *_):
     print("calls", command.main.__module__)
     sys.exit()
-jobs.run_jobs = run_jobs
+processes.run_jobs = run_jobs
 runpy.run_module("lime_editing", run_name="__main__", alter_sys=True)
 """
 
@@ -145,10 +144,10 @@ def test_a_cell_that_was_killed_after_its_last_file_is_kept_without_its_leftover
     done = {path.name for path in folder.iterdir()}
     for name in (results.STATE, results.LOCK, ".metrics.json.1.tmp", ".tmpAb3xY9"):
         (folder / name).write_text("")
-    assert processes.kept(folder)
+    never = pytest.fail
+    (only,) = processes.scheduled([Job(CELLS[0], folder)], [None], never, never, lambda running: None)  # type: ignore[arg-type]
+    assert (only.cell, only.doing) == (CELLS[0].name, "kept")
     assert {path.name for path in folder.iterdir()} == done
-    (folder / "metrics.json").unlink()
-    assert not processes.kept(folder)
 
 
 @posix
@@ -224,10 +223,10 @@ def test_jobs_are_queued_again_after_preemption_and_a_killed_one_is_reported_wit
             sent.append(how)
 
     time_sleep = time.sleep
-    monkeypatch.setattr(jobs.time, "sleep", interfere)
-    submits = jobs.executor("local", logs, Resources())
+    monkeypatch.setattr(processes.time, "sleep", interfere)
+    submits = processes.executor("local", logs, hours=24)
     with pytest.raises(UserError) as caught:
-        said.extend(jobs.run_jobs(wanted, run, submits, [None], grace=0.1))
+        said.extend(processes.run_jobs(wanted, run, submits, [None], grace=0.1))
     assert sent == [signal.SIGUSR2, signal.SIGKILL]
     assert "Requeued job" in "".join(path.read_text() for path in logs.glob("*_log.out"))
     log = next(part for part in str(caught.value).split() if part.endswith("_log.err;"))[:-1]
@@ -236,7 +235,7 @@ def test_jobs_are_queued_again_after_preemption_and_a_killed_one_is_reported_wit
     assert "the same command resumes" in str(caught.value)
     assert [one.doing for one in said if one.cell == CELLS[0].name][-1] == "done"
     monkeypatch.undo()
-    said = list(jobs.run_jobs(wanted, run, submits, [None]))
+    said = list(processes.run_jobs(wanted, run, submits, [None]))
     assert [one.doing for one in said if one.scores] == ["kept", "done"]
     assert {path.suffix for path in logs.iterdir()} <= {".out", ".err"}
 
@@ -308,12 +307,12 @@ def test_slurm_runs_the_cells_and_queues_one_again_whose_time_is_over(
             os.killpg(sent[0], signal.SIGUSR2)
 
     time_sleep = time.sleep
-    monkeypatch.setattr(jobs.time, "sleep", preempt)
+    monkeypatch.setattr(processes.time, "sleep", preempt)
     # Of so short a job submitit takes every end for the end of its time.
-    wanted = Resources("gpu", 0.1, 1, {"account": "nlp"})
-    submits = jobs.executor("slurm", tmp_path / "jobs", wanted)
+    more = {"partition": "gpu", "gpus_per_node": 1, "additional_parameters": {"account": "nlp"}}
+    submits = processes.executor("slurm", tmp_path / "jobs", 0.1, **more)
     job = Job(CELLS[0], cells[CELLS[0]], ("--protocol", "paper"))
-    said = list(jobs.run_jobs([job], run, submits, [None]))
+    said = list(processes.run_jobs([job], run, submits, [None]))
     assert (slurm / "100.again").exists()
     assert [one.doing for one in said] == ["is job 100", "done"]
     script = (slurm / "100.sh").read_text()
@@ -323,9 +322,9 @@ def test_slurm_runs_the_cells_and_queues_one_again_whose_time_is_over(
 
 @posix
 def test_what_slurm_refuses_is_said(slurm: Path, facts: Path, model: Path, tmp_path: Path) -> None:
-    submits = jobs.executor("slurm", tmp_path / "jobs", Resources("nowhere"))
+    submits = processes.executor("slurm", tmp_path / "jobs", 24, partition="nowhere")
     with pytest.raises(UserError, match=r"facts-mend-all-seed0: Slurm takes no such job: .*invalid partition"):
-        list(jobs.run_jobs([Job(CELLS[0], tmp_path / "cell")], Command(main, ()), submits, [None]))
+        list(processes.run_jobs([Job(CELLS[0], tmp_path / "cell")], Command(main, ()), submits, [None]))
 
 
 def test_without_slurm_the_way_out_is_named(

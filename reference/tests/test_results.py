@@ -362,7 +362,7 @@ DAMAGED: dict[str, tuple[str, bytes, Callable[[Path], object], str]] = {
         "does not hold acc, con",
     ),
     "record-cut": ("cell.json", b"{", results.read_record, "is not JSON.*remove {folder}, and"),
-    "record-of-nothing": ("cell.json", b"{}", results.read_record, "is not the record of a cell.*'cell'"),
+    "record-of-nothing": ("cell.json", b"{}", results.read_record, "is not the record of a cell.*'cell.task'"),
     "record-of-a-list": ("cell.json", b"[]", results.read_record, "is not the record of a cell"),
     "rows-cut": ("rows.parquet", b"PAR1", lambda f: results.read_rows(f / "rows.parquet"), "as a table of outcomes"),
 }

@@ -10,7 +10,7 @@ import pytest
 
 from lime_editing.__main__ import main
 from lime_editing.backbone import load_tokenizer
-from lime_editing.reproduce import checkpoints
+from lime_editing.reproduce import store
 from lime_editing.reproduce.scales import FIXTURES
 from reference.tests.corpora import write_model
 from reference.tests.miniature import CELL, run
@@ -26,7 +26,7 @@ def edited(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, object]:
 
 
 def test_the_shipped_editor_fits_the_raw_model_and_is_small() -> None:
-    editor = checkpoints.load(SHIPPED, RAW)
+    editor = store.load(SHIPPED, RAW)
     assert (editor.method.NAME, editor.masks, len(editor.languages)) == ("mend", "language", 15), RENEW
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 3_000_000
     assert {path.name for path in SHIPPED.iterdir()} == {"cell.json", "editor.safetensors", "metrics.json"}
@@ -69,11 +69,11 @@ def test_the_best_of_the_stored_editors_of_this_model_is_taken(
     (unfinished / "editor.safetensors").unlink()
 
     def best(approach: str | None = None, task: str = "facts", language: str = "en", of: Path = model) -> Path | None:
-        return checkpoints.best([tmp_path / "runs"], task, approach, str(of), tokenizer, language)
+        return store.best([tmp_path / "runs"], task, approach, str(of), tokenizer, language)
 
     assert best() == best("mend") == better
     assert best("knowledge_editor") is best(language="xx") is best(task="nli") is None
-    assert checkpoints.best([tmp_path / "runs" / "tiny"], "facts", None, str(model), tokenizer, "en") == better
+    assert store.best([tmp_path / "runs" / "tiny"], "facts", None, str(model), tokenizer, "en") == better
     other = write_model(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-6}))

@@ -31,7 +31,7 @@ from ..editors import Merging
 from ..errors import DataError, LanguageError, UserError
 from ..names import Rulings
 from ..records import EditRequest, Input
-from ..reproduce import checkpoints, processes
+from ..reproduce import processes, store
 from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
 from ..results import read_json, write_json
@@ -69,9 +69,9 @@ def edit(options: Edit) -> None:
         tokenizer = load_tokenizer(model)
         cell, places = options.checkpoint, (options.results, FIXTURES / "editor")
         if cell is None and not options.edited_layers:
-            cell = checkpoints.best(places, task, options.approach, model, tokenizer, options.language)
+            cell = store.best(places, task, options.approach, model, tokenizer, options.language)
         asked_for = (options.language, scale.task(dataset), options.device)
-        editor = checkpoints.choose(task, options.approach, cell, model, tokenizer, *asked_for)
+        editor = store.choose(task, options.approach, cell, model, tokenizer, *asked_for)
         content, reader = dataset.read(source, options.languages), reader_of(tokenizer, editor.backbone)
     if options.file:
         _edit_file(options, dataset, content, editor, reader, model, str(cell or ""))
@@ -86,7 +86,7 @@ def edit(options: Edit) -> None:
         question = dataset.question(content, reader, asked)
         shown = show(editor, tokenizer, question, str(cell) if cell else None)
         if editor.parameters and options.approach is None:
-            plain = checkpoints.choose(task, "finetuning", None, model, tokenizer, *asked_for)
+            plain = store.choose(task, "finetuning", None, model, tokenizer, *asked_for)
             shown = replace(shown, contrast=show(plain, tokenizer, question).counts())
     print_json(shown.as_dict()) if options.json else write(console(), shown)
 

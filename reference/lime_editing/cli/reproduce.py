@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..hardware import Processes
 from ..names import PAPER_APPROACHES, PIVOT, PROTOCOLS, Rulings
 from ..report import many as study, write
-from ..reproduce import cells as grid, classifier, jobs, plan, processes
+from ..reproduce import cells as grid, classifier, plan, processes
 from ..reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from ..reproduce.classifier import RawClassifier
 from ..reproduce.run import prepare
@@ -191,13 +191,13 @@ def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]
             for name, ready in by_protocol.items()
             for cell in run.cells
         ]
-        gpus = int(options.device != "cpu")
-        resources = jobs.Resources(options.partition, options.hours or 24.0, gpus, dict(options.slurm))
-        submits = jobs.executor("slurm" if options.executor == "slurm" else "local", run.root / "jobs", resources)
+        gpus = 1 if options.device != "cpu" else None
+        slurm = {"partition": options.partition, "gpus_per_node": gpus, "additional_parameters": dict(options.slurm)}
+        submits = processes.executor(options.executor, run.root / "jobs", options.hours or 24.0, **slurm)
         # A job's command has no options for jobs.
         of_a_job = replace(options, executor="processes", partition=None, hours=None, slurm=(), jobs=None)
-        command = jobs.Command(main, command_line("reproduce", of_a_job))
-        yield from jobs.run_jobs(wanted, command, submits, run.places)
+        command = processes.Command(main, command_line("reproduce", of_a_job))
+        yield from processes.run_jobs(wanted, command, submits, run.places)
         return
     for ready in by_protocol.values():
         if run.processes.count > 1:

@@ -8,28 +8,25 @@ starts again.
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .. import plugins, results
 from ..backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer, padded
-from ..borders import explain
+from ..borders import border
 from ..data import Dataset
 from ..errors import LanguageError, ModelError, UserError
-from ..hardware import check_device
+from ..hardware import check_device, name_of
 from ..names import JUDGED, PIVOT
 from ..records import Input
 from .cells import Sources
@@ -61,16 +58,14 @@ class RawClassifier:
     def examples(self) -> Sequence[tuple[Input, int]]:
         """The examples of one epoch, each once (clause D8)."""
         assert self.dataset.labelled is not None
-        found, most = (
-            self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start)),
-            self.scale.classifier.pairs,
-        )
-        return found if most is None else [found[i] for i in range(0, len(found), -(-len(found) // most))]
+        found = self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start))
+        most = self.scale.classifier.pairs
+        return [found[i] for i in range(0, len(found), ceil(len(found) / most))] if most else found
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole training."""
-        return -(-len(self.examples) // self.scale.classifier.batch) * self.scale.classifier.epochs
+        return ceil(len(self.examples) / self.scale.classifier.batch) * self.scale.classifier.epochs
 
 
 def find(
@@ -84,34 +79,30 @@ def find(
     device = sources.device
     if dataset.labelled is None or dataset.accuracy is None:
         raise UserError(
-            f"no raw classifier can be fine-tuned on data of the task {dataset.name}, which has neither `labelled` nor "
+            f"no raw classifier can be fine-tuned on data of the task {dataset.name}, which lacks `labelled` or "
             "`accuracy`; give a finished one (--raw-model)"
         )
     check_device(device, sources.precision, elsewhere)
     if torch.device(device).index:
-        raise UserError(
-            f"a raw classifier is fine-tuned on the first device, and not on {device}; choose with CUDA_VISIBLE_DEVICES"
-        )
+        raise UserError(f"{device}: a raw classifier is fine-tuned on the first device; set CUDA_VISIBLE_DEVICES")
     content = dataset.read(sources.data, None)
     if PIVOT not in content.languages:
         raise LanguageError(PIVOT, content.languages, f"in {sources.data}; a raw classifier is fine-tuned on it")
     start = load_encoder(sources.model, content.classes, scale.edited_layers, seed=seed)
     tokenizer = load_tokenizer(sources.model)
+    code = results.code_digest([Path(__file__), *plugins.files(dataset)])
     record = {
         "cell": {"task": dataset.name, "approach": "classifier", "training": None, "seed": seed},
         "settings": asdict(scale.classifier),
         "encoder": fingerprint(start, tokenizer),
         "data": dataset.fingerprint(content),
         "classes": list(content.classes),
-        "code": {
-            **versions(torch, transformers),
-            "digest": results.code_digest([Path(__file__), *plugins.files(dataset)]),
-        },
+        "code": {**versions(torch, transformers), "digest": code},
         "device": torch.device(device).type,
         "precision": sources.precision,
     }
     folder = root / f"classifier-seed{seed}-{results.digest(record)[:8]}"
-    record["machine"] = f"{os.cpu_count()}-core {platform.machine()} CPU"
+    record["machine"] = name_of("cpu")
     return RawClassifier(folder, record, start, tokenizer, dataset, content, scale, sources)
 
 
@@ -120,70 +111,63 @@ def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> di
 
     ModelError: the training diverged. UserError: the folder cannot be written, or the disk is full.
     """
-    folder = wanted.folder
-    if wanted.done:
-        accuracy: dict[str, dict[str, float]] = results.read_json(folder / "metrics.json")
-        return accuracy
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(leftover)
-        if not folder.is_dir():  # check the free disk space before hours of training
-            needed = sum(p.numel() * p.element_size() for p in wanted.start.model.parameters())
-            free = shutil.disk_usage(folder.parent).free
-            if free < needed:
-                raise UserError(
-                    f"{folder.parent}: has {free / 1e6:,.0f} MB free, and the classifier takes {needed / 1e6:,.0f}; "
-                    "make room, or name another --results"
-                )
-            _keep(wanted, _train(wanted, say))
+    folder, measured = wanted.folder, wanted.folder / "metrics.json"
+    if not wanted.done:
+        elsewhere = "; --results names another place"
+        with border(UserError, f"{folder}: cannot be written", more=elsewhere):
+            _make_room(wanted)
+        if not folder.is_dir():
+            results.write_folder(folder, partial(_keep, wanted, _train(wanted, say)), elsewhere)
         results.clean(folder)
-        accuracy = _measure(wanted)
-        results.write_json(folder / "metrics.json", accuracy)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be written: {explain(error)}; --results names another place") from error
+        results.write_json(measured, _measure(wanted))
+    accuracy: dict[str, dict[str, float]] = results.read_json(measured)
     return accuracy
+
+
+def _make_room(wanted: RawClassifier) -> None:
+    """Remove what a killed process left. UserError: the disk is too full; this is known before hours of training."""
+    place, weights = wanted.folder.parent, wanted.start.model.parameters()
+    place.mkdir(parents=True, exist_ok=True)
+    for leftover in place.glob(f".{wanted.folder.name}.*"):
+        shutil.rmtree(leftover)
+    needed, free = sum(p.numel() * p.element_size() for p in weights) / 1e6, shutil.disk_usage(place).free / 1e6
+    if free < needed and not wanted.folder.is_dir():
+        raise UserError(f"{place}: has {free:,.0f} MB free, and the classifier takes {needed:,.0f}; make room there")
 
 
 def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
     """Train `wanted.start` in place; returns the losses."""
     settings, model, steps = wanted.scale.classifier, wanted.start.model, wanted.steps
-    with TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=settings.epochs,
-            per_device_train_batch_size=settings.batch,
-            learning_rate=settings.lr,
-            lr_scheduler_type="linear",
-            warmup_steps=round(settings.warmup * steps),
-            weight_decay=settings.weight_decay,
-            bf16=wanted.sources.precision == "bf16",
-            save_strategy="no",
-            logging_steps=max(1, steps // REPORTS),
-            seed=wanted.record["cell"]["seed"],
-            use_cpu=wanted.sources.device == "cpu",
-            dataloader_pin_memory=wanted.sources.device != "cpu",
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            report_to="none",
-        )
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # with several GPUs Trainer would enlarge the batch
-        trainer = Trainer(
-            model=model.requires_grad_(True),
-            args=arguments,
-            train_dataset=wanted.examples,
-            data_collator=partial(collate, pad=wanted.start.pad_id, types=wanted.start.reads_types),
-            callbacks=[_Log(say)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    arguments = TrainingArguments(
+        output_dir=str(wanted.folder.parent),  # nothing is written to it
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch,
+        learning_rate=settings.lr,
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        bf16=wanted.sources.precision == "bf16",
+        save_strategy="no",
+        logging_steps=max(1, steps // REPORTS),
+        seed=wanted.record["cell"]["seed"],
+        use_cpu=wanted.sources.device == "cpu",
+        dataloader_pin_memory=wanted.sources.device != "cpu",
+        remove_unused_columns=False,
+        report_to="none",
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # with several GPUs Trainer would enlarge the batch
+    trainer = Trainer(
+        model=model.requires_grad_(True),
+        args=arguments,
+        train_dataset=wanted.examples,
+        data_collator=partial(collate, pad=wanted.start.pad_id, types=wanted.start.reads_types),
+        callbacks=[_Log(say)],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.train()
     model.eval().requires_grad_(False).cpu()
     torch.cuda.empty_cache()  # for the cells
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise ModelError(
-            f"{wanted.folder}: the fine-tuning diverged: its weights are not finite; lower the learning rate, "
-            f"--set classifier.lr={settings.lr / 4:.0e}"
-        )
+        raise ModelError(f"{wanted.folder}: the fine-tuning diverged; try --set classifier.lr={settings.lr / 4:.0e}")
     return [{"step": one["step"], "loss": one["loss"]} for one in trainer.state.log_history if "loss" in one]
 
 
@@ -198,33 +182,26 @@ class _Log(TrainerCallback):  # type: ignore[misc]  # transformers' classes are 
 
 def collate(examples: Sequence[tuple[Input, int]], pad: int, types: bool = True) -> dict[str, Tensor]:
     """A padded batch with its classes, and with token types if the model has them."""
-    inputs = [example for example, _ in examples]
-    masks = padded([(1,) * len(i.ids) for i in inputs], 0)
-    rows = {"input_ids": padded([i.ids for i in inputs], pad), "attention_mask": masks}
+    inputs, labels = zip(*examples, strict=True)
+    rows = {"input_ids": padded([i.ids for i in inputs], pad), "labels": torch.tensor(labels)}
+    rows["attention_mask"] = padded([(1,) * len(i.ids) for i in inputs], 0)
     if any(i.types for i in inputs) and types:
         rows["token_type_ids"] = padded([i.types or (0,) * len(i.ids) for i in inputs], 0)
-    return {**rows, "labels": torch.tensor([label for _, label in examples])}
+    return rows
 
 
-def _keep(wanted: RawClassifier, losses: list[dict[str, float]]) -> None:
-    """Write the folder under a temporary name, and rename it."""
-    temporary = wanted.folder.with_name(f".{wanted.folder.name}.{os.getpid()}")
-    try:
-        wanted.start.model.save_pretrained(temporary)
-        wanted.tokenizer.save_pretrained(temporary)
-        results.write_json(temporary / "cell.json", wanted.record)
-        results.write_json(temporary / "curve.json", losses)
-        for weights in temporary.glob("*.safetensors"):  # safetensors lets nobody but the owner read its files
-            weights.chmod((temporary / "config.json").stat().st_mode)
-        temporary.replace(wanted.folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def _keep(wanted: RawClassifier, losses: list[dict[str, float]], folder: Path) -> None:
+    wanted.start.model.save_pretrained(folder)
+    wanted.tokenizer.save_pretrained(folder)
+    results.write_json(folder / "cell.json", wanted.record)
+    results.write_json(folder / "curve.json", losses)
+    for weights in folder.glob("*.safetensors"):  # safetensors lets nobody but the owner read its files
+        weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def _measure(wanted: RawClassifier) -> dict[str, dict[str, float]]:
     """The accuracy of the written classifier on validation and test."""
-    sources, dataset = replace(wanted.sources, model=str(wanted.folder)), wanted.dataset
+    sources, dataset = wanted.sources, wanted.dataset
     assert dataset.accuracy is not None
     backbone = load(wanted.folder, wanted.scale.edited_layers, sources.device, True, sources.precision)
     tokenizer = load_tokenizer(wanted.folder)

@@ -24,7 +24,7 @@ from ..core.task import Task
 from ..names import PIVOT, Split
 from ..records import EditRequest, Input, Outcome
 from ..updates import Update, compose
-from . import checkpoints
+from . import store as checkpoints  # the name is part of the code that its cells record
 from .cells import Cell, Experiment, Many, Status, cell_folder, described
 from .run import EVALUATION_SEED, keep, tasks_of
 

@@ -6,7 +6,8 @@ import heapq
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,7 @@ class Cost:
     train: float  # seconds per edit
     judge: float  # seconds per edit
     editor: int  # bytes of its parameters
-    memory: (
-        int  # approximate bytes on the device: model, editor with gradient, moments and best, and a step's activations
-    )
+    memory: int  # bytes on the device, about: model, editor with gradient, moments and best, a step's activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +106,19 @@ def make(
     """The plan of a run of these cells under each protocol ({protocol: {task: experiment}}). It writes nothing."""
     first = [of_classifier(wanted) for wanted in classifiers]
     costs: dict[tuple[str, ...], tuple[Cost, Mapping[Any, Task]]] = {}
-    planned = []
+    planned, device = [], "cpu"
     for protocol, experiments in protocols.items():
         for cell in cells:
             experiment, key = experiments[cell.task], (protocol, cell.task, cell.approach)
-            folder, name = cell_folder(cell, experiment, root), f"{cell.name} ({protocol})"
-            if results.is_done(folder):
-                planned.append(Planned(cell.name, str(folder)))
-                continue
-            if key not in costs:  # measured with masks and all languages, which cost most
-                same = [c for c in cells if (c.task, c.approach) == (cell.task, cell.approach)]
-                costs[key] = _measure(max(same, key=lambda c: (c.masks != "none", c.training or "")), experiment)
-            one = _planned(cell, experiment, folder, *costs[key])
-            planned.append(replace(one, cell=name) if len(protocols) > 1 else one)
-    existing = next(path for path in (root, *root.absolute().parents) if path.is_dir())
-    device = next(one.sources.device for experiments in protocols.values() for one in experiments.values())
-    free, measured = shutil.disk_usage(existing).free, tuple(cost for cost, _ in costs.values())
+            folder, device = cell_folder(cell, experiment, root), experiment.sources.device
+            one = Planned(f"{cell.name} ({protocol})" if len(protocols) > 1 else cell.name, str(folder))
+            if not results.is_done(folder):
+                if key not in costs:  # measured with masks and all languages, which cost most
+                    same = [c for c in cells if (c.task, c.approach) == (cell.task, cell.approach)]
+                    costs[key] = _measure(max(same, key=lambda c: (c.masks != "none", c.training or "")), experiment)
+                one = _planned(one, cell, experiment, *costs[key])
+            planned.append(one)
+    free, measured = shutil.disk_usage(results.existing(root)).free, tuple(cost for cost, _ in costs.values())
     return Plan(jobs, device, (*first, *planned), measured, free, len(first), shared)
 
 
@@ -138,31 +134,29 @@ def of_classifier(wanted: RawClassifier) -> Planned:
     seconds, kept = _timed(lambda: model(**inputs).loss.backward(), device)  # noqa: PLW0108  # called twice
     model.zero_grad()
     weights = _bytes(model.parameters())
-    reader = reader_of(wanted.tokenizer, wanted.start)
-    tasks = wanted.dataset.tasks(wanted.content, reader, Rulings(), {})
+    tasks = wanted.dataset.tasks(wanted.content, reader_of(wanted.tokenizer, wanted.start), Rulings(), {})
     judged = sum(len(tasks[split].corpus.examples) for split in JUDGED)
     seconds *= wanted.steps + judged / settings.batch / 3  # forward alone is a third of a step
     trained = len(examples) * settings.epochs
     return Planned(name, str(wanted.folder), "to do", trained, judged, seconds, 4 * weights + kept, weights + NOTES)
 
 
-def _planned(cell: Cell, experiment: Experiment, folder: Path, cost: Cost, tasks: Mapping[Any, Task]) -> Planned:
+def _planned(done: Planned, cell: Cell, experiment: Experiment, cost: Cost, tasks: Mapping[Any, Task]) -> Planned:
+    """`done`, with the work that is left."""
+    step = store.step_reached(Path(done.folder, results.STATE))
     scale, languages = experiment.scale, experiment.languages
     asked = sum(_edits(tasks[experiment.split], edited, scale.test) for edited in evaluations(languages).values())
     per_edit = scale.test.n_update + scale.test.n_retain
-    trained = validated = step = 0
+    trained = validated = 0
     if cell.trained is not None:
         schedule, trained_on = scale.schedule(cell.trained), cell.trained.languages or languages
-        step = store.step_reached(folder / results.STATE) * schedule.batch
-        trained = max(0, schedule.steps * schedule.batch - step)
-        times = -(-trained // schedule.validate_every)
-        validated = times * _edits(tasks["validation"], trained_on, scale.validation)
+        trained = max(0, schedule.steps - step) * schedule.batch
+        validated = ceil(trained / schedule.validate_every) * _edits(tasks["validation"], trained_on, scale.validation)
     share = (scale.validation.n_update + scale.validation.n_retain) / per_edit  # relative to an edit of the evaluation
     seconds = cost.start + trained * cost.train + (asked + share * validated) * cost.judge
-    return Planned(
-        *(cell.name, str(folder), "begun" if step else "to do", trained, asked + validated, seconds, cost.memory),
-        *(cost.editor + asked * per_edit * ROW + NOTES, 4 * cost.editor),
-    )
+    state, disk = "begun" if step else "to do", cost.editor + asked * per_edit * ROW + NOTES
+    needs = (seconds, cost.memory, disk, 4 * cost.editor)
+    return Planned(done.cell, done.folder, state, trained, asked + validated, *needs)
 
 
 def _edits(task: Task, languages: Sequence[str], plan: Evaluation) -> int:
@@ -172,31 +166,26 @@ def _edits(task: Task, languages: Sequence[str], plan: Evaluation) -> int:
 
 
 def _measure(cell: Cell, experiment: Experiment) -> tuple[Cost, Mapping[Any, Task]]:
-    threads, device, scale = torch.get_num_threads(), experiment.sources.device, experiment.scale
-    began = time.perf_counter()
+    device, scale, began = experiment.sources.device, experiment.scale, time.perf_counter()
     torch.set_num_threads(1)  # as in a worker
-    try:
-        subject, tasks = assemble(cell, experiment)
-        if isinstance(subject, Editor) and isinstance(subject.method, Measuring):
-            subject = fitted(subject, tasks["train"], 0, SAMPLE)
-        start, train, kept, own = time.perf_counter() - began, 0.0, 0, 0
-        backbone = subject.backbone if isinstance(subject, Editor) else subject
-        if isinstance(subject, Editor):
-            own = _bytes(subject.parameters.values())
-            kept = 0 if own else 5 * BATCH * _bytes(backbone.raw.values())  # dense ΔW, its copy, moments, gradient
-        if isinstance(subject, Editor) and cell.trained is not None:
+    subject, tasks = assemble(cell, experiment)
+    if isinstance(subject, Editor) and isinstance(subject.method, Measuring):
+        subject = fitted(subject, tasks["train"], 0, SAMPLE)
+    start, train, kept, own = time.perf_counter() - began, 0.0, 0, 0
+    backbone = subject.backbone if isinstance(subject, Editor) else subject
+    if isinstance(subject, Editor):
+        own = _bytes(subject.parameters.values())
+        kept = 0 if own else 5 * BATCH * _bytes(backbone.raw.values())  # dense ΔW, its copy, moments, gradient
+        if cell.trained is not None:
             batch, task = scale.schedule(cell.trained).batch, tasks["train"]
             triples = batch_of_triples(task.within(cell.trained.languages or experiment.languages), batch, 0, 1)
-            optimiser = adam(subject)
-            aim = Objective.under(experiment.rulings)
-            step, kept = _timed(lambda: train_step(subject, optimiser, triples, 0, aim, 1.0), device)
+            given = (subject, adam(subject), triples, 0, Objective.under(experiment.rulings), 1.0)
+            step, kept = _timed(lambda: train_step(*given), device)
             train = step / batch
-        plan, task = scale.test, tasks[experiment.split]
-        shape = (plan.n_update, plan.n_retain, EVALUATION_SEED, SAMPLE, task.editable)
-        pairs = evaluation_pairs(task.corpus, experiment.languages, experiment.languages, *shape)
-        judge, _ = _timed(lambda: evaluate(subject, task, pairs, EVALUATION_SEED), device)
-    finally:
-        torch.set_num_threads(threads)
+    plan, task = scale.test, tasks[experiment.split]
+    shape = (plan.n_update, plan.n_retain, EVALUATION_SEED, SAMPLE, task.editable)
+    pairs = evaluation_pairs(task.corpus, experiment.languages, experiment.languages, *shape)
+    judge, _ = _timed(lambda: evaluate(subject, task, pairs, EVALUATION_SEED), device)
     memory = _bytes(backbone.model.parameters()) + (5 if cell.trained else 1) * own + kept
     return Cost(f"{cell.task} {cell.approach}", start, train, judge / len(pairs), own, memory), tasks
 
