@@ -389,7 +389,7 @@ def test_an_unreadable_header_is_no_row(
     facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "edits.csv"
-    for header, message in ((b"prompt,to,\xff\n", "is not UTF-8 text"), (b"to,to,prompt\n", "'to' is there twice")):
+    for header, message in ((b"prompt,to,\xff\n", "is not UTF-8 text"), (b"to,to,prompt\n", "'to' occurs twice")):
         path.write_bytes(header + CELLS.encode())
         assert run(facts, model, "--file", str(path), "--save", str(tmp_path / "kept"), "--skip-bad") == 2
         assert message in " ".join(capsys.readouterr().err.split())
