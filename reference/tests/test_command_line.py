@@ -18,6 +18,7 @@ from lime_editing import __main__
 from lime_editing.cli import options
 from lime_editing.cli.options import command_line, flag, read
 from lime_editing.cli.parser import LIST, parser
+from lime_editing.report.template import typed
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pyarrow", "numpy", "rich")
 LIGHT = """
@@ -145,4 +146,4 @@ def test_a_command_line_can_be_typed() -> None:
     """As a shell reads it, whatever signs it has."""
     record = options.Edit(to="it's", sentence="-- [MASK] $x", look=("a | b",))
     argv = command_line("edit", record)
-    assert shlex.split(options.shown(argv)) == ["python", "-m", "lime_editing", *argv]
+    assert shlex.split(typed(argv)) == ["python", "-m", "lime_editing", *argv]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
@@ -342,11 +341,6 @@ def command_line(command: str, record: Any) -> Names:
 def flag(name: str) -> str:
     """The option of a field."""
     return "--" + name.rstrip("_").replace("_", "-")
-
-
-def shown(argv: Sequence[str]) -> str:
-    """A command line for a shell."""
-    return f"python -m lime_editing {shlex.join(argv)}"
 
 
 def plug_in(plugins: Sequence[str]) -> None:

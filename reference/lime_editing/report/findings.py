@@ -106,7 +106,7 @@ def judge(section: Section) -> Judgement:
     judged = (_finding(section, *each) for each in product(CLAIMS, section.approaches))
     findings = [finding for finding in judged if finding]
     gain = [d.interval for d in differences if (d.approach, d.ours, d.evaluation) == ("mend", "all", EN)]
-    needed = PIPELINE_CHECK.get(section.task)
+    needed = PIPELINE_CHECK.get(section.scope["task"])
     passed = needed is None or (bool(gain) and gain[0].value >= needed and verdict(gain) == "holds")
     return Judgement(tuple(differences), tuple(findings), not passed)
 
