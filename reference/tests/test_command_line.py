@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from lime_editing import __main__
+from lime_editing import __main__, data
 from lime_editing.cli import options
 from lime_editing.cli.options import command_line, flag, read
 from lime_editing.cli.parser import LIST, parser
@@ -81,7 +81,6 @@ NAMES = st.lists(NAME, min_size=1, unique=True).map(tuple)
 DRAWN: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXT,
     Path: TEXT.map(Path),
-    options.path: TEXT.filter(lambda text: not text.startswith("~")).map(Path),
     options.positive: st.integers(1, 10**9),
     options.count: st.integers(0, 10**9),
     options.hours: st.floats(1e-6, 1e6),
@@ -90,10 +89,10 @@ DRAWN: dict[Any, st.SearchStrategy[Any]] = {
     options.layers: st.integers(1, 99)
     | st.lists(NAME.filter(lambda n: not n.isdecimal()), min_size=1, unique=True).map(tuple),
     options.setting: st.tuples(NAME, TEXT),
-    options.path: TEXT.filter(lambda text: not text.startswith("~")).map(Path),  # ~ is the user's home
+    options.expanded: TEXT.filter(lambda text: not text.startswith("~")).map(Path),  # ~ is the user's home
     options.counts: st.sets(st.integers(1, 10**9), min_size=1).map(lambda found: tuple(sorted(found))),
 }
-KNOWN = {"task": options.tasks(), "approach": options.approaches(), "training": list(options.TRAININGS)}
+KNOWN = {"task": list(data.titles()), "approach": options.approaches(), "training": list(options.TRAININGS)}
 
 
 def value_of(one: Field[Any]) -> st.SearchStrategy[Any]:

@@ -177,9 +177,8 @@ def draw_distribution(data: Data, title: str) -> Figure:
             line.set(color=colour, linewidth=1.2)
         names = dict(zip(group["languages"], spaced(points, gap, low + gap / 2, high - gap / 2), strict=True))
         _label(ax, i, points, names, colour)
-    ax.set_xticks(
-        range(len(groups)), [f"{g['title']}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
-    )
+    editors = [f"{g['title']}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
+    ax.set_xticks(range(len(groups)), editors)
     ax.set(xlim=(-0.4, len(groups) - 0.2), ylim=(low, high), ylabel="succ (%)")
     ax.set_title(title, fontsize=10, loc="left")
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)

@@ -46,10 +46,6 @@ def table3(section: Section) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
-def counted(n: int) -> str:
-    return f"{n:,} edit{'' if n == 1 else 's'}"
-
-
 def shown(i: Interval) -> str:
     return f"{100 * i.value:.1f} [{100 * i.low:.1f}, {100 * i.high:.1f}]"
 
@@ -89,29 +85,25 @@ def draw(points: Sequence[Mapping[str, Any]], languages: str) -> Figure:
     return figure
 
 
-def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which editors keep working, and whether masks help, by fixed rules."""
+def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each way, languages and editor, by fixed rules: up to where it keeps working, and whether masks help."""
     found, groups = [], dict[tuple[str, str, Key], dict[int, Mapping[str, Any]]]()
     for p in points:
         if p["way"] in WAYS:
             groups.setdefault((p["way"], p["languages"], (p["approach"], p["training"])), {})[p["edits"]] = p
     for (way, languages, key), own in sorted(groups.items(), key=lambda group: group[0][:2]):
-        said = f"{WAYS[way]}, in {'English' if languages == 'en' else 'all languages'}"
-        first, last = own[min(own)], own[max(own)]
-        works = max(n for n, p in own.items() if p["succ"][0] >= WORKS * first["succ"][0])
-        acc, con, after, before = (100 * v[0] for v in (last["acc"], last["con"], last["succ"], first["succ"]))
-        found.append(
-            f"{said}, {name(section, key)} keeps working up to {counted(works)}. With {max(own):,}, {acc:.1f}% of them "
-            f"hold and {con:.1f}% of unrelated answers are kept (succ {after:.1f}; with {min(own):,}, {before:.1f})."
-        )
+        works = max(n for n, p in own.items() if p["succ"][0] >= WORKS * own[min(own)]["succ"][0])
         masked, plain = section.runs.get((key[0], "lime"), {}), section.runs[key]
         seeds = sorted(set(masked) & set(plain)) if key[1] == "all" else []
+        gains = {}
         for n in own if seeds else ():
             ours, theirs = ([runs[s].judged[f"{way} {languages} {n}"] for s in seeds] for runs in (masked, plain))
-            gain = succ_difference(ours, theirs)
-            verdict = "help" if gain.low > 0 else "harm" if gain.high < 0 else "make no significant difference"
-            editor = section.approaches[key[0]]
-            found.append(f"{said}, masks {verdict} with {counted(n)} of {editor}: {gain.points} succ.")
+            gains[n] = succ_difference(ours, theirs)
+        said = f"{WAYS[way]}, in {'English' if languages == 'en' else 'all languages'}"
+        names = {"name": name(section, key), "approach": section.approaches[key[0]]}
+        found.append(
+            {"said": said, "works": works, "first": own[min(own)], "last": own[max(own)], "gains": gains} | names
+        )
     return found
 
 

@@ -8,16 +8,13 @@ from html import escape
 from itertools import product
 from pathlib import Path
 
-from ..names import APPROACHES, EN
-from . import tables
-from .bootstrap import RESAMPLES
+from ..names import APPROACHES
+from . import bootstrap, figures, findings, tables
 from .counts import Section, rank
-from .figures import FIGURES, Data
-from .findings import CLAIMS, PIPELINE_CHECK, Finding, Judgement
+from .figures import Data
+from .findings import CLAIMS, Finding, Judgement
 from .template import render
 
-#: Verdict → CSS class.
-MARKS = {"holds": "holds", "does not hold": "fails", "not shown here: interval includes 0": "open"}
 #: Claim → (title of an approach, its finding in each section).
 Overview = dict[str, list[tuple[str, list[Finding | None]]]]
 #: Figure → its data and its SVG.
@@ -29,11 +26,11 @@ def page(
 ) -> str:
     """The whole page. `drawn`: figures by section; `again`: the arguments that write the report again."""
     scopes = [section.scope for section in sections]
-    fixed = {"marks": MARKS, "checks": PIPELINE_CHECK, "resamples": RESAMPLES, "tables": tables, "en": EN}
-    fixed |= {"figures": FIGURES, "inline": inline}
+    modules = {"tables": tables, "figures": figures, "findings": findings, "bootstrap": bootstrap}
     return render(
         "page.html.jinja",
-        **fixed,
+        **modules,
+        inline=inline,
         names=sorted({scope["scale"]["name"] for scope in scopes}),
         abouts=sorted({scope["scale"]["about"] for scope in scopes}),
         sizes=sorted({f"{scope['parameters'] / 1e6:.1f}" for scope in scopes}),

@@ -11,6 +11,7 @@ from statistics import stdev
 from typing import Any
 
 import rich.table
+from rich.table import Column
 from rich.text import Text
 
 from ..core.metrics import Scores, aggregate, scores
@@ -145,9 +146,8 @@ def _mark(section: Section) -> str:
 def terminal(section: Section) -> rich.table.Table:
     """The tables of a section in one, without the paper's numbers."""
     title = f"{section.title}, {section.scope['scale']['about']}"
-    result = rich.table.Table(title=Text(title), caption=caption(section), caption_justify="left")
-    for i, name in enumerate(["Approach", "Trained on", *METRICS]):
-        result.add_column(name, justify="left" if i < 2 else "right")
+    columns: list[Column | str] = ["Approach", "Trained on", *(Column(name, justify="right") for name in METRICS)]
+    result = rich.table.Table(*columns, title=Text(title), caption=caption(section), caption_justify="left")
     for grid in (scores_of(section, table) for table in TABLES):
         if grid.body:
             result.add_section()
