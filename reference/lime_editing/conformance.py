@@ -204,15 +204,9 @@ def _triples(rows: Any) -> list[Triple]:
 
 
 def make_editor(
-    name: str,
-    model: Any,
-    edited: Any,
-    languages: Any,
-    masks: Any = "none",
-    seed: int = 0,
-    ruled: Rulings = _PRINTED,
-    **chosen: float | None,
+    name: str, model: Any, edited: Any, languages: Any, masks: Any = "none", seed: int = 0, **chosen: Any
 ) -> Session:
+    ruled: Rulings = chosen.pop("ruled", _PRINTED)
     preset = PAPER.tasks["facts"].under(ruled).settings.get(name)
     rates = {key: getattr(preset, key) for key in ("inner_lr", "lr") if hasattr(preset, key)}
     given = rates | {key: value for key, value in chosen.items() if value is not None}
@@ -587,15 +581,11 @@ def _scale_of(editor: str, plan: Mapping[str, Any], kind: str, ruled: Rulings) -
     given = {name: plan[name] for name in ("lr", "inner_lr") if name in known and plan[name] is not None}
     lengths = {name: plan[name] for name in ("edits", "batch", "validate_every", "patience")}
     schedule = replace(paper.all_languages, **lengths, checkpoint_every=2 * plan["batch"])
-    scale = replace(
-        paper,
-        settings={editor: replace(paper.settings[editor], **given)},
-        all_languages=schedule,
-        english_only=schedule,
-        validation=Evaluation(plan["n_update"], plan["n_retain"], plan["validation_limit"]),
-        test=Evaluation(plan["n_update"], plan["n_retain"], plan["test_limit"]),
-    )
-    return replace(PAPER, tasks={kind: scale})
+    settings = {editor: replace(paper.settings[editor], **given)}
+    scale = replace(paper, settings=settings, all_languages=schedule, english_only=schedule)
+    drawn = (plan["n_update"], plan["n_retain"])
+    validation, test = (Evaluation(*drawn, plan[f"{name}_limit"]) for name in ("validation", "test"))
+    return replace(PAPER, tasks={kind: replace(scale, validation=validation, test=test)})
 
 
 def run(

@@ -94,15 +94,10 @@ def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
         return next((data for data in stored if isinstance(data, dict) and data.get("cell") == folder.name), None)
     languages, parameters = mask_parameters(folder / results.EDITOR)
     width = parameters.shape[1]
-    return {
-        "cell": folder.name,
-        "seed": min(runs),
-        "languages": languages,
-        "parameters_per_language": width,
-        "preferred": _preferred(width),
-        "cosine": np.round(cosines(parameters), 4).tolist(),
-        "cosine_over_all": np.round(cosines(parameters, width), 4).tolist(),
-    }
+    about = {"cell": folder.name, "seed": min(runs), "languages": languages}
+    about |= {"parameters_per_language": width, "preferred": _preferred(width)}
+    over = {"cosine": _preferred(width), "cosine_over_all": width}
+    return about | {name: np.round(cosines(parameters, count), 4).tolist() for name, count in over.items()}
 
 
 def mask_parameters(path: Path) -> tuple[list[str], Array]:
@@ -171,10 +166,9 @@ def draw_distribution(data: Data, title: str) -> Figure:
     gap = LINE / (height - 1.8) * (high - low)
     for i, (group, points) in enumerate(zip(groups, values, strict=True)):
         colour = colours[group["training"]]
-        box = ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True)
-        box["boxes"][0].set(facecolor=colour, alpha=0.45, edgecolor=colour)
-        for line in (*box["whiskers"], *box["caps"], *box["medians"]):
-            line.set(color=colour, linewidth=1.2)
+        filled, lines = {"facecolor": colour, "alpha": 0.45, "edgecolor": colour}, {"color": colour, "linewidth": 1.2}
+        parts: Data = {"boxprops": filled, "whiskerprops": lines, "capprops": lines, "medianprops": lines}
+        ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True, **parts)
         names = dict(zip(group["languages"], spaced(points, gap, low + gap / 2, high - gap / 2), strict=True))
         _label(ax, i, points, names, colour)
     editors = [f"{g['title']}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
@@ -285,13 +279,8 @@ def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
 
 
 def style() -> dict[Any, Any]:
-    return {
-        "font.family": [*installed(FAMILIES), "sans-serif"],
-        "font.size": 8,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "lime-editing",
-        "savefig.dpi": 150,
-    }
+    files = {"svg.fonttype": "none", "svg.hashsalt": "lime-editing", "savefig.dpi": 150}
+    return {"font.family": [*installed(FAMILIES), "sans-serif"], "font.size": 8, **files}
 
 
 FIGURES = tuple(

@@ -103,8 +103,7 @@ def judge(section: Section) -> Judgement:
         if seeds:
             apart = interval(_succ(means[approach, ours]) - _succ(means[approach, theirs]))
             differences.append(Difference(approach, ours, theirs, evaluation, seeds, apart))
-    judged = (_finding(section, *each) for each in product(CLAIMS, section.approaches))
-    findings = [finding for finding in judged if finding]
+    findings = [found for each in product(CLAIMS, section.approaches) if (found := _finding(section, *each))]
     gain = [d.interval for d in differences if (d.approach, d.ours, d.evaluation) == ("mend", "all", EN)]
     needed = PIPELINE_CHECK.get(section.scope["task"])
     passed = needed is None or (bool(gain) and gain[0].value >= needed and verdict(gain) == "holds")

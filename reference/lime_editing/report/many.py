@@ -36,14 +36,13 @@ def name(section: Section, key: Key) -> str:
     return f"{approach}, {trained(key[1])}" if key[1] else approach
 
 
-def table3(section: Section) -> tuple[list[str], list[list[str]]]:
-    """Head and body: one edit by each editor, in percent, with intervals."""
-    head = ["editor", *(f"{e}: {metric}" for e in (EN, ALL) for metric in METRICS)]
+def table3(section: Section) -> list[list[str]]:
+    """One edit by each editor, in percent, with intervals."""
     body = []
     for key, runs in section.runs.items():
         found = [means([run.judged[e] for run in runs.values()]) for e in (EN, ALL)]
         body.append([name(section, key), *(shown(each[metric]) for each in found for metric in METRICS)])
-    return head, body
+    return body
 
 
 def shown(i: Interval) -> str:
@@ -116,6 +115,6 @@ def write(root: Path, many: Sequence[Path], single: Sequence[Path]) -> Path:
         for languages in dict.fromkeys(point["languages"] for point in points):
             figures.save(partial(draw, points, languages), root / f"figure6-{section.slug}-{languages}")
         told.append((section, words(section, points)))
-    text = render("many.md.jinja", single=[(section, *table3(section)) for section in read(single)], many=told)
+    text = render("many.md.jinja", single=[(section, table3(section)) for section in read(single)], many=told)
     results.write_text(root / "many.md", text + "\n")
     return root / "many.md"
