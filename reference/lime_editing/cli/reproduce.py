@@ -240,7 +240,7 @@ def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
 def _fine_tune(console: Console, wanted: RawClassifier) -> None:
     """Fine-tune a raw classifier unless done before, and print its accuracy."""
     if wanted.done:
-        accuracy = classifier.make(wanted)["test"]
+        told = classifier.make(wanted)
     else:
         console.print(
             f"Fine-tuning {wanted.sources.model} on the English pairs of {wanted.sources.data} first, {wanted.steps:,} "
@@ -249,8 +249,7 @@ def _fine_tune(console: Console, wanted: RawClassifier) -> None:
         held = results.held(wanted.folder.parent, name=".classifier.lock")
         with held, doing(console, "fine-tuning", at_once=False) as say:
             told = classifier.make(wanted, lambda step, steps, loss: say(f"{step:,} of {steps:,}, loss {loss:.3f}"))
-            accuracy = told["test"]
-    english, others = accuracy[PIVOT], [value for code, value in accuracy.items() if code != PIVOT]
+    english, others = told["test"][PIVOT], [value for code, value in told["test"].items() if code != PIVOT]
     rest = f", {100 * sum(others) / len(others):.1f}% in the others" if others else ""
     console.print(
         f"The raw classifier in {wanted.folder} is right on {100 * english:.1f}% of the test pairs in English{rest}"

@@ -32,8 +32,7 @@ def means(runs: Sequence[Counts]) -> dict[str, Interval]:
 
 
 def name(section: Section, key: Key) -> str:
-    approach = section.approaches[key[0]]
-    return f"{approach}, {trained(key[1])}" if key[1] else approach
+    return ", ".join(filter(None, (section.approaches[key[0]], trained(key[1]))))
 
 
 def table3(section: Section) -> list[list[str]]:

@@ -31,7 +31,6 @@ def page(
         "page.html.jinja",
         **modules,
         inline=inline,
-        scales=[scope["scale"] for scope in scopes],
         sizes=sorted({f"{scope['parameters'] / 1e6:.1f}" for scope in scopes}),
         rulings=dict.fromkeys(name for scope in scopes for name in scope["rulings"]),
         sections=sections,

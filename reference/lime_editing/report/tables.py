@@ -139,8 +139,7 @@ def note(section: Section) -> str:
 
 
 def _mark(section: Section) -> str:
-    data = DATA_SETS.get(section.scope["task"])
-    return " †" if data and data.caveat else ""
+    return " †" if getattr(DATA_SETS.get(section.scope["task"]), "caveat", "") else ""
 
 
 def terminal(section: Section) -> rich.table.Table:

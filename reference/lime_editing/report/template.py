@@ -18,9 +18,8 @@ _TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 def render(template: str, **values: Any) -> str:
     """A template with these values. Values are escaped in HTML; other formats have the filters `md` and `tex`."""
     loader, escaped = FileSystemLoader(Path(__file__).parent), select_autoescape(["html.jinja"])
-    jinja = Environment(
-        loader=loader, autoescape=escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    jinja = Environment(loader=loader, autoescape=escaped, undefined=StrictUndefined)
+    jinja.trim_blocks = jinja.lstrip_blocks = True
     jinja.filters.update(md=md, tex=tex, each=each, typed=typed)
     return jinja.get_template(template).render(values).strip()
 
