@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lime_editing import __main__, data
 from lime_editing.cli import options
@@ -119,6 +119,7 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("name", LIST)
+@settings(deadline=None)  # a busy machine is no error
 @given(data=st.data())
 def test_a_record_is_read_back_from_its_command_line(name: str, data: st.DataObject) -> None:
     """read(parse(command_line(record))) = record."""
