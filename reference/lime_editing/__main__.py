@@ -71,9 +71,8 @@ def _caches() -> None:
             if any(os.access(path, os.W_OK) for path in (Path.home() / ".cache" / "huggingface", Path.home())):
                 return
         home = str(Path(tempfile.gettempdir()) / f"lime_editing-{os.getuid() if hasattr(os, 'getuid') else 0}")
-        print(
-            f"note: there is no home folder to write to; caches go to {home} (LIME_HOME names another)", file=sys.stderr
-        )
+        note = f"note: there is no home folder to write to; caches go to {home} (LIME_HOME names another)"
+        print(note, file=sys.stderr)
     if home:
         for name, folder in (("HF_HOME", "huggingface"), ("MPLCONFIGDIR", "matplotlib"), ("XDG_CACHE_HOME", "cache")):
             os.environ.setdefault(name, str(Path(home, folder)))

@@ -111,13 +111,12 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _chain(error: BaseException | None) -> list[BaseException]:
     known: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in known:
-        known.append(one)
-        one = one.__cause__ or one.__context__
-    return iter(known)
+    while error is not None and error not in known:
+        known.append(error)
+        error = error.__cause__ or error.__context__
+    return known
 
 
 def _package(error: BaseException) -> str | None:
@@ -141,11 +140,9 @@ def _is_network(error: BaseException) -> bool:
 
 def is_pointer(path: Path) -> bool:
     """Whether a file is a git-lfs pointer."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(POINTER)) == POINTER
-    except OSError:
-        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+    return False
 
 
 def pointer(path: Path | str) -> str:

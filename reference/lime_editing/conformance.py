@@ -1,6 +1,6 @@
 """The adapter of spec_tests/contract.py for this package; `nox -s spec` tests this module.
 
-Its functions have the contract's arguments, however many these are.
+Its functions have the contract's arguments, however many; those that a function only passes on are not named again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,8 +41,7 @@ from .reproduce.many import series
 from .reproduce.scales import PAPER, Evaluation, Scale, override
 from .updates import Factors, Update, compose
 
-CLAIMS = frozenset({"T", "M", "S", "A", "B", "E", "L", "D", "R", "U", "C"})
-CLAIMS |= {"batched", "factored", "ranked", "resumable"}
+CLAIMS = frozenset("TMSABELDRUC") | {"batched", "factored", "ranked", "resumable"}
 Rows = list[dict[str, Any]]
 EDITORS = PAPER_APPROACHES
 _PRINTED = Rulings()
@@ -84,12 +83,8 @@ def aggregate(runs: Any) -> dict[str, float]:
     return scoring.aggregate([scoring.Scores(run["acc"], run["con"], 0.0) for run in runs]).as_dict()
 
 
-def evaluation_pairs(
-    corpus: Any, edit_languages: Any, update_languages: Any, n_update: int, n_retain: int, seed: int, limit: Any = None
-) -> Rows:
-    pairs = sampling.evaluation_pairs(
-        _corpus(corpus), edit_languages, update_languages, n_update, n_retain, seed, limit
-    )
+def evaluation_pairs(corpus: Any, *drawn: Any, **named: Any) -> Rows:
+    pairs = sampling.evaluation_pairs(_corpus(corpus), *drawn, **named)
     return [{"edit": p.edit.id, "update": [x.id for x in p.update], "retain": [x.id for x in p.retain]} for p in pairs]
 
 
@@ -168,9 +163,8 @@ def mask_factors_gradient(
 
 
 def initial_masks(shapes: Any, languages: Any, ruled: Rulings = _PRINTED) -> dict[str, dict[str, Any]]:
-    return _structured(
-        {name: p.numpy() for name, p in lime.init_masks(shapes, len(languages), ruled.mask_scale).items()}
-    )
+    made = lime.init_masks(shapes, len(languages), ruled.mask_scale)
+    return _structured({name: p.numpy() for name, p in made.items()})
 
 
 def editor_shapes(shapes: Any, languages: Any, masks: str, ruled: Rulings = _PRINTED) -> dict[str, tuple[int, ...]]:
@@ -187,15 +181,14 @@ def editor_shapes(shapes: Any, languages: Any, masks: str, ruled: Rulings = _PRI
 
 @dataclass(frozen=True)
 class Session:
-    """An editor with its optimiser, if it has parameters to train."""
+    """An editor with its optimiser."""
 
     editor: editing.Editor
-    optimiser: torch.optim.Optimizer | None
     ruled: Rulings
 
-    @classmethod
-    def of(cls, editor: editing.Editor, ruled: Rulings) -> Session:
-        return cls(editor, learning.adam(editor) if editor.parameters else None, ruled)
+    @cached_property
+    def optimiser(self) -> torch.optim.Optimizer:
+        return learning.adam(self.editor)
 
 
 def _input(row: Any) -> Input:
@@ -211,21 +204,15 @@ def _triples(rows: Any) -> list[Triple]:
 
 
 def make_editor(
-    name: str,
-    model: Any,
-    edited: Any,
-    languages: Any,
-    masks: Any = "none",
-    seed: int = 0,
-    ruled: Rulings = _PRINTED,
-    **chosen: float | None,
+    name: str, model: Any, edited: Any, languages: Any, masks: Any = "none", seed: int = 0, **chosen: Any
 ) -> Session:
+    ruled: Rulings = chosen.pop("ruled", _PRINTED)
     preset = PAPER.tasks["facts"].under(ruled).settings.get(name)
     rates = {key: getattr(preset, key) for key in ("inner_lr", "lr") if hasattr(preset, key)}
     given = rates | {key: value for key, value in chosen.items() if value is not None}
     settings = cells.ruled(methods()[name].Settings(**given), ruled) if name in methods() else None
     wrapped, scale = wrap(model, list(edited)), ruled.mask_scale
-    return Session.of(editing.make_editor(name, wrapped, languages, masks, seed, settings, mask_scale=scale), ruled)
+    return Session(editing.make_editor(name, wrapped, languages, masks, seed, settings, mask_scale=scale), ruled)
 
 
 def parameters(session: Session) -> dict[str, torch.Tensor]:
@@ -237,10 +224,8 @@ def mask_parameters(session: Session) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def optimizer_groups(session: Session) -> list[list[str]]:
-    if session.optimiser is None:
-        return []
     names = {id(p): name for name, p in session.editor.parameters.items()}
-    return [[names[id(p)] for p in group["params"]] for group in session.optimiser.param_groups]
+    return [[names[id(p)] for p in group["params"]] for group in (session.optimiser.param_groups if names else ())]
 
 
 def capture(session: Session, request: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -272,13 +257,10 @@ def gates(session: Session, request: Any) -> dict[str, dict[str, Any]]:
     batch = editing.edit_batch(editor, [_request(request)], editor.backbone.trunk([_input(request)]))
     states = knowledge_editor.read(editor.parameters, *batch.condition(editor.settings.condition == "input+label"))
     found = knowledge_editor.gates(editor.parameters, editor.settings, editor.backbone.shapes, states)
+    own = [[part[0, 0] for part in gates] for gates in found]  # of the one edit
     return {
-        name: {
-            "scale": g.scale[0, 0, 0],
-            "a": (g.a_softmax[0, 0], g.a_free[0, 0]),
-            "b": (g.b_softmax[0, 0], g.b_free[0, 0]),
-        }
-        for name, g in zip(editor.backbone.shapes, found, strict=True)
+        name: {"scale": scale[0], "a": (a_softmax, a_free), "b": (b_softmax, b_free)}
+        for name, (scale, a_softmax, a_free, b_softmax, b_free) in zip(editor.backbone.shapes, own, strict=True)
     }
 
 
@@ -315,7 +297,6 @@ def losses(session: Session, triples: Any, seed: int) -> tuple[dict[str, float],
 
 
 def train_step(session: Session, triples: Any, seed: int) -> dict[str, float]:
-    assert session.optimiser is not None, "finetuning trains nothing"
     aim, clip = editing.Objective.under(session.ruled), PAPER.tasks["facts"].under(session.ruled).all_languages.clip
     return learning.train_step(session.editor, session.optimiser, _triples(triples), seed, aim, clip)
 
@@ -368,21 +349,17 @@ def _row_of_request(request: EditRequest) -> dict[str, Any]:
     return {**_row_of(request.input), "labels": list(request.labels), "language": request.language}
 
 
-def fact_inputs(
-    folder: Any, tokenize: Any, mask: int, edit: Any, update: str, retain: Any, seeds: Any, ruled: Rulings = _PRINTED
-) -> Rows:
-    return _facts(folder, _Tokenizer(tokenize, mask), edit, update, retain, seeds, ruled)
+def fact_inputs(folder: Any, tokenize: Any, mask: int, *told: Any, **named: Any) -> Rows:
+    return _facts(folder, _Tokenizer(tokenize, mask), *told, **named)
 
 
-def encoded_facts(
-    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Any, ruled: Rulings = _PRINTED
-) -> Rows:
-    return _facts(folder, load_tokenizer(tokenizer), edit, update, retain, seeds, ruled)
+def encoded_facts(folder: Any, tokenizer: Any, *told: Any, **named: Any) -> Rows:
+    return _facts(folder, load_tokenizer(tokenizer), *told, **named)
 
 
 def _facts(
-    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int], ruled: Rulings
-) -> list[Any]:
+    folder: Any, tokenizer: Any, edit: Any, update: str, retain: Any, seeds: Sequence[int], ruled: Rulings = _PRINTED
+) -> Rows:
     facts = read_facts(folder)
     splits = list(facts_task.tasks(facts, Reader(tokenizer), ruled, {}).values())
     asked = (edit["language"], edit["relation"], edit["subject"])
@@ -604,15 +581,11 @@ def _scale_of(editor: str, plan: Mapping[str, Any], kind: str, ruled: Rulings) -
     given = {name: plan[name] for name in ("lr", "inner_lr") if name in known and plan[name] is not None}
     lengths = {name: plan[name] for name in ("edits", "batch", "validate_every", "patience")}
     schedule = replace(paper.all_languages, **lengths, checkpoint_every=2 * plan["batch"])
-    scale = replace(
-        paper,
-        settings={editor: replace(paper.settings[editor], **given)},
-        all_languages=schedule,
-        english_only=schedule,
-        validation=Evaluation(plan["n_update"], plan["n_retain"], plan["validation_limit"]),
-        test=Evaluation(plan["n_update"], plan["n_retain"], plan["test_limit"]),
-    )
-    return replace(PAPER, tasks={kind: scale})
+    settings = {editor: replace(paper.settings[editor], **given)}
+    scale = replace(paper, settings=settings, all_languages=schedule, english_only=schedule)
+    drawn = (plan["n_update"], plan["n_retain"])
+    validation, test = (Evaluation(*drawn, plan[f"{name}_limit"]) for name in ("validation", "test"))
+    return replace(PAPER, tasks={kind: replace(scale, validation=validation, test=test)})
 
 
 def run(
@@ -648,7 +621,7 @@ def run(
             return {}
     done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
     trace = {"steps": steps, **_curve(done, plan["batch"], validation)}
-    trace |= {"start": Session.of(start, ruled), "editor": Session.of(store.load(done, model), ruled)}
+    trace |= {"start": Session(start, ruled), "editor": Session(store.load(done, model), ruled)}
     return {**trace, "evaluations": {"en": _judged(done, EN, asked[EN]), "all": _judged(done, ALL, asked[ALL])}}
 
 
@@ -704,10 +677,8 @@ def save_edited(session: Session, edits: Update, index: int, folder: Path) -> No
         saving.save_model(edits[index], backbone, raw, folder)
 
 
-def edit_series(
-    corpus: Any, edit_languages: Any, update_languages: Any, n_edits: int, n_update: int, n_retain: int, seed: int
-) -> dict[str, Any]:
-    made, kept = series(_corpus(corpus), edit_languages, update_languages, n_edits, n_update, n_retain, seed)
+def edit_series(corpus: Any, *drawn: Any, **named: Any) -> dict[str, Any]:
+    made, kept = series(_corpus(corpus), *drawn, **named)
     edits = [{"edit": pair.edit.id, "update": [x.id for x in pair.update]} for pair in made]
     return {"edits": edits, "retain": [x.id for x in kept]}
 

@@ -37,7 +37,8 @@ from lime_editing.report.counts import Section, own_and_other, read
 from lime_editing.report.findings import judge, verdict
 from lime_editing.report.page import inline
 from lime_editing.report.published import DATA_SETS, PRINTED
-from lime_editing.report.tables import TABLES, Table, latex, markdown, rows, scores_of, tex
+from lime_editing.report.tables import TABLES, Table, latex, markdown, rows, scores_of
+from lime_editing.report.template import tex
 from reference.tests.cells import GRID, RATES, outcomes, write_cell, write_grid
 
 FEW = ("de", "en", "fr", "sw")

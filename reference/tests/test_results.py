@@ -145,7 +145,7 @@ WRITES: dict[str, Callable[[Path], None]] = {
     "editor.safetensors": lambda path: store.save_parameters(path, TENSORS, {"approach": "mend"}),
     "state.safetensors": lambda path: store.save_state(path, {"cell": "x"}, a_state()),
     "report.html": lambda path: results.write_text(path, "<p>" * 2000),
-    "figure.svg": lambda path: figures.save(Figure(), path.with_suffix("")),
+    "figure.svg": lambda path: figures.save(Figure, path.with_suffix("")),
 }
 
 

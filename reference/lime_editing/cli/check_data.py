@@ -11,6 +11,7 @@ from ..data import Dataset, Reader, files
 from ..data.download import OF_FACTS
 from ..data.examination import Examination
 from ..errors import UserError
+from ..report.template import render
 from .options import CheckData
 from .output import console, doing, here, print_json
 
@@ -56,16 +57,4 @@ def task_of(source: str) -> str:
 
 def text(found: Examination) -> str:
     """The report as text."""
-    lines = [f"{found.source}: {found.task}, fingerprint {found.fingerprint}"]
-    lines += [", ".join(f"{name} {count:,}" for name, count in found.counts.items())]
-    for name, numbers in found.splits.items():
-        lines.append(f"  {name:<12}" + ", ".join(f"{what} {count:,}" for what, count in numbers.items()))
-    lines += ["", f"  {'language':<12}{'has':>10}{'lacks':>10}" + "".join(f"{split:>12}" for split in found.splits)]
-    for code, one in found.languages.items():
-        splits = "".join(f"{count:>12,}" for count in one.splits.values())
-        lacks = f"  no facts of {', '.join(one.lacking_relations)}" if one.lacking_relations else ""
-        lines.append(f"  {code:<12}{one.has:>10,}{one.lacks:>10,}{splits}{lacks}")
-    lines += ["", "skipped: nothing"] if not found.skipped else ["", "skipped:"]
-    lines += [f"  {count:>10,}  {reason}" for reason, count in found.skipped.items()]
-    lines += ["", "remarks:", *(f"  {remark}" for remark in found.remarks)] if found.remarks else []
-    return "\n".join(lines)
+    return render("examination.txt.jinja", found=found)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -41,10 +40,8 @@ def option(
     for each key of a mapping. Eight parameters: those of argparse.
     """
     told = {"about": about, "group": group, "parse": parse, "values": values, "many": many, "keys": keys}
-    told["positional"] = positional
-    if keys is not None:
-        return field(default_factory=dict, metadata=told)
-    return field(metadata=told) if default is MISSING else field(default=default, metadata=told)
+    given = {"default_factory": dict} if keys is not None else {"default": default}  # MISSING: no default
+    return field(**given, metadata={**told, "positional": positional})
 
 
 def count(text: str, least: int = 0) -> int:
@@ -86,24 +83,17 @@ def setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def of(known: Callable[[], Sequence[str]]) -> Callable[[str], tuple[str, ...]]:
+def of(known: Callable[[], Collection[str]]) -> Callable[[str], tuple[str, ...]]:
     """A parser of comma-separated names; they must be known when the option is parsed."""
 
     def parse(text: str) -> tuple[str, ...]:
-        for name in names(text):
+        chosen = names(text)
+        for name in chosen:
             if name not in known():
                 raise argparse.ArgumentTypeError(f"unknown {name!r}; known: {', '.join(known())}")
-        return names(text)
+        return chosen
 
     return parse
-
-
-def tasks() -> list[str]:
-    return list(data.titles())
-
-
-def trainings() -> list[str]:
-    return list(TRAININGS)
 
 
 def approaches() -> list[str]:
@@ -114,7 +104,7 @@ def approaches() -> list[str]:
 #: Approaches of plug-ins in this process.
 PLUGGED_IN: list[str] = []
 OWN = [name for name in APPROACHES if name != "unedited"]
-SCALES, WIDTHS = ("tiny", "small", "paper"), ("float32", "bf16")
+SCALES, WIDTHS, EXECUTORS = ("tiny", "small", "paper"), ("float32", "bf16"), ("processes", "local", "slurm")
 KNOWN = f"{', '.join(OWN)}, or plug-ins"
 MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
@@ -123,10 +113,6 @@ AGAIN = "may be given again"
 def runs() -> Path:
     """The results folder, in LIME_HOME or the working directory."""
     return Path(os.environ.get("LIME_HOME") or ".") / "runs"
-
-
-def path(text: str) -> Path:
-    return expanded(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +134,10 @@ class Common(Debug):
 class Sources(Common):
     """Data and model of a task; the defaults are the scale's."""
 
-    data: Mapping[str, str] = option("", group=DATA, keys=lambda: [(name, None, data.about(name)) for name in tasks()])
-    model: str | None = option(
-        "encoder, folder or hub id: facts use its masked-language head; for pairs it is fine-tuned", None, DATA
+    data: Mapping[str, str] = option(
+        "", group=DATA, keys=lambda: [(one, None, data.about(one)) for one in data.titles()]
     )
+    model: str | None = option("encoder, folder or hub id: with MLM head for facts, fine-tuned for pairs", None, DATA)
     raw_model: str | None = option("classifier of pairs, folder or hub id, instead of fine-tuning", None, DATA)
     edited_layers: int | Names | None = option(
         "number of edited layers from the top, or names of edited matrices (default: 3)", None, DATA, layers
@@ -164,33 +150,26 @@ class Reproduce(Sources):
     """`reproduce`: train and judge editors, and write the report."""
 
     scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", WHAT, values=SCALES)
-    task: Names = option("facts, nli, or a plug-in's (default: facts,nli)", ("facts", "nli"), WHAT, of(tasks))
+    task: Names = option("facts, nli, or a plug-in's (default: facts,nli)", ("facts", "nli"), WHAT, of(data.titles))
     approach: Names | None = option(f"{KNOWN} (default: the paper's)", None, WHAT, of(approaches))
     training: Names | None = option(
-        f"trainings of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(trainings)
+        f"trainings of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(TRAININGS.keys)
     )
     control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
     seeds: int | None = option("runs per cell (default: the scale's)", None, WHAT, positive)
     languages: Names | None = option("separated by commas (default: all of the data)", None, WHAT, names)
-    protocol: str = option(
-        "rulings: the paper's text, or the released code", "paper", WHAT, values=(*PROTOCOLS, "both")
-    )
+    protocol: str = option("the paper's text, or the released code", "paper", WHAT, values=(*PROTOCOLS, "both"))
     ruling: Mapping[str, str] = option("", group=WHAT, keys=lambda: [(name, *told) for name, told in RULINGS.items()])
     split: Split = option("evaluated split; use validation for tuning (default: test)", "test", WHAT, values=JUDGED)
-    set: Settings = option(
-        f"change a value of the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True
-    )
+    set: Settings = option(f"change the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True)
     jobs: int | None = option("cells at a time (default: one per CPU core or GPU)", None, WHERE, positive)
-    executor: str = option(
-        *("run cells in worker processes (default), or as jobs, local or on a cluster", "processes", WHERE),
-        values=("processes", "local", "slurm"),
-    )
+    executor: str = option("run cells in worker processes (default), or as jobs", "processes", WHERE, values=EXECUTORS)
     partition: str | None = option("Slurm partition (default: the cluster's)", None, WHERE)
     hours: float | None = option("time limit of a job; a longer one is queued again (default: 24)", None, WHERE, hours)
     slurm: Settings = option(f"NAME=VALUE for sbatch, such as mem=32G; {AGAIN}", (), WHERE, setting, many=True)
     cell: str | None = option("run only this cell, on this machine, as a job does", None, WHERE)
     precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
-    results: Path = option("folder for cells and the report (default: runs)", runs(), KEPT, path)
+    results: Path = option("folder for cells and the report (default: runs)", runs(), KEPT, expanded)
     dry_run: bool = option("time one step of each approach, print the plan, and run nothing", False, KEPT)
     json: bool = option("print the plan of --dry-run as JSON", False, KEPT)
 
@@ -199,14 +178,10 @@ class Reproduce(Sources):
 class Many(Reproduce):
     """`many`: judge editors over many edits in one model."""
 
-    task: Names = option("facts, or a plug-in's (default: facts)", ("facts",), WHAT, of(tasks))
+    task: Names = option("facts, or a plug-in's (default: facts)", ("facts",), WHAT, of(data.titles))
     approach: Names | None = option(f"{KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
-    training: Names | None = option(
-        "trainings of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(trainings)
-    )
-    edits: tuple[int, ...] = option(
-        "numbers of edits in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts
-    )
+    training: Names | None = option("of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(TRAININGS.keys))
+    edits: tuple[int, ...] = option("edits in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +202,9 @@ class Edit(Sources):
     skip_bad: bool = option("skip wrong rows of the file", False)
     task: str | None = option("the task of the file (default: facts)", None)
     language: str = option("the editing language (default: en)", PIVOT)
-    checkpoint: Path | None = option("folder of a finished cell: use its editor", None, parse=path)
+    checkpoint: Path | None = option("folder of a finished cell: use its editor", None, parse=expanded)
     approach: str | None = option("the editor (default: the best stored one of the model, or finetuning)", None)
-    results: Path = option("folder with stored editors (default: runs)", runs(), parse=path)
+    results: Path = option("folder with stored editors (default: runs)", runs(), parse=expanded)
     scale: str = option("scale of an untrained editor's settings (default: tiny)", "tiny", values=SCALES)
     look: Names = option(f"a further input to show; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
     unrelated: int = option("number of unrelated inputs to show (default: 6)", 6, parse=count)
@@ -241,7 +216,7 @@ class Edit(Sources):
 class Edits(Debug):
     """`edits`: list a file of edits, or drop some."""
 
-    path: Path = option("update.safetensors of `edit --as update`, or its folder", parse=path, positional=True)
+    path: Path = option("update.safetensors of `edit --as update`, or its folder", parse=expanded, positional=True)
     drop: tuple[int, ...] = option(f"drop the edit with this number; {AGAIN}", (), parse=positive, many=True)
     json: bool = option("print for a program", False)
 
@@ -250,8 +225,8 @@ class Edits(Debug):
 class Report(Debug):
     """`report`: write the report of stored cells again."""
 
-    results: Path = option("folder of one scale's cells (default: runs/tiny)", runs() / "tiny", parse=path)
-    to: Path | None = option("output folder, such as that of published results", None, parse=path)
+    results: Path = option("folder of one scale's cells (default: runs/tiny)", runs() / "tiny", parse=expanded)
+    to: Path | None = option("output folder, such as that of published results", None, parse=expanded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,9 +236,7 @@ class CheckData(Common):
     path: str = option("folder, zip archive, table, hub id, or URL", positional=True)
     task: str | None = option("task of the data (default: from their names)", None)
     languages: Names | None = option("between commas (default: all)", None, parse=names)
-    model: str | None = option(
-        "model, folder or hub id: also report what it cannot read, and a classifier's accuracy", None
-    )
+    model: str | None = option("model, folder or hub id: tell what it cannot read, or a classifier's accuracy", None)
     json: bool = option("print for a program", False)
 
 
@@ -277,7 +250,7 @@ class MakeClassifier(Common):
     set: Settings = option(f"change a setting, such as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True)
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
     precision: Precision = option("of matrix products (default: float32)", "float32", values=WIDTHS)
-    results: Path = option("folder for the classifier (default: runs)", runs(), parse=path)
+    results: Path = option("folder for the classifier (default: runs)", runs(), parse=expanded)
 
 
 def add(parser: argparse.ArgumentParser, record: type) -> None:
@@ -344,17 +317,11 @@ def flag(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
-def shown(argv: Sequence[str]) -> str:
-    """A command line for a shell."""
-    return f"python -m lime_editing {shlex.join(argv)}"
-
-
 def plug_in(plugins: Sequence[str]) -> None:
     """Import plug-ins, and add their approaches. UserError: as of `plugins.load_all`."""
-    if not plugins:
-        return
-    from ..editors import methods  # noqa: PLC0415  torch takes seconds to import
-    from ..plugins import load_all  # noqa: PLC0415
+    if plugins:
+        from ..editors import methods  # noqa: PLC0415  torch takes seconds to import
+        from ..plugins import load_all  # noqa: PLC0415
 
-    load_all(plugins)
-    PLUGGED_IN[:] = [name for name in methods() if name not in APPROACHES]
+        load_all(plugins)
+        PLUGGED_IN[:] = [name for name in methods() if name not in APPROACHES]

@@ -6,6 +6,7 @@ import argparse
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from .options import CheckData, Edit, Edits, MakeClassifier, Many, Report, Reproduce, add
@@ -40,19 +41,12 @@ def plugins_of(argv: Sequence[str]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """All commands and options, one line each. UserError: a plug-in's data set has an option's name."""
     told = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    about, examples = told["all"]["help"], told["all"]["examples"]
-    result = argparse.ArgumentParser("lime_editing", description=about, epilog=examples, formatter_class=_Help)
+    result = argparse.ArgumentParser("lime_editing", **told["all"], formatter_class=_Help)
     commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="lime_editing")
     for name, options in LIST.items():
-        about = told[name]["help"]
-        made = commands.add_parser(
-            name,
-            help=about,
-            description=f"{about[0].upper()}{about[1:]}.",
-            epilog=told[name]["examples"],
-            usage=f"python -m lime_editing {name} [options]",
-            formatter_class=_Help,
-        )
+        about, usage = told[name]["help"], f"python -m lime_editing {name} [options]"
+        shown: dict[str, Any] = {**told[name], "description": f"{about[0].upper()}{about[1:]}.", "usage": usage}
+        made = commands.add_parser(name, **shown, formatter_class=_Help)
         try:
             add(made, options)
         except argparse.ArgumentError as error:

@@ -67,10 +67,8 @@ def _bars(console: Console, cells: int, rows: Callable[[Console], Iterator[Statu
                 continue
             if status.cell not in tasks:
                 tasks[status.cell] = bars.add_task(status.cell, numbers="")
-            said, numbers = f"{status.cell} {status.doing}", _numbers(status)
-            bars.update(
-                tasks[status.cell], description=said, completed=status.done, total=status.total, numbers=numbers
-            )
+            shown: dict[str, Any] = {"description": f"{status.cell} {status.doing}", "numbers": _numbers(status)}
+            bars.update(tasks[status.cell], completed=status.done, total=status.total, **shown)
 
 
 def _numbers(status: Status) -> str:
@@ -88,13 +86,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     """Print the plan."""
     table = Table("cell", "state", *_right("edits trained", "edits judged", "time", "memory", "disk"), box=None)
     for cell in plan.cells:
-        numbers = (
-            f"{cell.trained:,}",
-            f"{cell.judged:,}",
-            span(cell.seconds),
-            decimal(cell.memory),
-            decimal(cell.disk),
-        )
+        edits = f"{cell.trained:,}", f"{cell.judged:,}"
+        numbers = (*edits, span(cell.seconds), decimal(cell.memory), decimal(cell.disk))
         done = cell.state == "done"
         table.add_row(cell.cell, cell.state, *(() if done else numbers), style="dim" if done else None)
     console.print(table)

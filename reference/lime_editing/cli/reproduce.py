@@ -77,9 +77,7 @@ def reproduce(options: Reproduce, main: Main) -> None:
     together = f"by {run.processes.count} processes" if run.processes.count > 1 else f"{len(run.places)} at a time"
     run.console.print(f"Editing {run.scale.about}: {count} cells, {together}, kept in {run.root}")
     if shared > 1 and options.device != "cpu":
-        run.console.print(
-            f"note: up to {shared} cells at a time share a device; a batch beyond its memory is computed in parts"
-        )
+        run.console.print(f"note: up to {shared} cells share a device; a batch beyond its memory is computed in parts")
     watch(run.console, count, _statuses(run, by_protocol, main))
     run.processes.leave()
     if options.cell is None and run.processes.first:
@@ -98,9 +96,7 @@ def many(options: Many, main: Main) -> None:
     """
     run = _run_of(Reproduce(**{f.name: getattr(options, f.name) for f in fields(Reproduce)}))
     if len(run.rulings) > 1 or run.processes.count > 1 or options.executor != "processes" or options.dry_run:
-        raise UserError(
-            "many runs here, under one protocol: leave out torchrun, --executor, --dry-run and --protocol both"
-        )
+        raise UserError("many runs here, under one protocol: leave out torchrun, --executor, --dry-run and `both`")
     processes.quiet()
     run = replace(run, cells=[cell for cell in run.cells if cell.approach != "unedited"])
     ready, _ = _prepared(run)
@@ -137,11 +133,8 @@ def _run_of(options: Reproduce) -> _Run:
     """The run of these options. UserError: they do not fit together, or have no effect; an unknown --cell."""
     _refuse_unused(options)
     scale = scale_of(options.scale, options.set, options.edited_layers)
-    protocols, changed = (
-        PROTOCOLS if options.protocol == "both" else (options.protocol,),
-        dict[str, Any](options.ruling),
-    )
-    rulings = {name: replace(PROTOCOLS[name], **changed) for name in protocols}
+    protocols = PROTOCOLS if options.protocol == "both" else (options.protocol,)
+    rulings = {name: replace(PROTOCOLS[name], **dict[str, Any](options.ruling)) for name in protocols}
     cells = _cells(options, scale)
     root = options.results / (scale.name if options.split == "test" else f"{scale.name}-{options.split}")
     together = hardware.join(options.device)
@@ -152,9 +145,7 @@ def _run_of(options: Reproduce) -> _Run:
     else:
         places = processes.places(options.device, options.jobs)
     if together.count > 1 and (options.dry_run or len(places) > 1 or options.executor != "processes"):
-        raise UserError(
-            "under torchrun all processes work on one cell; --jobs, --executor and --dry-run are for a single one"
-        )
+        raise UserError("under torchrun all processes work on one cell; leave out --jobs, --executor and --dry-run")
     out = console(stderr=options.json, quiet=not together.first)
     return _Run(options, scale, cells, rulings, places, root, together, out)
 
@@ -249,7 +240,7 @@ def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
 def _fine_tune(console: Console, wanted: RawClassifier) -> None:
     """Fine-tune a raw classifier unless done before, and print its accuracy."""
     if wanted.done:
-        accuracy = classifier.make(wanted)["test"]
+        told = classifier.make(wanted)
     else:
         console.print(
             f"Fine-tuning {wanted.sources.model} on the English pairs of {wanted.sources.data} first, {wanted.steps:,} "
@@ -258,8 +249,7 @@ def _fine_tune(console: Console, wanted: RawClassifier) -> None:
         held = results.held(wanted.folder.parent, name=".classifier.lock")
         with held, doing(console, "fine-tuning", at_once=False) as say:
             told = classifier.make(wanted, lambda step, steps, loss: say(f"{step:,} of {steps:,}, loss {loss:.3f}"))
-            accuracy = told["test"]
-    english, others = accuracy[PIVOT], [value for code, value in accuracy.items() if code != PIVOT]
+    english, others = told["test"][PIVOT], [value for code, value in told["test"].items() if code != PIVOT]
     rest = f", {100 * sum(others) / len(others):.1f}% in the others" if others else ""
     console.print(
         f"The raw classifier in {wanted.folder} is right on {100 * english:.1f}% of the test pairs in English{rest}"

@@ -38,14 +38,6 @@ class Section:
     runs: Mapping[Key, Mapping[int, Run]]  # (approach, training) → seed → run, in the paper's order
 
     @property
-    def task(self) -> str:
-        return str(self.scope["task"])
-
-    @property
-    def protocol(self) -> str:
-        return str(self.scope["protocol"])
-
-    @property
     def seeds(self) -> int:
         """The largest number of seeds of a trained editor; 1 if there is none."""
         return max((len(runs) for (_, training), runs in self.runs.items() if training), default=1)
@@ -88,7 +80,11 @@ def read(folders: Iterable[Path]) -> list[Section]:
         if slug in sections:
             slug, title = f"{slug}-{digest[:6]}", f"{title}, other settings ({digest[:6]})"
         sections[slug] = Section(slug, title, scope, _arrange(runs))
-    return sorted(sections.values(), key=lambda s: (rank(TASKS, s.task), rank(PROTOCOLS, s.protocol), s.slug))
+
+    def order(section: Section) -> tuple[Any, ...]:
+        return rank(TASKS, section.scope["task"]), rank(PROTOCOLS, section.scope["protocol"]), section.slug
+
+    return sorted(sections.values(), key=order)
 
 
 def trained(training: str | None) -> str:

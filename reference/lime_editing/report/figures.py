@@ -28,8 +28,10 @@ from safetensors import SafetensorError, safe_open
 from .. import results
 from ..core.metrics import Array, aggregate, breakdown
 from ..errors import DataError
-from ..names import ALL, EN, TRAININGS
+from ..names import TRAININGS
 from .counts import Section, trained
+from .published import PAPER
+from .tables import TABLES, Table
 
 FAMILIES = (
     "DejaVu Sans",
@@ -64,23 +66,18 @@ class Drawing:
 
 
 def distribution(
-    section: Section,
-    before: Sequence[Path] = (),
-    *,
-    evaluation: str,
-    by: Literal["edit_language", "language"],
-    omits: Sequence[str],
+    section: Section, before: Sequence[Path] = (), *, table: Table, by: Literal["edit_language", "language"]
 ) -> Data | None:
-    """acc, con and succ of every language, as means over seeds (clauses M8, M9)."""
+    """acc, con and succ of every language, as means over seeds (clauses M8, M9), of the rows of a table."""
     groups = []
-    for (approach, training), runs in section.judged(evaluation, omits):
-        each = [breakdown(run.judged[evaluation], by, "skip") for run in runs.values()]
+    for (approach, training), runs in section.judged(table.evaluation, table.omits):
+        each = [breakdown(run.judged[table.evaluation], by, "skip") for run in runs.values()]
         shared = sorted(set.intersection(*map(set, each)))
         values = {language: aggregate([run[language] for run in each]).as_dict() for language in shared}
         if values and approach != "unedited":
             about = {"approach": approach, "training": training, "title": section.approaches[approach]}
             groups.append({**about, "cells": [run.folder.name for run in runs.values()], "languages": values})
-    return {"evaluation": evaluation, "by": by, "groups": groups} if groups else None
+    return {"evaluation": table.evaluation, "by": by, "groups": groups} if groups else None
 
 
 def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
@@ -97,15 +94,10 @@ def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
         return next((data for data in stored if isinstance(data, dict) and data.get("cell") == folder.name), None)
     languages, parameters = mask_parameters(folder / results.EDITOR)
     width = parameters.shape[1]
-    return {
-        "cell": folder.name,
-        "seed": min(runs),
-        "languages": languages,
-        "parameters_per_language": width,
-        "preferred": _preferred(width),
-        "cosine": np.round(cosines(parameters), 4).tolist(),
-        "cosine_over_all": np.round(cosines(parameters, width), 4).tolist(),
-    }
+    about = {"cell": folder.name, "seed": min(runs), "languages": languages}
+    about |= {"parameters_per_language": width, "preferred": _preferred(width)}
+    over = {"cosine": _preferred(width), "cosine_over_all": width}
+    return about | {name: np.round(cosines(parameters, count), 4).tolist() for name, count in over.items()}
 
 
 def mask_parameters(path: Path) -> tuple[list[str], Array]:
@@ -163,67 +155,59 @@ def _tell_similarity(data: Data) -> str:
 def draw_distribution(data: Data, title: str) -> Figure:
     """For each approach and training a box over languages, and every language as a labelled point."""
     groups, colours = data["groups"], _colours(data["groups"])
-    with mpl.rc_context(style()):
-        values = [[100 * s["succ"] for s in group["languages"].values()] for group in groups]
-        # High enough for the names of all languages, one above the other.
-        height = max(7.0, 2.0 + LINE * max(map(len, values)))
-        figure = Figure(figsize=(1.5 + 1.15 * len(groups), height), layout="constrained")
-        ax = figure.add_subplot()
-        low, high = min(map(min, values)), max(map(max, values))
-        margin = max(0.04 * (high - low), 2.5 - (high - low) / 2)
-        low, high = low - margin, high + margin
-        gap = LINE / (height - 1.8) * (high - low)
-        for i, (group, points) in enumerate(zip(groups, values, strict=True)):
-            colour = colours[group["training"]]
-            box = ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True)
-            box["boxes"][0].set(facecolor=colour, alpha=0.45, edgecolor=colour)
-            for line in (*box["whiskers"], *box["caps"], *box["medians"]):
-                line.set(color=colour, linewidth=1.2)
-            names = dict(zip(group["languages"], spaced(points, gap, low + gap / 2, high - gap / 2), strict=True))
-            _label(ax, i, points, names, colour)
-        ax.set_xticks(
-            range(len(groups)), [f"{g['title']}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
-        )
-        ax.set_xlim(-0.4, len(groups) - 0.2)
-        ax.set_ylim(low, high)
-        ax.set_ylabel("succ (%)")
-        ax.set_title(title, fontsize=10, loc="left")
-        ax.grid(axis="y", color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-        used = [Patch(color=colours[name], alpha=0.6, label=trained(name)) for name in colours if name]
-        if used:
-            figure.legend(handles=used, title="trained on", loc="outside lower center", ncols=len(used), frameon=False)
-        return _settled(figure)
+    values = [[100 * s["succ"] for s in group["languages"].values()] for group in groups]
+    # High enough for the names of all languages, one above the other.
+    height = max(7.0, 2.0 + LINE * max(map(len, values)))
+    figure = Figure(figsize=(1.5 + 1.15 * len(groups), height), layout="constrained")
+    ax = figure.add_subplot()
+    low, high = min(map(min, values)), max(map(max, values))
+    margin = max(0.04 * (high - low), 2.5 - (high - low) / 2)
+    low, high = low - margin, high + margin
+    gap = LINE / (height - 1.8) * (high - low)
+    for i, (group, points) in enumerate(zip(groups, values, strict=True)):
+        colour = colours[group["training"]]
+        filled, lines = {"facecolor": colour, "alpha": 0.45, "edgecolor": colour}, {"color": colour, "linewidth": 1.2}
+        parts: Data = {"boxprops": filled, "whiskerprops": lines, "capprops": lines, "medianprops": lines}
+        ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True, **parts)
+        names = dict(zip(group["languages"], spaced(points, gap, low + gap / 2, high - gap / 2), strict=True))
+        _label(ax, i, points, names, colour)
+    editors = [f"{g['title']}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
+    ax.set_xticks(range(len(groups)), editors)
+    ax.set(xlim=(-0.4, len(groups) - 0.2), ylim=(low, high), ylabel="succ (%)")
+    ax.set_title(title, fontsize=10, loc="left")
+    ax.grid(axis="y", color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    used = [Patch(color=colours[name], alpha=0.6, label=trained(name)) for name in colours if name]
+    if used:
+        figure.legend(handles=used, title="trained on", loc="outside lower center", ncols=len(used), frameon=False)
+    return figure
 
 
 def draw_similarity(data: Data, title: str) -> Figure:
     """A heatmap with the number in every cell."""
     matrix, languages = np.array(data["cosine"]), data["languages"]
-    with mpl.rc_context(style()):
-        side = 2.2 + 0.36 * len(languages)
-        figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-        ax = figure.add_subplot()
-        lowest = min(0.0, float(matrix.min()))
-        colours = mpl.colormaps["cividis"].resampled(40)
-        mesh = ax.pcolormesh(matrix, cmap=colours, vmin=lowest, vmax=1, edgecolors="white", lw=0.3)
-        place: Data = {"ha": "center", "va": "center", "size": 6, "in_layout": False, "family": "sans-serif"}
-        for (i, j), value in np.ndenumerate(matrix):
-            ink = "black" if value > lowest * 0.45 + 0.55 else "white"
-            ax.text(j + 0.5, i + 0.5, _cosine(value), color=ink, **place)
-        at, names = np.arange(len(languages)) + 0.5, [label(language, installed(FAMILIES)) for language in languages]
-        ax.set_xticks(at, [name for name, _ in names], rotation=60, ha="right", rotation_mode="anchor")
-        ax.set_yticks(at, [name for name, _ in names])
-        for text, (_, fonts) in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), names * 2, strict=True):
-            text.set_fontfamily(fonts)
-        ax.invert_yaxis()
-        ax.tick_params(length=0)
-        ax.set_xlabel("compared with")
-        ax.set_ylabel("on the preferred dimensions of")
-        ax.set_title(title, fontsize=10, loc="left")
-        ax.set_aspect("equal")
-        figure.colorbar(mesh, ax=ax, shrink=0.6, aspect=30, label="cosine similarity")
-        return _settled(figure)
+    side = 2.2 + 0.36 * len(languages)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    ax = figure.add_subplot()
+    lowest = min(0.0, float(matrix.min()))
+    colours = mpl.colormaps["cividis"].resampled(40)
+    mesh = ax.pcolormesh(matrix, cmap=colours, vmin=lowest, vmax=1, edgecolors="white", lw=0.3)
+    place: Data = {"ha": "center", "va": "center", "size": 6, "in_layout": False, "family": "sans-serif"}
+    for (i, j), value in np.ndenumerate(matrix):
+        ink = "black" if value > lowest * 0.45 + 0.55 else "white"
+        ax.text(j + 0.5, i + 0.5, _cosine(value), color=ink, **place)
+    at, names = np.arange(len(languages)) + 0.5, [label(language, installed(FAMILIES)) for language in languages]
+    ax.set_xticks(at, [name for name, _ in names], rotation=60, ha="right", rotation_mode="anchor")
+    ax.set_yticks(at, [name for name, _ in names])
+    for text, (_, fonts) in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), names * 2, strict=True):
+        text.set_fontfamily(fonts)
+    ax.invert_yaxis()
+    ax.tick_params(length=0)
+    ax.set(xlabel="compared with", ylabel="on the preferred dimensions of", aspect="equal")
+    ax.set_title(title, fontsize=10, loc="left")
+    figure.colorbar(mesh, ax=ax, shrink=0.6, aspect=30, label="cosine similarity")
+    return figure
 
 
 def _cosine(value: float) -> str:
@@ -231,9 +215,12 @@ def _cosine(value: float) -> str:
     return "1" if text == "1.00" else text.replace("0.", ".").replace("-", "−")
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write `path`.svg and .png; with the same fonts the bytes are the same."""
+def save(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure in our style, and write `path`.svg and .png; with the same fonts the bytes are the same."""
     with mpl.rc_context(style()):
+        figure = draw()
+        figure.draw_without_rendering()  # lay out once: each file is then written fast, and from the same layout
+        figure.set_layout_engine("none")
         for kind, about in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             target = path.with_name(f"{path.name}.{kind}")
             results.write_atomically(target, partial(figure.savefig, format=kind, metadata=about))
@@ -291,51 +278,16 @@ def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
     return {None: "#7f7f7f", **colours}
 
 
-def _settled(figure: Figure) -> Figure:
-    """Lay out once: later drawings of the figure are then fast and identical."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
-
-
 def style() -> dict[Any, Any]:
-    return {
-        "font.family": [*installed(FAMILIES), "sans-serif"],
-        "font.size": 8,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "lime-editing",
-        "savefig.dpi": 150,
-    }
+    files = {"svg.fonttype": "none", "svg.hashsalt": "lime-editing", "savefig.dpi": 150}
+    return {"font.family": [*installed(FAMILIES), "sans-serif"], "font.size": 8, **files}
 
 
-FIGURES = (
-    Drawing(
-        "figure3",
-        "Figure 3: from English to each language (en → l)",
-        "Each point is one language of the inputs, for edits in English. A box that sits higher is a better editor; a "
-        "shorter box treats languages more alike.",
-        "no cell that it shows was run",
-        partial(distribution, evaluation=EN, by="language", omits=("lime", "shared")),
-        draw_distribution,
-        _tell_distribution,
-    ),
-    Drawing(
-        "figure4",
-        "Figure 4: from each language to all (l → all)",
-        "Each point is one editing language, judged on inputs in all languages.",
-        "no cell that it shows was run",
-        partial(distribution, evaluation=ALL, by="edit_language", omits=("en",)),
-        draw_distribution,
-        _tell_distribution,
-    ),
-    Drawing(
-        "figure5",
-        "Figure 5: how alike the languages' masks are",
-        "Each row takes the 1% of mask parameters that are highest for its language, and compares all languages on "
-        "them. A bright diagonal in a darker row means that this language prefers its own dimensions.",
-        "there is no MEND with LiME, or neither its checkpoint nor the numbers computed from it before",
-        similarity,
-        draw_similarity,
-        _tell_similarity,
-    ),
+FIGURES = tuple(
+    Drawing(name, **PAPER["figures"][name], data=data, draw=draw, tell=tell)
+    for name, data, draw, tell in (
+        ("figure3", partial(distribution, table=TABLES[0], by="language"), draw_distribution, _tell_distribution),
+        ("figure4", partial(distribution, table=TABLES[1], by="edit_language"), draw_distribution, _tell_distribution),
+        ("figure5", similarity, draw_similarity, _tell_similarity),
+    )
 )

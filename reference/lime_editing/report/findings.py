@@ -103,10 +103,9 @@ def judge(section: Section) -> Judgement:
         if seeds:
             apart = interval(_succ(means[approach, ours]) - _succ(means[approach, theirs]))
             differences.append(Difference(approach, ours, theirs, evaluation, seeds, apart))
-    judged = (_finding(section, *each) for each in product(CLAIMS, section.approaches))
-    findings = [finding for finding in judged if finding]
+    findings = [found for each in product(CLAIMS, section.approaches) if (found := _finding(section, *each))]
     gain = [d.interval for d in differences if (d.approach, d.ours, d.evaluation) == ("mend", "all", EN)]
-    needed = PIPELINE_CHECK.get(section.task)
+    needed = PIPELINE_CHECK.get(section.scope["task"])
     passed = needed is None or (bool(gain) and gain[0].value >= needed and verdict(gain) == "holds")
     return Judgement(tuple(differences), tuple(findings), not passed)
 
@@ -170,9 +169,9 @@ def _spread_of_inputs(means: Array) -> Array:
     return _spread_of_edits(means.mean(1).reshape(len(means), 2, -1).swapaxes(1, 2))
 
 
-def _gain(what: str, measure: Measure, first: str, second: str) -> list[tuple[Side, Side]]:
-    better, worse = (Side(f"{what} with {TRAININGS[name].title}", name, measure) for name in (first, second))
-    return [(better, worse)]
+def _gain(better: str, worse: str, what: str = "succ", measure: Measure = _succ) -> list[tuple[Side, Side]]:
+    ours, theirs = (Side(f"{what} with {TRAININGS[name].title}", name, measure) for name in (better, worse))
+    return [(ours, theirs)]
 
 
 _ACC = _OWN = _column(0)
@@ -181,7 +180,7 @@ _TUNED = Side("acc of Finetuning", None, _ACC, "finetuning")
 _TUNED_OWN, _TUNED_OTHER = Side("acc on English", None, _OWN), Side("acc on other languages", None, _OTHER)
 _EN_OWN, _EN_OTHER = replace(_TUNED_OWN, training="en"), replace(_TUNED_OTHER, training="en")
 _RAW_OTHER = Side("acc on these without an edit", None, _OTHER, "unedited")
-_DEVIATION = "standard deviation of succ"
+_OF_EDITS, _OF_INPUTS = (("standard deviation of succ", spread) for spread in (_spread_of_edits, _spread_of_inputs))
 #: The claims in the order of the page: the paper's, and one about our control.
 CLAIMS = (
     Claim("Finetuning underfits across languages", EN, own_and_other, [(_TUNED_OWN, _TUNED_OTHER)], "finetuning"),
@@ -190,17 +189,12 @@ CLAIMS = (
         "Training on all languages has a higher acc than Finetuning", EN, in_all, [(Side("acc", "all", _ACC), _TUNED)]
     ),
     Claim("Training on English transfers in part", EN, own_and_other, [(_EN_OTHER, _RAW_OTHER), (_EN_OWN, _EN_OTHER)]),
-    Claim("Training on parallel sentences transfers", EN, in_all, _gain("succ", _succ, "all", "en")),
-    Claim("LiME improves its base editor", ALL, in_all, _gain("succ", _succ, "lime", "all")),
-    Claim("LiME improves on one shared mask (our control)", ALL, in_all, _gain("succ", _succ, "lime", "shared")),
+    Claim("Training on parallel sentences transfers", EN, in_all, _gain("all", "en")),
+    Claim("LiME improves its base editor", ALL, in_all, _gain("lime", "all")),
+    Claim("LiME improves on one shared mask (our control)", ALL, in_all, _gain("lime", "shared")),
     Claim(
         "Training on all languages narrows the spread over languages",
-        *(EN, by_input, _gain(_DEVIATION, _spread_of_inputs, "en", "all")),
-        adjust=centred,
+        *(EN, by_input, _gain("en", "all", *_OF_INPUTS), None, centred),
     ),
-    Claim(
-        "LiME narrows the spread over languages",
-        *(ALL, in_all, _gain(_DEVIATION, _spread_of_edits, "all", "lime")),
-        adjust=centred,
-    ),
+    Claim("LiME narrows the spread over languages", ALL, in_all, _gain("all", "lime", *_OF_EDITS), None, centred),
 )

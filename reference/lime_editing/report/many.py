@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from .. import results
@@ -15,9 +17,10 @@ from ..names import ALL, EN
 from . import figures
 from .bootstrap import Interval, interval, resample_edits, resample_seeds, succ_difference, succ_of
 from .counts import Key, Section, read, trained
+from .tables import METRICS
+from .template import render
 
-WAYS = ("series", "at once")
-METRICS = ("acc", "con", "succ")
+WAYS = {"series": "In series", "at once": "At once"}
 #: An editor keeps working while its succ is at least this share of the succ of a single edit.
 WORKS = 0.5
 
@@ -29,22 +32,16 @@ def means(runs: Sequence[Counts]) -> dict[str, Interval]:
 
 
 def name(section: Section, key: Key) -> str:
-    approach = section.approaches[key[0]]
-    return f"{approach}, {trained(key[1])}" if key[1] else approach
+    return ", ".join(filter(None, (section.approaches[key[0]], trained(key[1]))))
 
 
-def table3(section: Section) -> tuple[list[str], list[list[str]]]:
-    """Head and body: one edit by each editor, in percent, with intervals."""
-    head = ["editor", *(f"{e}: {metric}" for e in (EN, ALL) for metric in METRICS)]
+def table3(section: Section) -> list[list[str]]:
+    """One edit by each editor, in percent, with intervals."""
     body = []
     for key, runs in section.runs.items():
         found = [means([run.judged[e] for run in runs.values()]) for e in (EN, ALL)]
         body.append([name(section, key), *(shown(each[metric]) for each in found for metric in METRICS)])
-    return head, body
-
-
-def counted(n: int) -> str:
-    return f"{n:,} edit{'' if n == 1 else 's'}"
+    return body
 
 
 def shown(i: Interval) -> str:
@@ -66,76 +63,57 @@ def data(section: Section) -> list[dict[str, Any]]:
 
 def draw(points: Sequence[Mapping[str, Any]], languages: str) -> Figure:
     """Retention (dashed: efficacy), con and succ against the number of edits, in series and at once."""
+    titles = {"acc": "edits that hold", "con": "unrelated answers kept", "succ": "succ"}
     names = list(dict.fromkeys(point["name"] for point in points))
-    with mpl.rc_context(figures.style()):
-        figure = Figure(figsize=(10, 6.5), layout="constrained")
-        axes = figure.subplots(2, 3, sharex=True, sharey=True)
-        for row, way in zip(axes, WAYS, strict=True):
-            for ax, metric in zip(row, METRICS, strict=True):
-                for i, editor in enumerate(names):
-                    for kind in (way, "efficacy") if (way, metric) == ("series", "acc") else (way,):
-                        own = [p for p in points if (p["name"], p["way"], p["languages"]) == (editor, kind, languages)]
-                        x, sides = (
-                            [p["edits"] for p in own],
-                            [[100 * p[metric][side] for p in own] for side in range(3)],
-                        )
-                        told = {"color": f"C{i}", "label": editor, "linestyle": "-" if kind == way else "--"}
-                        ax.plot(x, sides[0], marker="o", markersize=3, linewidth=1.2, **told)
-                        ax.fill_between(x, *sides[1:], color=f"C{i}", alpha=0.12)
-                ax.set_xscale("log")
-                ax.set_title({"acc": "edits that hold", "con": "unrelated answers kept", "succ": "succ"}[metric])
-                ax.grid(color="#dddddd", linewidth=0.6)
-                ax.set_xlabel("edits in the model" if way == WAYS[-1] else "")
-            row[0].set_ylabel(f"{way} (%)")
-        figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
+    for (row, way), (column, metric) in product(enumerate(WAYS), enumerate(METRICS)):
+        ax, kinds = axes[row, column], (way, "efficacy") if (way, metric) == ("series", "acc") else (way,)
+        for (i, editor), kind in product(enumerate(names), kinds):
+            own = [p for p in points if (p["name"], p["way"], p["languages"]) == (editor, kind, languages)]
+            x, (value, low, high) = [p["edits"] for p in own], 100 * np.array([p[metric] for p in own]).reshape(-1, 3).T
+            style = {"color": f"C{i}", "label": editor, "linestyle": "-" if kind == way else "--"}
+            ax.plot(x, value, marker="o", markersize=3, linewidth=1.2, **style)
+            ax.fill_between(x, low, high, color=f"C{i}", alpha=0.12)
+        ax.set(xscale="log", title=titles[metric], xlabel="edits in the model" if way == "at once" else "")
+        ax.grid(color="#dddddd", linewidth=0.6)
+        if column == 0:
+            ax.set_ylabel(f"{way} (%)")
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
-def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which editors keep working, and whether masks help, by fixed rules."""
+def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each way, languages and editor, by fixed rules: up to where it keeps working, and whether masks help."""
     found, groups = [], dict[tuple[str, str, Key], dict[int, Mapping[str, Any]]]()
     for p in points:
         if p["way"] in WAYS:
             groups.setdefault((p["way"], p["languages"], (p["approach"], p["training"])), {})[p["edits"]] = p
     for (way, languages, key), own in sorted(groups.items(), key=lambda group: group[0][:2]):
-        said = (
-            f"{'In series' if way == 'series' else 'At once'}, in {'English' if languages == 'en' else 'all languages'}"
-        )
-        first, last = own[min(own)], own[max(own)]
-        works = max(n for n, p in own.items() if p["succ"][0] >= WORKS * first["succ"][0])
-        acc, con, after, before = (100 * v[0] for v in (last["acc"], last["con"], last["succ"], first["succ"]))
-        found.append(
-            f"{said}, {name(section, key)} keeps working up to {counted(works)}. With {max(own):,}, {acc:.1f}% of them "
-            f"hold and {con:.1f}% of unrelated answers are kept (succ {after:.1f}; with {min(own):,}, {before:.1f})."
-        )
+        works = max(n for n, p in own.items() if p["succ"][0] >= WORKS * own[min(own)]["succ"][0])
         masked, plain = section.runs.get((key[0], "lime"), {}), section.runs[key]
         seeds = sorted(set(masked) & set(plain)) if key[1] == "all" else []
+        gains = {}
         for n in own if seeds else ():
             ours, theirs = ([runs[s].judged[f"{way} {languages} {n}"] for s in seeds] for runs in (masked, plain))
-            gain = succ_difference(ours, theirs)
-            verdict = "help" if gain.low > 0 else "harm" if gain.high < 0 else "make no significant difference"
-            found.append(
-                f"{said}, masks {verdict} with {counted(n)} of {section.approaches[key[0]]}: {gain.points} succ."
-            )
+            gains[n] = succ_difference(ours, theirs)
+        said = f"{WAYS[way]}, in {'English' if languages == 'en' else 'all languages'}"
+        names = {"name": name(section, key), "approach": section.approaches[key[0]]}
+        found.append(
+            {"said": said, "works": works, "first": own[min(own)], "last": own[max(own)], "gains": gains} | names
+        )
     return found
 
 
 def write(root: Path, many: Sequence[Path], single: Sequence[Path]) -> Path:
     """many.md, and Figure 6 with its numbers, from the cells of `many` and those of single edits; returns many.md."""
-    parts = []
-    for section in read(single):
-        head, body = table3(section)
-        rows = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
-        parts += [f"## Table 3: {section.title}, one edit", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+    told = []
     for section in read(many):
         points = data(section)
         results.write_json(root / f"figure6-{section.slug}.json", points)
         for languages in dict.fromkeys(point["languages"] for point in points):
-            figures.save(draw(points, languages), root / f"figure6-{section.slug}-{languages}")
-        parts += [
-            f"## Figure 6: {section.title}, many edits",
-            "\n".join(f"- {line}" for line in words(section, points)),
-        ]
-    text = "\n\n".join(parts).encode() + b"\n"
-    results.write_atomically(root / "many.md", lambda temporary: temporary.write_bytes(text), len(text))
+            figures.save(partial(draw, points, languages), root / f"figure6-{section.slug}-{languages}")
+        told.append((section, words(section, points)))
+    text = render("many.md.jinja", single=[(section, table3(section)) for section in read(single)], many=told)
+    results.write_text(root / "many.md", text + "\n")
     return root / "many.md"

@@ -1,18 +1,17 @@
 """The paper's tables from stored cells, for the terminal, and in markdown, LaTeX and JSON.
 
-A new table is a record in TABLES.
+A new table is a record in paper.toml.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import stdev
 from typing import Any
 
-import pandas as pd
 import rich.table
+from rich.table import Column
 from rich.text import Text
 
 from ..core.metrics import Scores, aggregate, scores
@@ -20,7 +19,8 @@ from ..names import ALL, EN
 from . import published
 from .counts import Section, trained
 from .findings import COMPARISONS, Judgement
-from .published import DATA_SETS, PRINTED
+from .published import DATA_SETS, PAPER, PRINTED
+from .template import render
 
 METRICS = ("acc", "con", "succ")
 NOT_COMPARABLE = "another model, other data or another scale, so not comparable"
@@ -37,23 +37,7 @@ class Table:
     meaning: str
 
 
-TABLES = (
-    Table(
-        "table1",
-        f"Table 1: {EN}",
-        EN,
-        ("lime", "shared"),
-        "Edits are in English, inputs in all languages. The table shows what training on parallel sentences brings.",
-    ),
-    Table(
-        "table2",
-        f"Table 2: {ALL}",
-        ALL,
-        ("en",),
-        "Edits are in each language in turn, inputs in all languages. The table shows what masks bring. “One shared "
-        "mask” is our control: it has as many parameters as the mask of one language, and serves all languages.",
-    ),
-)
+TABLES = tuple(Table(**told) for told in PAPER["tables"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +78,7 @@ def rows(section: Section, evaluation: str, omits: Sequence[str] = ()) -> list[R
         mean = aggregate(each)
         spread = Scores(*(stdev(getattr(s, name) for s in each) for name in METRICS)) if len(each) > 1 else None
         cells = {seed: run.folder.name for seed, run in runs.items()}
-        printed = PRINTED.get((section.task, evaluation, *key))
+        printed = PRINTED.get((section.scope["task"], evaluation, *key))
         result.append(Row(evaluation, *key, len(each), mean.acc, mean.con, mean.succ, spread, printed, cells))
     return result
 
@@ -139,27 +123,30 @@ def caption(section: Section) -> str:
 
 def reference(section: Section) -> str:
     """The note on the paper's numbers beside a table."""
-    data = DATA_SETS.get(section.task)
+    data = DATA_SETS.get(section.scope["task"])
     if data is None:
         return "The paper has no numbers for this task."
-    under = ", whose rulings these are" if section.protocol == "released" else ", not under this protocol"
+    under = ", whose rulings these are" if section.scope["protocol"] == "released" else ", not under this protocol"
     return (
         f"The paper's numbers are of mBERT on {data.name} in {data.languages} languages: {NOT_COMPARABLE}. They were "
         f"made with the released code{under}.{_mark(section)} {data.caveat}".strip()
     )
 
 
+def note(section: Section) -> str:
+    """What stands below a table of files and pages."""
+    return f"{caption(section)} {reference(section)}"
+
+
 def _mark(section: Section) -> str:
-    data = DATA_SETS.get(section.task)
-    return " †" if data and data.caveat else ""
+    return " †" if getattr(DATA_SETS.get(section.scope["task"]), "caveat", "") else ""
 
 
 def terminal(section: Section) -> rich.table.Table:
     """The tables of a section in one, without the paper's numbers."""
     title = f"{section.title}, {section.scope['scale']['about']}"
-    result = rich.table.Table(title=Text(title), caption=caption(section), caption_justify="left")
-    for i, name in enumerate(["Approach", "Trained on", *METRICS]):
-        result.add_column(name, justify="left" if i < 2 else "right")
+    columns: list[Column | str] = ["Approach", "Trained on", *(Column(name, justify="right") for name in METRICS)]
+    result = rich.table.Table(*columns, title=Text(title), caption=caption(section), caption_justify="left")
     for grid in (scores_of(section, table) for table in TABLES):
         if grid.body:
             result.add_section()
@@ -169,52 +156,20 @@ def terminal(section: Section) -> rich.table.Table:
     return result
 
 
+def grids(section: Section, judgement: Judgement) -> list[Grid]:
+    """All tables of a section, and its differences."""
+    return [*(scores_of(section, table) for table in TABLES), differences(section, judgement)]
+
+
 def markdown(sections: Sequence[Section], judgements: Sequence[Judgement]) -> str:
     """All tables and the differences of every section."""
-    parts = []
-    for section, judgement in zip(sections, judgements, strict=True):
-        parts.append(f"## {_md(section.title)}, {_md(section.scope['scale']['about'])}")
-        parts.append(_md(f"{caption(section)} {reference(section)}"))
-        for grid in (*(scores_of(section, table) for table in TABLES), differences(section, judgement)):
-            if grid.body:
-                rule = ["---"] * 2 + ["---:"] * (len(grid.head) - 2)
-                lines = [map(_md, grid.head), rule, *(map(_md, line) for line in grid.body)]
-                parts += [f"### {grid.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    return "\n\n".join(parts) + "\n"
-
-
-_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"→": r"$\rightarrow$", "±": r"$\pm$", "−": "$-$", "†": r"\dag{}"}
-_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "“": "``", "”": "''"}
-
-
-def _md(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
-
-
-def tex(text: str) -> str:
-    """Plain text for LaTeX."""
-    return "".join(_TEX.get(c, c) for c in text)
+    parts = list(zip(sections, judgements, strict=True))
+    return render("tables.md.jinja", parts=parts, note=note, grids=grids) + "\n"
 
 
 def latex(sections: Sequence[Section], table: Table) -> str:
     """One booktabs table for each section."""
-    parts = ["% Needs \\usepackage{booktabs}."]
-    for section in sections:
-        grid = scores_of(section, table)
-        if grid.body:
-            groups = ["", "", *["here"] * 3, *["the paper"] * 3]
-            names = [name.removeprefix("paper: ") for name in grid.head]
-            columns = pd.MultiIndex.from_tuples(list(zip(groups, map(tex, names), strict=True)))
-            about = f"{section.title}, {section.scope['scale']['about']}: {table.evaluation}."
-            text = pd.DataFrame([list(map(tex, line)) for line in grid.body], columns=columns).to_latex(
-                index=False,
-                column_format="llrrrrrr",
-                multicolumn_format="c",
-                caption=tex(f"{about} {caption(section)} {reference(section)}"),
-                label=f"tab:{table.name}-{section.slug}",
-            )
-            parts.append(text.replace(r"\multicolumn{2}{c}{} ", " & ", 1).strip())
-    return "\n\n".join(parts) + "\n"
+    return render("table.tex.jinja", sections=sections, table=table, note=note, scores_of=scores_of) + "\n"
 
 
 def as_json(sections: Sequence[Section], judgements: Sequence[Judgement]) -> dict[str, Any]:

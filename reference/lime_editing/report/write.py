@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def draw(sections: Sequence[Section], folder: Path, before: Path | None = None) 
         data = figure.data(section, [json, (before or folder) / json.name])
         if data is not None:
             results.write_json(json, data)
-            save(figure.draw(data, f"{figure.title} · {section.title}"), json.with_suffix(""))
+            save(partial(figure.draw, data, f"{figure.title} · {section.title}"), json.with_suffix(""))
             drawn[section.slug][figure.name] = (data, svg)
             kept |= {json, svg, png}
     for figure, kind in product(FIGURES, KINDS):

@@ -24,7 +24,7 @@ from ..core.task import Task
 from ..names import PIVOT, Split
 from ..records import EditRequest, Input, Outcome
 from ..updates import Update, compose
-from . import store as checkpoints  # the name is part of the code that its cells record
+from . import store
 from .cells import Cell, Experiment, Many, Status, cell_folder, described
 from .run import EVALUATION_SEED, keep, tasks_of
 
@@ -39,7 +39,7 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
         return
     assert experiment.many is not None
     trained = cell_folder(cell, replace(experiment, many=None), root)
-    editor = checkpoints.load(trained, experiment.sources.model, experiment.sources.device)
+    editor = store.load(trained, experiment.sources.model, experiment.sources.device)
     tasks = tasks_of(experiment, editor.backbone)
     outcomes: dict[str, list[Outcome]] = {}
     for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
