@@ -37,7 +37,7 @@ from lime_editing.report.counts import Section, own_and_other, read
 from lime_editing.report.findings import judge, verdict
 from lime_editing.report.page import inline
 from lime_editing.report.published import DATA_SETS, PRINTED
-from lime_editing.report.tables import TABLES, Table, latex, markdown, rows, scores_of
+from lime_editing.report.tables import TABLES, Table, caption, latex, markdown, rows, scores_of
 from lime_editing.report.template import tex
 from reference.tests.cells import GRID, RATES, outcomes, write_cell, write_grid
 
@@ -324,6 +324,13 @@ def test_nli_that_gains_little_is_a_pipeline_check_and_facts_never_are(tmp_path:
     gain = next(d.interval for d in found.differences if (d.ours, d.evaluation) == ("all", EN))
     assert 0 < gain.low < gain.value < 0.05
     assert found.pipeline_check
+
+
+def test_a_section_says_the_fewest_and_the_most_seeds(grid: list[Path]) -> None:
+    """An editor with one seed less than the others is no secret."""
+    assert "; 2 seeds, mean" in caption(read(grid)[0])
+    fewer = [folder for folder in grid if "mend-all-seed1" not in folder.name]
+    assert "; 1 to 2 seeds, mean" in caption(read(fewer)[0])
 
 
 def test_differences_use_the_seeds_that_both_have(tmp_path: Path) -> None:

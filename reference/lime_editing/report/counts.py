@@ -38,9 +38,10 @@ class Section:
     runs: Mapping[Key, Mapping[int, Run]]  # (approach, training) → seed → run, in the paper's order
 
     @property
-    def seeds(self) -> int:
-        """The largest number of seeds of a trained editor; 1 if there is none."""
-        return max((len(runs) for (_, training), runs in self.runs.items() if training), default=1)
+    def seeds(self) -> str:
+        """The numbers of seeds of the trained editors, such as "3" or "3 to 5"; "1" if there is none."""
+        numbers = sorted({len(runs) for (_, training), runs in self.runs.items() if training} or {1})
+        return " to ".join(map(str, numbers[:1] + numbers[1:][-1:]))
 
     @property
     def records(self) -> list[Mapping[str, Any]]:

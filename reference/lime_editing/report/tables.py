@@ -116,8 +116,8 @@ def caption(section: Section) -> str:
     about, seeds = section.scope, section.seeds
     return (
         f"Raw model of {about['parameters'] / 1e6:.1f} million parameters; {about['items']:,} items in "
-        f"{len(about['languages'])} languages; {seeds} seed{'s' if seeds > 1 else ''}"
-        f"{', mean ± standard deviation' if seeds > 1 else ''}; percent. “(ours)” is not in the paper."
+        f"{len(about['languages'])} languages; {seeds} seed{'s' if seeds != '1' else ''}"
+        f"{', mean ± standard deviation' if seeds != '1' else ''}; percent. “(ours)” is not in the paper."
     )
 
 
