@@ -64,7 +64,7 @@ def test_both_protocols_are_one_run_and_one_report(facts: Path, model: Path, tmp
         run(facts, model, tmp_path / "each", "--edited-layers", "2", "--protocol", p) for p in ("paper", "released")
     ]
     assert {folder.name for folder in folders} == {folder.name for found in each for folder in found}
-    assert [section.protocol for section in counts.read(folders)] == ["paper", "released"]
+    assert [section.scope["protocol"] for section in counts.read(folders)] == ["paper", "released"]
     page = (tmp_path / "both/tiny-changed/report.html").read_text()
     assert "were made with the released code, whose rulings these are" in page
     assert "not under this protocol" in page
