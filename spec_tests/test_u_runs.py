@@ -133,8 +133,8 @@ def test_edits_are_judged_on_inputs_of_all_languages(implementation: Implementat
     """Parallel update and unrelated retain inputs of the test set, as many as planned, and one outcome for each."""
     done = runs(name)
     counts = done.plan["n_update"], done.plan["n_retain"]
-    said: Counter[tuple[str, str]] = Counter()
-    for evaluation in done.trace["evaluations"].values():
+    for which, evaluation in done.trace["evaluations"].items():
+        said: Counter[tuple[str, str]] = Counter()
         for one in evaluation["edits"]:
             check_sampling("U1", done.world, "test", one, LANGUAGES, counts)
             check_inputs("U1", implementation, done.world, "test", one)
@@ -142,9 +142,9 @@ def test_edits_are_judged_on_inputs_of_all_languages(implementation: Implementat
                 asked, hit = one[role], one[f"{role}_hits"]  # type: ignore[literal-required]
                 equal("U1", len(hit), len(asked), f"outcomes of {role} inputs", edit=one["edit"])
                 said.update((role, told["language"]) for told, _ in asked)
-    for role in ("update", "retain"):
-        languages = {language for of_role, language in said if of_role == role}
-        equal("U3", languages, set(LANGUAGES), f"languages of {role} inputs", run=name)
+        for role in ("update", "retain"):
+            languages = {language for of_role, language in said if of_role == role}
+            equal("U3", languages, set(LANGUAGES), f"languages of {role} inputs", run=name, evaluation=which)
 
 
 @clause("U1", "U2")
