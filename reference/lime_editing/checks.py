@@ -1,6 +1,7 @@
 """Checks of what a user gives to the Python API: each returns the first fault as a sentence, or None.
 
-They only raise errors, so they are no part of the code digest.
+They only lead to errors, so they are no part of the code digest. Callers ask twice, `if of_x(…): raise …(of_x(…))`: an
+`if` that only raises is not in the digest either. The second time is only where there is a fault.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from numbers import Integral, Real
 from reprlib import repr as shown
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -42,6 +44,7 @@ def of_choice(name: str, value: Any, kind: Any) -> str | None:
     return None if value in get_args(kind) else f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}"
 
 
+@cache  # asked in every training step
 def _kinds(kind: type) -> Mapping[str, Any]:
     try:
         return get_type_hints(kind)

@@ -94,11 +94,15 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # after a power failure no partial file has the final name
         temporary.replace(path)
+    except UserError:
+        raise
     except Exception as error:
-        about = "" if size is None else f"up to {size:,} bytes to write, "
-        about += f"{shutil.disk_usage(existing(path.parent)).free:,} bytes are free"
+        room = [f"up to {size:,} bytes to write"] if size is not None else []
+        with suppress(OSError):  # of a disk that does not answer
+            room.append(f"{shutil.disk_usage(existing(path.parent)).free:,} bytes are free")
+        reason = f"{explain(error)} ({', '.join(room) or 'the free space is unknown'})"
         kept = "earlier results are kept, and the same command resumes"
-        raise UserError(f"{path}: cannot be written: {explain(error)} ({about}); {kept}") from error
+        raise UserError(f"{path}: cannot be written: {reason}; {kept}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -161,6 +161,24 @@ def no_room(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_disk_that_does_not_say_its_room_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(path: Path) -> None:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(results.shutil, "disk_usage", silent)
+    with no_room(100), pytest.raises(UserError, match="cannot be written: .*the free space is unknown"):
+        results.write_atomically(tmp_path / "a", lambda path: path.write_bytes(b"long" * 200))
+
+
+def test_an_error_of_the_writer_keeps_its_words(tmp_path: Path) -> None:
+    def refuses(path: Path) -> None:
+        raise UserError("the reason")
+
+    with pytest.raises(UserError, match=r"^the reason$"):
+        results.write_atomically(tmp_path / "a", refuses)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", WRITES)
 def test_a_disk_without_room_is_named_and_the_old_file_stays(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -44,9 +44,14 @@ def shown(asked: Mapping[str, tuple[str, str]], imports: str, made: str, found: 
         name: [*(file for letter in letters for file in FILES[letter]), "-k", f"({tests}) and {QUICK}", *options]
         for name, (letters, tests) in asked.items()
     }
+    return driven(_DRIVER.format(imports=imports, made=made, found=found), arguments)
+
+
+def driven(program: str, asked: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What a Python program, in a process of its own, prints as JSON for `asked`, which it reads as JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", _DRIVER.format(imports=imports, made=made, found=found)],
-        input=json.dumps(arguments),
+        [sys.executable, "-c", program],
+        input=json.dumps(asked),
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
         capture_output=True,

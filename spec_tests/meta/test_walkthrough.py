@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .. import skeleton
+from .shown import driven
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "spec_tests" / "WALKTHROUGH.md").read_text(encoding="utf-8")
@@ -113,17 +111,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     for name, (_, old, new, tests) in MISTAKES.items():
         wrong = replaced(replaced(ADAPTER, old, new), '{"T", "E", "L"}', '{"T", "E", "L", "A"}')
         asked[name] = (mended(), wrong, ["-k", tests])
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps({name: (*texts, [*FIXED, *options]) for name, (*texts, options) in asked.items()}),
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {name: Run(*values) for name, values in json.loads(done.stdout).items()}
+    found = driven(DRIVER, {name: (*texts, [*FIXED, *options]) for name, (*texts, options) in asked.items()})
+    return {name: Run(*values) for name, values in found.items()}
 
 
 def test_it_begins_with_the_skeleton(tmp_path: Path) -> None:

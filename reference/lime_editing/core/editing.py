@@ -202,7 +202,8 @@ def make_editor(
 ) -> Editor:
     """An untrained editor. `settings` is the method's Settings, or a mapping of some of its fields.
 
-    UserError: an unknown method or setting (the known ones are listed); masks on a method without parameters.
+    UserError: an unknown method or setting (the known ones are listed), a setting that is no number or choice of its
+    kind, or masks on a method without parameters. Eight parameters: each is a choice of its own.
     """
     if checks.of_choice("masks", masks, Masks):
         raise UserError(checks.of_choice("masks", masks, Masks))
