@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from numbers import Integral, Real
 from reprlib import repr as shown
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -44,8 +43,7 @@ def of_choice(name: str, value: Any, kind: Any) -> str | None:
     return None if value in get_args(kind) else f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}"
 
 
-@cache  # asked in every training step
-def _kinds(kind: type) -> Mapping[str, Any]:
+def _kinds(kind: Any) -> Mapping[str, Any]:
     try:
         return get_type_hints(kind)
     except NameError:  # of a plug-in: a name that is imported for type checkers alone

@@ -166,7 +166,7 @@ def test_a_disk_that_does_not_say_its_room_is_named_too(tmp_path: Path, monkeypa
         raise OSError("no answer")
 
     monkeypatch.setattr(results.shutil, "disk_usage", silent)
-    with no_room(100), pytest.raises(UserError, match="cannot be written: .*the free space is unknown"):
+    with no_room(100), pytest.raises(UserError, match=r"cannot be written: .*the free space is unknown"):
         results.write_atomically(tmp_path / "a", lambda path: path.write_bytes(b"long" * 200))
 
 
