@@ -169,7 +169,7 @@ def test_asking_the_hub(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(error))
     for attempt in (read_facts, read_pairs):
-        with pytest.raises(DataError, match="somebody/corpus: is no file or folder here, and no data set"):
+        with pytest.raises(DataError, match="somebody/corpus: is not a file or folder here, and not a data set"):
             attempt("somebody/corpus")
 
 
