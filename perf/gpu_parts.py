@@ -261,9 +261,12 @@ def _finetuning(backbone: Any, there: Any, size: counting.Size, task: str) -> Ro
 # 7. Recorded steps against eager ones
 
 #: Largest relative error, in norm, that passes. Recorded and eager steps start the same kernels; shapes differ.
+#: On a CPU twenty steps of MEND in float32 move its parameters up to 1.3e-2 beside those in float64, because Adam makes
+#: small gradients as large as others. The gradients of two shapes in bf16 are up to 0.15 apart: near 0 rounding
+#: decides what MEND's clamp lets through. A wrong buffer or mask row is an error of about 1, in float32 too.
 RECORDED = {
-    "fp32": {"losses": 1e-5, "gradient": 1e-4, "parameters": 1e-4, "training": 1e-4, "again": 0.0},
-    "bf16": {"losses": 2e-2, "gradient": 2e-1, "parameters": 2e-1, "training": 1e-1, "again": 0.0},
+    "fp32": {"losses": 1e-5, "gradient": 1e-4, "parameters": 5e-2, "training": 1e-4, "again": 0.0},
+    "bf16": {"losses": 2e-2, "gradient": 4e-1, "parameters": 2e-1, "training": 1e-1, "again": 0.0},
 }
 
 
@@ -578,14 +581,13 @@ NEEDED = ("datasets", "pyarrow", "rich", "matplotlib", "filelock", "submitit")
 
 
 def grid(log: Log) -> None:
-    """Some cells of the tiny grid on the device, beside the CPU's published rows."""
+    """Cells of the tiny grid at the same time on the device, beside the CPU's published rows."""
     if lacking():
         log.note(f"left out: {', '.join(lacking())} cannot be imported, which the grid needs")
         return
-    cells = [("mend", "lime"), ("knowledge_editor", "all"), ("editable_training", "all")]
-    for approach, training in cells[:1] if log.quick else cells:
-        if not log.attempt({"approach": approach, "training": training}, partial(_cell, log, approach, training)):
-            return
+    approaches, trainings = (("mend",), ("lime",)) if log.quick else (setting.LEARNED, ("all", "lime"))
+    about = {"approach": ",".join(approaches), "training": ",".join(trainings)}
+    log.attempt(about, partial(_cells, log, approaches, trainings))
 
 
 def lacking() -> list[str]:
@@ -593,10 +595,12 @@ def lacking() -> list[str]:
     return [name for name in NEEDED if find_spec(name) is None]
 
 
-def _cell(log: Log, approach: str, training: str) -> Row:
-    """One cell with seed 0, and how far its rows are from those of results/tiny, in their standard deviations."""
-    command = [sys.executable, "-m", "lime_editing", "reproduce", "--task", "facts", "--offline", "--jobs", "1"]
-    command += ["--approach", approach, "--training", training, "--seeds", "1", "--device", log.device]
+def _cells(log: Log, approaches: Sequence[str], trainings: Sequence[str]) -> Row:
+    """Cells with seed 0, and how far their rows are from those of results/tiny, in their standard deviations."""
+    chosen = [(approach, training) for approach in approaches for training in trainings]
+    command = [sys.executable, "-m", "lime_editing", "reproduce", "--task", "facts", "--offline", "--seeds", "1"]
+    command += ["--approach", ",".join(approaches), "--training", ",".join(trainings), "--device", log.device]
+    command += ["--jobs", str(len(chosen))]
     if log.quick:
         few = {"edits": 16, "validate_every": 16, "patience": 16, "checkpoint_every": 16}
         for name, value in few.items():
@@ -620,14 +624,12 @@ def _cell(log: Log, approach: str, training: str) -> Row:
         found = _table(next(Path(folder).rglob("tables.json")))
     published = _table(HERE / "results" / "tiny" / "tables.json")
     rows = []
-    for evaluation in ("en → all", "all → all"):
-        here, there = found[evaluation, approach, training], published[evaluation, approach, training]
-        rows.append(
-            {
-                "evaluation": evaluation,
-                **{m: {"here": here[m], "published": there[m], "deviation": there["deviation"][m]} for m in METRICS},
-            }
-        )
+    for cell in chosen:
+        for evaluation in ("en → all", "all → all"):
+            here, there = found[evaluation, *cell], published[evaluation, *cell]
+            deviation = there["deviation"]
+            each = {m: {"here": here[m], "published": there[m], "deviation": deviation[m]} for m in METRICS}
+            rows.append({"approach": cell[0], "training": cell[1], "evaluation": evaluation, **each})
     return {"seconds": seconds, "comparable": not log.quick, "rows": rows}
 
 

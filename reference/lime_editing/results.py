@@ -327,6 +327,10 @@ class _Numbers(ast.NodeTransformer):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
         return None if node.level else node
 
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        node.values = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value == "")]
+        return self.generic_visit(node)
+
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return ast.Raise()
 
@@ -347,7 +351,20 @@ class _Numbers(ast.NodeTransformer):
 
 @cache  # a grid calls it for each cell, and it takes a second
 def _code(source: str) -> str:
-    return ast.dump(_Numbers().visit(ast.parse(source)))
+    return _dump(_Numbers().visit(ast.parse(source)))
+
+
+def _dump(node: Any) -> str:
+    """The tree as text. ast.dump is not the same in all versions of Python."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, getattr(node, name, None)) for name in node._fields]
+    # What some versions do not write: an empty type_params, an empty text in a format, and None but in a literal.
+    literal = isinstance(node, (ast.Constant, ast.MatchSingleton))
+    told = [f"{n}={_dump(v)}" for n, v in fields if v is not None or (literal and n == "value")]
+    return f"{type(node).__name__}({', '.join(one for one in told if one != 'type_params=[]')})"
 
 
 def is_done(folder: Path) -> bool:

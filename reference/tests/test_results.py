@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -125,6 +126,39 @@ def test_an_error_changes_no_number(one: str, other: str) -> None:
 )
 def test_what_may_change_a_number_is_code(one: str, other: str) -> None:
     assert results._code(SUM.format(one)) != results._code(SUM.format(other))
+
+
+# Every kind of node, because ast.dump is another in each version of Python.
+KINDS = r"""
+import a.b as c, d
+from e import f as g
+@h(1)
+class I(J, k=None):
+    l: int = 1
+    async def m(n, /, o=..., *p, q, **r) -> None:
+        global s
+        async with t() as u, v: await w
+        async for x in y: del z[1:2, ::3], a[b]
+        return None
+    n = lambda: (yield), [a for b in c if d], {e: f, **g}, {h for i in j}, (k async for l in m)
+match a:
+    case None | 1 | "b" | -1.5 | c.d: pass
+    case [e, *f] | {"g": h, **i} | J(k, l=m) as n if o: assert p, q
+    case _: raise R from s
+try: a
+except B as c: d
+else: e
+finally: f
+while a and not b or c < d <= e is not None in f: break
+else:
+    g += h if i else ~j; k @= l ** -m // 2; n = *o, p[...]; (q := r)
+    print(f"{a!r:>{b}} {c=} é\\n" "d" u"e", b"f", 1j, 0xff, 1e100, True)
+"""
+
+
+def test_code_has_one_fingerprint_in_every_version_of_python() -> None:
+    """The value is that of Python 3.11, 3.12 and 3.13."""
+    assert hashlib.blake2b(results._code(KINDS).encode(), digest_size=8).hexdigest() == "4f6260d25e07f172"
 
 
 # full disks, closed folders, and processes that die while they write
