@@ -38,6 +38,7 @@ from .errors import (
 from .names import Rulings as Rulings
 from .records import EditRequest as EditRequest, Input as Input, Outcome as Outcome, Triple as Triple
 from .saving import (
+    Saved as Saved,
     load_updates as load_updates,
     save_lora as save_lora,
     save_model as save_model,

@@ -78,9 +78,7 @@ def of_requests(requests: Sequence[Any], backbone: Any) -> str | None:
 
 def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     """An update that does not belong to the edited matrices, or does not fit the number of inputs."""
-    sizes = [(name, (v.shape[-1], u.shape[-1]), u.device) for name, (u, v) in update.factors.items()]
-    sizes += [(name, (*t.shape[-2:],), t.device) for name, t in (*update.deltas.items(), *update.weights.items())]
-    for name, *there in sizes:
+    for name, *there in _sizes(update):
         here = [tuple(raw[name].shape), raw[name].device] if name in raw else None
         if there != here:
             told = f"{here[0]} on {here[1]}" if here else f"not edited; edited are {', '.join(raw)}"
@@ -88,3 +86,26 @@ def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     if update.edits and inputs % update.edits:
         return f"the update has {update.edits} edits, and there are {inputs} inputs; each edit needs equally many"
     return None
+
+
+def of_sum(update: Any, before: Mapping[str, Any]) -> str | None:
+    """An update that has no sum with `before`, {matrix: ΔW, θ', or a pair of lists of factors}."""
+    known = {name: _size(value) for name, value in before.items()}
+    for name, *there in _sizes(update):
+        if known.get(name, there) != there:
+            one, other = (f"{size} on {device}" for size, device in (known[name], there))
+            return f"the updates of {name} are {one} and {other}; add only edits of one model, on one device"
+    return None
+
+
+def _sizes(update: Any) -> list[tuple[Any, ...]]:
+    """(matrix, (m, n), device) for each part of an update."""
+    parts = (*update.factors.items(), *update.deltas.items(), *update.weights.items())
+    return [(name, *_size(value)) for name, value in parts]
+
+
+def _size(value: Any) -> list[Any]:
+    if not isinstance(value, tuple):
+        return [tuple(value.shape[-2:]), value.device]
+    u, v = (side[0] if isinstance(side, list) else side for side in value)
+    return [(v.shape[-1], u.shape[-1]), u.device]

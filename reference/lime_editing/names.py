@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from . import checks
+from .errors import UserError
+
 Role = Literal["update", "retain"]
 Split = Literal["train", "validation", "test"]
 Masks = Literal["none", "language", "shared"]
@@ -92,6 +95,10 @@ class Rulings:
     clipping: Clipping = "apart"
     log_alpha: LogAlpha = "free"
     stopping: Stopping = "averages"
+
+    def __post_init__(self) -> None:
+        if checks.of_record(self):
+            raise UserError(f"the ruling {checks.of_record(self)}")
 
 
 #: Ruling → its values and what it decides.

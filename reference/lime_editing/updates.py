@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from . import checks
 from .errors import UserError
 
 Factors: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
@@ -82,7 +83,7 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
     """The sum of all edits of the updates, as one edit (clause C1); θ' of Editable Training counts once.
 
     Factors are multiplied out with `dense`, or when they hold more numbers than ΔW: memory does not grow with the
-    number of edits. UserError: updates with different θ'.
+    number of edits. UserError: updates with different θ', or of matrices of different sizes.
     """
     if updates is None or isinstance(updates, Update):
         raise UserError("compose adds a list of updates; for the edits of one update, give compose([update])")
@@ -99,6 +100,8 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
     for update in updates:
         if not isinstance(update, Update):
             raise UserError(f"compose adds a list of updates, and {type(update).__name__} is none")
+        if checks.of_sum(update, {**weights, **sums, **pending}):
+            raise UserError(checks.of_sum(update, {**weights, **sums, **pending}))
         for name, weight in update.weights.items():
             if weights.setdefault(name, weight) is not weight and not torch.equal(weights[name], weight):
                 raise UserError(f"edits that start from different trained weights of {name} have no sum")

@@ -71,6 +71,14 @@ def stepped(triples: list[le.Triple], **objective: Any) -> Callable[[Given], obj
     return lambda g: le.train_step(g.mend, adam(g.mend), triples, 0, le.Objective(**objective), 1.0)
 
 
+def delta_of(m: int, n: int) -> le.Update:
+    return le.Update(deltas={"w": torch.zeros(1, m, n)})
+
+
+def factors_of(m: int, n: int) -> le.Update:
+    return le.Update({"w": (torch.zeros(1, 1, n), torch.zeros(1, 1, m))})
+
+
 REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     # nothing, or too little
     "edit-nothing": (lambda g: le.edit(g.editor, []), "nothing to edit; give at least one request"),
@@ -100,6 +108,11 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "one-class": (lambda g: le.load_encoder(g.model, ["a"]), r"two distinct classes; got \['a'\]"),
     "a-class-twice": (lambda g: le.load_encoder(g.model, ["a", "b", "a"]), "two distinct classes"),
     "no-edited-matrix": (lambda g: le.load(g.model, []), r"what to edit; got BertForMaskedLM and \[\]"),
+    "no-room-for-a-pair": (lambda g: le.pair(g.tokenizer, "a", "b", 3), "at most 3 tokens has no room for two texts"),
+    "unknown-ruling": (
+        lambda _: le.Rulings(kl_direction="x"),  # type: ignore[arg-type]
+        "the ruling kl_direction must be one of paper, released; got 'x'",
+    ),
     "no-mask": (lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 0), "at least 1 mask; got 0"),
     "chunks-of-0": (lambda g: le.edit_all(g.editor, [REQUEST], 0), "at least 1 request; got 0"),
     "chunks-of-minus-1": (lambda g: le.edit_all(g.editor, [REQUEST], -1), "at least 1 request; got -1"),
@@ -146,6 +159,23 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "compose-one": (lambda g: le.compose(g.one), r"a list of updates; .* give compose\(\[update\]\)"),
     "compose-none": (lambda _: le.compose(None), "a list of updates"),  # type: ignore[arg-type]
     "compose-nones": (lambda _: le.compose([None]), "NoneType is none"),  # type: ignore[list-item]
+    "compose-two-sizes": (
+        lambda _: le.compose([delta_of(2, 3), delta_of(3, 3)]),
+        r"the updates of w are \(2, 3\) on cpu and \(3, 3\) on cpu; add only edits of one model",
+    ),
+    "compose-factors-of-two-sizes": (
+        lambda _: le.compose([factors_of(2, 50), factors_of(2, 3)]),
+        r"the updates of w are \(2, 50\) on cpu and \(2, 3\) on cpu",
+    ),
+    "compose-factors-and-a-delta": (lambda _: le.compose([factors_of(2, 50), delta_of(2, 3)]), r"\(2, 50\) on cpu and"),
+    "compose-weights-of-two-sizes": (
+        lambda _: le.compose([delta_of(2, 3), le.Update(weights={"w": torch.zeros(3, 2)})]),
+        r"\(2, 3\) on cpu and \(3, 2\) on cpu",
+    ),
+    "compose-on-two-devices": (
+        lambda _: le.compose([delta_of(2, 3), le.Update(deltas={"w": torch.zeros(1, 2, 3, device="meta")})]),
+        "on cpu and .* on meta; add only edits of one model, on one device",
+    ),
     "dense-without-raw": (
         lambda _: le.Update(weights={"w": torch.zeros(2, 2)}).dense(0),
         "replaces the raw weights; give them",

@@ -30,12 +30,12 @@ METHOD = (*GROUND, "backbone", "editors", "core")
 #: Room → what its modules may import beside modules of the room itself.
 WALLS: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "names": (),
+    "names": ("checks", "errors"),
     "borders": ("errors",),
     "records": ("names",),
     "hardware": ("borders", "checks", "errors", "names"),
     "checks": ("errors",),
-    "updates": ("errors",),
+    "updates": ("checks", "errors"),
     "backbone": (*GROUND, "borders", "checks"),
     "editors": GROUND,
     "core": (*GROUND, "borders", "checks", "backbone", "editors"),

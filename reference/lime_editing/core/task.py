@@ -120,6 +120,8 @@ def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = No
 
 def pairs(tokenizer: Any, texts: Sequence[tuple[str, str]], longest: int | None = None) -> list[Input]:
     """`pair` for many texts, much faster."""
+    if longest is not None and longest <= tokenizer.num_special_tokens_to_add(pair=True):
+        raise UserError(f"an input of at most {longest} tokens has no room for two texts; give a larger `longest`")
     encoded = tokenizer([premise for premise, _ in texts], [hypothesis for _, hypothesis in texts])
 
     def one(i: int) -> Input:
