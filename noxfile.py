@@ -117,10 +117,16 @@ def reproduce(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The suite's own tests, the fixtures' scripts', and what no clause covers: store, command line, bad input."""
+    """The suite's own tests, the fixtures' scripts', and what no clause covers: store, command line, bad input.
+
+    Every small benchmark runs once as well, without being timed.
+    """
     paths = session.posargs or ["spec_tests/meta", "fixtures/tests", "reference/tests"]
-    interpreter = python(session, "tests")
+    interpreter = python(session, "tests", "perf")
     session.run(interpreter, "-m", "pytest", *paths, env=OFFLINE, external=True)
+    if not session.posargs:
+        small = ["perf", "--benchmark-disable", "-k", "not mbert"]
+        session.run(interpreter, "-m", "pytest", *small, env=OFFLINE, external=True)
 
 
 @nox.session

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from lime_editing.core.editing import Editor, Objective, edit, training_losses
+from lime_editing.core.editing import Editor, Objective, edit_batch, training_losses, uniforms_of
 from lime_editing.core.training import adam, train_step
 from lime_editing.records import Triple
 from perf import counting, setting
@@ -32,7 +32,10 @@ def check_step(machine: Machine, editor: Editor, triples: list[Triple]) -> None:
     with machine.computing():
         total = training_losses(editor, triples, 0, settings)["total"]
         gradients = torch.autograd.grad(total, live, allow_unused=True)
-    update = edit(editor, [triple.edit for triple in triples], 0)
+    requests = [triple.edit for triple in triples]
+    # `edit` gives values; here the edit is differentiated as well.
+    edits = edit_batch(editor, requests, uniforms=uniforms_of(editor, len(requests), 0))
+    update = editor.method.update(editor.parameters, editor.settings, edits)
     dense = setting.dense_objective(editor.backbone, triples, update)
     machine.close(total, dense)
     for gradient, expected in zip(gradients, torch.autograd.grad(dense, live, allow_unused=True), strict=True):
