@@ -73,7 +73,7 @@ QUICK = ("-q", "--hypothesis-profile=mutants", "--leave-out", "E10")
 
 
 def numpy1(folder: Path) -> None:
-    python = environment(folder / "numpy1", sys.executable, "numpy<2")
+    python = environment(folder / "numpy1", sys.executable, "numpy<2", "transformers>=5.17")  # for its tokenizers
     judge("spec_tests.adapters.numpy_core", python, 0, *QUICK)
 
 
