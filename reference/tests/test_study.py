@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lime_editing import results
 from lime_editing.__main__ import main
@@ -57,6 +58,8 @@ def test_many_edits_are_judged_kept_and_reported(
         same = judged["series en 1"], judged["at once en 1"]
         assert np.array_equal(same[0].hits, same[1].hits)
     text = (root / "many.md").read_text(encoding="utf-8")
+    assert text.count(f"torch {torch.__version__}, code {results.code_digest()}.") == 2
+    assert "Results at TINY scale (not comparable with the paper's numbers): a raw model of " in text
     assert "| MEND, all languages + LiME |" in text
     assert "In series, in all languages, UltraEdit keeps working up to" in text
     assert "of MEND: " in text

@@ -44,6 +44,17 @@ def table3(section: Section) -> list[list[str]]:
     return body
 
 
+def made(section: Section) -> str:
+    """What the numbers are of, and what has made them."""
+    scope, records = section.scope, section.records
+    told = ([r["machine"] for r in records], *([r["code"][of] for r in records] for of in ("torch", "digest")))
+    machines, torch, code = (", ".join(sorted(set(each))) for each in told)
+    return (
+        f"Results {scope['scale']['about']}: a raw model of {scope['parameters'] / 1e6:.1f} million parameters, "
+        f"{len(scope['languages'])} languages, seeds: {section.seeds}. Made on {machines}, torch {torch}, code {code}."
+    )
+
+
 def shown(i: Interval) -> str:
     return f"{100 * i.value:.1f} [{100 * i.low:.1f}, {100 * i.high:.1f}]"
 
@@ -114,6 +125,8 @@ def write(root: Path, many: Sequence[Path], single: Sequence[Path]) -> Path:
         for languages in dict.fromkeys(point["languages"] for point in points):
             figures.save(partial(draw, points, languages), root / f"figure6-{section.slug}-{languages}")
         told.append((section, words(section, points)))
-    text = render("many.md.jinja", single=[(section, table3(section)) for section in read(single)], many=told)
+    text = render(
+        "many.md.jinja", single=[(section, table3(section)) for section in read(single)], many=told, made=made
+    )
     results.write_text(root / "many.md", text + "\n")
     return root / "many.md"
