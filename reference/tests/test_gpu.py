@@ -55,6 +55,24 @@ def test_every_part_runs_with_few_packages(tmp_path: Path) -> None:
     assert all(f"\n## {number}. " in page for number in found)
 
 
+def test_the_grid_stands_beside_the_published_rows(tmp_path: Path) -> None:
+    """The cells are judged, and each row has the mean of the published seeds of its own editor."""
+    done = run(tmp_path, "-m", "perf.gpu", "--quick", "--device", "cpu", "--parts", "5", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = (tmp_path / "out").glob("*.json")
+    (part,) = json.loads(file.read_text(encoding="utf-8"))["parts"]["5"]["rows"]
+    tables = json.loads((HERE / "results" / "tiny" / "tables.json").read_text(encoding="utf-8"))
+    published = {(r["evaluation"], r["approach"], r["training"]): r for r in tables["facts"]["rows"]}
+    assert [one["evaluation"] for one in part["rows"]] == ["en → all", "all → all"]
+    for one in part["rows"]:
+        wanted = published[one["evaluation"], "mend", "lime"]
+        assert {m: one[m]["published"] for m in ("acc", "con", "succ")} == {
+            m: wanted[m] for m in ("acc", "con", "succ")
+        }
+        assert 0 <= one["con"]["here"] <= 1
+    assert "| mend | lime | en → all |" in file.with_suffix(".md").read_text(encoding="utf-8")
+
+
 LEARNED = ("mend", "editable_training", "knowledge_editor")
 
 FAILING = """
