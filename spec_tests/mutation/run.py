@@ -35,7 +35,7 @@ EXPLAINED, NOT_EXPLAINED, NOT_JUDGED = 0, 1, 2
 
 #: Left out: what is slow and about nothing that mutmut touches: iteration over sets, long trainings, two editors.
 SKIPPED = "hash_seeds or short_training or knowledge_editor or (finetuning and not (in_a_batch or steps_until))"
-COPIED = ("spec_tests", "reference/tests", "fixtures/golden")
+COPIED = ("spec_tests", "reference/tests", "reference/studies", "results", "fixtures/golden")
 
 
 def mutate(folder: Path, patterns: Sequence[str], jobs: int) -> Run:

@@ -15,5 +15,6 @@ TARGETS = (
 TESTS = (
     *(f"spec_tests/test_{name}.py" for name in ("t_task", "m_metrics", "s_sampling", "a_masks", "b_budget")),
     *(f"spec_tests/test_{name}.py" for name in ("e_editors", "l_objectives", "d_data", "c_composition")),
-    "reference/tests/test_pure.py",
+    *(f"spec_tests/test_{name}.py" for name in ("m_hits", "s_joint", "a_joint")),
+    *(f"reference/tests/test_{name}.py" for name in ("pure", "many", "rulings", "checks", "fast")),
 )

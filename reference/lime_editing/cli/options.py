@@ -146,8 +146,8 @@ class Sources(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce(Sources):
-    """`reproduce`: train and judge editors, and write the report."""
+class Study(Sources):
+    """What is trained and judged, and how."""
 
     scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", WHAT, values=SCALES)
     task: Names = option("facts, nli, or a plug-in's (default: facts,nli)", ("facts", "nli"), WHAT, of(data.titles))
@@ -163,24 +163,31 @@ class Reproduce(Sources):
     split: Split = option("evaluated split; use validation for tuning (default: test)", "test", WHAT, values=JUDGED)
     set: Settings = option(f"change the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True)
     jobs: int | None = option("cells at a time (default: one per CPU core or GPU)", None, WHERE, positive)
+    precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
+    results: Path = option("folder for cells and the report (default: runs)", runs(), KEPT, expanded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Study):
+    """`reproduce`: train and judge editors, and write the report."""
+
     executor: str = option("run cells in worker processes (default), or as jobs", "processes", WHERE, values=EXECUTORS)
     partition: str | None = option("Slurm partition (default: the cluster's)", None, WHERE)
     hours: float | None = option("time limit of a job; a longer one is queued again (default: 24)", None, WHERE, hours)
     slurm: Settings = option(f"NAME=VALUE for sbatch, such as mem=32G; {AGAIN}", (), WHERE, setting, many=True)
     cell: str | None = option("run only this cell, on this machine, as a job does", None, WHERE)
-    precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
-    results: Path = option("folder for cells and the report (default: runs)", runs(), KEPT, expanded)
     dry_run: bool = option("time one step of each approach, print the plan, and run nothing", False, KEPT)
     json: bool = option("print the plan of --dry-run as JSON", False, KEPT)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Many(Reproduce):
+class Many(Study):
     """`many`: judge editors over many edits in one model."""
 
     task: Names = option("facts, or a plug-in's (default: facts)", ("facts",), WHAT, of(data.titles))
     approach: Names | None = option(f"{KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
     training: Names | None = option("of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(TRAININGS.keys))
+    protocol: str = option("the paper's text, or the released code", "paper", WHAT, values=tuple(PROTOCOLS))
     edits: tuple[int, ...] = option("edits in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
 
 

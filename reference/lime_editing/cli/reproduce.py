@@ -19,7 +19,7 @@ from ..reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from ..reproduce.classifier import RawClassifier
 from ..reproduce.run import prepare
 from ..reproduce.scales import Scale
-from .options import MakeClassifier, Many, Reproduce, command_line
+from .options import MakeClassifier, Many, Reproduce, Study, command_line
 from .output import console, doing, here, print_json
 from .progress import lines, show_plan, watch
 from .sources import given, refuse_unused, scale_of
@@ -94,9 +94,9 @@ def many(options: Many, main: Main) -> None:
 
     UserError: options that do not fit together; as of `reproduce`.
     """
-    run = _run_of(Reproduce(**{f.name: getattr(options, f.name) for f in fields(Reproduce)}))
-    if len(run.rulings) > 1 or run.processes.count > 1 or options.executor != "processes" or options.dry_run:
-        raise UserError("many runs here, under one protocol: leave out torchrun, --executor, --dry-run and `both`")
+    run = _run_of(Reproduce(**{f.name: getattr(options, f.name) for f in fields(Study)}))
+    if run.processes.count > 1:
+        raise UserError("many runs in worker processes of its own; leave out torchrun")
     processes.quiet()
     run = replace(run, cells=[cell for cell in run.cells if cell.approach != "unedited"])
     ready, _ = _prepared(run)
