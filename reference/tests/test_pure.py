@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from lime_editing.core import losses, masks, metrics, sampling
 from lime_editing.core.corpus import Example, FullCorpus, ParallelCorpus
-from lime_editing.errors import DataError, LanguageError
+from lime_editing.errors import DataError, LanguageError, UserError
 from lime_editing.names import Scaling
 from lime_editing.records import Outcome
-from lime_editing.updates import Update
+from lime_editing.updates import Update, compose, plus
 
 # Four facts in three languages; French lacks the last.
 SAID = [(i, language) for i in range(4) for language in ("de", "en", "fr")][:-1]
@@ -22,6 +24,7 @@ CORPUS = ParallelCorpus.of(EXAMPLES)
 ONLY = ParallelCorpus.of(EXAMPLES[:3])
 ALL = FullCorpus("xnli/test", 11, ("de", "en"))
 UPDATE_ONLY = [Outcome("e", "de", "update", "de", True)]
+OUTCOMES = [*UPDATE_ONLY, Outcome("e", "de", "retain", "de", True)]
 
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no-outcomes": (
@@ -34,7 +37,81 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         metrics.NoOutcomes,
         "no retain outcomes for editing language 'de'",
     ),
+    "no-outcome-at-all": (
+        lambda: metrics.scores(metrics.count([]), ["de"]),
+        metrics.NoOutcomes,
+        "no update outcomes for editing language 'de'",
+    ),
+    "no-outcome-in-a-language": (
+        lambda: metrics.scores(metrics.count(OUTCOMES), ["de", "fr"]),
+        metrics.NoOutcomes,
+        "no update outcomes for editing language 'fr'",
+    ),
+    "nothing-to-break-down": (
+        lambda: metrics.breakdown(metrics.count([]), "language"),
+        metrics.NoOutcomes,
+        "no outcomes to break down: neither an update nor a retain input was judged",
+    ),
+    "no-retain-outcome-to-break-down": (
+        lambda: metrics.breakdown(metrics.count(UPDATE_ONLY), "edit_language"),
+        metrics.NoOutcomes,
+        "no retain outcomes for editing language 'de'",
+    ),
+    "no-outcome-of-inputs-in-a-language": (
+        lambda: metrics.breakdown(metrics.count(UPDATE_ONLY), "language"),
+        metrics.NoOutcomes,
+        "no retain outcomes for language 'de'",
+    ),
+    "unknown-role": (
+        lambda: metrics.count([Outcome("e", "de", "both", "de", True)]),  # type: ignore[arg-type]
+        UserError,
+        "an outcome has an unknown role; known: update, retain",
+    ),
     "no-runs": (lambda: metrics.aggregate([]), metrics.NoOutcomes, "no runs to aggregate; give at least one"),
+    "nothing-to-train-on": (
+        lambda: sampling.training_triples(ParallelCorpus.of([]), 1, 0, 0),
+        DataError,
+        "the corpus has no examples to train on; give data that have some",
+    ),
+    **{
+        name: (
+            partial(sampling.evaluation_pairs, CORPUS, *arguments),
+            UserError,
+            "an evaluation needs at least one editing and one updating language, and no negative numbers",
+        )
+        for name, arguments in {
+            "no-editing-language": ([], ["en"], 1, 1, 0),
+            "no-updating-language": (["en"], [], 1, 1, 0),
+            "fewer-than-no-update-inputs": (["en"], ["en"], -1, 1, 0),
+            "fewer-than-no-retain-inputs": (["en"], ["en"], 1, -1, 0),
+            "fewer-than-no-edits": (["en"], ["en"], 1, 1, 0, -1),
+        }.items()
+    },
+    "one-update-to-compose": (
+        lambda: compose(Update()),  # type: ignore[arg-type]
+        UserError,
+        "compose adds a list of updates; for the edits of one update, give compose([update])",
+    ),
+    "a-number-to-compose": (
+        lambda: compose([Update(), 3]),  # type: ignore[list-item]
+        UserError,
+        "compose adds a list of updates, and int is none",
+    ),
+    "different-weights-to-compose": (
+        lambda: compose([Update(weights={"w": torch.full((2, 2), value)}) for value in (0.0, 1.0)]),
+        UserError,
+        "edits that start from different trained weights of w have no sum",
+    ),
+    "weights-without-raw-ones": (
+        lambda: Update(weights={"w": torch.zeros(2, 2)}).dense(0),
+        UserError,
+        "this update replaces the raw weights; give them, as in update.dense(0, backbone.raw)",
+    ),
+    "an-edit-after-the-last": (
+        lambda: Update(deltas={"w": torch.zeros(1, 2, 2)})[1],
+        IndexError,
+        "there is no edit 1; the update has 1, counted from 0",
+    ),
     "nothing-unrelated": (
         lambda: sampling.unrelated(ONLY, ONLY.examples[1], 1, sampling.derived_rng(0)),
         DataError,
@@ -79,6 +156,15 @@ def test_what_is_refused_says_why(call: Callable[[], object], error: type[Except
 def test_a_prediction_of_another_length_is_no_hit_and_no_miss() -> None:
     with pytest.raises(ValueError, match="longer"):
         metrics.hit([1, 2], [1, 2, 3])
+
+
+def test_a_rate_may_be_that_of_the_inputs_in_the_language_of_the_edit() -> None:
+    """As in Figure 3: here each edit has one input in its own language, and one in another."""
+    told = [("e", "de", "de", True), ("e", "de", "en", False), ("f", "en", "de", True), ("f", "en", "en", False)]
+    counts = metrics.count([Outcome(name, edit, "update", language, hit) for name, edit, language, hit in told])
+    languages, of, values = metrics.rates(counts, lambda of_inputs, own: (of_inputs * own[:, None]).sum(2))
+    assert (languages, of.tolist(), values[:, 0].tolist()) == (["de", "en"], [0, 1], [1.0, 0.0])
+    assert np.isnan(values[:, 1]).all(), "nothing was asked of retain inputs"
 
 
 def test_a_full_corpus_may_have_a_prefix_with_a_slash() -> None:
@@ -204,6 +290,16 @@ def test_every_edit_and_gate_has_its_draw() -> None:
     assert drawn[0, [0, 3]].tolist() == pytest.approx([0.03410819545388222, 0.19872714579105377])
 
 
+def test_the_gates_of_each_matrix_have_draws_of_their_own() -> None:
+    """The draws are made matrix by matrix, and stored edit by edit."""
+    widths = {"mask.down.x": 1, "mask.down.delta": 2, "mask.up.x": 3, "mask.up.delta": 1}
+    parameters = {name: torch.zeros(1, width, dtype=torch.float64) for name, width in widths.items()}
+    drawn = masks.draw_uniforms(parameters, 2, seed=3)
+    said = torch.rand(14, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    parts = said.split([2 * width for width in widths.values()])
+    torch.testing.assert_close(drawn, torch.cat([part.view(2, -1) for part in parts], 1), rtol=0, atol=0)
+
+
 def test_no_draw_opens_or_closes_a_gate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
     parameters = {"mask.up.x": torch.zeros(1, 3, dtype=torch.float64)}
@@ -279,3 +375,39 @@ def test_an_update_applied_is_its_dense_change_times_the_input(name: str) -> Non
 def test_a_matrix_that_is_not_edited_does_not_change() -> None:
     hidden = torch.ones(EDITS, 7, N, dtype=torch.float64)
     assert some_update().apply("elsewhere", hidden, hidden) is hidden
+
+
+def dense(update: Update, name: str = "w") -> torch.Tensor:
+    return update.dense(0)[name]
+
+
+@pytest.mark.parametrize(("edits", "multiplied"), [(1, False), (2, False), (3, True)])
+def test_factors_are_multiplied_out_where_they_hold_more_numbers_than_the_change(edits: int, multiplied: bool) -> None:
+    """3 + 6 numbers for each of `edits` rows, and 3 x 6 of the change."""
+    rows = Update({"w": (torch.ones(edits, 1, 3), torch.ones(edits, 1, 6))})
+    for update in (compose([rows]), compose([rows[i] for i in range(edits)])):
+        assert ("w" in update.deltas, "w" in update.factors) == (multiplied, not multiplied)
+        torch.testing.assert_close(dense(update), torch.full((6, 3), float(edits)))
+    assert "w" in compose([rows], dense=True).deltas
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_sum_has_the_width_of_float32_at_least(autocast: bool) -> None:
+    """bf16 holds no odd number above 256: a sum in its width would lose all but the first edit."""
+    edits, one = 257, torch.ones(257, 1, 1, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for update in (Update({"w": (one, one)}), Update(deltas={"w": one})):
+            total = compose([update], dense=True).deltas["w"]
+            assert (total.dtype, total.item()) == (torch.float32, edits)
+        exact = torch.ones(1, 1, 1, dtype=torch.float64)
+        assert compose([Update({"w": (exact, exact)})], dense=True).deltas["w"].dtype == torch.float64
+
+
+def test_the_sum_of_two_updates_is_the_sum_edit_by_edit() -> None:
+    first, second = some_update(), some_update()
+    second = Update({n: (u + 1, v) for n, (u, v) in second.factors.items()}, {"delta": second.deltas["delta"] + 1})
+    both = plus(first, second)
+    for index in range(EDITS):
+        one, other = first.dense(index, RAW), second.dense(index)
+        for name, change in both.dense(index, RAW).items():
+            torch.testing.assert_close(change, one[name] + other.get(name, 0))
