@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from lime_editing import results
 
 ROOT = Path(__file__).parents[2]
-TABLES = ROOT / "results" / "tiny" / "tables.json"
 STALE = "made by an earlier version of the code"
 
 
-def test_published_results_belong_to_the_code_or_the_page_says_so() -> None:
-    made = {digest for section in json.loads(TABLES.read_text("utf-8")).values() for digest in section["code"]}
-    stale = made != {results.code_digest()}
-    assert (STALE in (ROOT / "docs" / "results.md").read_text("utf-8")) == stale, (
-        f"results/tiny is by code {', '.join(sorted(made))}, and this is {results.code_digest()}: make them again "
-        f"(docs/results.md has the commands), or let docs/results.md say that they were {STALE!r}"
+def of_tables() -> set[str]:
+    sections = json.loads((ROOT / "results" / "tiny" / "tables.json").read_text("utf-8")).values()
+    return {digest for section in sections for digest in section["code"]}
+
+
+def of_many() -> set[str]:
+    return set(re.findall(r", code (\w+)\.", (ROOT / "results" / "many" / "many.md").read_text("utf-8")))
+
+
+@pytest.mark.parametrize(("stored", "page"), [(of_tables, "results.md"), (of_many, "many-edits.md")])
+def test_published_results_belong_to_the_code_or_the_page_says_so(stored: Callable[[], set[str]], page: str) -> None:
+    made, now = stored(), results.code_digest()
+    assert (STALE in (ROOT / "docs" / page).read_text("utf-8")) == (made != {now}), (
+        f"the results of docs/{page} are by code {', '.join(sorted(made))}, and this is {now}: make them again (the "
+        f"page has the commands), or let it say that they were {STALE!r}"
     )

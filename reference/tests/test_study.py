@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lime_editing import results
+from lime_editing import hardware, results
 from lime_editing.__main__ import main
 from lime_editing.core.corpus import Example, ParallelCorpus
 from lime_editing.report import many as report
@@ -87,8 +87,8 @@ def test_figure_6_has_every_editor_in_the_order_of_edits(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--dry-run"], "leave out torchrun"),
-        (["--protocol", "both"], "leave out torchrun"),
+        (["--dry-run"], "unrecognized arguments: --dry-run"),
+        (["--protocol", "both"], "invalid choice: 'both'"),
         (["--edits", "0"], "above 0"),
     ],
 )
@@ -102,6 +102,15 @@ def test_what_does_not_fit_is_refused(
         code = stop.code
     assert code == 2
     assert message in capsys.readouterr().err
+
+
+def test_torchrun_is_refused(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "launched", lambda: 2)
+    monkeypatch.setattr(hardware, "join", lambda device: hardware.Processes(count=2))
+    assert run(facts, model, tmp_path) == 2
+    assert "leave out torchrun" in capsys.readouterr().err
 
 
 def test_series_edit_first_facts_first_and_keep_others() -> None:

@@ -86,7 +86,8 @@ def draw(points: Sequence[Mapping[str, Any]], languages: str) -> Figure:
             style = {"color": f"C{i}", "label": editor, "linestyle": "-" if kind == way else "--"}
             ax.plot(x, value, marker="o", markersize=3, linewidth=1.2, **style)
             ax.fill_between(x, low, high, color=f"C{i}", alpha=0.12)
-        ax.set(xscale="log", title=titles[metric], xlabel="edits in the model" if way == "at once" else "")
+        title = titles[metric] + " (dashed: right after the edit)" * (len(kinds) > 1)
+        ax.set(xscale="log", title=title, xlabel="edits in the model" if way == "at once" else "")
         ax.grid(color="#dddddd", linewidth=0.6)
         if column == 0:
             ax.set_ylabel(f"{way} (%)")
