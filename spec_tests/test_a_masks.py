@@ -727,3 +727,16 @@ def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(impleme
     editor = make(implementation, name, setting("bert"), "language")
     what = "an edit in a language without a mask"
     rejects("A10", lambda: implementation.edit(editor, [request]), ("xx", *LANGUAGES), what, editor=name, edit=request)
+
+
+@clause("A10")
+@needs("E")
+@pytest.mark.parametrize("function", ["losses", "train_step"])
+@every_learned
+def test_a_training_edit_in_an_unknown_language_is_an_error(implementation: Any, name: str, function: str) -> None:
+    """As in an edit: no other language's mask is trained in its place."""
+    rng = np.random.default_rng(34)
+    triples = [make_triple("bert", rng, "en"), make_triple("bert", rng, "xx")]
+    editor = make(implementation, name, setting("bert"), "language")
+    call = lambda: getattr(implementation, function)(editor, triples, seed=0)  # noqa: E731
+    rejects("A10", call, ("xx", *LANGUAGES), "training on an edit in a language without a mask", editor=name)

@@ -166,6 +166,22 @@ def test_without_an_edit_the_others_are_left(implementation: Any, name: str, ind
     agree("C4", rest, expected, [raw_weights(world), *parts], f"without edit {index}")
 
 
+@clause("C4")
+@needs("E")
+@pytest.mark.parametrize("index", [0, 2])
+@every_editor
+def test_of_equal_edits_one_is_dropped(implementation: Any, name: str, index: int) -> None:
+    """The same request three times is three edits: without one of them two are left."""
+    world = setting("bert")
+    editor = felt(implementation, name, world, widest(name))
+    (request,) = requests_of("bert", 1, 7)
+    made = implementation.edit(editor, [request] * 3)
+    parts = [dense_of(implementation, editor, made, i) for i in range(3) if i != index]
+    rest = dense_of(implementation, editor, implementation.drop_edit(editor, made, index), 0)
+    expected = summed(parts, shifts(implementation, editor, name, world))
+    agree("C4", rest, expected, [raw_weights(world), *parts], f"without edit {index} of three equal ones")
+
+
 # C2
 
 

@@ -331,6 +331,54 @@ def test_the_retain_input_is_a_sentence_of_its_own(implementation: Implementatio
     equal("D6", plain(triple["retain"]), expected, what, **call)
 
 
+#: What a program that fills templates may take for something else, or for the same.
+NAMES = {
+    "backslashes": r"\1 \g<0> \\n",
+    "dollars": "$1 ${x} $&",
+    "braces": "{0} {} %s %(x)s",
+    "placeholder": "[X] of [X]",
+    "patterns": "a|b*c",
+    "entities": "&amp; <i>",
+    "decomposed": "Zoe\u0308 \u0041\u030a",
+    "compatible": "\ufb01n \u00bd",
+    "capitals": "ÉCOLE",
+}
+
+
+def letters(text: str) -> list[int]:
+    """One id per character that is no space, and per mask."""
+    return [MASK if part == "[MASK]" else 10 + ord(part) for part in re.findall(r"\[MASK\]|\S", text)]
+
+
+@clause("D3", "D6", "D10")
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_name_is_a_name_whatever_its_characters(implementation: Implementation, name: str) -> None:
+    """Subjects and objects stand in the inputs and labels letter by letter as the data spell them."""
+    rows = [given_.fact_row(said, "P17", s, s, f"{said}{s} {name}") for said in ("de", "en") for s in range(10)]
+    for row in rows:
+        row["sub_label"] += f" {name}"
+    edit, retain = ({"relation": "P17", "subject": f"Q{s}", "language": "en"} for s in (1, 2))
+    with folder_of(written(rows)) as folder:
+        (triple,) = implementation.fact_inputs(folder, letters, MASK, edit, "de", retain, [0])  # type: ignore[arg-type]
+    labels = list(triple["edit"]["labels"])
+    own = implementation.ruling("label_pool") == "own"
+    told = [letters(row["obj_label"]) for row in (oracles.split(rows)["train"] if own else rows)]
+    holds("D4", labels in told, "a desired label is spelled otherwise than in the data", expected=name, got=labels)
+    subject = {(row["language"], row["sub_uri"]): row["sub_label"] for row in rows}
+    named_in = "en" if implementation.ruling("subject") == "edit-language" else "de"
+    for role, said, who in (
+        ("edit", "en", subject["en", "Q1"]),
+        ("update", "de", subject[named_in, "Q1"]),
+        ("retain", "en", subject["en", "Q2"]),
+    ):
+        got = plain(triple[role])  # type: ignore[literal-required]
+        # [X] first: what it is filled with is not looked through for [Y].
+        before, after = (part.replace("[X]", who) for part in template(said, "P17").split("[Y]"))
+        expected = letters(before + "[MASK]" * len(got["positions"]) + after)
+        what = f"the {role} input is not its template, filled as the data spell it"
+        equal("D3" if role == "edit" else "D6", got["input_ids"], expected, what, name=who)
+
+
 @clause("D4")
 def test_desired_labels_are_uniform_over_the_entities(implementation: Implementation, many: list[Triple]) -> None:
     """6,000 labels: the entity of nine facts no more often than that of one, the known one neither more nor less."""

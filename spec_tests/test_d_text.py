@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from . import oracles
-from .assertions import distributed, equal, holds
+from .assertions import distributed, equal, holds, near
 from .conformance import Implementation, clause, needs
 from .contract import Input, Place, Request, Triple
 from .test_d_data import (
@@ -188,6 +188,22 @@ def test_pairs_have_token_types_and_the_models_classes(
 
 
 @clause("D10")
+@pytest.mark.parametrize("words", [70, 140, 400])
+def test_long_pairs_are_read_whole(implementation: Implementation, classifier: tuple[Path, Any], words: int) -> None:
+    """A pair that the model reads whole is not cut."""
+    folder, encode = classifier
+    premise, claim = " ".join(["premise", "of"] * (words // 2)), "en claim 7"
+    rows: list[Any] = [
+        {**row, "premise": {"en": premise}, "hypothesis": {"language": ["en"], "translation": [claim]}} for row in PAIRS
+    ]
+    wrong = [(as_model(row["label"]) + 1) % 3 for row in rows]
+    wanted = list(encode(premise, claim)["input_ids"])
+    assert words < len(wanted) < 512
+    for edit in implementation.encoded_pairs(rows, {"en": wrong}, folder, 1, 0)[:3]:
+        equal("D10", list(edit["input"]["input_ids"]), wanted, "tokens of a long pair", words=words)
+
+
+@clause("D10")
 @pytest.mark.parametrize("classes", [CLASSES, CLASSES[::-1], SHUFFLED], ids="-".join)
 def test_a_class_is_known_by_its_name(
     implementation: Implementation, tmp_path_factory: pytest.TempPathFactory, classes: tuple[str, ...]
@@ -259,8 +275,7 @@ def test_predictions_depend_on_token_types(implementation: Implementation, typin
     inputs = [typed(rng, types) for types in ("pair", "zero", "missing", "pair")]
     for number, found in enumerate(implementation.raw_logits(editor, inputs)):
         expected = logits_of(typing_model.model, inputs[number]).detach()
-        near = bool(torch.allclose(found, expected, rtol=1e-6, atol=1e-8))
-        holds("D10", near, f"raw logits of input {number}", expected=expected, got=found, inputs=inputs[number])
+        near("D10", found, expected, f"raw logits of input {number}", input=inputs[number])
 
 
 @clause("D10")
@@ -279,8 +294,7 @@ def test_edits_and_objectives_depend_on_token_types(implementation: Implementati
     captured = implementation.capture(editor, request)
     for matrix, slope in zip(matrices, slopes, strict=True):
         found = outer_sum(*captured[matrix])
-        near = bool(torch.allclose(found, slope, rtol=1e-5, atol=1e-7 * float(slope.abs().max())))
-        holds("D10", near, f"the gradient captured for {matrix}", expected=slope, got=found)
+        near("D10", found, slope, f"the gradient captured for {matrix}", by_norm=True)
     triple: Triple = {"edit": request, "update": inputs[1], "retain": inputs[2]}
     plain_types = [0] * len(inputs[1]["input_ids"])
     parts = implementation.losses(editor, [triple], seed=0)[0]

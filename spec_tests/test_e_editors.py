@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 
 from .assertions import agree, assume, close, differs, equal, fail, holds, near, numbers, rejects, same_bits, width
-from .conformance import clause, each_of, every_learned, needs
+from .conformance import clause, each_of, every_editor, every_learned, needs
 from .contract import Gates, Input, Request
 from .editing import (
     copied,
@@ -694,6 +694,29 @@ def test_edits_in_a_batch_equal_edits_alone(implementation: Any, name: str, kind
     requests = [make_request(kind, rng, words=words) for words in (2, 12, 5, 2)]
     inputs = [make_input(kind, rng, words=w) for w in (9, 2)]
     _assert_edits_are_independent(implementation, editor, requests, inputs, editor=name, model=kind, masks=masks)
+
+
+@clause("E8")
+@needs("batched")
+@pytest.mark.parametrize("count", [9, 33])
+@every_editor
+def test_edits_of_a_large_batch_are_in_their_places(implementation: Any, name: str, count: int) -> None:
+    """Long and short ones by turns, and more than an implementation may make at a time."""
+    world = setting("bert")
+    learned = name != "finetuning"
+    editor = make_felt(implementation, name, world, "language" if learned else "none")
+    rng = np.random.default_rng(10)
+    requests = [make_request("bert", rng, words=2 + 5 * place % 12) for place in range(count)]
+    together = implementation.edit(editor, requests)
+    for index in sorted({0, 1, count // 2, count - 2, count - 1}):
+        (alone,) = updates(implementation, editor, [requests[index]])
+        for matrix, found in implementation.dense(editor, together, index).items():
+            about = {"editor": name, "matrix": matrix, "edit": requests[index], "place": f"{index} of {count}"}
+            what, kind_of = (
+                "an edit in a large batch is not the edit that it is alone",
+                "model" if learned else "training",
+            )
+            near("E8", found, alone[matrix], what, kind_of, by_norm=not learned, **about)
 
 
 @clause("E8")

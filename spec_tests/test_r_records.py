@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,22 @@ def _moved_weight(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _exchanged(folder: Path, first: str, second: str) -> None:
+    """Two tensors for each other, so that all numbers of the model are there, elsewhere."""
+    weights = load_file(folder / "model.safetensors")
+    one, other = (next(n for n in sorted(weights) if part in n) for part in (first, second))
+    assert not torch.equal(weights[one], weights[other])
+    weights[one], weights[other] = weights[other], weights[one]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _exchanged_rows(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in sorted(weights) if "layer.0.attention.output.dense.weight" in name)
+    weights[name] = weights[name][[1, 0, *range(2, len(weights[name]))]].contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def _swapped_words(folder: Path) -> None:
     path = folder / "tokenizer.json"
     told = json.loads(path.read_text(encoding="utf-8"))
@@ -157,7 +174,13 @@ def _other_epsilon(folder: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-7}), encoding="utf-8")
 
 
-MODELS = {"weight": _moved_weight, "vocabulary": _swapped_words, "configuration": _other_epsilon}
+MODELS = {
+    "weight": _moved_weight,
+    "order of rows": _exchanged_rows,
+    "order of matrices": partial(_exchanged, first="self.query.weight", second="self.key.weight"),
+    "vocabulary": _swapped_words,
+    "configuration": _other_epsilon,
+}
 
 
 @clause("R9")
@@ -165,7 +188,7 @@ MODELS = {"weight": _moved_weight, "vocabulary": _swapped_words, "configuration"
 def test_another_model_is_another_record(
     implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path, what: str
 ) -> None:
-    """One weight by a thousandth, two words of the tokenizer for each other, a number of the configuration."""
+    """One weight by a thousandth; two rows, matrices or words of the tokenizer for each other; another epsilon."""
     copied = shutil.copytree(model, tmp_path / model.name)
     MODELS[what](copied)
     found = recorded(implementation, copied)

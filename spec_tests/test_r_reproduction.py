@@ -256,8 +256,9 @@ ANOTHER_END = "training stops elsewhere, or something else is judged"
         ([0.3, 0.2, 0.3, 0.4, 0.4], 200, 300, 100),
         ([0.0, 0.0, 0.0, 0.0, 0.0], 500, 500, 100),
         ([0.2, 0.1, 0.9, 0.9, 0.9], 100, 200, 100),
+        ([0.5, 0.5 + 1e-9, 0.5, 0.5, 0.5], 200, 400, 200),
     ],
-    ids=["rising", "falling", "recovering", "level", "tie", "no-success", "short-patience"],
+    ids=["rising", "falling", "recovering", "level", "tie", "no-success", "short-patience", "by-a-hair"],
 )
 def test_training_ends_when_patience_does(
     implementation: Implementation, succ: list[float], patience: int, stopped: int, judged: int

@@ -101,16 +101,16 @@ def test_an_edit_needs_no_grad_mode_of_the_caller(implementation: Implementation
 
 @clause("B4")
 @needs("E", "factored")
-@pytest.mark.parametrize("masks", ["none", "language"])
+@pytest.mark.parametrize(("masks", "count"), [("none", 3), ("language", 3), ("none", 17)])
 @every_learned
 def test_running_an_edited_model_makes_nothing_of_the_size_of_a_matrix(
-    implementation: Implementation, name: str, masks: str
+    implementation: Implementation, name: str, masks: str, count: int
 ) -> None:
     """While an edited model predicts, no operation makes a tensor of n·m elements; θ' may be formed once a matrix."""
     world = setting("wide", torch.float32)
     editor = make(implementation, name, world, masks)
     requests = [make_request("wide", np.random.default_rng(seed), words=3, positions=1) for seed in (123, 124)]
-    inputs = [make_input("wide", np.random.default_rng(seed), positions=1, words=3) for seed in range(3)]
+    inputs = [make_input("wide", np.random.default_rng(seed), positions=1, words=3) for seed in range(count)]
     edits = implementation.edit(editor, requests)
     implementation.edited_logits(editor, edits, 0, inputs)
     n, m = world.shapes[world.edited[0]]

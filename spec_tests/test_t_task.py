@@ -113,8 +113,50 @@ def test_one_fact_twice_in_one_language_is_an_error(
     first = data.draw(st.sampled_from(corpus))
     second: Example = {"id": "again", "fact": first["fact"], "language": first["language"]}
     malformed = data.draw(st.permutations([*corpus, second]))
-    call = lambda: implementation.parallel(malformed, first["id"])  # noqa: E731
-    rejects("T1", call, (first["fact"],), "a fact twice in one language", corpus=malformed)
+    asked = data.draw(st.sampled_from(corpus))["id"]
+    call = lambda: implementation.parallel(malformed, asked)  # noqa: E731
+    rejects("T1", call, (first["fact"],), "a fact twice in one language", corpus=malformed, x=asked)
+
+
+#: Names of facts that are told apart by case, spaces, zeros, composition or width alone.
+ALIKE = {
+    "small": "f1",
+    "capital": "F1",
+    "zero": "f01",
+    "point": "f1.0",
+    "space after": "f1 ",
+    "space before": " f1",
+    "space of no width": "f1\u200b",
+    "wide": "f\uff11",
+    "composed": "\u00e91",
+    "decomposed": "e\u03011",
+    "ligature": "\ufb011",
+    "letters": "fi1",
+    "number": "1",
+    "number with zero": "01",
+    "number with point": "1.0",
+}
+
+
+@clause("T1")
+@pytest.mark.parametrize("fact", ALIKE.values(), ids=ALIKE)
+def test_facts_of_similar_names_are_apart(implementation: Implementation, fact: str) -> None:
+    """The name of a fact is compared as it is: neither normalised, nor stripped, nor read as a number."""
+    corpus: list[Example] = [
+        {"id": f"{place}/{language}", "fact": name, "language": language}
+        for place, name in enumerate(ALIKE.values())
+        for language in ("en", "de")
+    ]
+    place = list(ALIKE.values()).index(fact)
+    got = implementation.parallel(corpus, f"{place}/en")
+    equal("T1", sorted(got), [f"{place}/de", f"{place}/en"], "I(x) is not the examples of the fact of x", fact=fact)
+
+
+@clause("T1")
+def test_within_no_language_nothing_is_parallel(implementation: Implementation) -> None:
+    """An empty list of languages is not the same as none given."""
+    corpus = [given_.example("f0", "en"), given_.example("f0", "de")]
+    equal("T1", list(implementation.parallel(corpus, "f0/en", [])), [], "I(x) within an empty list of languages")
 
 
 @clause("T1")

@@ -269,6 +269,28 @@ def test_every_step_draws_afresh(runs: Runs, name: str) -> None:
     equal("U4", len(set(seeds)), len(seeds), "different seeds of the steps' gates", seeds=seeds)
 
 
+@clause("U4")
+@of("draws")
+def test_an_example_that_is_drawn_again_gets_another_label(runs: Runs, name: str) -> None:
+    """What is drawn for an edit hangs on the edit, not on its example: labels, x_u, x_r and their lengths vary."""
+    asked = [one for step in runs(name).trace["steps"] for one in step["asked"]]
+    drawn: dict[Any, list[Any]] = {}
+    for one in asked:
+        drawn.setdefault(place(one["edit"]), []).append(one)
+    often = [found for found in drawn.values() if len(found) >= 3]
+    assert often, "no example is drawn three times, so nothing is shown"
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "desired label": lambda one: tuple(one["request"]["labels"]),
+        "x_u": lambda one: one["update"][0][0]["language"],
+        "x_r": lambda one: place(one["retain"][0][0]),
+        "length of x_r": lambda one: len(one["retain"][0][1]["positions"]),
+    }
+    for what, of_one in kinds.items():
+        varied = sum(len({of_one(one) for one in found}) > 1 for found in often)
+        told = f"examples whose {what} varies over three and more edits"
+        holds("U4", varied > len(often) / 4, told, expected=f"most of {len(often)}", got=varied)
+
+
 @clause("U4", "S6")
 @of("draws")
 def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:

@@ -290,7 +290,7 @@ def test_an_implementation_that_cannot_be_had_is_an_error_of_the_adapter(
 
 def test_nothing_is_left_behind() -> None:
     """Neither processes nor folders, and what the suite drops is dropped there."""
-    remote = Remote(MISBEHAVING, limit=20)
+    remote = Remote(MISBEHAVING, limit=60)
     process = remote._process
     assert process is not None
     for _ in range(3):

@@ -288,3 +288,17 @@ class EditLanguageGuessed(EditorMutation):
         known = self.made[id(editor)].languages
         guessed = [{**r, "language": r["language"] if r["language"] in known else known[0]} for r in requests]
         return self.base.edit(editor, guessed)
+
+
+@mutant("training-language-guessed", "A10", "An edit in an unknown language trains the mask of a known one.")
+class TrainingLanguageGuessed(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, self.guessed(editor, triples), seed)
+
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.train_step(editor, self.guessed(editor, triples), seed)
+
+    def guessed(self, editor: Any, triples: Sequence[Triple]) -> list[Triple]:
+        known = self.made[id(editor)].languages
+        told = [(t, t["edit"]["language"]) for t in triples]
+        return [{**t, "edit": {**t["edit"], "language": x if x in known else known[0]}} for t, x in told]

@@ -315,3 +315,23 @@ class EditsWeighByInputs(Mutation):
             hits = [o["hit"] for o in outcomes if o["edit"] and o["made"] == (when or o["edit"])]
             found[name] = sum(hits) / len(hits)
         return found
+
+
+@mutant("equal-edits-dropped-together", "C4", "Dropping an edit drops all edits of the same request.")
+class EqualEditsDropped(Composed):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.asked: dict[int, tuple[Any, Sequence[Request]]] = {}  # with the edits, so that their identity stays theirs
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        self.asked[id(edits)] = edits, requests
+        return edits
+
+    def drop_edit(self, editor: Any, edits: Any, index: int) -> Any:
+        _, requests = self.asked[id(edits)]
+        equal = [at for at, request in enumerate(requests) if request == requests[index] and at != index]
+        if not equal:
+            return self.base.drop_edit(editor, edits, index)
+        kept = [request for at, request in enumerate(requests) if at not in (index, equal[0])]
+        return self.base.compose_edits(editor, [self.base.edit(editor, kept)])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -357,3 +359,34 @@ class MalformedWithoutLine(Mutation):
         except (ValueError, LookupError) as error:
             names = [path.name for path in sorted(Path(folder).glob("*/*.jsonl")) if path.name in str(error)]
             raise ValueError(f"malformed data in {', '.join(names)}") from error
+
+
+class Spelling(Mutation):
+    """The sentences of facts are spelled otherwise before they are cut into tokens."""
+
+    def fact_inputs(self, *args: Any, **kwargs: Any) -> list[Triple]:
+        call = named(Data.fact_inputs, args, kwargs)
+        tokenize = call["tokenize"]
+        return self.base.fact_inputs(**{**call, "tokenize": lambda text: tokenize(self.spelled(text))})
+
+    @abstractmethod
+    def spelled(self, text: str) -> str:
+        """What goes wrong."""
+
+
+@mutant("names-in-one-normal-form", "D3", "Names are composed into Unicode's NFC.")
+class NamesNormalised(Spelling):
+    def spelled(self, text: str) -> str:
+        return unicodedata.normalize("NFC", text)
+
+
+@mutant("names-as-patterns", "D3", "A backslash in a name is taken for the beginning of an escape.")
+class NamesAsPatterns(Spelling):
+    def spelled(self, text: str) -> str:
+        return text.replace("\\", "")
+
+
+@mutant("names-unescaped", "D3", "Entities of HTML in a name are resolved.")
+class NamesUnescaped(Spelling):
+    def spelled(self, text: str) -> str:
+        return html.unescape(text)

@@ -441,3 +441,15 @@ class MaskedLearnFaster(StepMutation):
 class MasksAloneTrained(MaskedLearnFaster):
     def wrong(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
         return new if new.dim() == 2 and len(new) in (1, len(LANGUAGES)) else old
+
+
+@mutant(
+    "large-batch-in-order-of-length",
+    "E8",
+    "The edits of more than eight requests come in the order of length.",
+    "batched",
+)
+class LargeBatchSorted(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        by_length = sorted(requests, key=lambda request: len(request["input_ids"]))
+        return self.base.edit(editor, by_length if len(requests) > 8 else requests)

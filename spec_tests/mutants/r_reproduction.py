@@ -215,3 +215,9 @@ class TrainedAnew(Mutation):
 class OneRunForAllTrainings(Mutation):
     def experiments(self, languages: Sequence[str]) -> list[Experiment]:
         return [row | {"run": row["editor"]} for row in self.base.experiments(languages)]
+
+
+@mutant("improvement-above-a-threshold", "R5", "Succ has to rise by more than 0.00001 to be an improvement.")
+class ImprovementAboveAThreshold(Mutation):
+    def stopping(self, succ: Sequence[float], *args: Any, **kwargs: Any) -> tuple[int, int]:
+        return self.base.stopping([round(one, 5) for one in succ], *args, **kwargs)  # type: ignore[no-any-return]

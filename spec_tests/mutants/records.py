@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file
 
 from ..contract import FactRow, Outcome, Reproduction, StoredRun, TableRow
 from .base import Mutation, mutant, named
@@ -247,3 +248,28 @@ class EditsOfOneNamePooled(Mutation):
             acc, con = (float(np.mean(list(one.values()))) for one in rates)
             found[said] = {"acc": acc, "con": con, "succ": 2 * acc * con / (acc + con) if acc + con else 0.0}
         return found
+
+
+class ModelMutation(RecordMutation):
+    """The model is known by something that some models share."""
+
+    def other(self, call: dict[str, Any]) -> dict[str, Any]:
+        folder = Path(call["model"])
+        rest = [(path.name, path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+        return {"model": digest([rest, self.told(load_file(folder / "model.safetensors"))])}
+
+    @abstractmethod
+    def told(self, weights: dict[str, Any]) -> Any:
+        """What of the weights is in the fingerprint."""
+
+
+@mutant("fingerprint-of-sums", "R9", "Of each tensor of the model the sum of its numbers is in the fingerprint.")
+class OfSums(ModelMutation):
+    def told(self, weights: dict[str, Any]) -> Any:
+        return [(name, round(float(one.double().sum()), 9)) for name, one in sorted(weights.items())]
+
+
+@mutant("fingerprint-of-values", "R9", "The tensors of the model are in the fingerprint without their names.")
+class OfValues(ModelMutation):
+    def told(self, weights: dict[str, Any]) -> Any:
+        return sorted(digest(one.tolist()) for one in weights.values())

@@ -715,3 +715,10 @@ class FigureWithSortedNames(Mutation):
     def preferences(self, editor: Any) -> tuple[Sequence[str], Array]:
         languages, table = self.base.preferences(editor)
         return sorted(languages, reverse=list(languages) == sorted(languages)), table
+
+
+@mutant("labels-of-examples", "U4", "An example that is edited again gets the label and the inputs of the first time.")
+class LabelsOfExamples(OwnTraining):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        before = [one for step in trace["steps"][: number + 1] for one in step["asked"]]
+        return [next(one for one in before if one["edit"] == own["edit"]) for own in trace["steps"][number]["asked"]]

@@ -189,3 +189,18 @@ class WeightsCopied(EditorMutation):
             for matrix in made.edited:
                 _ = dict(made.model.named_parameters())[matrix].detach().clone()
         return self.base.edited_logits(editor, edits, index, inputs)
+
+
+@mutant("anomalies-watched-for-good", "T8", "Training switches PyTorch's detection of anomalies on for good.")
+class AnomaliesWatched(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        torch.autograd.set_detect_anomaly(True)
+        return self.base.train_step(editor, triples, seed)
+
+
+@mutant("many-inputs-multiplied-out", "B4", "For more than four inputs an edit's ΔW is formed.", "E", "factored")
+class ManyInputsMultipliedOut(EditorMutation):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> Any:
+        if len(inputs) > 4:
+            self.base.dense(editor, edits, index)
+        return self.base.edited_logits(editor, edits, index, inputs)

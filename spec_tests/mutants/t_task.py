@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -198,3 +199,23 @@ class RawPredictionsOfTrained(OfEditableTraining):
             return self.base.raw_logits(editor, inputs)
         model = self.trained_model(editor)
         return [logits_of(model, one).detach() for one in inputs]
+
+
+@mutant("facts-in-one-normal-form", "T1", "The names of facts are normalised and stripped before they are compared.")
+class FactsNormalised(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        told: list[Example] = [{**e, "fact": unicodedata.normalize("NFKC", e["fact"]).strip()} for e in corpus]
+        return self.base.parallel(told, example, languages)
+
+
+@mutant("no-languages-for-all", "T1", "An empty list of languages is taken for none given.")
+class NoLanguagesForAll(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        return self.base.parallel(corpus, example, languages or None)
+
+
+@mutant("fact-twice-elsewhere", "T1", "A fact that is twice in one language is an error only where it is asked for.")
+class FactTwiceElsewhere(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        own = [e["fact"] for e in corpus if e["id"] == example]
+        return self.base.parallel([e for e in corpus if not own or e["fact"] in own], example, languages)

@@ -285,3 +285,13 @@ class TrainingReadsNoTypes(WithoutTypes):
 class EditedModelsReadNoTypes(WithoutTypes):
     def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
         return self.base.edited_logits(editor, edits, index, [self.plain(x) for x in inputs])
+
+
+@mutant("pairs-cut-short", "D10", "A pair is cut after 64 tokens.")
+class PairsCutShort(Mutation):
+    def encoded_pairs(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
+        return [{**edit, "input": self.cut(edit["input"])} for edit in self.base.encoded_pairs(*args, **kwargs)]
+
+    def cut(self, x: Input) -> Input:
+        lists = {key: list(value)[:64] for key, value in x.items() if key in ("input_ids", "token_type_ids")}  # type: ignore[call-overload]
+        return {**x, **lists}  # type: ignore[typeddict-item]

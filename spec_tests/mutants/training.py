@@ -693,3 +693,9 @@ class OneRateForAll(AskedMutation, OfEditableTraining):
         rates = {m: rate(update[m] - shift[m], slopes[m]) for m in made.edited}
         first = next(iter(rates.values()))
         return {m: shift[m] + (update[m] - shift[m]) * (first / rates[m]) for m in made.edited}
+
+
+@mutant("learning-rate-halved-later", "E15", "After every 25 steps the learning rate is halved.")
+class HalvedLater(OwnSteps):
+    def rate(self, editor: Any, name: str, is_mask: bool, value: torch.Tensor, lr: float) -> float:
+        return lr * 0.5 ** (self.moments[id(editor)][0] // 25)

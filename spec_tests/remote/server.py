@@ -453,6 +453,9 @@ def process_state():
     found = {
         "random generator of NumPy": repr(np.random.get_state()),
         "random generator of Python": repr(random.getstate()),
+        "errors of NumPy": repr(sorted(np.geterr().items())),
+        "working directory": os.getcwd(),
+        "limit of recursion": sys.getrecursionlimit(),
     }
     torch = sys.modules.get("torch")
     if torch is None:
@@ -461,6 +464,8 @@ def process_state():
     told.update({"default dtype": str(torch.get_default_dtype()), "grad mode": torch.is_grad_enabled()})
     told["number of threads"] = torch.get_num_threads()
     for what, name in (
+        ("anomaly detection", "is_anomaly_enabled"),
+        ("precision of matrix products", "get_float32_matmul_precision"),
         ("inference mode", "is_inference_mode_enabled"),
         ("autocast", "is_autocast_cpu_enabled"),
         ("deterministic algorithms", "are_deterministic_algorithms_enabled"),
@@ -477,20 +482,29 @@ def kept_process():
     """Put back what a wrong implementation changes, so that it harms its own test only."""
     torch = sys.modules.get("torch")
     states = random.getstate(), np.random.get_state()
+    errors, folder, deepest = np.geterr(), os.getcwd(), sys.getrecursionlimit()
     if torch is not None:
         dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         drawn, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+        anomalies = torch.is_anomaly_enabled()
+    # An earlier call may have left it on for good: a further one would then change nothing.
+    if torch is not None:
+        torch.autograd.set_detect_anomaly(False)
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+        np.seterr(**errors)
+        os.chdir(folder)
+        sys.setrecursionlimit(deepest)
         if torch is not None:
             torch.set_rng_state(drawn)
             torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
             torch.set_grad_enabled(grad)
             torch.use_deterministic_algorithms(deterministic)
+            torch.autograd.set_detect_anomaly(anomalies)
 
 
 # Parameters that both sides see
