@@ -60,7 +60,8 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     """
     _check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
-        here = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
+        here = Path(source).expanduser()
+        here = here if here.is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
     prefix, changes = f"{backbone.model.base_model_prefix}.", update.dense(0, backbone.raw)
     # A file of the encoder alone has no encoder prefix; a file of a larger model has one.
     known = {key: name for name in changes for key in (name, name.removeprefix(prefix), prefix + name)}
@@ -115,8 +116,10 @@ def save_lora(
         module, rows = f"base_model.model.{name.removesuffix('.weight')}", (0, 0, 0, widest - len(a))
         tensors[f"{module}.lora_A.weight"] = pad(a, rows).cpu().contiguous()
         tensors[f"{module}.lora_B.weight"] = pad(b, rows).mT.cpu().contiguous()
-    about: dict[str, Any] = {"peft_type": "LORA", "task_type": "SEQ_CLS" if backbone.classifies else None}
-    about |= {"inference_mode": True, "base_model_name_or_path": str(source)}
+    local = Path(source).expanduser()
+    # No task type: with SEQ_CLS, PEFT expects a trained classification head in the adapter.
+    about: dict[str, Any] = {"peft_type": "LORA", "task_type": None, "inference_mode": True}
+    about |= {"base_model_name_or_path": str(local.resolve() if local.is_dir() else source)}
     about |= {"r": widest, "lora_alpha": widest, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False}
     about |= {"target_modules": [name.removesuffix(".weight") for name in pairs]}
 
@@ -130,9 +133,14 @@ def save_lora(
 
 
 def save_updates(path: str | Path, saved: Saved) -> None:
-    """Write the file of edits. UserError: it cannot be written."""
+    """Write the file of edits. UserError: it cannot be written, or an update is not that of one edit or of all."""
+    if len(saved.updates) not in (1, len(saved.requests)):
+        raise UserError(
+            f"{len(saved.updates)} updates of {len(saved.requests)} edits; give one for each, or one for all"
+        )
     tensors: dict[str, Tensor] = {}
     for i, update in enumerate(saved.updates):
+        _check_one(update)
         for name, (u, v) in update.factors.items():
             live = (v[0] != 0).any(-1)
             tensors |= {f"{i}/u/{name}": u[0][live], f"{i}/v/{name}": v[0][live]}
@@ -152,6 +160,8 @@ def load_updates(path: str | Path, device: str = "cpu") -> Saved:
     try:
         tensors, metadata = _read(Path(path), device)
         told, parts, made = json.loads(metadata["lime_editing"]), defaultdict[str, dict[str, Tensor]](dict), []
+        if not all(isinstance(one, dict) for one in told["requests"]):
+            raise ValueError("a request is no object")
         for key, tensor in tensors.items():
             part, _, name = key.rpartition("/")
             parts[part][name] = tensor
@@ -181,6 +191,8 @@ def drop(saved: Saved, numbers: Sequence[int]) -> Saved:
 
 def check_free(folder: Path) -> None:
     """UserError: this path exists already, or cannot be written."""
+    if folder.is_symlink():
+        raise UserError(f"{folder}: is a symbolic link, which would be replaced; give the folder that it points to")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give another folder, or remove it first")
     with border(UserError, f"{folder}: cannot be written"):

@@ -458,6 +458,14 @@ def test_a_report_can_be_written_into_another_folder(
     assert (published / "figures/figure5-facts.json").read_bytes() == first
 
 
+def test_cells_of_an_interrupted_run_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run writes its index at its end; until then the report finds what is finished."""
+    write_cell(tmp_path, languages=FEW)
+    assert not (tmp_path / "index.json").exists()
+    assert command.main(["report", "--results", str(tmp_path)]) == 0
+    assert "report.html" in capsys.readouterr().out
+
+
 def test_a_report_of_no_cells_makes_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["report", "--results", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 2
     assert "no finished cells" in capsys.readouterr().err

@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from lime_editing import saving
 from lime_editing.__main__ import main
-from lime_editing.backbone import Backbone, load, load_tokenizer
+from lime_editing.backbone import Backbone, load, load_classifier, load_tokenizer
 from lime_editing.cli import edit as cli_edit
 from lime_editing.core.editing import Editor, edit, make_editor
 from lime_editing.core.sets import edit_all
 from lime_editing.core.task import request
 from lime_editing.errors import ModelError, UserError
-from lime_editing.records import EditRequest
+from lime_editing.records import EditRequest, Input
 from lime_editing.updates import Update, compose
 
 TEXTS = [
@@ -154,6 +154,51 @@ def test_everyone_may_read_what_the_folder_lets_them(model: Path, tmp_path: Path
     assert len({file.stat().st_mode for file in files}) == 1
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, in how peft calls it
+def test_an_adapter_of_a_classifier_is_loaded_by_peft(classifier: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    backbone = load_classifier(classifier, 2)
+    editor = make_editor("mend", backbone, ("en",), settings={"rank": 8, "inner_lr": 0.05})
+    asked = EditRequest(Input((2, 11, 6, 9, 3), (0,)), (1,), "en")
+    update = edit(editor, [asked])
+    saving.save_lora(update, backbone, classifier, tmp_path / "adapter")
+    plain = AutoModelForSequenceClassification.from_pretrained(classifier).eval()
+    ids = torch.tensor([asked.input.ids])
+    with torch.no_grad():
+        raw = plain(input_ids=ids).logits
+        adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()(input_ids=ids).logits
+        expected = backbone.upper(backbone.trunk([asked.input]), update)
+    torch.testing.assert_close(adapted, expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(adapted, raw, atol=1e-3)
+
+
+def test_a_file_of_edits_has_one_update_for_each_or_one_for_all(model: Path, tmp_path: Path) -> None:
+    """An update of several edits would be read back as its first alone."""
+    editor, asked = editor_of(model), requests_of(model)
+    update, told = edit(editor, asked), ({"to": "a"}, {"to": "b"}, {"to": "c"})
+    with pytest.raises(UserError, match="the update has 3 edits, and one is saved"):
+        saving.save_updates(tmp_path / "u.safetensors", saving.Saved((update,), told, {}))
+    with pytest.raises(UserError, match="2 updates of 3 edits; give one for each"):
+        saving.save_updates(tmp_path / "u.safetensors", saving.Saved((update[0], update[1]), told, {}))
+    assert not (tmp_path / "u.safetensors").exists()
+
+
+def test_a_home_folder_is_found_and_a_link_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(model.parent))
+    editor, asked = editor_of(model), requests_of(model)
+    update = edit_all(editor, asked)
+    saving.save_model(update, editor.backbone, f"~/{model.name}", tmp_path / "edited")
+    saving.save_lora(update, editor.backbone, f"~/{model.name}", tmp_path / "adapter")
+    told = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == str(model.resolve())
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        saving.save_model(update, editor.backbone, model, tmp_path / "link")
+
+
 def test_what_cannot_be_saved_or_read_is_said(model: Path, tmp_path: Path) -> None:
     editor, asked = editor_of(model), requests_of(model)
     update = edit_all(editor, asked)
@@ -220,6 +265,20 @@ def test_a_table_of_edits_becomes_a_model(
         assert (tokenizer.decode([best]) == row["to"]) == row["took"]
         assert tokenizer.decode([best]) == row["after"]
     assert all(row["fact"] not in ("P2/Q1", "P2/Q6") for row in told["changed"] if "fact" in row)
+
+
+def test_a_prompt_of_the_corpus_is_its_fact_and_null_is_missing(
+    facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its parallels in other languages should change, so they are not among the unrelated inputs."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    none = {"relation": None, "subject": None, "language": None}
+    rows = [{"prompt": "Aton P1 en [MASK] .", "to": "Cola", **none}, {"prompt": None, **ROWS[1]}]
+    table(tmp_path / "edits.jsonl", rows)
+    assert run(facts, model, "--file", "~/edits.jsonl", "--save", "~/kept", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["fact"] for row in told["rows"]] == ["P1/Q0", "P2/Q1"]
+    assert (tmp_path / "kept" / "edits.json").exists()
 
 
 @pytest.mark.parametrize("more", [[], ["--series"]])
@@ -404,6 +463,10 @@ def test_an_unreadable_header_is_no_row(
         (["--file", "empty.txt", "--save", "kept"], "is no table of edits"),
         (["--file", "empty.jsonl", "--save", "kept"], "it is empty"),
         (["Aton P1 en [MASK] ."], "--to"),
+        (["Aton P1 en [MASK] .", "--to", "Cola", "--series"], "--series has no effect without --file"),
+        (["Aton P1 en [MASK] .", "--to", "Cola", "--as", "lora"], "--as has no effect without --file"),
+        (["--file", "empty.jsonl", "--save", "kept", "--to", "Cola"], "--to has no effect beside --file"),
+        (["--file", "empty.jsonl", "--save", "kept", "--rank", "4"], "give --as lora"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

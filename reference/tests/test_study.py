@@ -90,6 +90,7 @@ def test_figure_6_has_every_editor_in_the_order_of_edits(tmp_path: Path) -> None
         (["--dry-run"], "unrecognized arguments: --dry-run"),
         (["--protocol", "both"], "invalid choice: 'both'"),
         (["--edits", "0"], "above 0"),
+        (["--edits", "1,5000"], "--edits 5000: only "),
     ],
 )
 def test_what_does_not_fit_is_refused(

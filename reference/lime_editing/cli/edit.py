@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from io import BufferedReader, BytesIO
 from itertools import groupby
 from pathlib import Path
@@ -36,7 +36,7 @@ from ..reproduce.run import reader_of
 from ..reproduce.scales import FIXTURES
 from ..results import read_json, write_json
 from ..updates import Update, compose
-from .options import Edit, Edits
+from .options import Edit, Edits, flag
 from .output import console, doing, print_json
 from .sources import given, refuse_unused, scale_of
 
@@ -52,6 +52,7 @@ def edit(options: Edit) -> None:
     """The command. UserError: as of its parts."""
     if bool(options.file) != bool(options.save):
         raise UserError("--file has the edits, and --save is the folder for them; give both")
+    _refuse_unused(options)
     task = (options.task or "facts") if options.file else _task(options)
     refuse_unused(options, (task,))
     dataset = data.find(task)
@@ -89,6 +90,19 @@ def edit(options: Edit) -> None:
             plain = store.choose(task, "finetuning", None, model, tokenizer, *asked_for)
             shown = replace(shown, contrast=show(plain, tokenizer, question).counts())
     print_json(shown.as_dict()) if options.json else write(console(), shown)
+
+
+def _refuse_unused(options: Edit) -> None:
+    """UserError: an option of single edits beside --file, or one of --file without it."""
+    single = ("sentence", "fact", "pair", "premise", "hypothesis", "to", "look", "unrelated")
+    unused = single if options.file else ("as_", "rank", "series", "skip_bad", "task")
+    plain = {one.name: one.default for one in fields(options)}
+    wrong = [name for name in unused if getattr(options, name) != plain[name]]
+    if wrong:
+        what = "the sentence" if wrong[0] == "sentence" else flag(wrong[0])
+        raise UserError(f"{what} has no effect {'beside' if options.file else 'without'} --file; leave it out")
+    if options.rank is not None and options.as_ != "lora":
+        raise UserError("--rank is that of a LoRA adapter; give --as lora, or leave it out")
 
 
 def _task(options: Edit) -> str:
@@ -235,6 +249,8 @@ def _edit_file(
         editor = replace(editor, languages=tuple(dict.fromkeys(made.language for made in requests)))
     with doing(out, "editing") as say:
         update, apart = _edit(requests, editor, options, lambda done: say(f"{done:,} of {len(rows):,}"))
+    if by_name is not None:
+        rows = _known(rows, content)
     found = _report(rows, editor, dataset.tasks(content, reader, Rulings(), {})["test"], reader.tokenizer, update) | {
         "skipped": skipped,
         "as": options.as_,
@@ -303,7 +319,8 @@ def _read(
             try:
                 if isinstance(row, DataError):
                     raise row
-                told, made = _row({"language": options.language, **row}, where, content, reader, facts)
+                filled = {name: value for name, value in row.items() if value is not None}
+                told, made = _row({"language": options.language, **filled}, where, content, reader, facts)
                 if bound and made.language not in editor.languages:
                     raise LanguageError(made.language, editor.languages, "to this editor")
                 if len(made.input.ids) > longest:
@@ -362,7 +379,7 @@ def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts
     names = next((way for way in ways if all(name in row for name in way)), None)
     if names is None:
         raise UserError(f"has neither {' nor '.join(' and '.join(way) for way in ways)}; a row needs them, and to")
-    others = [name for way in ways if way != names for name in way if row.get(name) is not None]
+    others = [name for way in ways if way != names for name in way if name in row]
     if others:
         both = f"has {' and '.join(names)} and also {' and '.join(others)}"
         raise UserError(f"{both}, which may mean another edit; keep one of the two")
@@ -387,6 +404,17 @@ def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts
         told |= {"text": template.replace("[Y]", MASK).replace("[X]", fact.sub_label)}
         told |= {"fact": f"{fact.relation}/{fact.sub_uri}"}
     return told, request(reader.tokenizer, told["text"], row["to"], row["language"])
+
+
+def _known(rows: list[Row], content: Any) -> list[Row]:
+    """The rows, with the facts of prompts that are sentences of the corpus: their parallels should change, too."""
+    prompts = {(told["language"], told["text"]) for told, _ in rows if told["fact"] is None}
+    places = {
+        (fact.language, text): f"{fact.relation}/{fact.sub_uri}"
+        for fact in (content.facts if prompts else ())
+        if (fact.language, text := content.text(fact, MASK)) in prompts
+    }
+    return [({**t, "fact": t["fact"] or places.get((t["language"], t["text"]))}, made) for t, made in rows]
 
 
 def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, update: Update) -> dict[str, Any]:

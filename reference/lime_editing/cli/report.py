@@ -11,6 +11,12 @@ from .options import Report
 
 def report(options: Report) -> None:
     """The command. UserError: no cells, or cells that cannot be read."""
+    if not (options.results / "index.json").exists():  # a run that was interrupted has written none yet
+        finished = sorted(folder for folder in options.results.glob("*/") if results.is_done(folder))
+        if finished:
+            results.check_place(options.results)
+            with results.held(options.results):
+                results.add_to_index(options.results, finished)
     folders = results.read_index(options.results)
     places = {place.resolve(): place for place in (options.results, options.to or options.results)}
     with ExitStack() as stack:

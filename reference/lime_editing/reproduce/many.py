@@ -21,6 +21,7 @@ from ..core.metrics import hit
 from ..core.sampling import Pair, derived_rng
 from ..core.sets import edit_all
 from ..core.task import Task
+from ..errors import UserError
 from ..names import PIVOT, Split
 from ..records import EditRequest, Input, Outcome
 from ..updates import Update, compose
@@ -91,6 +92,8 @@ def _drawn(
     shape = (max(many.short, *many.counts), many.n_update, many.n_retain)
     first = frozenset(test[::2])
     pairs, retain = series(corpus, languages, experiment.languages, *shape, EVALUATION_SEED, first, kept)
+    if len(pairs) < max(many.counts):
+        raise UserError(f"--edits {max(many.counts)}: only {len(pairs)} facts can be edited; give smaller numbers")
     rng = derived_rng(EVALUATION_SEED, "many", *languages)
     for pair in pairs:
         task = home[pair.edit.id]
