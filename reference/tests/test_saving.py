@@ -17,7 +17,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from lime_editing import saving
 from lime_editing.__main__ import main
-from lime_editing.backbone import Backbone, load, load_classifier, load_tokenizer
+from lime_editing.backbone import Backbone, load, load_tokenizer
 from lime_editing.cli import edit as cli_edit
 from lime_editing.core.editing import Editor, edit, make_editor
 from lime_editing.core.sets import edit_all
@@ -157,7 +157,7 @@ def test_everyone_may_read_what_the_folder_lets_them(model: Path, tmp_path: Path
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, in how peft calls it
 def test_an_adapter_of_a_classifier_is_loaded_by_peft(classifier: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    backbone = load_classifier(classifier, 2)
+    backbone = load(classifier, 2, classifier=True)
     editor = make_editor("mend", backbone, ("en",), settings={"rank": 8, "inner_lr": 0.05})
     asked = EditRequest(Input((2, 11, 6, 9, 3), (0,)), (1,), "en")
     update = edit(editor, [asked])
