@@ -14,7 +14,10 @@ from reprlib import repr as shown
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
-POSITIVE = ("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip")
+POSITIVE = (
+    *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
+    *("n_update", "n_retain", "edits", "pairs", "epochs", "batch"),  # of an evaluation and of a fine-tuning
+)
 
 
 def of_record(record: Any) -> str | None:
@@ -29,6 +32,8 @@ def of_record(record: Any) -> str | None:
             return of_choice(field.name, value, kind)
         if kind is bool and not isinstance(value, bool):
             return f"{field.name} must be true or false; got {value!r}"
+        if kind == int | None and value is not None:
+            kind = int
         if kind is float or kind is int:
             number = isinstance(value, Real if kind is float else Integral) and not isinstance(value, bool)
             if not number or not math.isfinite(value):

@@ -203,6 +203,13 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         "settings of mend must be a mapping, or Settings",
     ),
     "rate-of-masks": (lambda g: le.make_editor("mend", g.backbone, ["en"], mask_lr=-1.0), "a mask_lr of 0 or more"),
+    "set-no-inputs": (lambda _: override(TINY.tasks["facts"], "test.n_update", "0"), "n_update must be above 0; got 0"),
+    "set-no-edits": (lambda _: override(TINY.tasks["facts"], "test.edits", "-1"), "edits must be above 0; got -1"),
+    "set-no-batch": (lambda _: override(TINY.tasks["nli"], "classifier.batch", "0"), "batch must be above 0; got 0"),
+    "set-a-negative-weight": (
+        lambda _: override(TINY.tasks["facts"], "lambda_mask.sum", "-1"),
+        "'sum' to '-1': expected 0 or more",
+    ),
     "set-nan": (lambda _: override(TINY.tasks["facts"], "settings.mend.lr", "NaN"), "'lr' to 'NaN': lr must be a fin"),
     "unknown-direction": (stepped([TRIPLE], kl_direction="left"), "kl_direction must be one of paper, released"),
     "unknown-penalty": (trained("mend", le.Objective(penalty="all")), "penalty must be"),  # type: ignore[arg-type]

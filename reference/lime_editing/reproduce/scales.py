@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -234,6 +235,8 @@ def override(value: Any, path: str, text: str) -> Any:
         if old is not None and type(new) is not type(old):
             raise UserError(f"cannot set {path!r} to {text!r}: expected a value like {old!r}")
     if isinstance(value, Mapping):
+        if isinstance(new, float) and not 0 <= new < math.inf:
+            raise UserError(f"cannot set {path!r} to {text!r}: expected 0 or more")
         return {**named, head: new}
     changed = replace(value, **{head: new})
     if fault := checks.of_record(changed):
