@@ -455,7 +455,6 @@ def process_state():
         "random generator of Python": repr(random.getstate()),
         "errors of NumPy": repr(sorted(np.geterr().items())),
         "working directory": os.getcwd(),
-        "limit of recursion": sys.getrecursionlimit(),
     }
     torch = sys.modules.get("torch")
     if torch is None:
@@ -482,7 +481,7 @@ def kept_process():
     """Put back what a wrong implementation changes, so that it harms its own test only."""
     torch = sys.modules.get("torch")
     states = random.getstate(), np.random.get_state()
-    errors, folder, deepest = np.geterr(), os.getcwd(), sys.getrecursionlimit()
+    errors, folder = np.geterr(), os.getcwd()
     if torch is not None:
         dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         drawn, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
@@ -497,7 +496,6 @@ def kept_process():
         np.random.set_state(states[1])
         np.seterr(**errors)
         os.chdir(folder)
-        sys.setrecursionlimit(deepest)
         if torch is not None:
             torch.set_rng_state(drawn)
             torch.set_default_dtype(dtype)
