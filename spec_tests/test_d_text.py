@@ -199,7 +199,9 @@ def test_long_pairs_are_read_whole(implementation: Implementation, classifier: t
     wrong = [(as_model(row["label"]) + 1) % 3 for row in rows]
     wanted = list(encode(premise, claim)["input_ids"])
     assert words < len(wanted) < 512
-    for edit in implementation.encoded_pairs(rows, {"en": wrong}, folder, 1, 0)[:3]:
+    edits = implementation.encoded_pairs(rows, {"en": wrong}, folder, 1, 0)
+    equal("D10", len(edits), len(rows), "edits of long pairs that are all wrong", words=words)
+    for edit in edits[:3]:
         equal("D10", list(edit["input"]["input_ids"]), wanted, "tokens of a long pair", words=words)
 
 
@@ -294,7 +296,7 @@ def test_edits_and_objectives_depend_on_token_types(implementation: Implementati
     captured = implementation.capture(editor, request)
     for matrix, slope in zip(matrices, slopes, strict=True):
         found = outer_sum(*captured[matrix])
-        near("D10", found, slope, f"the gradient captured for {matrix}", by_norm=True)
+        near("D10", found, slope, f"the gradient captured for {matrix}")
     triple: Triple = {"edit": request, "update": inputs[1], "retain": inputs[2]}
     plain_types = [0] * len(inputs[1]["input_ids"])
     parts = implementation.losses(editor, [triple], seed=0)[0]

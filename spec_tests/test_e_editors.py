@@ -712,11 +712,8 @@ def test_edits_of_a_large_batch_are_in_their_places(implementation: Any, name: s
         (alone,) = updates(implementation, editor, [requests[index]])
         for matrix, found in implementation.dense(editor, together, index).items():
             about = {"editor": name, "matrix": matrix, "edit": requests[index], "place": f"{index} of {count}"}
-            what, kind_of = (
-                "an edit in a large batch is not the edit that it is alone",
-                "model" if learned else "training",
-            )
-            near("E8", found, alone[matrix], what, kind_of, by_norm=not learned, **about)
+            what = "an edit in a large batch is not the edit that it is alone"
+            near("E8", found, alone[matrix], what, "model" if learned else "training", by_norm=not learned, **about)
 
 
 @clause("E8")

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from . import oracles
-from .assertions import close, distributed, equal, holds
+from .assertions import assume, close, distributed, equal, holds
 from .conformance import Implementation, clause, needs
 from .contract import Asked
 from .runs import (
@@ -272,13 +272,17 @@ def test_every_step_draws_afresh(runs: Runs, name: str) -> None:
 @clause("U4")
 @of("draws")
 def test_an_example_that_is_drawn_again_gets_another_label(runs: Runs, name: str) -> None:
-    """What is drawn for an edit hangs on the edit, not on its example: labels, x_u, x_r and their lengths vary."""
+    """What is drawn for an edit hangs on the edit, not on its example: labels, x_u, x_r and their lengths vary.
+
+    Each varies over three edits of an example in seven of ten cases at least. That it does so for a quarter of thirty
+    examples or fewer has a chance below one in a million.
+    """
     asked = [one for step in runs(name).trace["steps"] for one in step["asked"]]
     drawn: dict[Any, list[Any]] = {}
     for one in asked:
         drawn.setdefault(place(one["edit"]), []).append(one)
     often = [found for found in drawn.values() if len(found) >= 3]
-    assert often, "no example is drawn three times, so nothing is shown"
+    assume(len(often) >= 30, f"only {len(often)} examples are drawn three times, so nothing is shown")
     kinds: dict[str, Callable[[Any], Any]] = {
         "desired label": lambda one: tuple(one["request"]["labels"]),
         "x_u": lambda one: one["update"][0][0]["language"],
@@ -288,7 +292,7 @@ def test_an_example_that_is_drawn_again_gets_another_label(runs: Runs, name: str
     for what, of_one in kinds.items():
         varied = sum(len({of_one(one) for one in found}) > 1 for found in often)
         told = f"examples whose {what} varies over three and more edits"
-        holds("U4", varied > len(often) / 4, told, expected=f"most of {len(often)}", got=varied)
+        holds("U4", varied > len(often) / 4, told, expected=f"more than a quarter of {len(often)}", got=varied)
 
 
 @clause("U4", "S6")

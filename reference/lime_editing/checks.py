@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
 POSITIVE = (
     *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
-    *("n_update", "n_retain", "edits", "pairs", "epochs", "batch"),  # of an evaluation and of a fine-tuning
+    *("n_update", "n_retain", "edits", "pairs", "epochs", "batch"),  # of evaluations, trainings and a fine-tuning
 )
 
 

@@ -93,6 +93,8 @@ def save_lora(
 ) -> dict[str, float]:
     """Save one edit as a LoRA adapter of `source`. Returns the relative error of each matrix's ΔW.
 
+    It is loaded by `PeftModel.from_pretrained(model, folder)` or the model's `load_adapter(folder)`.
+
     Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
     UserError: the folder exists already, or cannot be written.
     """

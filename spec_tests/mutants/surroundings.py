@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import tempfile
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -196,6 +198,20 @@ class AnomaliesWatched(EditorMutation):
     def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
         torch.autograd.set_detect_anomaly(True)
         return self.base.train_step(editor, triples, seed)
+
+
+@mutant("products-less-precise-for-good", "T8", "Training lowers the precision of float32 products for good.")
+class LessPrecise(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        torch.set_float32_matmul_precision("medium")
+        return self.base.train_step(editor, triples, seed)
+
+
+@mutant("working-directory-changed", "T8", "An edit changes the working directory for good.")
+class DirectoryChanged(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        os.chdir(tempfile.gettempdir())
+        return self.base.edit(editor, requests)
 
 
 @mutant("many-inputs-multiplied-out", "B4", "For more than four inputs an edit's ΔW is formed.", "E", "factored")

@@ -453,7 +453,6 @@ def process_state():
     found = {
         "random generator of NumPy": repr(np.random.get_state()),
         "random generator of Python": repr(random.getstate()),
-        "errors of NumPy": repr(sorted(np.geterr().items())),
         "working directory": os.getcwd(),
     }
     torch = sys.modules.get("torch")
@@ -481,20 +480,19 @@ def kept_process():
     """Put back what a wrong implementation changes, so that it harms its own test only."""
     torch = sys.modules.get("torch")
     states = random.getstate(), np.random.get_state()
-    errors, folder = np.geterr(), os.getcwd()
+    folder = os.getcwd()
     if torch is not None:
         dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         drawn, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
-        anomalies = torch.is_anomaly_enabled()
-    # An earlier call may have left it on for good: a further one would then change nothing.
-    if torch is not None:
+        anomalies, precision = torch.is_anomaly_enabled(), torch.get_float32_matmul_precision()
+        # An earlier call may have left them so for good: a further one would then change nothing.
         torch.autograd.set_detect_anomaly(False)
+        torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        np.seterr(**errors)
         os.chdir(folder)
         if torch is not None:
             torch.set_rng_state(drawn)
@@ -503,6 +501,7 @@ def kept_process():
             torch.set_grad_enabled(grad)
             torch.use_deterministic_algorithms(deterministic)
             torch.autograd.set_detect_anomaly(anomalies)
+            torch.set_float32_matmul_precision(precision)
 
 
 # Parameters that both sides see

@@ -52,7 +52,7 @@ def edit(options: Edit) -> None:
     """The command. UserError: as of its parts."""
     if bool(options.file) != bool(options.save):
         raise UserError("--file has the edits, and --save is the folder for them; give both")
-    _refuse_unused(options)
+    _refuse_mixed(options)
     task = (options.task or "facts") if options.file else _task(options)
     refuse_unused(options, (task,))
     dataset = data.find(task)
@@ -92,7 +92,7 @@ def edit(options: Edit) -> None:
     print_json(shown.as_dict()) if options.json else write(console(), shown)
 
 
-def _refuse_unused(options: Edit) -> None:
+def _refuse_mixed(options: Edit) -> None:
     """UserError: an option of single edits beside --file, or one of --file without it."""
     single = ("sentence", "fact", "pair", "premise", "hypothesis", "to", "look", "unrelated")
     unused = single if options.file else ("as_", "rank", "series", "skip_bad", "task")
