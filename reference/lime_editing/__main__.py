@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -23,13 +24,18 @@ from .errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """0 done, 1 data that cannot be read (check-data), 2 an error, 130, 141 or 143 interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by a service
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="replace")  # a letter that the terminal cannot show must not end a run
     os.environ.pop("LIME_DEBUG", None)
     if "--debug" in given:
         os.environ["LIME_DEBUG"] = "1"  # worker processes read it too
     try:
+        for text in given:
+            if re.search("[\ud800-\udfff]", text):  # bytes that are no text in the terminal's encoding
+                raise UserError(f"{text!r}: is not UTF-8 text; give it in UTF-8")
         _caches()
         plug_in(plugins_of(given))  # before the parser is built: a registered editor or data set adds options
         parsed = parser().parse_args(given)

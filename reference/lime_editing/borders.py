@@ -16,6 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from .checks import SHARD, of_files
 from .errors import UserError
 
 #: The first line of a git-lfs pointer file, which replaces a large file that is not downloaded.
@@ -26,6 +27,8 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx|safetensors|bin|pt|py)", re.IGNORECASE)
 #: A model source, described for messages.
 MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
+#: The file beside weights in several files that names the file of each.
+INDEX = "model.safetensors.index.json"
 #: PEFT's file beside an adapter.
 ADAPTER = "adapter_config.json"
 SUPPORTED = (
@@ -195,10 +198,15 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
             for shard in told.get("weight_map", {}).values() if weights and path.name.endswith(".index.json") else ():
                 if shard not in names:
                     yield f"{shard} is not in it, which {path.name} names; download it again"
+    tensors = [name for name in names if name.endswith(".safetensors")] if weights else []
+    if lack := of_files(tensors, 1):
+        yield lack
+    if any(SHARD.search(name) for name in tensors) and not {"model.safetensors", INDEX} & {*names}:
+        yield f"{INDEX} is not in it, which says where each weight is; download it, too"
     pieces = [name for name in names if name.endswith((".model", ".spm")) and "tokenizer.json" not in names]
     if pieces and not weights and not (find_spec("sentencepiece") and find_spec("google")):
         yield f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
-    if names and weights and not any(name.endswith(".safetensors") for name in names):
+    if names and weights and not tensors:
         yield str(_say("weights", "\n".join(names))).replace("FOLDER", str(folder))
     if folder.is_dir() and weights and "config.json" not in names:
         yield f"there is no config.json in it; expected {MODEL}"

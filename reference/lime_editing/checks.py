@@ -7,12 +7,18 @@ They only lead to errors, so they are no part of the code digest. Callers ask tw
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from reprlib import repr as shown
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+#: One of several files of a table or of weights: its number, and how many there are.
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
+_LAYER = re.compile(r"\.(?:layers?|h)\.\d+\.")
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
 POSITIVE = (
     *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
@@ -65,6 +71,16 @@ def of_inputs(inputs: Sequence[Any]) -> str | None:
     return None if inputs else "there are no inputs; give at least one"
 
 
+def of_list(value: Any, kind: type, what: str, empty: bool = False) -> str | None:
+    """A value that is no list of objects of this kind, or is empty and may not be."""
+    if isinstance(value, kind) or not isinstance(value, Sequence):
+        return f"{what} must be a list of {kind.__name__}; got {'one' if isinstance(value, kind) else shown(value)}"
+    other = [one for one in value if not isinstance(one, kind)][:1]
+    if other:
+        return f"{what} must be a list of {kind.__name__}; got {shown(other[0])} in it"
+    return None if value or empty else f"there are no {what}; give at least one"
+
+
 def of_requests(requests: Sequence[Any], backbone: Any) -> str | None:
     """Requests whose labels, positions and parallels do not belong together."""
     model, classifies = backbone.model, backbone.classifies
@@ -79,6 +95,54 @@ def of_requests(requests: Sequence[Any], backbone: Any) -> str | None:
         if not classifies and any(len(parallel.positions) != len(positions) for parallel in one.parallels):
             return f"request {i} has a parallel with another number of predicted positions than its input"
     return None
+
+
+def of_files(names: Iterable[str], first: int = 0) -> str | None:
+    """Files of a set, such as `train-00000-of-00002.parquet`, of which others are not there. `first`: its number."""
+    sets: dict[tuple[str, str], set[int]] = {}
+    for name in names:
+        if found := SHARD.search(name):
+            sets.setdefault((SHARD.sub("-NUMBER-of-" + found[2], name), found[2]), set()).add(int(found[1]))
+    for (name, count), there in sets.items():
+        if missing := sorted({*range(first, first + int(count))} - there):
+            lacking = name.replace("NUMBER", f"{missing[0]:05}")
+            return f"{lacking} is not there, and {len(there)} of its {int(count)} files are; download it, too"
+    return None
+
+
+def of_folder(path: str | os.PathLike[str]) -> str | None:
+    """A folder below the path that cannot be read; the files in it would be left out."""
+    errors: list[OSError] = []
+    for _ in os.walk(path, onerror=errors.append):
+        pass
+    return f"{errors[0].filename}: cannot be read ({errors[0].strerror}); change its permissions" if errors else None
+
+
+def of_columns(names: Iterable[str]) -> str | None:
+    """Columns of one name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    return f"column {twice[0]!r} occurs twice; rename one" if twice else None
+
+
+def of_label(feature: Any) -> str | None:
+    """A column of labels that are neither whole numbers nor names."""
+    kind = str(getattr(feature, "dtype", ""))
+    wrong = kind.startswith(("float", "bool", "double", "timestamp", "date"))
+    return f"column 'label' must have whole numbers or names, found {kind}" if wrong else None
+
+
+def of_unused(names: Iterable[str]) -> str | None:
+    """Weights of whole layers that the configuration does not have."""
+    beyond = sorted(name for name in names if _LAYER.search(name))
+    return f"have more layers than config.json: {beyond[0]} is in none" if beyond else None
+
+
+def of_model(model: Any) -> str | None:
+    """A model that runs its MLPs in chunks, or has weights in half precision."""
+    if getattr(model.config, "chunk_size_feed_forward", 0):
+        return "the model runs its MLPs in chunks; set chunk_size_feed_forward=0: the answers stay"
+    half = next((name for name, p in model.named_parameters() if p.is_floating_point() and p.element_size() < 4), None)
+    return f"the weights are not in float32 ({half}); call model.float() first" if half else None
 
 
 def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:

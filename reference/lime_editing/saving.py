@@ -56,7 +56,7 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
 
     The sum is computed in float32 at least, and stored in W's dtype. All else is copied unchanged, except an adapter
     beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
-    edited matrix.
+    edited matrix, or are not those of the model.
     """
     _check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
@@ -76,7 +76,9 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
                 continue
             tensors, metadata = _read(path)
             for key in known.keys() & tensors.keys():
-                old, change = tensors[key], changes[known[key]].detach().cpu()
+                old, change, raw = tensors[key], changes[known[key]].detach().cpu(), backbone.raw[known[key]].cpu()
+                if not torch.equal(old.to(raw.dtype), raw):
+                    raise ModelError(f"{path}: its {key} is not that of the loaded model; give the model's own folder")
                 exact = torch.promote_types(old.dtype, torch.float32)
                 tensors[key] = (old.to(exact) + change.to(exact)).to(old.dtype)
                 missing.discard(known[key])

@@ -379,6 +379,14 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut-short": (halved, r"damaged or cut short; download them again"),
     "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), r"damaged or cut short"),
     "a-shard-is-missing": (shards, r"model-00001-of-00002\.safetensors"),
+    "a-shard-and-the-index-are-missing": (
+        lambda f: (f / "model.safetensors").rename(f / "model-00001-of-00002.safetensors"),
+        r"model-00002-of-00002\.safetensors is not there, and 1 of its 2 files are; download it",
+    ),
+    "the-index-is-missing": (
+        lambda f: (f / "model.safetensors").rename(f / "model-00001-of-00001.safetensors"),
+        r"model\.safetensors\.index\.json is not in it, which says where each weight is; download it",
+    ),
     "not-finite": (
         lambda f: weights(f, not_finite),
         r"not finite \(NaN or infinite in bert\.encoder\.layer\.1\.output",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import lime_editing as le
 from lime_editing.core.sampling import Pair
@@ -55,6 +58,14 @@ def edit_of(changed: le.EditRequest) -> Callable[[Given], object]:
     return lambda g: le.edit(g.editor, [changed])
 
 
+def other_model(given: Given) -> Path:
+    """The raw model's folder with other weights."""
+    shutil.copytree(given.model, there := given.root / "other")
+    tensors = {name: tensor + 1 for name, tensor in load_file(there / "model.safetensors").items()}
+    save_file(tensors, there / "model.safetensors", {"format": "pt"})
+    return Path(there)
+
+
 def made(method: str = "mend", languages: Any = ("en",), *more: Any, **settings: Any) -> Callable[[Given], object]:
     return lambda g: le.make_editor(method, g.backbone, languages, *more, settings=settings or None)
 
@@ -81,9 +92,18 @@ def factors_of(m: int, n: int) -> le.Update:
 
 REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     # nothing, or too little
-    "edit-nothing": (lambda g: le.edit(g.editor, []), "nothing to edit; give at least one request"),
-    "edit-all-nothing": (lambda g: le.edit_all(g.editor, []), "nothing to edit; give at least one request"),
-    "fit-nothing": (lambda g: le.fit(le.make_editor("rome", g.backbone, ["en"]), []), "rome needs edits to measure"),
+    "edit-nothing": (lambda g: le.edit(g.editor, []), "there are no requests; give at least one"),
+    "edit-all-nothing": (lambda g: le.edit_all(g.editor, []), "there are no requests; give at least one"),
+    "fit-nothing": (
+        lambda g: le.fit(le.make_editor("rome", g.backbone, ["en"]), []),
+        "rome: there are no requests; give at least one",
+    ),
+    "edit-one": (lambda g: le.edit(g.editor, REQUEST), "must be a list of EditRequest; got one"),  # type: ignore[arg-type]
+    "edit-text": (lambda g: le.edit(g.editor, "Aton"), "must be a list of EditRequest; got 'A' in it"),  # type: ignore[arg-type]
+    "edit-a-generator": (lambda g: le.edit_all(g.editor, iter([REQUEST])), "list of EditRequest; got <list_iter"),  # type: ignore[arg-type]
+    "fit-one": (lambda g: le.fit(le.make_editor("rome", g.backbone, ["en"]), REQUEST), "rome: .* got one"),  # type: ignore[arg-type]
+    "predict-one": (lambda g: le.predict(g.backbone, INPUT), "inputs must be a list of Input; got one"),  # type: ignore[arg-type]
+    "answer-a-request": (lambda g: le.answers(g.backbone, g.tokenizer, [REQUEST]), "got EditRequest.* in it"),  # type: ignore[list-item]
     "train-on-nothing": (stepped([]), "nothing to train on; give at least one triple"),
     "break-down-nothing": (lambda _: le.breakdown(le.count([]), "language"), "no outcomes to break down"),
     "draw-from-nothing": (lambda _: le.training_triples(le.ParallelCorpus.of([]), 1, 0, 0), "corpus has no examples"),
@@ -185,6 +205,14 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "save-no-edit": (lambda g: le.save_lora(le.Update(), g.backbone, g.model, g.root / "to"), "has 0 edits"),
     "rank-of-0": (lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0), "must be above 0; got 0"),
     "save-no-model": (lambda g: le.save_model(g.one, g.backbone, "/no/model", g.root / "to"), "cannot find the model"),
+    "save-another-model": (
+        lambda g: le.save_model(g.one, g.backbone, other_model(g), g.root / "to"),
+        "is not that of the loaded model; give the model's own folder",
+    ),
+    "half-precision": (
+        lambda g: le.wrap(deepcopy(g.backbone.model).half(), 1),
+        r"the weights are not in float32 \(bert.embeddings.*\); call model.float\(\) first",
+    ),
     # settings
     "rate-of-text": (made(lr="x"), "settings of mend: lr must be a finite number; got 'x'"),
     "rate-of-nothing": (made(lr=None), "lr must be a finite number; got None"),

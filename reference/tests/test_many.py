@@ -239,7 +239,7 @@ def test_many_edits_do_not_depend_on_how_they_are_cut(name: str) -> None:
 
 def test_what_cannot_be_merged_is_refused() -> None:
     editor = editor_of("mend")
-    with pytest.raises(UserError, match="nothing to edit"):
+    with pytest.raises(UserError, match="no requests"):
         edit_all(editor, [])
     with pytest.raises(LanguageError, match="xx"):
         edit_all(editor, [replace(requests(1)[0], language="xx")])

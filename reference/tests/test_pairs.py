@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lime_editing.backbone import load_tokenizer
@@ -158,6 +160,27 @@ def test_another_schema_is_named_by_column(tmp_path: Path) -> None:
     del (features := datasets.Features(FEATURES))["label"]
     with pytest.raises(DataError, match=r"column 'label' must be ClassLabel, found no such column"):
         read(str(write_pairs(tmp_path / "bare", features)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (pa.array([0, 1, 2, None] * 3), r"split 'train', row 3: field 'label' must be one of 3 classes, got None"),
+        (pa.nulls(12), "row 0: .* got None"),
+        (pa.array([0.0, 1.0, 2.0] * 4), "column 'label' must have whole numbers or names, found float64"),
+        (pa.array([True, False] * 6), "column 'label' must have whole numbers or names, found bool"),
+        (pa.array([[0], [1], [2]] * 4), "column 'label' must be ClassLabel, found List"),
+        (pa.array([-1, 0, 1, 2] * 3), "labels -1, 0, 1, 2 must be names, or 0, 1 and 2"),
+    ],
+)
+def test_a_label_that_is_no_class_is_named(labels: pa.Array, said: str, pairs: Path) -> None:
+    """As in files that other libraries wrote."""
+    for path in (pairs / "all_languages").iterdir():
+        table = pq.read_table(path)
+        held = {name: table[name] for name in ("premise", "hypothesis")}
+        pq.write_table(pa.table({**held, "label": labels}), path)
+    with pytest.raises(DataError, match=said):
+        read(str(pairs))
 
 
 def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ METHOD = (*GROUND, "backbone", "editors", "core")
 WALLS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": ("checks", "errors"),
-    "borders": ("errors",),
+    "borders": ("checks", "errors"),
     "records": ("names",),
     "hardware": ("borders", "checks", "errors", "names"),
     "checks": ("errors",),
@@ -40,7 +40,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "editors": GROUND,
     "core": (*GROUND, "borders", "checks", "backbone", "editors"),
     "saving": ("updates", "backbone", "results", "borders", "errors"),
-    "data": (*METHOD, "borders"),
+    "data": (*METHOD, "checks", "borders"),
     "results": (*PURE, "borders", "errors", "names"),
     "plugins": ("editors", "data", "results", "borders", "errors"),
     "reproduce": (*METHOD, "checks", "data", "results", "plugins", "borders", ""),

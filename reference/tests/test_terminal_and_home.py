@@ -83,6 +83,18 @@ def test_a_pipe_that_closes_ends_the_command_and_says_nothing(facts: Path) -> No
     assert done.stdout.splitlines()[-1] in ("141", "0")  # 0 where all of it fitted into the pipe
 
 
+def test_an_output_that_is_closed_from_the_start(facts: Path) -> None:
+    """As a service or a cluster starts a command."""
+    command = ["bash", "-c", f"{' '.join(CHECK)} {facts} >&- 2>&-"]
+    assert run(command).returncode == 0
+    assert run([*command[:2], f"{' '.join(CHECK)} {facts}/none >&- 2>&-"]).returncode == 1
+
+
+def test_bytes_that_are_no_text_are_refused_as_an_argument() -> None:
+    done = run([*CHECK, b"caf\xe9"])  # type: ignore[list-item]
+    assert (done.returncode, done.stderr) == (1, b"error: 'caf\\udce9': is not UTF-8 text; give it in UTF-8\n")
+
+
 def test_a_console_whose_reader_has_gone_raises_what_main_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:

@@ -317,8 +317,8 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
         raise ModelError(
             "the model is in training mode, and its dropout changes every answer at random; call model.eval() first"
         )
-    if getattr(model.config, "chunk_size_feed_forward", 0):
-        raise ModelError("the model runs its MLPs in chunks; set chunk_size_feed_forward=0: the answers stay")
+    if checks.of_model(model):
+        raise ModelError(checks.of_model(model))
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
     if broken:
         raise ModelError(f"the weights are not finite (NaN or infinite in {', '.join(broken[:3])}); restore them")

@@ -244,8 +244,8 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     the earlier edits of a series: gradients and predictions are computed at θ + at. The result is the new edit alone
     (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
     """
-    if not requests:
-        raise UserError("there is nothing to edit; give at least one request")
+    if checks.of_list(requests, EditRequest, "requests"):
+        raise UserError(checks.of_list(requests, EditRequest, "requests"))
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
     return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..backbone import Backbone, Sent, States, places_of, states_at
 from ..errors import UserError
 from ..hardware import ALONE, Processes, halving
@@ -246,6 +247,8 @@ def predict(
 
     `batch` inputs are computed at a time; inputs of similar length share a batch.
     """
+    if checks.of_list(inputs, Input, "inputs", empty=True):
+        raise UserError(checks.of_list(inputs, Input, "inputs", empty=True))
     if update is not None and update.edits > 1:
         raise UserError(
             f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..editors import Measuring, Merging
 from ..errors import UserError
 from ..records import EditRequest
@@ -51,8 +52,8 @@ def edit_all(
     `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
     no requests, or as of `edit`.
     """
-    if not requests:
-        raise UserError("there is nothing to edit; give at least one request")
+    if checks.of_list(requests, EditRequest, "requests"):
+        raise UserError(checks.of_list(requests, EditRequest, "requests"))
     chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
     if isinstance(editor.method, Merging):
         return editor.method.merge(editor.parameters, editor.settings, chunks)
@@ -64,8 +65,8 @@ def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> 
     """The editor, fitted to edits of a training split. UserError: an editor without `fit`."""
     if not isinstance(editor.method, Measuring):
         raise UserError(f"{editor.method.NAME} measures nothing before it edits; use it without fit")
-    if not requests:
-        raise UserError(f"{editor.method.NAME} needs edits to measure; give at least one request of the training split")
+    if checks.of_list(requests, EditRequest, "requests"):
+        raise UserError(f"{editor.method.NAME}: {checks.of_list(requests, EditRequest, 'requests')}")
     chunks = chunks_of(editor, requests, chunk)
     return replace(editor, parameters=editor.method.fit(editor.settings, len(editor.languages), chunks))
 

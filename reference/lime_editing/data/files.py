@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from .. import checks
 from ..borders import POINTER, border, explain, first_line, is_pointer, pointer, recognised, sentences
 from ..errors import DataError, LanguageError
 from .download import OF_FACTS, locate
@@ -80,6 +81,8 @@ def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACT
     ):
         if not found.tables:
             raise nothing(found, expected)
+        if checks.of_files(found.tables):
+            raise DataError(f"{found.root}: {checks.of_files(found.tables)}")
         yield found
 
 
@@ -95,6 +98,8 @@ def opened(path: Path) -> Iterator[Files]:
             zipped = path.suffix.lower() == ".zip"
             yield Files(str(path), _archive(stack, path)) if zipped else _files(path.parent, [path.name])
             return
+        if checks.of_folder(path):
+            raise DataError(checks.of_folder(path))
         names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
         hidden = [n for n in names if _UNMEANT.search(n) and "/._" not in f"/{n}" and any(s in n for s in TABLES)]
         notes = (f"left out, as hidden files or backups: {', '.join(hidden[:5])}",) if hidden else ()
@@ -185,7 +190,7 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: is {explain(error)}") from error
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{where}: is damaged in the archive ({error}); download the archive again") from error
+        raise DataError(f"{where}: is damaged ({error}); download it again") from error
     except NotImplementedError as error:
         raise DataError(f"{where}: cannot be unpacked: {error}") from error
     except OSError as error:
@@ -294,6 +299,8 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
                 return
             source = path if path is not None and path.suffix != ".gz" else pa.BufferReader(stream.read())
             with pq.ParquetFile(source, memory_map=True) as file:
+                if checks.of_columns(file.schema_arrow.names):
+                    raise DataError(f"{where}: {checks.of_columns(file.schema_arrow.names)}")
                 yield file.schema_arrow, lambda columns: file.iter_batches(4096, columns=columns)
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             what = "a saved dataset" if saved else "parquet"

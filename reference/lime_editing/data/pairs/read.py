@@ -26,6 +26,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
+from ... import checks
 from ...errors import DataError
 from ...names import JUDGED, PIVOT, SPLITS, Split
 from .. import files
@@ -202,6 +203,8 @@ def _codes(rows: Any) -> list[str]:
 
 def _check_schema(features: Any, where: str) -> None:
     """DataError: neither the hub's schema, nor its form in files of other libraries."""
+    if checks.of_label(features.get("label")):
+        raise DataError(f"{where}: {checks.of_label(features.get('label'))}")
     for name, kinds in _SCHEMA.items():
         found = type(features[name]).__name__ if name in features else "no such column"
         keys = features[name] if (name, found) == ("hypothesis", "dict") else ("language", "translation")
