@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -29,6 +29,8 @@ FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx
 MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
 #: The file beside weights in several files that names the file of each.
 INDEX = "model.safetensors.index.json"
+#: A file with the words of a tokenizer.
+VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|spm)|dict\.txt")
 #: PEFT's file beside an adapter.
 ADAPTER = "adapter_config.json"
 SUPPORTED = (
@@ -177,12 +179,12 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     return text
 
 
-def damage(source: str, weights: bool) -> str | None:
-    """What is wrong with the files of a model's folder; None if nothing is found."""
-    return next(_damages(Path(source), weights), None)
+def damage(source: str, weights: bool, what: str) -> str | None:
+    """What is wrong with the files of a model's folder, from which `what` is read; None if nothing is found."""
+    return next(_damages(Path(source), weights, what), None)
 
 
-def _damages(folder: Path, weights: bool) -> Iterator[str]:
+def _damages(folder: Path, weights: bool, what: str) -> Iterator[str]:
     if folder.exists() and not folder.is_dir():
         yield f"it is a file; expected {MODEL}"
     names = [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else []
@@ -198,18 +200,27 @@ def _damages(folder: Path, weights: bool) -> Iterator[str]:
             for shard in told.get("weight_map", {}).values() if weights and path.name.endswith(".index.json") else ():
                 if shard not in names:
                     yield f"{shard} is not in it, which {path.name} names; download it again"
-    tensors = [name for name in names if name.endswith(".safetensors")] if weights else []
+    yield from _of_weights(folder, names) if weights else _of_words(names, what)
+
+
+def _of_weights(folder: Path, names: Sequence[str]) -> Iterator[str]:
+    tensors = [name for name in names if name.endswith(".safetensors")]
     if lack := of_files(tensors, 1):
         yield lack
     if any(SHARD.search(name) for name in tensors) and not {"model.safetensors", INDEX} & {*names}:
         yield f"{INDEX} is not in it, which says where each weight is; download it, too"
-    pieces = [name for name in names if name.endswith((".model", ".spm")) and "tokenizer.json" not in names]
-    if pieces and not weights and not (find_spec("sentencepiece") and find_spec("google")):
-        yield f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
-    if names and weights and not tensors:
+    if names and not tensors:
         yield str(_say("weights", "\n".join(names))).replace("FOLDER", str(folder))
-    if folder.is_dir() and weights and "config.json" not in names:
+    if folder.is_dir() and "config.json" not in names:
         yield f"there is no config.json in it; expected {MODEL}"
+
+
+def _of_words(names: Sequence[str], what: str) -> Iterator[str]:
+    pieces = [name for name in names if name.endswith((".model", ".spm")) and "tokenizer.json" not in names]
+    if pieces and not (find_spec("sentencepiece") and find_spec("google")):
+        yield f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
+    if names and what == "a tokenizer" and not any(VOCABULARY.fullmatch(name) for name in names):
+        yield "there is no tokenizer.json and no vocabulary file in it; copy them from where the model is from"
 
 
 def adapted(model: str, loaded: bool = False) -> bool:

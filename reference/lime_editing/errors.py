@@ -26,5 +26,5 @@ class ModelError(UserError):
 class LanguageError(UserError, LookupError):
     """An unknown language."""
 
-    def __init__(self, language: str, known: Sequence[str], where: str = "here") -> None:
-        super().__init__(f"unknown language {language!r}; known {where}: {', '.join(known) or 'none'}")
+    def __init__(self, language: str, known: Sequence[str], where: str = "here", remedy: str = "") -> None:
+        super().__init__(f"unknown language {language!r}; known {where}: {', '.join(known) or 'none'}{remedy}")

@@ -229,7 +229,10 @@ def test_bad_files_end_with_one_sentence(
 
 OPTIONS = {
     "unknown-language": (["--languages", "en,xx"], ["'xx'", "de, en, fr"]),
-    "no-english-to-edit-in": (["--languages", "de,fr"], ["'en'", "de, fr"]),
+    "no-english-to-edit-in": (
+        ["--languages", "de,fr"],
+        ["'en'", "de, fr; trainings and evaluations edit in it: add it"],
+    ),
     "a-language-twice": (["--languages", "en,en,de"], ["distinct", "en,en,de"]),
     "a-training-twice": (["--training", "en,en"], ["distinct", "en,en"]),
     "no-training": (["--training", ""], ["distinct", "''"]),

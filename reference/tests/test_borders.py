@@ -352,6 +352,11 @@ def sentencepiece(folder: Path) -> None:
     (folder / "sentencepiece.bpe.model").write_bytes(b"\n\x0e\n\x05<unk>")
 
 
+def without_words(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+
+
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights-are-a-pointer": (
         lambda f: lfs(f / "model.safetensors"),
@@ -398,6 +403,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "config-is-not-utf-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{"), r"config\.json: not UTF-8 text"),
     "tokenizer-is-no-json": (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer\.json: not JSON"),
     "no-config": (lambda f: (f / "config.json").unlink(), r"there is no config\.json in it"),
+    "no-vocabulary": (
+        without_words,
+        r"there is no tokenizer\.json and no vocabulary file in it",
+    ),
     "no-tokenizer": (lambda f: [p.unlink() for p in f.glob("*token*")], r"tokenizer"),
     "unknown-type": (lambda f: about(f, model_type="nothing"), r"not supported; supported are BERT"),
     "no-type": (lambda f: about(f, model_type=..., architectures=...), r"not supported; supported are BERT"),

@@ -465,6 +465,10 @@ def test_an_unreadable_header_is_no_row(
         (["Aton P1 en [MASK] ."], "--to"),
         (["Aton P1 en [MASK] .", "--to", "Cola", "--series"], "--series has no effect without --file"),
         (["Aton P1 en [MASK] .", "--to", "Cola", "--as", "lora"], "--as has no effect without --file"),
+        (
+            ["Aton P1 en [MASK] .", "--to", "Cola", "--languages", "fr,de"],
+            "--language en is not among --languages fr,de",
+        ),
         (["--file", "empty.jsonl", "--save", "kept", "--to", "Cola"], "--to has no effect beside --file"),
         (["--file", "empty.jsonl", "--save", "kept", "--rank", "4"], "give --as lora"),
     ],

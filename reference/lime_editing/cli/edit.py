@@ -101,6 +101,8 @@ def _refuse_mixed(options: Edit) -> None:
     if wrong:
         what = "the sentence" if wrong[0] == "sentence" else flag(wrong[0])
         raise UserError(f"{what} has no effect {'beside' if options.file else 'without'} --file; leave it out")
+    if options.languages and options.language not in options.languages:
+        raise UserError(f"--language {options.language} is not among --languages {','.join(options.languages)}; add it")
     if options.rank is not None and options.as_ != "lora":
         raise UserError("--rank is that of a LoRA adapter; give --as lora, or leave it out")
 

@@ -157,7 +157,10 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
     for language in sorted(needed - set(languages)):
-        raise LanguageError(language, languages, "among the chosen ones; training or evaluation needs it")
+        raise LanguageError(
+            *(language, languages, "to this run"),
+            "; trainings and evaluations edit in it: add it to --languages, or to the data",
+        )
     for part, task in tasks.items():
         if not task.corpus.languages:
             raise DataError(f"{sources.data}: no {part} items; give data that have them")
