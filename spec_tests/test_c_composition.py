@@ -127,11 +127,26 @@ def test_order_and_grouping_have_no_part_in_a_composition(implementation: Any, n
 @clause("C1")
 @needs("E")
 @every_editor
-def test_many_edits_compose_as_few_do(implementation: Any, name: str) -> None:
-    """Thirty edits, with far more rows than a matrix has: the sum is the sum."""
+def test_a_batch_that_is_there_twice_is_added_twice(implementation: Any, name: str) -> None:
+    """What `edit` returned, given two times: the sum has it two times."""
     world = setting("bert")
+    editor = felt(implementation, name, world, widest(name))
+    once, again = (implementation.edit(editor, requests_of("bert", 1, seed)) for seed in (13, 14))
+    parts = [dense_of(implementation, editor, edits, 0) for edits in (once, again, once)]
+    whole = implementation.compose_edits(editor, [once, again, once])
+    expected = summed(parts, shifts(implementation, editor, name, world))
+    agree("C1", dense_of(implementation, editor, whole, 0), expected, [raw_weights(world), *parts], "one batch twice")
+
+
+@clause("C1")
+@needs("E")
+@pytest.mark.parametrize("kind", ["bert", "wide"])
+@every_editor
+def test_many_edits_compose_as_few_do(implementation: Any, name: str, kind: str) -> None:
+    """Thirty edits: with far more rows than a small matrix has, and of a higher rank than is usual in a large one."""
+    world = setting(kind)
     editor = felt(implementation, name, world)
-    made = [implementation.edit(editor, requests_of("bert", 3, seed)) for seed in range(10)]
+    made = [implementation.edit(editor, requests_of(kind, 3, seed)) for seed in range(10)]
     parts = [dense_of(implementation, editor, edits, i) for edits in made for i in range(3)]
     whole = implementation.compose_edits(editor, made)
     expected = summed(parts, shifts(implementation, editor, name, world))
@@ -171,15 +186,15 @@ def test_without_an_edit_the_others_are_left(implementation: Any, name: str, ind
 @pytest.mark.parametrize("index", [0, 2])
 @every_editor
 def test_of_equal_edits_one_is_dropped(implementation: Any, name: str, index: int) -> None:
-    """The same request three times is three edits: without one of them two are left."""
+    """The same request twice is two edits: without one of them the other is left, beside an edit of something else."""
     world = setting("bert")
     editor = felt(implementation, name, world, widest(name))
-    (request,) = requests_of("bert", 1, 7)
-    made = implementation.edit(editor, [request] * 3)
+    request, other = requests_of("bert", 2, 7)
+    made = implementation.edit(editor, [request, other, request])
     parts = [dense_of(implementation, editor, made, i) for i in range(3) if i != index]
     rest = dense_of(implementation, editor, implementation.drop_edit(editor, made, index), 0)
     expected = summed(parts, shifts(implementation, editor, name, world))
-    agree("C4", rest, expected, [raw_weights(world), *parts], f"without edit {index} of three equal ones")
+    agree("C4", rest, expected, [raw_weights(world), *parts], f"without edit {index}, which has an equal one")
 
 
 # C2
@@ -253,15 +268,17 @@ def test_no_step_is_taken_where_the_edits_so_far_suffice(implementation: Any, ki
         holds("C2", largest == 0, "a step beyond the desired prediction", expected=0.0, got=largest, request=request)
 
 
-@clause("C2")
+@clause("C2", "T2")
 @needs("E")
 @every_editor
 def test_a_series_leaves_the_raw_model_as_it_was(implementation: Any, name: str) -> None:
-    """Edits after edits, composed and asked: parameters, buffers and modes stay, bit for bit; so do raw predictions."""
+    """Edits after edits, composed and asked: the raw model stays, bit for bit; so do raw predictions and a new edit."""
     world = setting("bert")
     editor = felt(implementation, name, world)
     before, probe = snapshot(world.model), make_input("bert", np.random.default_rng(9))
     expected = logits_of(world.model, probe).detach().clone()
+    (asked_again,) = requests_of("bert", 1, 15)
+    alone = dense_of(implementation, editor, implementation.edit(editor, [asked_again]), 0)
     held: Any = None
     for request in requests_of("bert", 3, 10):
         made = (
@@ -275,6 +292,15 @@ def test_a_series_leaves_the_raw_model_as_it_was(implementation: Any, name: str)
     equal("C2", changed, [], "a series changed the raw model")
     (raw,) = implementation.raw_logits(editor, [probe])
     near("C2", raw, expected, "raw logits after a series")
+    later = dense_of(implementation, editor, implementation.edit(editor, [asked_again]), 0)
+    for matrix, delta in alone.items():
+        holds(
+            "T2",
+            torch.equal(later[matrix], delta),
+            f"an edit after a series: ΔW of {matrix}",
+            expected=delta,
+            got=later,
+        )
 
 
 # C3
@@ -284,13 +310,13 @@ def test_a_series_leaves_the_raw_model_as_it_was(implementation: Any, name: str)
 @needs("E")
 @pytest.mark.parametrize("kind", ["bert", "classifier", "roberta"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@each_of("mend", "finetuning")
+@each_of("mend", "finetuning", "editable_training")
 def test_a_saved_model_answers_as_under_the_edit(
     implementation: Any, name: str, dtype: torch.dtype, kind: str, tmp_path: Path
 ) -> None:
     """Loaded again: W + ΔW in their own width, all else bit for bit, and the same answers."""
     world = setting(kind, dtype)
-    editor = make_felt(implementation, name, world)
+    editor = felt(implementation, name, world)
     edits = implementation.edit(editor, requests_of(kind, 2, 11))
     implementation.save_edited(editor, edits, 1, tmp_path / "saved")
     again = type(world.model).from_pretrained(tmp_path / "saved", dtype="auto").eval()  # type: ignore[attr-defined]
@@ -376,6 +402,23 @@ def test_retain_inputs_of_a_series_are_parallel_to_none_of_its_edits(
         got=len(made["retain"]),
         **call,
     )
+
+
+@clause("C5")
+@needs("S")
+@pytest.mark.parametrize("edits", [12, 25])
+def test_retain_inputs_of_a_long_series_are_parallel_to_none_of_its_edits(
+    implementation: Implementation, edits: int
+) -> None:
+    """Nearly every fact is edited, so that what is forgotten of the edits is soon drawn."""
+    corpus = [given_.example(f"f{i}", code) for i in range(edits + 3) for code in ("en", "de")]
+    known = {e["id"]: e["fact"] for e in corpus}
+    for seed in range(20):
+        made = implementation.edit_series(corpus, ["en"], ["en", "de"], edits, 1, 4, seed)
+        edited = {known[edit["edit"]] for edit in made["edits"]}
+        equal("C5", len(edited), edits, "facts that are edited", seed=seed)
+        leaked = [one for one in made["retain"] if known[one] in edited]
+        equal("C5", leaked, [], "retained parallels of edits", seed=seed, edits=edits)
 
 
 @clause("C5")

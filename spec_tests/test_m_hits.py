@@ -10,6 +10,8 @@ from hypothesis import assume, given, strategies as st
 from .assertions import equal
 from .conformance import Implementation, clause
 
+#: What fits into so many bits is less than a vocabulary.
+BITS = (1 << 7, 1 << 8, 1 << 15, 1 << 16)
 roles = pytest.mark.parametrize("role", ["update", "retain"])
 
 
@@ -80,6 +82,21 @@ def test_every_position_counts_in_rows_of_any_length(implementation: Implementat
         check(implementation, row, [t + (i == place) for i, t in enumerate(right)], role, expected=False)
         # What one place lacks another one has.
         check(implementation, row, [t + (i == place) - (i == place - 1) for i, t in enumerate(right)], role, False)
+
+
+@clause("M7")
+@roles
+@pytest.mark.parametrize(
+    ("expected", "predicted"),
+    [([12, 1], [1, 21]), ([1, 12], [11, 2]), *(([7, 119_000 % bits], [7, 119_000 % bits + bits]) for bits in BITS)],
+)
+def test_tokens_are_compared_as_whole_numbers(
+    implementation: Implementation, role: str, expected: list[int], predicted: list[int]
+) -> None:
+    """Neither the digits of a row nor the last bits of a token make a hit; a vocabulary is large."""
+    row = {"expected": expected, "is_mask": [True, True]}
+    check(implementation, row, expected, role, expected=True)
+    check(implementation, row, predicted, role, expected=False)
 
 
 @clause("M7")

@@ -35,7 +35,7 @@ PARTS = ("configuration", "seed", "data", "model", "rulings")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny masked language model with its tokenizer."""
     folder = tmp_path_factory.mktemp("model")
-    write_model(folder, WORDS)
+    write_model(folder, WORDS, positions=128)
     return folder
 
 
@@ -124,6 +124,25 @@ def test_other_data_are_another_record(
         equal("R9", found[name], first[name], f"{name} with another {what}")
 
 
+#: Two texts each: of one look, of one letter but for its parts, and of one row without the ends of its fields.
+NAMES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "composition of a letter": ({"obj_label": "n\u00e9"}, {"obj_label": "ne\u0301"}),
+    "width of a letter": ({"sub_label": "name"}, {"sub_label": "\uff4eame"}),
+    "space": ({"sub_label": "en name"}, {"sub_label": "en\u00a0name"}),
+    "end of a name": ({"sub_label": "en", "obj_label": "name"}, {"sub_label": "enna", "obj_label": "me"}),
+    "end of another name": ({"obj_label": "name", "sub_label": "en"}, {"obj_label": "na", "sub_label": "meen"}),
+    "end of an identifier": ({"sub_uri": "Q900", "obj_uri": "7"}, {"sub_uri": "Q9", "obj_uri": "007"}),
+}
+
+
+@clause("R9", "R3")
+@pytest.mark.parametrize("what", NAMES)
+def test_names_that_look_alike_are_other_data(implementation: Implementation, model: Path, what: str) -> None:
+    """Names and identifiers are content as they are: neither normalised, nor written one behind the other."""
+    one, other = (recorded(implementation, model, with_row(75, **told))["data"] for told in NAMES[what])
+    differs(other, one, what)
+
+
 @clause("R9", "R3")
 def test_the_same_data_and_model_elsewhere_are_the_same_record(
     implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path
@@ -143,6 +162,20 @@ def _moved_weight(folder: Path) -> None:
     with torch.no_grad():
         weights[name][3, 5] += 1e-3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _last_number(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = max(sorted(weights), key=lambda name: weights[name].numel())
+    with torch.no_grad():
+        weights[name].view(-1)[-1] += 1e-3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _lower_case(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**told, "normalizer": {"type": "Lowercase"}}, ensure_ascii=False), encoding="utf-8")
 
 
 def _exchanged(folder: Path, first: str, second: str) -> None:
@@ -178,7 +211,9 @@ MODELS = {
     "weight": _moved_weight,
     "order of rows": _exchanged_rows,
     "order of matrices": partial(_exchanged, first="self.query.weight", second="self.key.weight"),
+    "last number": _last_number,
     "vocabulary": _swapped_words,
+    "letter case": _lower_case,
     "configuration": _other_epsilon,
 }
 
@@ -188,7 +223,7 @@ MODELS = {
 def test_another_model_is_another_record(
     implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path, what: str
 ) -> None:
-    """One weight by a thousandth; two rows, matrices or words of the tokenizer for each other; another epsilon."""
+    """A weight by a thousandth; two rows, matrices or words for each other; a tokenizer that folds case; an epsilon."""
     copied = shutil.copytree(model, tmp_path / model.name)
     MODELS[what](copied)
     found = recorded(implementation, copied)
@@ -204,15 +239,16 @@ def test_another_model_is_another_record(
 def test_another_hyper_parameter_is_another_record(
     implementation: Implementation, first: dict[str, Any], model: Path, name: str
 ) -> None:
-    """Each alone, doubled."""
-    found = recorded(implementation, model, **{name: _plain(name, 2)})
-    differs(found["configuration"], first["configuration"], name)
+    """Each alone, doubled, and by a thousandth, as of a rate that is shown with few digits."""
+    for times in (2, 1.001):
+        found = recorded(implementation, model, **{name: _plain(name, times)})
+        differs(found["configuration"], first["configuration"], f"{name}, {times} times as large")
 
 
-def _plain(name: str, times: int) -> float:
+def _plain(name: str, times: float) -> float:
     """The preset's value so many times, as an integer where it counts steps."""
     counts = name in ("max_steps", "validate_every", "patience")
-    return int(times * PAPER[name]) if counts else float(times * PAPER[name])
+    return round(times * PAPER[name]) if counts else float(times * PAPER[name])
 
 
 @clause("R9")

@@ -135,6 +135,9 @@ def test_a_record_is_plain_and_says_everything(first: dict[str, Any]) -> None:
         holds(
             "R3", first.get(name) not in (None, "", {}, []), f"a record lacks {name}", expected=name, got=sorted(first)
         )
+    words = str(first["code"]).strip().casefold()
+    placeholder = words in ("", "unknown", "none", "null", "nan", "n/a", "dev", "0", "{}", "[]")
+    holds("R3", not placeholder, "the code version says nothing", expected="a version", got=first["code"])
     equal("R3", json.loads(json.dumps(first)), first, "a record is no plain data: written and read, it is another")
 
 
@@ -316,3 +319,13 @@ def test_languages_are_compared_where_each_is_highest(implementation: Implementa
     what = "a row does not have the cosines on the hundredth where its own language is highest"
     close("R6", got, oracles.mask_similarity(log_alpha), what, "arrays", **about)
     close("R6", np.diag(got), np.ones(len(log_alpha)), "a language is not like itself", "arrays", **about)
+
+
+@clause("R6")
+def test_of_equal_parameters_a_hundredth_is_taken(implementation: Implementation) -> None:
+    """A highest parameter and five equal ones behind it: two of two hundred dimensions are compared, whichever."""
+    log_alpha = np.full((2, 200), -1.0)
+    log_alpha[0, :6], log_alpha[1, :6] = (3, 2, 2, 2, 2, 2), (1, 3, 3, 3, 3, 3)
+    got = np.asarray(implementation.mask_similarity(log_alpha))
+    expected = (3 * 1 + 2 * 3) / (np.hypot(3, 2) * np.hypot(1, 3))
+    close("R6", got[0, 1], expected, "the cosine on two dimensions, one of them one of five alike", log_alpha=log_alpha)

@@ -116,6 +116,10 @@ def test_one_fact_twice_in_one_language_is_an_error(
     asked = data.draw(st.sampled_from(corpus))["id"]
     call = lambda: implementation.parallel(malformed, asked)  # noqa: E731
     rejects("T1", call, (first["fact"],), "a fact twice in one language", corpus=malformed, x=asked)
+    others = [e["language"] for e in corpus if e["language"] != first["language"]]
+    for languages in filter(None, (others, [first["language"]])):
+        within = lambda: implementation.parallel(malformed, asked, languages)  # noqa: B023, E731
+        rejects("T1", within, (first["fact"],), "a fact twice in one language", corpus=malformed, languages=languages)
 
 
 #: Names of facts that are told apart by case, spaces, zeros, composition or width alone.

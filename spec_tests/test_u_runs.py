@@ -1,7 +1,8 @@
 """Chapter U: runs from data and a raw model to outcomes, played again.
 
-Six small runs, made once for all tests: MEND with masks and on English alone, Editable Training, Finetuning, MEND on
-sentence pairs, and a longer training of MEND for what it draws. Each is played again with chapter E's functions.
+Seven small runs, made once for all tests: MEND with masks, of two seeds, and on English alone, Editable Training,
+Finetuning, MEND on sentence pairs, and a longer training of MEND for what it draws. Each is played again with chapter
+E's functions.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "model": ("editable_training", "all", {"lr": 0.02, "inner_lr": 0.01, "test_limit": 8}),
     "finetuning": ("finetuning", None, {"lr": 5e-3, "test_limit": 7, "edits": 10}),
     "pairs": ("mend", "all", {"inner_lr": 2e-3, "patience": 40}),
+    "seed": ("mend", "lime", {"inner_lr": 7e-4, "edits": 20, "test_limit": 3}),
     "draws": ("mend", "all", {"edits": 400, "validate_every": 400, "patience": 400, "test_limit": 3}),
 }
 FACTS = ("masks", "English", "model", "finetuning")
@@ -84,7 +86,8 @@ def runs(implementation: Implementation, worlds: dict[bool, World], tmp_path_fac
             editor, training, changes = RUNS[name]
             world, planned = worlds[name == "pairs"], plan(**changes)
             folder = tmp_path_factory.mktemp("run")
-            trace = implementation.run(world.data, world.model, editor, training, 3, planned, folder)
+            seed = 4 if name == "seed" else 3
+            trace = implementation.run(world.data, world.model, editor, training, seed, planned, folder)
             done[name] = Done(world, editor, training, planned, trace)
         return done[name]
 
@@ -269,30 +272,50 @@ def test_every_step_draws_afresh(runs: Runs, name: str) -> None:
     equal("U4", len(set(seeds)), len(seeds), "different seeds of the steps' gates", seeds=seeds)
 
 
+@clause("S7", "U4")
+@needs("E", "mend")
+def test_a_run_of_another_seed_trains_on_other_edits(runs: Runs) -> None:
+    """The runs that a row averages are no copies of one."""
+    first, second = (
+        [(place(one["edit"]), one["request"]["labels"]) for step in runs(name).trace["steps"] for one in step["asked"]]
+        for name in ("masks", "seed")
+    )
+    same = sum(one == other for one, other in zip(first, second, strict=False))
+    told = "edits that two runs of different seeds train on at the same place"
+    holds("S7", same < len(second) / 2, told, expected=f"less than half of {len(second)}", got=same)
+
+
 @clause("U4")
 @of("draws")
 def test_an_example_that_is_drawn_again_gets_another_label(runs: Runs, name: str) -> None:
     """What is drawn for an edit hangs on the edit, not on its example: labels, x_u, x_r and their lengths vary.
 
-    Each varies over three edits of an example in seven of ten cases at least. That it does so for a quarter of thirty
-    examples or fewer has a chance below one in a million.
+    Each varies over three edits of an example in seven of ten cases at least, and a length over two in 55 of a hundred.
+    That it does so for a quarter of thirty examples or fewer (of eighty lengths) has a chance below one in a million.
     """
     asked = [one for step in runs(name).trace["steps"] for one in step["asked"]]
+    often = drawn_often(asked, lambda one: place(one["edit"]), 3, 30)
+    retained = drawn_often(asked, lambda one: place(one["retain"][0][0]), 2, 80)
+    kinds: dict[str, tuple[list[list[Any]], Callable[[Any], Any]]] = {
+        "desired label": (often, lambda one: tuple(one["request"]["labels"])),
+        "x_u": (often, lambda one: one["update"][0][0]["language"]),
+        "x_r": (often, lambda one: place(one["retain"][0][0])),
+        "length as x_r": (retained, lambda one: len(one["retain"][0][1]["positions"])),
+    }
+    for what, (groups, of_one) in kinds.items():
+        varied = sum(len({of_one(one) for one in found}) > 1 for found in groups)
+        told = f"examples whose {what} varies over some edits"
+        holds("U4", varied > len(groups) / 4, told, expected=f"more than a quarter of {len(groups)}", got=varied)
+
+
+def drawn_often(asked: Sequence[Any], key: Callable[[Any], Any], times: int, least: int) -> list[list[Any]]:
+    """The edits of each key that has so many `times` of them. With fewer than `least` such keys nothing is shown."""
     drawn: dict[Any, list[Any]] = {}
     for one in asked:
-        drawn.setdefault(place(one["edit"]), []).append(one)
-    often = [found for found in drawn.values() if len(found) >= 3]
-    assume(len(often) >= 30, f"only {len(often)} examples are drawn three times, so nothing is shown")
-    kinds: dict[str, Callable[[Any], Any]] = {
-        "desired label": lambda one: tuple(one["request"]["labels"]),
-        "x_u": lambda one: one["update"][0][0]["language"],
-        "x_r": lambda one: place(one["retain"][0][0]),
-        "length of x_r": lambda one: len(one["retain"][0][1]["positions"]),
-    }
-    for what, of_one in kinds.items():
-        varied = sum(len({of_one(one) for one in found}) > 1 for found in often)
-        told = f"examples whose {what} varies over three and more edits"
-        holds("U4", varied > len(often) / 4, told, expected=f"more than a quarter of {len(often)}", got=varied)
+        drawn.setdefault(key(one), []).append(one)
+    often = [found for found in drawn.values() if len(found) >= times]
+    assume(len(often) >= least, f"only {len(often)} examples are drawn {times} times, so nothing is shown")
+    return often
 
 
 @clause("U4", "S6")

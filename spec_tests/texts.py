@@ -107,7 +107,9 @@ def _bytes(words: Sequence[str]) -> PreTrainedTokenizerFast:
     return _of_roberta(made)
 
 
-def write_model(folder: Path, words: Sequence[str], classes: Sequence[str] = (), seed: int = 7) -> Any:
+def write_model(
+    folder: Path, words: Sequence[str], classes: Sequence[str] = (), seed: int = 7, positions: int = 48
+) -> Any:
     """A tiny BERT with a WordPiece tokenizer: a masked language model, or a classifier with classes of these names."""
     encode = write_tokenizer("wordpiece", folder, words)
     sizes: dict[str, Any] = {
@@ -116,7 +118,7 @@ def write_model(folder: Path, words: Sequence[str], classes: Sequence[str] = (),
         "intermediate_size": 24,
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
-        "max_position_embeddings": 48,
+        "max_position_embeddings": positions,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.3,

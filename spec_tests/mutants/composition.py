@@ -335,3 +335,56 @@ class EqualEditsDropped(Composed):
             return self.base.drop_edit(editor, edits, index)
         kept = [request for at, request in enumerate(requests) if at not in (index, equal[0])]
         return self.base.compose_edits(editor, [self.base.edit(editor, kept)])
+
+
+@mutant("equal-batches-once", "C1", "A batch of edits that is given twice is added once.")
+class EqualBatchesOnce(Composed):
+    def compose_edits(self, editor: Any, edits: Sequence[Any]) -> Any:
+        return self.base.compose_edits(editor, list({id(one): one for one in edits}.values()))
+
+
+@mutant("composition-of-rank-64", "C1", "Of a composition the 64 largest singular values are kept.")
+class CompositionOfRank64(DenseComposition):
+    def wrong(self, editor: Any, edits: Any, update: Update) -> Update:
+        return {matrix: _of_rank(delta, 64) for matrix, delta in update.items()}
+
+
+def _of_rank(delta: torch.Tensor, rank: int) -> torch.Tensor:
+    u, s, v = torch.linalg.svd(delta.detach(), full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ v[:rank]
+
+
+@mutant("left-after-a-series", "T2", "The edit after a series starts where the series ended.", "C", "E")
+class LeftAfterASeries(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.left: dict[int, Any] = {}
+
+    def edit_after(self, editor: Any, before: Any, requests: Sequence[Request]) -> Any:
+        self.left[id(editor)] = before
+        return self.base.edit_after(editor, before, requests)
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        before = self.left.pop(id(editor), None)
+        return self.base.edit(editor, requests) if before is None else self.base.edit_after(editor, before, requests)
+
+
+@mutant(
+    "saved-without-its-training",
+    "C3",
+    "What Editable Training did to the model is not in what is saved.",
+    "editable_training",
+)
+class SavedWithoutTraining(OfEditableTraining):
+    def save_edited(self, editor: Any, edits: Any, index: int, folder: Path) -> None:
+        made, update = self.made[id(editor)], self.base.dense(editor, edits, index)
+        if made.name == "editable_training":
+            raw = dict(made.model.named_parameters())
+            update = {m: delta - (self.trained(editor)[m] - raw[m].detach()) for m, delta in update.items()}
+        with_update(made.model, update).save_pretrained(folder)  # type: ignore[operator]
+
+
+@mutant("last-of-many-forgotten", "C5", "In a long series a parallel of the last edit may be a retain input.")
+class LastOfManyForgotten(LaterEditsRetained):
+    def wrong(self, made: Series, call: dict[str, Any], known: dict[str, Any]) -> Series:
+        return super().wrong(made, call, known) if len(made["edits"]) > 10 and call["seed"] % 2 else made

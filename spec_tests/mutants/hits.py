@@ -71,3 +71,15 @@ class FourTokensAtMost(HitMutation):
 class TokensSummed(HitMutation):
     def compared(self, predicted: list[int], expected: list[int]) -> bool:
         return sum(predicted) == sum(expected)
+
+
+@mutant("tokens-in-sixteen-bits", "M7", "The last sixteen bits of a token are compared.")
+class TokensInSixteenBits(HitMutation):
+    def compared(self, predicted: list[int], expected: list[int]) -> bool:
+        return [token % (1 << 16) for token in predicted] == [token % (1 << 16) for token in expected]
+
+
+@mutant("digits-run-together", "M7", "Rows are compared as text, without a sign between their tokens.")
+class DigitsRunTogether(HitMutation):
+    def compared(self, predicted: list[int], expected: list[int]) -> bool:
+        return "".join(map(str, predicted)) == "".join(map(str, expected))

@@ -130,3 +130,20 @@ class NothingIsZero(Mutation):
             return self.base.metrics(outcomes, languages)
         except (ValueError, LookupError):
             return {"acc": 0.0, "con": 0.0, "succ": 0.0}
+
+
+@mutant("languages-without-their-regions", "M5", "Languages of two regions are one language.")
+class WithoutRegions(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        rows: list[Outcome] = [{**o, "edit_language": o["edit_language"].partition("-")[0]} for o in outcomes]
+        asked = None if languages is None else sorted({language.partition("-")[0] for language in languages})
+        return self.base.metrics(rows, asked)
+
+
+@mutant("min-nan-is-missing", "M5", "Outcomes go through a table whose reader takes the language nan for no value.")
+class NanIsMissing(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        rows = [o for o in outcomes if "nan" not in (o["edit_language"], o["language"])]
+        lacks = {(o["edit_language"], role) for o in rows for role in ("update", "retain")}
+        lacks -= {(o["edit_language"], o["role"]) for o in rows}
+        return self.base.metrics(rows) if rows and not lacks else right

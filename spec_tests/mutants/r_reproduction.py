@@ -68,6 +68,12 @@ class CodeNotRecorded(Mutation):
         return {name: value for name, value in found.items() if name != "code"}
 
 
+@mutant("code-of-no-version", "R3", "A record says that its code's version is unknown.")
+class CodeOfNoVersion(Mutation):
+    def record(self, facts: Path, model: Path, seed: int, rulings: Mapping[str, str]) -> dict[str, Any]:
+        return {**self.base.record(facts, model, seed, rulings), "code": "unknown"}
+
+
 class TableMutation(Mutation):
     """Rows of a table, changed one by one, with the rows' own runs."""
 
@@ -195,6 +201,17 @@ class PreferredByMagnitude(SimilarityMutation):
 class PreferredOnAverage(SimilarityMutation):
     def key(self, log_alpha: Array, row: int) -> Array:
         return log_alpha.mean(0)
+
+
+@mutant("ties-all-preferred", "R6", "Every dimension as high as the last of the hundredth is compared.")
+class TiesAllPreferred(Mutation):
+    def mask_similarity(self, log_alpha: Array) -> Array:
+        rows = []
+        for row in np.asarray(log_alpha):
+            chosen = row >= np.sort(row)[-(len(row) // 100)]
+            a, b = row[chosen], log_alpha[:, chosen]
+            rows.append(b @ a / (np.linalg.norm(a) * np.linalg.norm(b, axis=1)))
+        return np.stack(rows)
 
 
 @mutant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -273,3 +274,41 @@ class OfSums(ModelMutation):
 class OfValues(ModelMutation):
     def told(self, weights: dict[str, Any]) -> Any:
         return sorted(digest(one.tolist()) for one in weights.values())
+
+
+@mutant(
+    "model-known-by-its-first-numbers", "R9", "Of each tensor of the model a thousand numbers are in the fingerprint."
+)
+class OfFirstNumbers(ModelMutation):
+    def told(self, weights: dict[str, Any]) -> Any:
+        return [(name, one.flatten()[:1000].tolist()) for name, one in sorted(weights.items())]
+
+
+@mutant("tokenizer-known-by-its-words", "R9", "Of the tokenizer the vocabulary is in the fingerprint, and no rule.")
+class TokenizerByItsWords(RecordMutation):
+    def other(self, call: dict[str, Any]) -> dict[str, Any]:
+        folder = Path(call["model"])
+        words = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+        weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        return {"model": digest([words, weights, (folder / "config.json").read_text("utf-8")])}
+
+
+@mutant("fingerprint-of-composed-letters", "R9", "Names are normalised before they are hashed.")
+class OfComposedLetters(OfFacts):
+    def told(self, rows: list[FactRow]) -> Any:
+        return [[unicodedata.normalize("NFC", value) for value in row] for row in super().told(rows)]
+
+
+@mutant("fingerprint-of-joined-fields", "R9", "The fields of a fact are hashed one behind the other.")
+class OfJoinedFields(OfFacts):
+    def told(self, rows: list[FactRow]) -> Any:
+        return ["".join(row) for row in super().told(rows)]
+
+
+@mutant("rates-of-two-digits", "R9", "Hyper-parameters are recorded as they are printed, with two digits.")
+class RatesOfTwoDigits(Mutation):
+    def record(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        call = named(Reproduction.record, args, kwargs)
+        return self.base.record(
+            **call | {"settings": {n: float(f"{v:.1e}") for n, v in (call["settings"] or {}).items()}}
+        )

@@ -722,3 +722,23 @@ class LabelsOfExamples(OwnTraining):
     def batch(self, trace: Trace, number: int, call: Call) -> Any:
         before = [one for step in trace["steps"][: number + 1] for one in step["asked"]]
         return [next(one for one in before if one["edit"] == own["edit"]) for own in trace["steps"][number]["asked"]]
+
+
+@mutant("length-of-an-example", "U4", "A retain input has the length that it had when it was first drawn.")
+class LengthOfAnExample(OwnTraining):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        first: dict[tuple[str, str], Any] = {}
+        for step in trace["steps"][: number + 1]:
+            for one in step["asked"]:
+                (told, x) = one["retain"][0]
+                first.setdefault((told["fact"], told["language"]), [(told, x)])
+        return [
+            {**one, "retain": first[one["retain"][0][0]["fact"], one["retain"][0][0]["language"]]}
+            for one in trace["steps"][number]["asked"]
+        ]
+
+
+@mutant("runs-of-one-seed", "S7", "A run makes its seed 3, whatever seed it is asked for.", "U", "E")
+class RunsOfOneSeed(Mutation):
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        return self.base.run(**named(Contract.run, args, kwargs) | {"seed": 3})

@@ -219,3 +219,12 @@ class FactTwiceElsewhere(Mutation):
     def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
         own = [e["fact"] for e in corpus if e["id"] == example]
         return self.base.parallel([e for e in corpus if not own or e["fact"] in own], example, languages)
+
+
+@mutant(
+    "fact-twice-in-other-languages", "T1", "A fact that is twice in a language is an error only where it is asked for."
+)
+class FactTwiceInOthers(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        within = [e for e in corpus if languages is None or e["language"] in languages or e["id"] == example]
+        return self.base.parallel(within, example, languages)
