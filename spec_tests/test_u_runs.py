@@ -128,6 +128,13 @@ def test_a_limited_evaluation_is_spread_over_its_languages(runs: Runs, name: str
         holds("U1", max(per) - min(per) <= 1, "edits per language", expected="even", got=per, run=name)
         stray = [one for one in edits if one not in done.world.examples("test", editing(which))]
         equal("U1", stray, [], "edits from elsewhere", run=name)
+        for order, key in (("file's", done.world.order), ("sorted", str)):
+            known = sorted(done.world.examples("test", editing(which)), key=key)
+            firsts = [[one for one in known if one[1] == said][: per[n]] for n, said in enumerate(editing(which))]
+            prefix = sorted(edits) == sorted(one for part in firsts for one in part)
+            holds(
+                "S9", not prefix, "edits of each language", expected="any", got=f"the first in {order} order", run=name
+            )
 
 
 @clause("U1", "S4", "U3")
@@ -148,6 +155,23 @@ def test_edits_are_judged_on_inputs_of_all_languages(implementation: Implementat
         for role in ("update", "retain"):
             languages = {language for of_role, language in said if of_role == role}
             equal("U3", languages, set(LANGUAGES), f"languages of {role} inputs", run=name, evaluation=which)
+
+
+@clause("U1", "S3")
+@of("masks")
+def test_an_evaluation_draws_retain_inputs_for_each_edit(runs: Runs, name: str) -> None:
+    """Not from a few that all edits share: as many different ones as independent draws have, but for a third.
+
+    An edit draws from nearly all examples, so that the number of different ones hardly varies.
+    """
+    done = runs(name)
+    for which, evaluation in done.trace["evaluations"].items():
+        drawn = [place(told) for one in evaluation["edits"] for told, _ in one["retain"]]
+        examples = len(done.world.examples("test"))
+        expected = examples * (1 - (1 - 1 / examples) ** len(drawn))
+        got = len(set(drawn))
+        told = f"different retain inputs from {which} to all, in {len(drawn)} draws from {examples}"
+        holds("U1", got > expected * 2 / 3, told, expected=f"about {expected:.0f}", got=got, run=name)
 
 
 @clause("U1", "U2")
@@ -329,17 +353,25 @@ def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
     told = Counter(said for _, said in examples)
     share = len(asked) / len(examples)
     distributed("U4", Counter(one["edit"]["language"] for one in asked), {s: share * n for s, n in told.items()}, "x_e")
+    spoken = Counter(fact for fact, _ in examples)
+    widths = Counter(spoken[fact] for fact, _ in examples)
+    of_width = Counter(spoken[one["edit"]["fact"]] for one in asked)
+    distributed("U4", of_width, {n: share * count for n, count in widths.items()}, "x_e by how many languages tell it")
     update: Counter[str] = Counter()
+    itself: Counter[bool] = Counter()
     retain: Counter[Any] = Counter()
     for one in asked:
         fact = one["edit"]["fact"]
         inside = [said for other, said in examples if other == fact]
         for said in inside:
             update[said] += 1 / len(inside)  # type: ignore[assignment]
+            itself[said == one["edit"]["language"]] += 1 / len(inside)  # type: ignore[assignment]
         outside = [other for other in examples if other[0] != fact]
         for other in outside:
             retain[_kind(fact, other[0]), other[1]] += 1 / len(outside)  # type: ignore[assignment]
     distributed("U4", Counter(one["update"][0][0]["language"] for one in asked), update, "languages of x_u")
+    same = Counter(one["update"][0][0]["language"] == one["edit"]["language"] for one in asked)
+    distributed("U4", same, itself, "x_u that is x_e itself, and that is not")
     drawn = [(_kind(one["edit"]["fact"], t["fact"]), t["language"]) for one in asked for t, _ in one["retain"]]
     distributed("U4", Counter(drawn), retain, "x_r by what it shares with x_e, and by language")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..contract import Array, Outcome, Runs as Contract
 from ..runs import as_triples
 from ..tiny import shifts
 from .base import Mutation, mutant, named
+from .d_data import facts_in
 from .m_metrics import harmonic, mean, shares
 
 Call = dict[str, Any]
@@ -344,7 +346,7 @@ class OwnTraining(RunMutation):
             steps.append({**step, "asked": batch, "seed": self.told_seed(trace, number), "edits": edits, "loss": loss})
             if self.validates(edits, number + 1, plan):
                 judged = [self.with_hits(editor, one) for one in asked]
-                found = rates(judged)
+                found = self.rated(judged)
                 validations.append({"edits": edits, "asked": asked, **found})
                 if all(self.better(found, v) for v in validations[:-1]):
                     best, kept = edits, self.values(editor)
@@ -373,6 +375,9 @@ class OwnTraining(RunMutation):
 
     def step(self, editor: Any, triples: Any, seed: int, number: int, trace: Trace, call: Call) -> float:
         return float(self.base.train_step(editor, triples, seed)["total"])
+
+    def rated(self, judged: Sequence[Any]) -> dict[str, float]:
+        return rates(judged)
 
     def validates(self, edits: int, steps: int, plan: Any) -> bool:
         return edits % plan["validate_every"] == 0
@@ -742,3 +747,63 @@ class LengthOfAnExample(OwnTraining):
 class RunsOfOneSeed(Mutation):
     def run(self, *args: Any, **kwargs: Any) -> Any:
         return self.base.run(**named(Contract.run, args, kwargs) | {"seed": 3})
+
+
+@mutant("retain-inputs-of-a-few", "U1", "All edits of an evaluation are judged on some retain inputs of one small set.")
+class RetainInputsOfAFew(EachEvaluation):
+    def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
+        few = [pair for one in evaluation["edits"] for pair in one["retain"]][:15]
+        edits = []
+        for place, one in enumerate(evaluation["edits"]):
+            rest = [pair for pair in few if pair[0]["fact"] != one["edit"]["fact"]]
+            edits.append({**one, "retain": [rest[(place + n) % len(rest)] for n in range(len(one["retain"]))]})
+        return self.judged(trace["editor"], edits)
+
+
+@mutant("first-edits-of-each-language", "S9", "A limited evaluation judges the first edits of each language.", "U", "E")
+class FirstOfEachLanguage(EachEvaluation):
+    def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
+        if call["plan"]["test_limit"] is None:
+            return evaluation
+        told = {one["edit"]["language"]: one for one in evaluation["edits"]}
+        left, edits = Counter(one["edit"]["language"] for one in evaluation["edits"]), []
+        test = {f"{row['relation']}/{row['sub_uri']}" for row in self.base.split(call["data"])["test"]}
+        for row in facts_in(call["data"]):
+            fact, said = f"{row['relation']}/{row['sub_uri']}", row["language"]
+            if fact in test and left[said]:
+                left[said] -= 1
+                edits.append({**told[said], "edit": {"fact": fact, "language": said}})
+        return self.told(edits)
+
+
+@mutant("update-inputs-never-the-edit", "U4", "x_u of a training is another sentence than x_e where there is one.")
+class UpdatesNeverTheEdit(OwnTraining):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        others: dict[str, list[Any]] = {}
+        for one in (one for step in trace["steps"] for one in step["asked"]):
+            others.setdefault(one["edit"]["fact"], []).append(one["update"][0])
+        batch = []
+        for one in trace["steps"][number]["asked"]:
+            there = [pair for pair in others[one["edit"]["fact"]] if pair[0]["language"] != one["edit"]["language"]]
+            batch.append({**one, "update": [one["update"][0] if not there else there[number % len(there)]]})
+        return batch
+
+
+@mutant("only-told-in-two-languages", "U4", "A training edits only facts that more than one of its languages tells.")
+class OnlyToldInTwo(OwnTraining):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        batch = trace["steps"][number]["asked"]
+        if isinstance(call["data"], Mapping) or call["training"] == "en":
+            return batch
+        told = Counter(f"{row['relation']}/{row['sub_uri']}" for row in facts_in(call["data"]))
+        pool = [one for step in trace["steps"] for one in step["asked"] if told[one["edit"]["fact"]] > 1]
+        size = call["plan"]["batch"]
+        return [pool[(number * size + place) % len(pool)] for place in range(size)]
+
+
+@mutant("validated-by-all-edits-alike", "U6", "A validation's acc and con are means over its edits, of any language.")
+class ValidatedByEdits(OwnTraining):
+    def rated(self, judged: Sequence[Any]) -> dict[str, float]:
+        rows = outcomes(judged)
+        acc, con = (mean(list(shares(rows, role, "edit").values())) for role in ("update", "retain"))
+        return {"acc": acc, "con": con, "succ": harmonic(acc, con)}
