@@ -111,6 +111,12 @@ def _lone(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, list | tuple) and all(_lone(part) for part in value))
 
 
+def is_single(value: Any) -> bool:
+    """Whether a number is NumPy's or a tensor of 32 bits or fewer; Python's has 64."""
+    kind = getattr(value, "dtype", None)
+    return kind is not None and kind.itemsize <= 4
+
+
 def numbers(value: Any) -> NDArray[Any]:
     """A number, list, array or tensor as an array of its own width."""
     torch = sys.modules.get("torch")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -188,12 +188,28 @@ def second_step(ratio: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
     return towards * first / second.sqrt()
 
 
-def scaled_alike(first: torch.Tensor, second: torch.Tensor, step: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """The scale between two gradients under which Adam's second step is nearest to what was seen, and that step."""
+def later_step(ratio: torch.Tensor, towards: torch.Tensor, before: int = 30, after: range = range(21, 31)) -> Any:
+    """Adam's step over the learning rate, down: after so many steps of g1, the mean of some steps of `ratio` · g1."""
+    found = torch.zeros_like(ratio)
+    for count in after:
+        first = 0.9**count * (1 - 0.9**before) + (1 - 0.9**count) * ratio
+        second = 0.999**count * (1 - 0.999**before) + (1 - 0.999**count) * ratio.square()
+        total = before + count
+        found += first / (1 - 0.9**total) / (second / (1 - 0.999**total)).sqrt()
+    return towards * found / len(after)
+
+
+def scaled_alike(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    step: torch.Tensor,
+    expected: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = second_step,
+) -> tuple[float, torch.Tensor]:
+    """The scale between two gradients under which Adam's step is nearest to what was seen, and that step."""
     quotient, towards = second / first, first.sign()
 
     def best(scales: Sequence[float]) -> tuple[float, torch.Tensor]:
-        tried = [(scale, second_step(scale * quotient, towards)) for scale in scales]
+        tried = [(scale, expected(scale * quotient, towards)) for scale in scales]
         return min(tried, key=lambda pair: float((pair[1] - step).abs().quantile(0.9)))
 
     coarse, _ = best([1.0, *np.exp(np.linspace(-3.5, 3.5, 57)).tolist()])

@@ -31,6 +31,7 @@ from .tiny import (
     masked_gradient,
     rate,
     raw_weights,
+    set_masks,
     setting,
     shifts,
     with_update,
@@ -205,6 +206,16 @@ def _of_one_language(case: dict[str, Any]) -> dict[str, Any]:
     if own["x"].shape == own["delta"].shape:
         own |= {name.replace("x", "delta", 1): rows for name, rows in own.items() if name.startswith("x")}
     return {**case, "log_alpha": own, "languages": [case["language"]]}
+
+
+@clause("A3")
+def test_a_seed_of_zero_is_a_seed(implementation: Implementation) -> None:
+    """Under it gates are drawn, as under any other, and they are not those of test time."""
+    parameters = table(implementation, np.zeros((1, 60)), np.zeros((1, 40)))
+    x, delta = Handed.out(np.ones((1, 60))), Handed.out(np.ones((1, 40)))
+    drawn, fixed = (implementation.mask_factors(parameters, ["en"], "en", x, delta, seed=s) for s in (0, None))
+    for factor, one, other in zip(("x", "δ"), drawn, fixed, strict=True):
+        differs("A3", one, other, f"the gates of {factor} under seed 0 are those without a seed", expected="a draw")
 
 
 @clause("A3")
@@ -474,12 +485,17 @@ def test_permuting_languages_permutes_masks(implementation: Implementation, data
         same_bits("A9", after, before, f"the order of the languages changes {name}", order=order, **case)
 
 
+#: A code of no mask: another language, a region or a part of one that has a mask, its letters in another case.
+UNKNOWN = ("qq", "en-US", "zh_TW", "e", "EN")
+
+
 @clause("A10")
-def test_an_unknown_language_is_an_error_listing_the_known(implementation: Implementation) -> None:
+@pytest.mark.parametrize("unknown", UNKNOWN)
+def test_an_unknown_language_is_an_error_listing_the_known(implementation: Implementation, unknown: str) -> None:
     """Masking and its gradient both refuse a language without a row."""
     parameters = table(implementation, np.zeros((2, 3)), np.zeros((2, 2)))
     x, delta = Handed.out(np.ones((1, 3))), Handed.out(np.ones((1, 2)))
-    known, asked = ("qq", "en", "zh"), (parameters, ["en", "zh"], "qq", x, delta)
+    known, asked = (unknown, "en", "zh"), (parameters, ["en", "zh"], unknown, x, delta)
     rejects("A10", lambda: implementation.mask_factors(*asked), known, "an unknown language is masked")
     rejects(
         "A10",
@@ -519,6 +535,18 @@ def mask_gradients(implementation: Any, editor: Any, gradient: dict[str, Any]) -
         one = gradient[name]
         found[key] = torch.zeros(index.shape, dtype=torch.float64) if one is None else one.flatten()[index]
     return found
+
+
+@clause("A5")
+@needs("E")
+@every_learned
+def test_a_shared_mask_is_counted_once(implementation: Any, name: str) -> None:
+    """Of one mask for all languages the mask part has one row of gates, however many languages there are."""
+    editor = make(implementation, name, setting("bert"), "shared")
+    set_masks(implementation, editor)
+    value, _ = penalty(implementation, editor)
+    parts, _ = implementation.losses(editor, [make_triple("bert", np.random.default_rng(28), "en")], seed=0)
+    close("A5", parts["mask"], value, "the mask part of an editor with one mask for all", "losses", editor=name)
 
 
 @clause("A5")
@@ -674,6 +702,22 @@ def test_gates_are_drawn_in_training_and_fixed_at_test(implementation: Any, name
         same_bits("A3", twice[matrix], once[matrix], what, editor=name, edit=request, matrix=matrix)
 
 
+@clause("A3", "E16")
+@needs("E")
+@each_of("mend", "editable_training")
+def test_draws_know_nothing_of_the_steps_before(implementation: Any, name: str) -> None:
+    """An editor that was trained, and a new one with its numbers, have one objective under one seed."""
+    world, rng = setting("bert"), np.random.default_rng(35)
+    trained, fresh = (masked_editor(implementation, name, world) for _ in range(2))
+    for seed in range(3):
+        implementation.train_step(trained, [make_triple("bert", rng) for _ in range(10)], seed=seed)
+    copied(implementation, trained, fresh, "A3")
+    triples = [make_triple("bert", rng) for _ in range(3)]
+    expected, found = (implementation.losses(one, triples, seed=7)[0] for one in (fresh, trained))
+    for part in ("rel", "loc"):
+        close("A3", found[part], expected[part], f"{part} of a trained editor, by that of one like it", "losses")
+
+
 @clause("A9")
 @needs("E")
 @every_model
@@ -720,13 +764,18 @@ def test_permuting_the_languages_permutes_the_masks(implementation: Any, name: s
 
 @clause("A10")
 @needs("E")
+@pytest.mark.parametrize("unknown", ["xx", "en-US", "DE"])
 @every_learned
-def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(implementation: Any, name: str) -> None:
+def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(
+    implementation: Any, name: str, unknown: str
+) -> None:
     """An editing language that has no mask is refused, by name and with the known ones."""
-    request = make_request("bert", np.random.default_rng(33), language="xx")
+    request = make_request("bert", np.random.default_rng(33), language=unknown)
     editor = make(implementation, name, setting("bert"), "language")
     what = "an edit in a language without a mask"
-    rejects("A10", lambda: implementation.edit(editor, [request]), ("xx", *LANGUAGES), what, editor=name, edit=request)
+    rejects(
+        "A10", lambda: implementation.edit(editor, [request]), (unknown, *LANGUAGES), what, editor=name, edit=request
+    )
 
 
 @clause("A10")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -327,11 +328,11 @@ def test_a_saved_model_answers_as_under_the_edit(
         saved = new[key].detach()
         holds("C3", saved.dtype in widths, f"the width of {key}", expected=widths, got=saved.dtype)
         if key in update:
-            rounded = 1e-11 if saved.dtype == torch.float64 else 1e-6
+            exact = saved.dtype == torch.float64 and width(update[key]) == "float64"
+            rounded = 1e-11 if exact else 1e-6
             wrong = float((saved - (raw.detach() + update[key])).abs().max())
-            holds(
-                "C3", wrong <= rounded, f"the saved {key} is not W + ΔW", expected="W + ΔW", got=f"off by {wrong:.1e}"
-            )
+            told = f"W + ΔW, to {rounded:g}"
+            holds("C3", wrong <= rounded, f"the saved {key} is not W + ΔW", expected=told, got=f"off by {wrong:.1e}")
         else:
             same = torch.equal(saved, raw.to(saved.dtype))
             holds("C3", same, f"{key} is not the raw one", expected="its bits", got="others")
@@ -406,7 +407,7 @@ def test_retain_inputs_of_a_series_are_parallel_to_none_of_its_edits(
 
 @clause("C5")
 @needs("S")
-@pytest.mark.parametrize("edits", [12, 25])
+@pytest.mark.parametrize("edits", [12, 40])
 def test_retain_inputs_of_a_long_series_are_parallel_to_none_of_its_edits(
     implementation: Implementation, edits: int
 ) -> None:
@@ -434,6 +435,16 @@ def test_update_inputs_of_a_series_are_parallel_to_their_own_edit(
         equal("C5", wrong, [], f"update inputs of {edit['edit']}", **call)
         asked_for = (min(call["n_update"], len(inside)), call["n_update"] if inside else 0)
         holds("C5", len(edit["update"]) in asked_for, "how many", expected=asked_for, got=len(edit["update"]), **call)
+
+
+@clause("C5", "S2")
+@needs("S")
+def test_update_inputs_of_a_series_may_be_the_edit_itself(implementation: Implementation) -> None:
+    """Where its language is one of the updating ones: of two parallels each comes."""
+    corpus = [given_.example(f"f{i}", code) for i in range(6) for code in ("en", "de")]
+    made = [implementation.edit_series(corpus, ["en"], ["en", "de"], 3, 1, 1, seed) for seed in range(40)]
+    same = Counter(edit["update"][0] == edit["edit"] for one in made for edit in one["edits"])
+    equal("C5", set(same), {True, False}, "update inputs that are the edit itself", drawn=dict(same))
 
 
 @clause("C5")
@@ -465,7 +476,8 @@ def outcomes_of_a_series(draw: st.DrawFn) -> list[SeriesOutcome]:
     def add(made: int, edit: int, inputs: int) -> None:
         for _ in range(inputs):
             role, language = ("update", spoken[edit - 1]) if edit else ("retain", "")
-            row = {"made": made, "edit": edit, "edit_language": language, "role": role, "language": "en"}
+            said = draw(st.sampled_from(("en", "de", "zh")))
+            row = {"made": made, "edit": edit, "edit_language": language, "role": role, "language": said}
             rows.append({**row, "hit": draw(st.booleans())})  # type: ignore[typeddict-item]
 
     for edit in range(1, count + 1):
@@ -495,7 +507,7 @@ def test_efficacy_retention_and_con_are_those_of_the_oracle(
     got = implementation.series_metrics(outcomes)
     equal("C6", sorted(got), sorted(expected), "the metrics of a series")
     for name, value in expected.items():
-        close("C6", got[name], float(value), name, 1e-9, outcomes=outcomes)
+        close("C6", got[name], float(value), name, outcomes=outcomes)
 
 
 def averaged(outcomes: Sequence[SeriesOutcome]) -> Fraction:

@@ -175,6 +175,29 @@ def test_test_goes_before_validation(implementation: Implementation) -> None:
 
 
 @clause("D2")
+@pytest.mark.parametrize("other", ["q0", "Q00", "Q0 ", "Q\uff10", "Q0/en"])
+def test_subjects_of_similar_identifiers_are_apart(implementation: Implementation, other: str) -> None:
+    """A subject is known by its identifier as it is: one that train has drops no other."""
+    rows = [given_.fact_row("en", "P17", place, place) for place in range(10)]
+    rows[9] |= {"sub_uri": other}
+    got = [row[2] for row in split_of(implementation, written(rows))["test"]]
+    equal("D2", got, [other], "a subject is taken for another one, which train has", other=other)
+
+
+@clause("D1")
+@pytest.mark.parametrize("order", ["backward", "constant"])
+def test_a_number_in_a_line_is_no_order(implementation: Implementation, order: str) -> None:
+    """File order is that of the lines, whatever a field of theirs counts."""
+    rows = [given_.fact_row("en", "P17", place, place) for place in range(20)]
+    files = written(rows)
+    lines = [json.loads(line) for line in files["en/P17.jsonl"].splitlines()]
+    told = [{**line, "lineid": 7 if order == "constant" else 100 - place} for place, line in enumerate(lines)]
+    changed = {**files, "en/P17.jsonl": "".join(json.dumps(line) + "\n" for line in told)}
+    what = "facts are in the order of a field, and not of their lines"
+    equal("D1", split_of(implementation, changed), split_of(implementation, files), what, lineid=order)
+
+
+@clause("D2")
 def test_the_real_data_have_the_published_counts(implementation: Implementation, pytestconfig: pytest.Config) -> None:
     """mLAMA 1.1: subjects and facts of each split."""
     folder = pytestconfig.getoption("mlama")
@@ -433,11 +456,11 @@ RETAINED, TRAINED = 10, 30_000
 
 
 def pair_rows(count: int) -> list[PairRow]:
-    """Rows whose hypotheses list their languages in one order, as XNLI's do, and in another than the premises."""
+    """Rows as XNLI's: three have one premise, and hypotheses list their languages in an order of their own."""
     listed = sorted(PREDICTED, reverse=True)
     return [
         {
-            "premise": {language: f"{language} premise {row}" for language in PREDICTED},
+            "premise": {language: f"{language} premise {row // 3}" for language in PREDICTED},
             "hypothesis": {"language": list(listed), "translation": [f"{said} claim {row}" for said in listed]},
             "label": row % 3,
         }
@@ -458,7 +481,7 @@ def tokenize_pair(premise: str, hypothesis: str) -> list[int]:
 
 
 def pair_input(row: int, language: str) -> Input:
-    ids = tokenize_pair(f"{language} premise {row}", f"{language} claim {row}")
+    ids = tokenize_pair(f"{language} premise {row // 3}", f"{language} claim {row}")
     return {"input_ids": ids, "positions": [0]}
 
 
@@ -555,6 +578,16 @@ def test_the_raw_classifier_learns_from_english_training_pairs(implementation: I
 
 
 @clause("D8")
+@pytest.mark.parametrize("label", [0, 2], ids=["same-class", "another-class"])
+def test_pairs_of_equal_texts_are_two_pairs(implementation: Implementation, label: int) -> None:
+    """Annotators may disagree: both pairs are learned, each with its own class."""
+    splits = {**SPLITS, "train": [*PAIRS[:6], {**PAIRS[0], "label": label}]}
+    found = implementation.classifier_examples(splits, tokenize_pair)
+    got = sorted(x["label"] for x in found if list(x["input_ids"]) == pair_input(0, "en")["input_ids"])
+    equal("D8", got, sorted([PAIRS[0]["label"], label]), "classes of two pairs with the same texts")
+
+
+@clause("D8")
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_other_splits_teach_the_raw_classifier_nothing(implementation: Implementation, split: str) -> None:
     """Without the pairs of a split that is not the training set, the examples are the same."""
@@ -619,12 +652,13 @@ def test_a_line_ends_at_its_line_ending_alone(implementation: Implementation, ch
 BAD_LINE = 113
 
 
-def broken(line: str, name: str = "de/P17.jsonl") -> dict[str, str]:
-    """A folder in which one file has a bad line 113."""
+def broken(line: str, name: str = "de/P17.jsonl", blank: int = 0) -> dict[str, str]:
+    """A folder in which one file has a bad line 113; some lines before it are blank."""
     rows = [given_.fact_row("de", "P17", 1, 0) for _ in range(BAD_LINE)]
     files = written(rows)
     filler = files[name].split("\n")
-    return {**files, name: "\n".join([filler[0]] * (BAD_LINE - 1) + [line] + filler[:1]) + "\n"}
+    before = [filler[0]] * (BAD_LINE - 1 - blank) + [""] * blank
+    return {**files, name: "\n".join([*before, line, *filler[:1]]) + "\n"}
 
 
 def line_without(field: str, value: Any = None) -> str:
@@ -655,6 +689,29 @@ def refuses(implementation: Implementation, files: Mapping[str, str], naming: tu
 def test_a_line_that_is_no_object_is_named(implementation: Implementation, line: str) -> None:
     """By file and line."""
     refuses(implementation, broken(line), ("P17.jsonl", str(BAD_LINE)), f"the line {line!r}")
+
+
+@clause("D9")
+def test_blank_lines_are_lines(implementation: Implementation) -> None:
+    """An editor shows the named line, however many blank ones are before it."""
+    refuses(implementation, broken("[1, 2]", blank=5), ("P17.jsonl", str(BAD_LINE)), "a bad line after blank lines")
+
+
+@clause("D9")
+def test_two_templates_of_a_relation_mean_the_same_in_either_order(implementation: Implementation) -> None:
+    """They are an error that names the relation or the line; or which of them is taken is no matter of order."""
+    files = written(WORLD)
+    other = json.dumps({"relation": "P17", "template": "en [Y] is where [X] lies ."}) + "\n"
+    told = files["en/templates.jsonl"]
+    found = []
+    for text in (told + other, other + told):
+        try:
+            found.append(read_and_drawn(implementation, {**files, "en/templates.jsonl": text}))
+        except (ValueError, LookupError) as error:
+            named = any(name in str(error) for name in ("P17", "templates.jsonl"))
+            holds("D9", named, "the error of two templates", expected="P17, or the file", got=str(error))
+            found.append("an error")
+    equal("D9", found[1], found[0], "two templates of one relation, in another order")
 
 
 @clause("D9")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from . import probes
-from .assertions import equal, holds
+from .assertions import close, equal, holds
 from .conformance import Implementation, clause, each_of, every_learned, needs
 from .contract import Gates, Request
 from .editing import transformed, updates
@@ -23,6 +23,7 @@ from .tiny import (
     LANGUAGES,
     Setting,
     gradients,
+    inner_rates,
     make,
     make_felt,
     make_request,
@@ -74,17 +75,45 @@ def test_x_and_delta_are_transformed_together(implementation: Implementation, af
             holds("E17", change > 1e-6, f"{what}, {matrix}", expected="a dependence", got=f"a change of {change:.1e}")
 
 
-@clause("E17")
-@each_of("mend", "editable_training")
-def test_an_inner_rate_is_one_number_of_one_matrix(implementation: Implementation, name: str) -> None:
-    """There are as many small numbers as matrices, and each scales the edit of its own and of no other."""
+@clause("E4", "L1")
+@needs("editable_training")
+def test_a_long_answer_is_stepped_down_as_far_as_a_short_one(implementation: Implementation) -> None:
+    """A loss is the mean over the positions of y_e: the step is the rate times its gradient for one and for four."""
     world = setting("bert")
+    editor = make_felt(implementation, "editable_training", world)
+    rng = np.random.default_rng(120)
+    one, four = (
+        _rates(implementation, editor, "editable_training", world, make_request("bert", rng, positions=count))
+        for count in (1, 4)
+    )
+    for matrix in world.edited:
+        ratio = four[matrix] / one[matrix]
+        close("E4", ratio, 1.0, f"the rate of {matrix} for four positions, by that for one", "model")
+
+
+@clause("E17")
+@pytest.mark.parametrize("layers", [2, 3])
+@each_of("mend", "editable_training")
+def test_an_inner_rate_is_one_number_of_one_matrix(implementation: Implementation, name: str, layers: int) -> None:
+    """There are as many small numbers as matrices, and each scales the edit of its own and of no other."""
+    made = setting("bert")
+    names = [own for own, _ in made.model.named_parameters() if own.endswith((".intermediate.dense.weight", DOWN))]
+    edited = [own for own in names if ".attention." not in own][-2 * layers :]
+    world = Setting("bert", made.model, tuple(edited))
     editor = make_felt(implementation, name, world)
     small = [(own, value) for own, value in implementation.parameters(editor).items() if is_rate(value)]
+    known = inner_rates(implementation, editor)
+    small = [(own, value) for own, value in small if own in known] or small  # a scale may be one number, too
     if not small:
         pytest.skip("not claimed: the inner rates lie among other numbers")
     count = sum(value.numel() for _, value in small)
-    equal("E17", count, len(world.edited), "inner rates of four matrices", parameters=[own for own, _ in small])
+    equal(
+        "E17",
+        count,
+        len(world.edited),
+        f"inner rates of {len(world.edited)} matrices",
+        parameters=[own for own, _ in small],
+    )
     request = make_request("bert", np.random.default_rng(110), language="en")
     before = _rates(implementation, editor, name, world, request)
     moved_by = []
@@ -98,6 +127,9 @@ def test_an_inner_rate_is_one_number_of_one_matrix(implementation: Implementatio
                 value.copy_(kept)
             moved_by.append([m for m in world.edited if abs(after[m] - before[m]) > 1e-6 * abs(before[m])])
     equal("E17", sorted(map(tuple, moved_by)), sorted((m,) for m in world.edited), "matrices that each rate scales")
+
+
+DOWN = ".output.dense.weight"
 
 
 def _rates(implementation: Any, editor: Any, name: str, world: Setting, request: Request) -> dict[str, float]:
@@ -170,18 +202,20 @@ def test_every_token_of_the_edit_input_is_read(
 
 @clause("E17")
 @needs("knowledge_editor")
-def test_every_token_of_the_desired_prediction_is_read(implementation: Implementation) -> None:
-    """Of six tokens each, and their order, has a part in the gates."""
+@pytest.mark.parametrize("count", [6, 20])
+def test_every_token_of_the_desired_prediction_is_read(implementation: Implementation, count: int) -> None:
+    """Of six tokens and of twenty each, and their order, has a part in the gates."""
     editor = make(implementation, "knowledge_editor", setting("bert"))
     perturb(implementation, editor, scale=0.3)
     if implementation.ruling("knowledge_editor_condition") == "input":
         pytest.skip("not claimed: by the declared ruling y_e is not read")
-    request = make_request("bert", np.random.default_rng(112), positions=6)
-    request["labels"] = [7, 9, 11, 13, 15, 17]
+    request = make_request("bert", np.random.default_rng(112), positions=count)
+    request["labels"] = [*range(7, 7 + 2 * count, 2)]
     before = _gates(implementation, editor, request)
-    tried = {f"label {place}": [t + (at == place) for at, t in enumerate(request["labels"])] for place in range(6)}
-    tried["order of the labels"] = [9, 7, *request["labels"][2:]]
-    tried["order of the last labels"] = [*request["labels"][:4], 17, 15]
+    tried = {f"label {place}": [t + (at == place) for at, t in enumerate(request["labels"])] for place in range(count)}
+    first, second, *rest = request["labels"]
+    tried["order of the labels"] = [second, first, *rest]
+    tried["order of the last labels"] = [first, second, *rest[:-2], rest[-1], rest[-2]]
     for what, labels in tried.items():
         after = _gates(implementation, editor, {**request, "labels": labels})
         same = torch.allclose(after, before, rtol=1e-9, atol=1e-12)
@@ -314,7 +348,7 @@ def test_an_edit_depends_on_no_option_of_training(implementation: Implementation
 @clause("E18")
 @needs("ranked", "mend")
 def test_a_rank_decides_on_the_size_of_the_transform(implementation: Implementation) -> None:
-    """Every further rank adds as many numbers as the one before, and an editor of rank 1 edits and trains."""
+    """Every further rank adds as many numbers as the one before: r·(n + m) of factors, and few beside them."""
     world = setting("bert")
     sizes = []
     for rank in (1, 2, 3):
@@ -323,7 +357,9 @@ def test_a_rank_decides_on_the_size_of_the_transform(implementation: Implementat
     steps: Sequence[int] = [after - before for before, after in itertools.pairwise(sizes)]
     widths = sum(sum(shape) for shape in set(world.shapes.values()))
     holds("E18", steps[0] == steps[1] > 0, "numbers that ranks 2 and 3 add", expected="equal numbers", got=steps)
-    holds("E18", steps[0] % widths == 0, "numbers that a rank adds", expected=f"a multiple of {widths}", got=steps[0])
+    # A bias between the factors has a number for each rank.
+    few = steps[0] % widths <= widths // 10
+    holds("E18", few, "numbers that a rank adds", expected=f"a multiple of {widths}, and few more", got=steps[0])
     editor = make_felt(implementation, "mend", world, lr=1e-2, rank=1)
     request = make_request("bert", np.random.default_rng(117), language="en")
     (before,) = updates(implementation, editor, [request])

@@ -2,6 +2,7 @@
 
 wordpiece    BERT's kind: [CLS] and [SEP] around, token types for pairs, pieces of words, [UNK] for words that it lacks
 metaspace    XLM-R's kind: a space is part of the word behind it, <mask> swallows the one before it, no token types
+spaced       the same, but <mask> swallows no space, so that masks between spaces are not side by side
 bytes        RoBERTa's kind: every byte a token, a space as well
 bare         adds no special tokens by default
 """
@@ -17,16 +18,15 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
-KINDS = ("wordpiece", "metaspace", "bytes", "bare")
+KINDS = ("wordpiece", "metaspace", "spaced", "bytes", "bare")
 #: The classes of a sentence pair by their numbers in the data.
 CLASSES = ("entailment", "neutral", "contradiction")
 
 
 def write_tokenizer(kind: str, folder: Path, words: Sequence[str]) -> Any:
     """A tokenizer of this kind, which knows these words, written into a folder and read from it."""
-    {"wordpiece": _wordpiece, "metaspace": _metaspace, "bytes": _bytes, "bare": _bare}[kind](words).save_pretrained(
-        folder
-    )
+    makers = {"wordpiece": _wordpiece, "metaspace": _metaspace, "spaced": _spaced, "bytes": _bytes, "bare": _bare}
+    makers[kind](words).save_pretrained(folder)
     return read_tokenizer(folder)
 
 
@@ -84,20 +84,24 @@ _OF_ROBERTA: dict[str, Any] = {
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
-def _of_roberta(made: Tokenizer) -> PreTrainedTokenizerFast:
+def _of_roberta(made: Tokenizer, swallows: bool = True) -> PreTrainedTokenizerFast:
     made.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    mask = AddedToken("<mask>", lstrip=True, special=True)
+    mask = AddedToken("<mask>", lstrip=swallows, special=True)
     return PreTrainedTokenizerFast(tokenizer_object=made, mask_token=mask, **_OF_ROBERTA)
 
 
-def _metaspace(words: Sequence[str]) -> PreTrainedTokenizerFast:
+def _spaced(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    return _metaspace(words, swallows=False)
+
+
+def _metaspace(words: Sequence[str], swallows: bool = True) -> PreTrainedTokenizerFast:
     pieces = sorted({f"▁{word}" for word in words} | {"▁", *"0123456789().", *words})
     scores = [*((piece, 0.0) for piece in _SPECIAL), *((piece, -1.0 - 0.01 * len(piece)) for piece in pieces)]
     made = Tokenizer(models.Unigram(scores, unk_id=3))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
-    return _of_roberta(made)
+    return _of_roberta(made, swallows)
 
 
 def _bytes(words: Sequence[str]) -> PreTrainedTokenizerFast:

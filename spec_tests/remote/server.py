@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import operator
 import os
 import platform
 import random
@@ -448,6 +449,10 @@ def surroundings(model):
     }
 
 
+#: PyTorch's ways to compute attention, which a process may switch off.
+ATTENTION = ("flash", "mem_efficient", "math")
+
+
 def process_state():
     """The state that all code of a process shares, each thing by name."""
     found = {
@@ -467,11 +472,12 @@ def process_state():
         ("inference mode", "is_inference_mode_enabled"),
         ("autocast", "is_autocast_cpu_enabled"),
         ("deterministic algorithms", "are_deterministic_algorithms_enabled"),
+        *((kind + " attention", "backends.cuda." + kind + "_sdp_enabled") for kind in ATTENTION),
     ):
-        if hasattr(torch, name):  # newer than the oldest torch
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                told[what] = getattr(torch, name)()
+        with warnings.catch_warnings(), contextlib.suppress(AttributeError):  # newer than the oldest torch
+            warnings.simplefilter("ignore")
+            value = operator.attrgetter(name)(torch)
+            told[what] = value() if callable(value) else value
     return dict(found, **told)
 
 
@@ -485,6 +491,7 @@ def kept_process():
         dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         drawn, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
         anomalies, precision = torch.is_anomaly_enabled(), torch.get_float32_matmul_precision()
+        attention = {kind: getattr(torch.backends.cuda, kind + "_sdp_enabled")() for kind in ATTENTION}
         # An earlier call may have left them so for good: a further one would then change nothing.
         torch.autograd.set_detect_anomaly(False)
         torch.set_float32_matmul_precision("highest")
@@ -502,6 +509,8 @@ def kept_process():
             torch.use_deterministic_algorithms(deterministic)
             torch.autograd.set_detect_anomaly(anomalies)
             torch.set_float32_matmul_precision(precision)
+            for kind, enabled in attention.items():
+                getattr(torch.backends.cuda, "enable_" + kind + "_sdp")(enabled)
 
 
 # Parameters that both sides see
