@@ -528,6 +528,10 @@ def test_pairs_are_retained_from_the_whole_test_set(implementation: Implementati
         (row, language): share * (edited.total() - edited[row]) for row in range(len(PAIRS)) for language in PREDICTED
     }
     distributed("D7", drawn, expected, "pairs are not retained from the whole test set")
+    related = Counter(edit["row"] // 3 == row // 3 for edit in edits for row, _ in edit["retain"])
+    chance = {True: 2 / (len(PAIRS) - 1), False: 1 - 2 / (len(PAIRS) - 1)}
+    what = "pairs that share the premise of the edit are not retained as often as others"
+    distributed("D7", related, {same: share * related.total() for same, share in chance.items()}, what)
     languages = dict.fromkeys(PREDICTED, sum(expected.values()) / len(PREDICTED))
     what = "languages are not retained as often as each other"
     distributed("D7", Counter(said for edit in edits for _, said in edit["retain"]), languages, what)
@@ -701,12 +705,12 @@ def test_blank_lines_are_lines(implementation: Implementation) -> None:
 def test_two_templates_of_a_relation_mean_the_same_in_either_order(implementation: Implementation) -> None:
     """They are an error that names the relation or the line; or which of them is taken is no matter of order."""
     files = written(WORLD)
-    other = json.dumps({"relation": "P17", "template": "en [Y] is where [X] lies ."}) + "\n"
-    told = files["en/templates.jsonl"]
+    other = json.dumps({"relation": "P17", "template": "de [Y] is where [X] lies ."}) + "\n"
+    told = files["de/templates.jsonl"]
     found = []
     for text in (told + other, other + told):
         try:
-            found.append(read_and_drawn(implementation, {**files, "en/templates.jsonl": text}))
+            found.append(read_and_drawn(implementation, {**files, "de/templates.jsonl": text}))
         except (ValueError, LookupError) as error:
             named = any(name in str(error) for name in ("P17", "templates.jsonl"))
             holds("D9", named, "the error of two templates", expected="P17, or the file", got=str(error))

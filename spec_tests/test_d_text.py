@@ -253,12 +253,12 @@ def test_english_pairs_retain_pairs_of_all_languages(implementation: Implementat
 # Models that read token types
 
 
-def typed(rng: np.random.Generator, types: str) -> Input:
+def typed(rng: np.random.Generator, types: str, words: int = 4) -> Input:
     """A pair of two texts; their token types are 0 and 1, all 0, or missing."""
-    first, second = (rng.integers(5, 60, size=4).tolist() for _ in range(2))
+    first, second = (rng.integers(5, 60, size=words).tolist() for _ in range(2))
     one: Input = {"input_ids": [2, *first, 3, *second, 3], "positions": [0]}
     if types != "missing":
-        one["token_type_ids"] = [0] * 6 + [int(types == "pair")] * 5
+        one["token_type_ids"] = [0] * (words + 2) + [int(types == "pair")] * (words + 1)
     return one
 
 
@@ -327,6 +327,25 @@ def test_edits_and_objectives_depend_on_token_types(implementation: Implementati
     )
     differ = not torch.allclose(with_types, without, atol=1e-6)
     holds("D10", differ, "edited logits with and without token types", expected="two", got=(with_types, without))
+
+
+@clause("D10", "E8")
+@needs("E")
+def test_a_batch_of_mixed_lengths_keeps_token_types(implementation: Implementation, typing_model: Any) -> None:
+    """Edits, and predictions under one, of pairs of several lengths, and of one without types, beside each other."""
+    editor = make_felt(implementation, "mend", typing_model)
+    perturb(implementation, editor)
+    rng = np.random.default_rng(95)
+    inputs = [typed(rng, types, words) for types, words in (("pair", 4), ("missing", 6), ("pair", 2), ("pair", 9))]
+    requests: list[Request] = [{**one, "labels": [1], "language": LANGUAGES[0]} for one in inputs]
+    together = implementation.edit(editor, requests)
+    for place, request in enumerate(requests):
+        alone = implementation.dense(editor, implementation.edit(editor, [request]), 0)
+        for matrix, found in implementation.dense(editor, together, place).items():
+            near("D10", found, alone[matrix], f"ΔW of {matrix} for edit {place} of a batch", input=inputs[place])
+    single = [implementation.edited_logits(editor, together, 0, [one])[0] for one in inputs]
+    for place, found in enumerate(implementation.edited_logits(editor, together, 0, inputs)):
+        near("D10", found, single[place], f"logits of input {place} of a batch", input=inputs[place])
 
 
 # A shared cache

@@ -110,6 +110,18 @@ def test_captured_rows_give_autograds_gradient(implementation: Any, kind: str) -
 
 
 @clause("E1")
+@pytest.mark.parametrize("words", [60, 140])
+def test_a_long_sentence_is_read_to_its_end(implementation: Any, words: int) -> None:
+    """As long as the model reads, and with what is predicted at its end."""
+    world, rng = setting("long"), np.random.default_rng(6)
+    editor = make_mend(implementation, world)
+    request = make_request("long", rng, positions=1, words=words)
+    _captures_the_gradient(implementation, editor, world, request, words=words)
+    last: Any = {**request, "input_ids": [*request["input_ids"][:-2], 4, 3], "positions": [words + 1]}
+    _captures_the_gradient(implementation, editor, world, last, words=words)
+
+
+@clause("E1")
 @each_of("editable_training", "knowledge_editor", "finetuning")
 def test_what_is_captured_is_the_raw_models(implementation: Any, name: str) -> None:
     """∇_W L = Σ_t outer(δ_t, x_t) at the raw parameters, whatever the editor, and wherever its own parameters are."""

@@ -239,7 +239,9 @@ def test_later_steps_are_adams_too(implementation: Implementation, name: str) ->
             scale, expected = scaled_alike(first[both], second[both], last, later_step)
             what = f"the last of {2 * turn} steps of {own}, of two gradients"
             agree("E15", last, expected, what, slack=2 * SLACK, editor=name, gradients_scaled_by=scale)
-    assume(bool(moved) and (shown or not exact), "no number that moved has a gradient that stands out, so nothing is shown")
+    assume(
+        bool(moved) and (shown or not exact), "no number that moved has a gradient that stands out, so nothing is shown"
+    )
     for count, parts in moved.items():
         # Rounding turns some gradients in float32; a rate that changes would change all steps.
         middle = torch.cat(parts).median()

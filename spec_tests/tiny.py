@@ -32,7 +32,7 @@ from .strategies import BOUND
 LANGUAGES = ("en", "de", "fr")
 CLASSES = 3
 _VOCABULARY, _FIRST_WORD, _MASK = 60, 5, 4
-_BEGIN_END = {"bert": (2, 3), "square": (2, 3), "classifier": (2, 3), "wide": (2, 3), "roberta": (0, 2)}
+_BEGIN_END = {"bert": (2, 3), "square": (2, 3), "classifier": (2, 3), "wide": (2, 3), "long": (2, 3), "roberta": (0, 2)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _setting(kind: str, dtype: torch.dtype) -> Setting:
         "intermediate_size": inner,
         "num_hidden_layers": layers,
         "num_attention_heads": 2,
-        "max_position_embeddings": 40,
+        "max_position_embeddings": 160 if kind == "long" else 40,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         # Wide enough that logits differ between inputs and an edit is felt.
@@ -90,7 +90,7 @@ def _setting(kind: str, dtype: torch.dtype) -> Setting:
 
 
 def setting(kind: str = "bert", dtype: torch.dtype | None = None) -> Setting:
-    """One of bert, square (n = m), classifier, roberta (position ids depend on padding) and wide, in a fresh copy."""
+    """One of bert, square (n = m), classifier, roberta (position ids depend on padding), wide and long; a copy."""
     made = _setting(kind, dtype or getattr(torch, Handed.width))
     return Setting(kind, copy.deepcopy(made.model), made.edited)
 

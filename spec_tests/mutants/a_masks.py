@@ -302,3 +302,38 @@ class TrainingLanguageGuessed(EditorMutation):
         known = self.made[id(editor)].languages
         told = [(t, t["edit"]["language"]) for t in triples]
         return [{**t, "edit": {**t["edit"], "language": x if x in known else known[0]}} for t, x in told]
+
+
+@mutant("a-seed-of-zero-is-none", "A3", "Under the seed 0 gates are those of test time.")
+class ZeroIsNone(Mutation):
+    def mask_factors(self, *args: Any, **kwargs: Any) -> Any:
+        call = named(MaskAlgebra.mask_factors, args, kwargs)
+        return self.base.mask_factors(**call | {"seed": call["seed"] or None})
+
+
+@mutant("draws-count-the-steps", "A3", "What a seed draws depends on how many steps an editor has made.")
+class DrawsCountSteps(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.steps: dict[int, int] = {}
+
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        self.steps[id(editor)] = self.steps.get(id(editor), 0) + 1
+        return self.base.train_step(editor, triples, seed)
+
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, triples, seed + 1000 * self.steps.get(id(editor), 0))
+
+
+@mutant("shared-mask-counted-for-each-language", "A5", "A shared mask is paid for once for each language.")
+class SharedMaskCounted(LossMutation):
+    def wrong(self, editor: Any, parts: dict[str, float], gradient: dict[str, Any]) -> Any:
+        made = self.made[id(editor)]
+        paid = parts["mask"] * (len(made.languages) if made.masks == "shared" else 1)
+        return {**parts, "mask": paid, "total": parts["total"] - parts["mask"] + paid}, gradient
+
+
+@mutant("regions-cut-off", "A10", "An edit in a region of a known language uses the mask of that language.")
+class RegionsCutOff(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return self.base.edit(editor, [{**r, "language": r["language"].partition("-")[0]} for r in requests])

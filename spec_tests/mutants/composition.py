@@ -388,3 +388,34 @@ class SavedWithoutTraining(OfEditableTraining):
 class LastOfManyForgotten(LaterEditsRetained):
     def wrong(self, made: Series, call: dict[str, Any], known: dict[str, Any]) -> Series:
         return super().wrong(made, call, known) if len(made["edits"]) > 10 and call["seed"] % 2 else made
+
+
+@mutant("update-inputs-of-a-series-never-the-edit", "C5", "x_u of a series is another sentence than its edit.")
+class UpdatesOfASeriesNeverTheEdit(OfSeries):
+    def wrong(self, made: Series, call: dict[str, Any], known: dict[str, Any]) -> Series:
+        def others(edit: Any) -> list[str]:
+            fact = known[edit["edit"]]["fact"]
+            inside = [
+                e["id"] for e in call["corpus"] if e["fact"] == fact and e["language"] in call["update_languages"]
+            ]
+            return [one for one in inside if one != edit["edit"]]
+
+        edits = [
+            {**edit, "update": [others(edit)[n % len(others(edit))] for n in range(len(edit["update"]))]}
+            if others(edit)
+            else edit
+            for edit in made["edits"]
+        ]
+        return {**made, "edits": edits}  # type: ignore[typeddict-item]
+
+
+@mutant("con-of-a-series-by-language", "C6", "con of a series is averaged over the languages of its inputs.")
+class ConByLanguage(OfMetrics):
+    def series_metrics(self, outcomes: Sequence[SeriesOutcome]) -> dict[str, float]:
+        last = max(o["made"] for o in outcomes)
+        hits: dict[str, list[bool]] = {}
+        for o in outcomes:
+            if not o["edit"] and o["made"] == last:
+                hits.setdefault(o["language"], []).append(o["hit"])
+        con = sum(sum(one) / len(one) for one in hits.values()) / len(hits)
+        return {**self.base.series_metrics(outcomes), "con": con}

@@ -390,3 +390,30 @@ class NamesAsPatterns(Spelling):
 class NamesUnescaped(Spelling):
     def spelled(self, text: str) -> str:
         return html.unescape(text)
+
+
+@mutant("ordered-by-a-number", "D1", "The facts of a file are in the order of their lineid.")
+class OrderedByNumber(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        return sorted(rows, key=lambda row: (row["language"], row["relation"], row.get("lineid", 0)))  # type: ignore[call-overload, no-any-return]
+
+
+@mutant("subjects-in-any-case", "D2", "Subjects are compared without regard to the case of their identifiers.")
+class SubjectsInAnyCase(SplitMutation):
+    def claimed(self, row: FactRow) -> tuple[Any, ...]:
+        return (row["sub_uri"].casefold(),)
+
+
+@mutant("premises-never-retained", "D7", "Pairs that share the premise of the edit are not retained.")
+class PremisesNeverRetained(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        rows, said = call["rows"], edit["language"]
+        mine = rows[edit["row"]]["premise"][said]
+        rest = [place for place in edit["retain"] if rows[place[0]]["premise"][said] != mine]
+        return {**edit, "retain": [rest[n % len(rest)] for n in range(len(edit["retain"]))] if rest else edit["retain"]}
+
+
+@mutant("classifier-sees-texts-once", "D8", "Of two training pairs with the same texts the classifier sees the last.")
+class ClassifierSeesTextsOnce(ClassifierMutation):
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        return list({json.dumps([row["premise"], row["hypothesis"]]): row for row in splits["train"]}.values())

@@ -12,7 +12,7 @@ import torch
 from ..contract import Gates, Input, Losses, Request, Triple
 from ..tiny import LANGUAGES, conditioned, finetuned, gradients, logits_of, objective_after_a_step, rate, with_update
 from .base import mutant
-from .editing import AskedMutation, DenseMutation, EditorMutation, Made, OfEditableTraining, Update
+from .editing import AskedMutation, DenseMutation, EditorMutation, Made, NotedEdits, OfEditableTraining, Update
 
 
 class CaptureMutation(EditorMutation):
@@ -453,3 +453,27 @@ class LargeBatchSorted(EditorMutation):
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         by_length = sorted(requests, key=lambda request: len(request["input_ids"]))
         return self.base.edit(editor, by_length if len(requests) > 8 else requests)
+
+
+@mutant("sentences-cut-at-64", "E1", "Of a long sentence the first 64 tokens are read.")
+class SentencesCut(EditorMutation):
+    def capture(self, editor: Any, request: Request) -> Any:
+        ids = list(request["input_ids"])
+        cut = [*ids[:63], ids[-1]] if len(ids) > 64 and max(request["positions"]) < 63 else ids
+        return self.base.capture(editor, {**request, "input_ids": cut})
+
+
+@mutant(
+    "a-sum-over-positions", "E4", "Editable Training steps down the sum over the positions of y_e.", "editable_training"
+)
+class SumOverPositions(OfEditableTraining, NotedEdits):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        return self.base.edit(editor, requests), [len(request["labels"]) for request in requests]
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        made, update = self.made[id(editor)], self.base.dense(editor, edits[0], index)
+        if made.name != "editable_training":
+            return update
+        raw, trained = dict(made.model.named_parameters()), self.trained(editor)
+        shift = {matrix: trained[matrix] - raw[matrix].detach() for matrix in update}
+        return {m: shift[m] + edits[1][index] * (delta - shift[m]) for m, delta in update.items()}

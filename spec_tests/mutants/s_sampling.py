@@ -180,3 +180,14 @@ class PrefixOfOneLanguage(Mutation):
         at = {example["id"]: example for example in call["corpus"]}
         pairs = self.base.evaluation_pairs(**call | {"limit": None})
         return sorted(pairs, key=lambda pair: (at[pair["edit"]]["language"], pair["edit"]))[: call["limit"]]
+
+
+@mutant(
+    "retained-unless-it-begins-alike", "S3", "A fact whose name begins with that of the edited one is not retained."
+)
+class RetainedUnlessAlike(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        fact = at[pair["edit"]]["fact"]
+        rest = [one for one in pool if not at[one]["fact"].startswith(fact)]
+        kept = [one if one in rest or not rest else rest[_shuffled(one) % len(rest)] for one in pair["retain"]]
+        return {**pair, "retain": kept}

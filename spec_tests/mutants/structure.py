@@ -259,3 +259,10 @@ class RankIgnored(EditorMutation):
     def make_editor(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.pop("rank", None)
         return super().make_editor(*args, **kwargs)
+
+
+@mutant("eight-tokens-of-an-answer", "E17", "KnowledgeEditor reads the first eight tokens of y_e.", "knowledge_editor")
+class EightTokensOfAnAnswer(EditorMutation):
+    def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
+        labels = list(request["labels"])
+        return self.base.gates(editor, {**request, "labels": [*labels[:8], *[labels[0]] * len(labels[8:])]})

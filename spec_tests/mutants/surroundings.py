@@ -220,3 +220,9 @@ class ManyInputsMultipliedOut(EditorMutation):
         if len(inputs) > 4:
             self.base.dense(editor, edits, index)
         return self.base.edited_logits(editor, edits, index, inputs)
+
+
+@mutant("attention-switched-off-for-good", "T8", "Making an editor switches a way to compute attention off for good.")
+class AttentionSwitchedOff(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        torch.backends.cuda.enable_mem_efficient_sdp(False)

@@ -295,3 +295,12 @@ class PairsCutShort(Mutation):
     def cut(self, x: Input) -> Input:
         lists = {key: list(value)[:64] for key, value in x.items() if key in ("input_ids", "token_type_ids")}  # type: ignore[call-overload]
         return {**x, **lists}  # type: ignore[typeddict-item]
+
+
+@mutant("types-lost-in-a-batch", "D10", "Where the pairs of a batch differ in length, their token types are lost.", "E")
+class TypesLostInABatch(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        if len({len(request["input_ids"]) for request in requests}) == 1:
+            return self.base.edit(editor, requests)
+        plain: Any = [{k: v for k, v in request.items() if k != "token_type_ids"} for request in requests]
+        return self.base.edit(editor, plain)
