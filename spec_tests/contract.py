@@ -331,7 +331,7 @@ class Asked(TypedDict):
 
 
 class RunStep(TypedDict):
-    """One optimiser step of a run."""
+    """One optimiser step of a run; under `ACCUMULATES` it has the edits of all calls that it steps for."""
 
     #: Edits of the training so far, this step's included.
     edits: int
@@ -860,7 +860,8 @@ class ManyEdits(Protocol):
     ) -> Series:
         """A series of edits in the editing languages: `n_edits`, or one for each fact that there is in them.
 
-        Inputs are in the updating languages, and drawn as in `evaluation_pairs`.
+        Inputs are in the updating languages, and drawn as in `evaluation_pairs`. `n_update` inputs are for each edit, and
+        `n_retain` for the whole series.
         """
 
     def series_metrics(self, outcomes: Sequence[SeriesOutcome]) -> dict[str, float]:

@@ -38,6 +38,7 @@ from .borders import border, explain
 from .core.metrics import ROLES, Counts, Scores, tally
 from .errors import DataError, UserError
 from .records import Outcome
+from .turns import one_at_a_time
 
 STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
@@ -314,7 +315,7 @@ def code_of(files: Iterable[Path]) -> str:
 
 
 class _Numbers(ast.NodeTransformer):
-    """Leaves out of a module what changes no number: docstrings, imports from this package, and errors.
+    """Leaves out of a module what changes no number: docstrings, imports from this package, locks, and errors.
 
     Of errors it leaves out messages, borders' arguments, and each condition under which nothing is done but raising.
     """
@@ -322,6 +323,8 @@ class _Numbers(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = [one for one in node.decorator_list if ast.unparse(one) != one_at_a_time.__name__]
         return super().visit(node)  # type: ignore[no-any-return]
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,9 @@ from transformers import (
 
 from lime_editing.backbone import load, load_tokenizer, wide, wrap
 from lime_editing.core.editing import edit, make_editor
+from lime_editing.core.evaluation import predict
 from lime_editing.core.sets import fit
+from lime_editing.core.task import request
 from lime_editing.data.facts.read import read
 from lime_editing.data.facts.task import fingerprint, split
 from lime_editing.editors import Measuring, methods
@@ -80,6 +84,21 @@ def test_a_wide_map_in_pieces_is_the_whole_map(monkeypatch: pytest.MonkeyPatch) 
         assert torch.autograd.gradcheck(in_pieces, (hidden.requires_grad_(), *rest))
         assert torch.autograd.gradgradcheck(in_pieces, (hidden.requires_grad_(), *rest))
     assert "_Wide" in type(in_pieces(hidden).grad_fn).__name__
+
+
+def test_threads_do_not_disturb_each_other(model: Path) -> None:
+    """Each gets the answer under its own edit, though edits are applied by hooks."""
+    backbone, tokenizer = load(model, 2), load_tokenizer(model)
+    editor = make_editor("finetuning", backbone, ["en"], settings={"lr": 0.05})
+    asked = [request(tokenizer, "Aton P1 en [MASK] .", answer, "en") for answer in ("Cola", "Dira", "Gosa")]
+    updates: list[Any] = [None, *edit(editor, asked)]
+    expected = [predict(backbone, [asked[0].input], update) for update in updates]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(predict, backbone, [asked[0].input], update) for _ in range(60) for update in updates]
+        assert [job.result() for job in jobs] == expected * 60
+        for job in [pool.submit(edit, editor, asked) for _ in range(8)]:
+            for name, deltas in job.result().deltas.items():
+                assert torch.equal(deltas, torch.cat([update.deltas[name] for update in updates[1:]]))
 
 
 def test_an_unknown_matrix_is_refused_with_those_that_exist() -> None:

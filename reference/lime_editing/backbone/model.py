@@ -24,6 +24,7 @@ from .. import checks
 from ..errors import ModelError, UserError
 from ..names import Precision
 from ..records import Input
+from ..turns import one_at_a_time
 from ..updates import Factors, Update
 from . import architecture
 from .architecture import class_weights, is_classifier, language_head, layer_stack, mlp_names, unsupported
@@ -148,6 +149,7 @@ class Backbone:
         (places,) = Sent.of((places_of(inputs, starts),), self.like).on(states.hidden.device)
         return states_at(states.hidden.flatten(0, 1), places)
 
+    @one_at_a_time
     def upper(self, states: States, update: Update | None = None, twice: bool = False) -> Tensor:
         """Logits (N, V) at the predicted positions, of the raw model or under an update of E edits, where B = E·k.
 
@@ -267,6 +269,7 @@ def states_at(output: Tensor, places: Places) -> States:
     return States(F.embedding(places.tokens, output), places)
 
 
+@one_at_a_time
 def capture(
     backbone: Backbone,
     states: States,
