@@ -329,7 +329,7 @@ def test_edits_and_objectives_depend_on_token_types(implementation: Implementati
     holds("D10", differ, "edited logits with and without token types", expected="two", got=(with_types, without))
 
 
-@clause("D10", "E8")
+@clause("D10")
 @needs("E")
 def test_a_batch_of_mixed_lengths_keeps_token_types(implementation: Implementation, typing_model: Any) -> None:
     """Edits, and predictions under one, of pairs of several lengths, and of one without types, beside each other."""
