@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import pytest
@@ -74,8 +75,12 @@ def schedule(**changed: Any) -> Callable[[Given], object]:
     return lambda _: le.Schedule(**{**SCHEDULE, **changed})
 
 
-def trained(editor: str, objective: Any) -> Callable[[Given], object]:
-    return lambda g: list(le.train(getattr(g, editor), g.task, lambda _: None, le.Schedule(**SCHEDULE), objective, 0))
+def trained(editor: str, objective: Any, languages: Any = ("de", "en", "fr")) -> Callable[[Given], object]:
+    def train(g: Given) -> object:
+        task = g.task.within(languages)
+        return list(le.train(getattr(g, editor), task, lambda _: None, le.Schedule(**SCHEDULE), objective, 0))
+
+    return train
 
 
 def stepped(triples: list[le.Triple], **objective: Any) -> Callable[[Given], object]:
@@ -305,14 +310,17 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         "precision must be one of float32, bf16; got 'bfloat16'",
     ),
     "compiled": (
-        lambda g: le.wrap(torch.compile(g.backbone.model)),
+        lambda g: le.wrap(under(catch_warnings(action="ignore"), lambda: torch.compile(g.backbone.model))),
         r"compiled; .* before torch.compile \(model._orig",
     ),
     "in-parallel": (
         lambda g: le.wrap(torch.nn.DataParallel(g.backbone.model)),
         r"the model inside it \(model.module\)",
     ),
-    "adapted": (lambda g: le.wrap(adapted(g)), r"an adapter \(PEFT\) in it; give what .*merge_and_unload"),
+    "adapted": (
+        lambda g: le.wrap(under(catch_warnings(action="ignore"), lambda: adapted(g))),
+        r"an adapter \(PEFT\) in it; give what .*merge_and_unload",
+    ),
     "loaded-in-inference-mode": (
         lambda g: le.wrap(under(torch.inference_mode(), lambda: unwrapped(g))),
         "load it outside",
@@ -331,7 +339,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "make-in-inference-mode": (lambda g: under(torch.inference_mode(), lambda: made()(g)), r"use torch.no_grad\(\)"),
     "train-in-inference-mode": (
-        lambda g: under(torch.inference_mode(), lambda: trained("mend", le.Objective())(g)),
+        lambda g: under(torch.inference_mode(), lambda: trained("mend", le.Objective(), ["en"])(g)),
         r"inference_mode\(\) is on, and this needs gradients; leave it",
     ),
     "step-without-gradients": (
