@@ -166,9 +166,13 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     A hub id is `name` or `owner/name` (with `owner`: only the second), has no file extension, and its owner is not a
     local folder. `kind` is raised for anything else, with what was expected.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise kind(f"got {source!r} for a path; expected {expected}")
     text = str(source)
     path = expanded(text)
     if text.strip() and os.path.lexists(path):
+        if not os.path.exists(path):
+            raise kind(f"{text}: is a link to {os.readlink(path)}, which is not there; correct or remove the link")
         return str(path)
     above, slash, _ = text.partition("/")
     if not HUB_ID.fullmatch(text) or FILES.fullmatch(path.suffix) or (owner and not slash):
@@ -189,6 +193,11 @@ def _damages(folder: Path, weights: bool, what: str) -> Iterator[str]:
         yield f"it is a file; expected {MODEL}"
     names = [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else []
     for path in (folder / name for name in names):
+        read = weights if path.suffix == ".safetensors" else path.suffix == ".json" or VOCABULARY.fullmatch(path.name)
+        if read and not path.exists():
+            yield f"{path}: is a link to a file that is not there; download it again"
+        if read and not os.access(path, os.R_OK):
+            yield f"{path}: cannot be read; change its permissions"
         if is_pointer(path):
             yield pointer(path)
         if path.suffix == ".json":
@@ -204,7 +213,7 @@ def _damages(folder: Path, weights: bool, what: str) -> Iterator[str]:
 
 
 def _of_weights(folder: Path, names: Sequence[str]) -> Iterator[str]:
-    tensors = [name for name in names if name.endswith(".safetensors")]
+    tensors = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_model.")]
     if lack := of_files(tensors, 1):
         yield lack
     if any(SHARD.search(name) for name in tensors) and not {"model.safetensors", INDEX} & {*names}:

@@ -6,18 +6,26 @@ They only lead to errors, so they are no part of the code digest. Callers ask tw
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from numbers import Integral, Real
+from pathlib import Path, PurePosixPath
 from reprlib import repr as shown
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from unicodedata import normalize
 
 #: One of several files of a table or of weights: its number, and how many there are.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
+#: A table, by its name.
+_TABLE = re.compile(r"\.(parquet|jsonl|tsv|csv|arrow)(\.gz)?$", re.IGNORECASE)
+#: How a file begins that is packed: what it is, and the end of its name.
+_PACKED = {b"\x1f\x8b": ("gzip", ".gz"), b"PK\x03\x04": ("a zip archive or a spreadsheet", ".zip")}
 _LAYER = re.compile(r"\.(?:layers?|h)\.\d+\.")
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
 POSITIVE = (
@@ -64,11 +72,23 @@ def _kinds(kind: Any) -> Mapping[str, Any]:
 def of_inputs(inputs: Sequence[Any]) -> str | None:
     """Inputs that no model can read."""
     for i, one in enumerate(inputs):
+        if other := _no_numbers(one.ids) or _no_numbers(one.positions) or _no_numbers(one.types):
+            return f"input {i} must have its tokens, positions and types as tuples of whole numbers; got {other}"
         if not one.ids or not one.positions:
             return f"input {i} has no {'predicted positions' if one.ids else 'tokens'}"
+        if max(one.positions) >= len(one.ids):
+            return f"input {i} has the positions {shown(one.positions)}, but only {len(one.ids)} tokens"
         if min(one.positions) < 0 or len(one.types) not in (0, len(one.ids)):
             return f"input {i} has a negative position, or another number of token types than of tokens: {shown(one)}"
     return None if inputs else "there are no inputs; give at least one"
+
+
+def _no_numbers(values: Any) -> str | None:
+    """What is given in place of a tuple of whole numbers."""
+    if not isinstance(values, (tuple, list)):
+        return f"one {type(values).__name__} (tuple(x.tolist()) makes a tuple of an array)"
+    other = [kind.__name__ for kind in {*map(type, values)} if not issubclass(kind, Integral)]
+    return f"{shown(values)}, with {other[0]} in it" if other else None
 
 
 def of_list(value: Any, kind: type, what: str, empty: bool = False) -> str | None:
@@ -86,6 +106,8 @@ def of_requests(requests: Sequence[Any], backbone: Any) -> str | None:
     model, classifies = backbone.model, backbone.classifies
     answers = model.config.num_labels if classifies else model.get_input_embeddings().num_embeddings
     for i, one in enumerate(requests):
+        if other := next(filter(None, map(_no_numbers, (one.labels, one.input.ids, one.input.positions))), None):
+            return f"request {i} must have its labels, tokens and positions as tuples of whole numbers; got {other}"
         positions = (0,) if classifies else one.input.positions
         if len(one.labels) != len(positions) or any(label not in range(answers) for label in one.labels):
             has = f"the labels {shown(one.labels)} and {len(positions)} predicted positions"
@@ -100,9 +122,13 @@ def of_requests(requests: Sequence[Any], backbone: Any) -> str | None:
 def of_files(names: Iterable[str], first: int = 0) -> str | None:
     """Files of a set, such as `train-00000-of-00002.parquet`, of which others are not there. `first`: its number."""
     sets: dict[tuple[str, str], set[int]] = {}
+    totals: dict[str, str] = {}
     for name in names:
         if found := SHARD.search(name):
             sets.setdefault((SHARD.sub("-NUMBER-of-" + found[2], name), found[2]), set()).add(int(found[1]))
+            other = totals.setdefault(SHARD.sub("", name), name)
+            if found[2] not in other and not first:  # of weights, the index says which are read
+                return f"{other} and {name} are parts of two uploads, and both would be read; remove those of one"
     for (name, count), there in sets.items():
         if missing := sorted({*range(first, first + int(count))} - there):
             lacking = name.replace("NUMBER", f"{missing[0]:05}")
@@ -111,11 +137,44 @@ def of_files(names: Iterable[str], first: int = 0) -> str | None:
 
 
 def of_folder(path: str | os.PathLike[str]) -> str | None:
-    """A folder below the path that cannot be read; the files in it would be left out."""
+    """A folder below the path that cannot be read, or a link to one elsewhere: tables in it would be left out."""
     errors: list[OSError] = []
-    for _ in os.walk(path, onerror=errors.append):
-        pass
+    for folder, below, _ in os.walk(path, onerror=errors.append):
+        for link in (Path(folder, name) for name in below if not name.startswith((".", "__"))):
+            if link.is_symlink() and _holds_tables(link.resolve(), Path(path).resolve()):
+                return (
+                    f"{link}: is a link to {link.resolve()}, which is not followed; copy that folder here, or name it"
+                )
     return f"{errors[0].filename}: cannot be read ({errors[0].strerror}); change its permissions" if errors else None
+
+
+def _holds_tables(there: Path, root: Path) -> bool:
+    """Whether a folder has tables, and neither lies in `root`, where they are read anyhow, nor holds it."""
+    if there.is_relative_to(root) or root.is_relative_to(there):
+        return False
+    return any(_TABLE.search(name) for _, _, names in os.walk(there) for name in names)
+
+
+def of_layout(names: Iterable[str]) -> str | None:
+    """A table in a language folder of mLAMA's layout that is not read there, and has no copy that is."""
+    known = [PurePosixPath(name) for name in names]
+    roots = {path.parent.parent for path in known if path.name.lower() in ("templates.jsonl", "templates.jsonl.gz")}
+    spoken = {path.parent for path in known if re.search(r"\.jsonl(\.gz)?$", path.name, re.IGNORECASE)}
+    for path in (path for path in known if path.parent.name and path.parent.parent in roots and path.parent in spoken):
+        plain = path.with_name(f"{_TABLE.sub('', path.name)}.jsonl")
+        if _TABLE.search(path.name) and path.suffix != ".jsonl" and plain not in known:
+            return (
+                f"{path} is not read in mLAMA's layout, which has only .jsonl; unpack it, or rename it to {plain.name}"
+            )
+    return None
+
+
+def of_content(name: str, start: bytes) -> str | None:
+    """A file that is packed, which its name does not say."""
+    for begins, (what, end) in _PACKED.items():
+        if start.startswith(begins) and not name.lower().endswith(end):
+            return f"is {what}; name it {PurePosixPath(name).name}{end}, or unpack it"
+    return None
 
 
 def of_columns(names: Iterable[str]) -> str | None:
@@ -131,6 +190,55 @@ def of_label(feature: Any) -> str | None:
     return f"column 'label' must have whole numbers or names, found {kind}" if wrong else None
 
 
+def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[str], str]) -> str | None:
+    """Tables in XNLI's schema, {path: split}, that have no rows, or number the classes in different orders.
+
+    `names` are those of numbers without names; `spelled` gives a class in XNLI's spelling.
+    """
+    first = orders = ""
+    for path, split in files.items():
+        with suppress(Exception):  # what is damaged is said where it is read
+            rows, own = _rows_and_classes(Path(path))
+            if not rows:
+                return f"{path}: has no rows; remove it"
+            told = ", ".join(map(spelled, own or names))
+            first, orders = first or f"{path} (split {split!r})", orders or told
+            if told != orders:
+                both = f"the classes in the order {told}, and {first} in the order {orders}"
+                return f"{path} (split {split!r}) has {both}; give all in one order (align_labels_with_mapping)"
+    return None
+
+
+def _rows_and_classes(path: Path) -> tuple[int, Sequence[str] | None]:
+    """The number of rows (of a saved dataset: 1), and the names of the numbered labels, if the file has them."""
+    import pyarrow.parquet as pq  # noqa: PLC0415  slow to import
+
+    if path.name == "state.json":
+        told = json.loads(path.with_name("dataset_info.json").read_text(encoding="utf-8"))
+        return 1, told["features"]["label"].get("names")
+    file = pq.ParquetFile(path)
+    about = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"null"))
+    if about and "names" in about["info"]["features"]["label"]:
+        return file.metadata.num_rows, about["info"]["features"]["label"]["names"]
+    texts = str(file.schema_arrow.field("label").type).endswith("string")
+    return file.metadata.num_rows, ("names in place of numbers",) if texts else None
+
+
+def composed(one: str, other: str) -> str:
+    """What is to be added about two texts that differ in Unicode composition only, and so look the same."""
+    same = one != other and normalize("NFC", one) == normalize("NFC", other)
+    return "; they differ in Unicode composition only: normalise the texts to NFC" if same else ""
+
+
+def spellable(tokenizer: Any, text: str) -> str:
+    """The Unicode composition in which a tokenizer can spell a text that it cannot spell as it is, if there is one."""
+    for form in ("NFC", "NFD"):
+        ids = tokenizer(normalize(form, text), add_special_tokens=False)["input_ids"]
+        if ids and not {tokenizer.unk_token_id, tokenizer.mask_token_id} & {*ids}:
+            return f": it can in the composition {form}, which unicodedata.normalize({form!r}, text) gives"
+    return ""
+
+
 def of_unused(names: Iterable[str]) -> str | None:
     """Weights of whole layers that the configuration does not have."""
     beyond = sorted(name for name in names if _LAYER.search(name))
@@ -138,15 +246,54 @@ def of_unused(names: Iterable[str]) -> str | None:
 
 
 def of_model(model: Any) -> str | None:
-    """A model that runs its MLPs in chunks, or has weights in half precision."""
+    """A model that runs its MLPs in chunks, or has weights in half precision, or such that allow no gradient."""
     if getattr(model.config, "chunk_size_feed_forward", 0):
         return "the model runs its MLPs in chunks; set chunk_size_feed_forward=0: the answers stay"
+    if any(p.is_inference() for p in model.parameters()):
+        return "the model was loaded under torch.inference_mode(), so that nothing can be edited; load it outside"
     half = next((name for name, p in model.named_parameters() if p.is_floating_point() and p.element_size() < 4), None)
     return f"the weights are not in float32 ({half}); call model.float() first" if half else None
 
 
+def of_wrapping(model: Any, edited: Any, precision: Any, precisions: Any) -> str | None:
+    """What cannot be wrapped: a model inside another object or with adapters, unknown layers, precisions and modes."""
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    if "OptimizedModule" in kinds:
+        return "the model is compiled; give it as it was before torch.compile (model._orig_mod)"
+    if kinds & {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}:
+        return f"{type(model).__name__} holds the model; give the model inside it (model.module)"
+    modules = model.modules() if callable(getattr(model, "modules", None)) else ()
+    if any(type(module).__module__.startswith("peft.") for module in modules):
+        return "the model has an adapter (PEFT) in it; give what the PeftModel's merge_and_unload() returns"
+    return of_choice("precision", precision, precisions) or _of_edited(edited) or of_mode()
+
+
+def _of_edited(edited: Any) -> str | None:
+    number = isinstance(edited, int) and not isinstance(edited, bool)
+    names = isinstance(edited, Sequence) and not isinstance(edited, (str, bytes))
+    if number or (names and all(isinstance(name, str) for name in edited)):
+        return None
+    remedy = f"; give int({edited})" if isinstance(edited, Integral) and not isinstance(edited, bool) else ""
+    told = f"{shown(edited)} ({type(edited).__name__})"
+    return f"what to edit must be a whole number of layers or a list of parameter names; got {told}{remedy}"
+
+
+def of_mode(trains: bool = False) -> str | None:
+    """A mode of torch in which there are no gradients."""
+    import torch  # noqa: PLC0415  slow to import
+
+    if torch.is_inference_mode_enabled():
+        remedy = "leave it here" if trains else "use torch.no_grad() instead, which is fine"
+        return f"torch.inference_mode() is on, and this needs gradients; {remedy}"
+    if trains and not torch.is_grad_enabled():
+        return "torch.no_grad() is on, and a training needs gradients; leave it here"
+    return None
+
+
 def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     """An update that does not belong to the edited matrices, or does not fit the number of inputs."""
+    if wrong := _no_tensors(update, raw):
+        return wrong
     for name, *there in _sizes(update):
         here = [tuple(raw[name].shape), raw[name].device] if name in raw else None
         if there != here:
@@ -164,6 +311,18 @@ def of_sum(update: Any, before: Mapping[str, Any]) -> str | None:
         if known.get(name, there) != there:
             one, other = (f"{size} on {device}" for size, device in (known[name], there))
             return f"the updates of {name} are {one} and {other}; add only edits of one model, on one device"
+    return None
+
+
+def _no_tensors(update: Any, raw: Mapping[str, Any]) -> str | None:
+    """A part of an update that is no tensor, or of numbers that the model cannot add to its own."""
+    factors = ((name, part) for name, both in update.factors.items() for part in both)
+    for name, part in (*factors, *update.deltas.items(), *update.weights.items()):
+        if type(part).__module__.partition(".")[0] == "numpy" or not hasattr(part, "is_floating_point"):
+            return f"the update of {name} is {type(part).__name__}; give a tensor, such as torch.from_numpy(array)"
+        own = raw.get(name, part).dtype  # half precision is fine: a model computes in it under autocast
+        if not part.is_floating_point() or (part.dtype.itemsize > 4) != (own.itemsize > 4):
+            return f"the update of {name} is of {part.dtype}, but in the model this matrix is of {own}; convert it"
     return None
 
 

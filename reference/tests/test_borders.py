@@ -328,6 +328,18 @@ def an_adapter(folder: Path) -> None:
     (folder / "adapter_model.bin").write_bytes(b"")
 
 
+def an_adapter_in_safetensors(folder: Path) -> None:
+    an_adapter(folder)
+    (folder / "config.json").unlink()
+    (folder / "adapter_model.bin").unlink()
+    save_file({"lora": torch.zeros(1)}, folder / "adapter_model.safetensors")
+
+
+def a_broken_link(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "gone")
+
+
 def halved(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -373,6 +385,8 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "pickled-alone": (pickled, r"pickled \(pytorch_model\.bin\), and pickles are never loaded; .*save_pretrained"),
     "an-adapter": (an_adapter, r"an adapter \(PEFT\) without the model .*merge_and_unload"),
+    "an-adapter-in-safetensors": (an_adapter_in_safetensors, r"an adapter \(PEFT\) without the model"),
+    "a-broken-link": (a_broken_link, r"model\.safetensors: is a link to a file that is not there; download it again"),
     "no-weights": (
         lambda f: (f / "model.safetensors").unlink(),
         r"there is no model\.safetensors in it; expected a folder",
@@ -446,6 +460,13 @@ def test_what_is_wrong_with_a_models_folder(
         argv = COMMANDS[command](str(facts), str(model), str(tmp_path / "results"))
         said = said_in_one_sentence(argv, capsys)
         assert pytest.importorskip("re").search(expected, said)
+
+
+def test_weights_without_permission(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors calls them missing. (A superuser may read every file.)"""
+    real, kept = os.access, model / "model.safetensors"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != kept and real(path, mode))
+    assert borders.damage(str(model), weights=True, what="a model") == f"{kept}: cannot be read; change its permissions"
 
 
 def test_a_file_in_the_place_of_a_folder(model: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import pytest
@@ -74,12 +75,34 @@ def schedule(**changed: Any) -> Callable[[Given], object]:
     return lambda _: le.Schedule(**{**SCHEDULE, **changed})
 
 
-def trained(editor: str, objective: Any) -> Callable[[Given], object]:
-    return lambda g: list(le.train(getattr(g, editor), g.task, lambda _: None, le.Schedule(**SCHEDULE), objective, 0))
+def trained(editor: str, objective: Any, languages: Any = ("de", "en", "fr")) -> Callable[[Given], object]:
+    def train(g: Given) -> object:
+        task = g.task.within(languages)
+        return list(le.train(getattr(g, editor), task, lambda _: None, le.Schedule(**SCHEDULE), objective, 0))
+
+    return train
 
 
 def stepped(triples: list[le.Triple], **objective: Any) -> Callable[[Given], object]:
     return lambda g: le.train_step(g.mend, adam(g.mend), triples, 0, le.Objective(**objective), 1.0)
+
+
+def under(mode: Any, call: Callable[[], Any]) -> Any:
+    with mode:
+        return call()
+
+
+def unwrapped(given: Given) -> Any:
+    return type(given.backbone.model).from_pretrained(given.model)
+
+
+def adapted(given: Given) -> Any:
+    peft = pytest.importorskip("peft")
+    return peft.get_peft_model(unwrapped(given), peft.LoraConfig(target_modules=["query"]))
+
+
+def changed_update(given: Given, change: Callable[[Any], Any]) -> le.Update:
+    return le.Update(deltas={name: change(delta) for name, delta in given.one.deltas.items()})
 
 
 def delta_of(m: int, n: int) -> le.Update:
@@ -155,7 +178,36 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "too-few-types": (lambda g: le.predict(g.backbone, [replace(INPUT, types=(0,))]), "another number of token types"),
     "pairs-of-another-split": (lambda g: le.evaluate(g.editor, g.theirs, g.pairs, 0), "this split has no fact"),
     "unknown-role": (lambda _: le.count([replace(OUTCOME, role="both")]), "unknown role; known: update, retain"),
+    "position-after-the-end-of-an-input": (
+        lambda g: le.predict(g.backbone, [replace(INPUT, positions=(7,))]),
+        r"input 0 has the positions \(7,\), but only 7 tokens",
+    ),
+    "ids-of-an-array": (
+        lambda g: le.predict(g.backbone, [replace(INPUT, ids=np.array(INPUT.ids))]),  # type: ignore[arg-type]
+        "input 0 must have its tokens.* as tuples of whole numbers; got one ndarray",
+    ),
+    "ids-of-fractions": (
+        lambda g: le.predict(g.backbone, [replace(INPUT, ids=tuple(i + 0.7 for i in INPUT.ids))]),  # type: ignore[arg-type]
+        "tuples of whole numbers; got .2.7, .* with float in it",
+    ),
+    "ids-of-a-request": (
+        edit_of(request(input=replace(INPUT, ids=np.array(INPUT.ids)))),  # type: ignore[arg-type]
+        "request 0 must have its labels, tokens",
+    ),
+    "label-of-a-fraction": (edit_of(request(labels=(5.0,))), r"request 0 .* got \(5.0,\), with float in it"),
     # updates
+    "update-of-arrays": (
+        lambda g: le.predict(g.backbone, [INPUT], changed_update(g, lambda d: d.numpy())),
+        "the update of bert.* is ndarray; give a tensor",
+    ),
+    "update-of-doubles": (
+        lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.double)),
+        "is of torch.float64, but in the model this matrix is of torch.float32",
+    ),
+    "update-of-whole-numbers": (
+        lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.int)),
+        "is of torch.int32, but in the model",
+    ),
     "answers-of-two-edits": (
         lambda g: le.answers(g.backbone, g.tokenizer, [INPUT] * 3, g.two),
         r"has 2 edits, and there are 3 inputs: .* give update\[i\]",
@@ -253,6 +305,53 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "precision": (lambda g: le.load(g.model, precision="fp16"), "precision must be one of float32, bf16; got 'fp16'"),
     "no-device": (lambda _: check_device(None, "float32"), "device None cannot be used"),  # type: ignore[arg-type]
+    "precision-to-wrap": (
+        lambda g: le.wrap(g.backbone.model, 1, "bfloat16"),  # type: ignore[arg-type]
+        "precision must be one of float32, bf16; got 'bfloat16'",
+    ),
+    "compiled": (
+        lambda g: le.wrap(under(catch_warnings(action="ignore"), lambda: torch.compile(g.backbone.model))),
+        r"compiled; .* before torch.compile \(model._orig",
+    ),
+    "in-parallel": (
+        lambda g: le.wrap(torch.nn.DataParallel(g.backbone.model)),
+        r"the model inside it \(model.module\)",
+    ),
+    "adapted": (
+        lambda g: le.wrap(under(catch_warnings(action="ignore"), lambda: adapted(g))),
+        r"an adapter \(PEFT\) in it; give what .*merge_and_unload",
+    ),
+    "loaded-in-inference-mode": (
+        lambda g: le.wrap(under(torch.inference_mode(), lambda: unwrapped(g))),
+        "load it outside",
+    ),
+    "wrap-in-inference-mode": (
+        lambda g: under(torch.inference_mode(), lambda: le.wrap(g.backbone.model)),
+        r"inference_mode\(\) is on, .* use torch.no_grad\(\) instead, which is fine",
+    ),
+    "edit-in-inference-mode": (
+        lambda g: under(torch.inference_mode(), lambda: le.edit(g.editor, [REQUEST])),
+        r"use torch.no_grad\(\) instead",
+    ),
+    "edit-all-in-inference-mode": (
+        lambda g: under(torch.inference_mode(), lambda: le.edit_all(g.editor, [REQUEST])),
+        r"use torch.no_grad\(\) instead",
+    ),
+    "make-in-inference-mode": (lambda g: under(torch.inference_mode(), lambda: made()(g)), r"use torch.no_grad\(\)"),
+    "train-in-inference-mode": (
+        lambda g: under(torch.inference_mode(), lambda: trained("mend", le.Objective(), ["en"])(g)),
+        r"inference_mode\(\) is on, and this needs gradients; leave it",
+    ),
+    "step-without-gradients": (
+        lambda g: under(torch.no_grad(), lambda: stepped([TRIPLE])(g)),
+        r"no_grad\(\) is on, and a training needs gradients",
+    ),
+    "layers-of-text": (lambda g: le.load(g.model, "bert.weight"), "a list of parameter names; got 'bert.weight' .str"),
+    "half-a-layer": (lambda g: le.load(g.model, 2.0), "a whole number of layers .* got 2.0 .float"),  # type: ignore[arg-type]
+    "no-layers": (lambda g: le.load(g.model, None), "a whole number of layers .* got None"),  # type: ignore[arg-type]
+    "truth-for-layers": (lambda g: le.load(g.model, True), "a whole number of layers .* got True"),
+    "layers-of-numpy": (lambda g: le.load(g.model, np.int64(2)), r"got .*; give int\(2\)"),  # type: ignore[arg-type]
+    "no-model": (lambda _: le.load(None), "got None for a path; expected a folder"),  # type: ignore[arg-type]
     "a-path-to-wrap": (lambda _: le.wrap("model"), "a loaded transformers model .* got str"),
 }
 
@@ -300,6 +399,26 @@ class Own:
 def test_a_plug_in_s_numbers_may_be_negative(given: Given) -> None:
     le.register(type("Shifted", (Good,), {"NAME": "shifted", "Settings": Own})())
     assert le.make_editor("shifted", given.backbone, ["en"]).settings.shift == -1
+
+
+def test_numbers_of_numpy_are_whole_numbers(given: Given) -> None:
+    """In tuples, as `tuple(array)` makes them."""
+    ids, asked = tuple(np.array(INPUT.ids)), replace(REQUEST, labels=(np.int64(12),))
+    assert le.predict(given.backbone, [replace(INPUT, ids=ids)]) == le.predict(given.backbone, [INPUT])
+    assert le.edit(given.editor, [asked]).edits == 1
+
+
+def test_without_gradients_an_edit_is_made_and_an_answer_given_in_inference_mode(given: Given) -> None:
+    expected = le.answers(given.backbone, given.tokenizer, [INPUT], given.one)
+    with torch.no_grad():
+        one = le.edit(given.editor, [REQUEST])
+    with torch.inference_mode():
+        assert le.answers(given.backbone, given.tokenizer, [INPUT], one) == expected
+
+
+def test_an_update_in_double_precision_fits_a_model_of_it(given: Given) -> None:
+    backbone = le.wrap(deepcopy(given.backbone.model).double(), 2)
+    le.predict(backbone, [INPUT], changed_update(given, torch.Tensor.double))
 
 
 def test_what_fits_in_another_form_is_taken(given: Given, tmp_path: Path) -> None:

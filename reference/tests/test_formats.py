@@ -305,6 +305,80 @@ def test_labels_that_differ_in_case_only_are_refused(pairs: Path, tmp_path: Path
         read(write_lines(tmp_path / "own.jsonl", rows))
 
 
+def relabelled(path: Path, names: list[str]) -> None:
+    """The same rows, their classes numbered in another order."""
+    rows = datasets.Dataset.from_parquet(str(path))
+    told = [names.index(rows.features["label"].names[number]) for number in rows["label"]]
+    features = rows.features | {"label": datasets.ClassLabel(names=names)}
+    rows.remove_columns("label").add_column("label", told).cast(datasets.Features(features)).to_parquet(str(path))
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved"])
+def test_splits_that_number_the_classes_in_another_order_are_refused(form: str, pairs: Path, tmp_path: Path) -> None:
+    relabelled(pairs / "all_languages" / "test-00000-of-00001.parquet", [*CLASSES[::-1]])
+    source = pairs if form == "parquet" else saved(pairs, tmp_path)
+    both = (
+        r"'train'\) has the classes in the order entailment, .*'test'\) in the order contradiction, neutral, entailment"
+    )
+    with pytest.raises(DataError, match=both):
+        read(source)
+
+
+def test_parts_of_a_split_that_number_the_classes_in_another_order_are_refused(pairs: Path) -> None:
+    path = pairs / "all_languages" / "train-00000-of-00001.parquet"
+    one, two = (path.with_name(f"train-0000{i}-of-00002.parquet") for i in (0, 1))
+    shutil.copy(path.rename(one), two)
+    relabelled(two, [*CLASSES[::-1]])
+    with pytest.raises(DataError, match=r"00001-of-00002.* has the classes in the order contradiction"):
+        read(pairs)
+
+
+def test_numbers_and_names_of_classes_are_not_mixed(pairs: Path) -> None:
+    """Numbers alone are in XNLI's order, as the names of the other splits are."""
+    path = pairs / "all_languages" / "test-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    expected = of_pairs(read(pairs))
+    pq.write_table(table.replace_schema_metadata(None), path)
+    assert of_pairs(read(pairs)) == expected
+    frame = table.to_pandas()
+    frame["label"] = [CLASSES[i] for i in frame["label"]]
+    frame.to_parquet(path)
+    with pytest.raises(DataError, match="names in place of numbers"):
+        read(pairs)
+
+
+def test_a_table_of_pairs_without_rows_is_refused(pairs: Path) -> None:
+    path = pairs / "all_languages" / "train-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(path)[:0], path)
+    with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet: has no rows; remove it"):
+        read(pairs)
+
+
+@pytest.mark.parametrize("form", ["rows", "nested"])
+def test_labels_with_spaces_around_are_refused(form: str, pairs: Path, tmp_path: Path) -> None:
+    if form == "rows":
+        rows = own_pairs(pairs)
+        source = write_table(tmp_path / "own.csv", [{**row, "label": f" {row['label']}".upper()} for row in rows])
+    else:
+        source = named_labels(pairs, tmp_path)
+        for path in source.glob("*.parquet"):
+            table = pd.read_parquet(path)
+            table["label"] = [f"{label} " for label in table["label"]]
+            table.to_parquet(path)
+    with pytest.raises(DataError, match="have spaces around them; remove the spaces"):
+        read(source)
+
+
+def test_a_saved_dataset_is_unpacked_or_copied_again(facts: Path, tmp_path: Path) -> None:
+    folder = facts_saved(facts, tmp_path)
+    packed(folder, tmp_path / "packed.zip")
+    with pytest.raises(DataError, match=r"state\.json: a saved dataset is only read from a folder; unpack"):
+        read_facts(tmp_path / "packed.zip")
+    (folder / "test" / "state.json").write_text("{}")
+    with pytest.raises(DataError, match=r"as a saved dataset \(no '_data_files'\); copy its whole folder again"):
+        read_facts(folder)
+
+
 def test_numbers_for_labels_are_said_to_be_in_xnlis_order(pairs: Path, tmp_path: Path) -> None:
     rows = [row | {"label": CLASSES.index(str(row["label"]))} for row in own_pairs(pairs)]
     assert any(
@@ -448,6 +522,73 @@ def test_a_template_that_is_told_twice_in_two_ways_is_refused(facts: Path) -> No
     write_lines(path, [*told, told[0] | {"template": "[Y] [X]"}])
     with pytest.raises(DataError, match=r"templates\.jsonl:3: relation 'P1' has another template in 'fr' than at .*:1"):
         read_facts(facts)
+
+
+def test_templates_that_differ_in_composition_only_are_said_to(facts: Path) -> None:
+    path = facts / "fr" / "templates.jsonl"
+    told = [row | {"template": f"caf\u00e9 {row['template']}"} for row in lines(path)]
+    write_lines(path, [*told, told[0] | {"template": told[0]["template"].replace("\u00e9", "e\u0301")}])
+    with pytest.raises(DataError, match="they differ in Unicode composition only: normalise the texts to NFC"):
+        read_facts(facts)
+
+
+# what is where it is not read
+
+
+def test_a_link_to_a_folder_elsewhere_is_refused(facts: Path, tmp_path: Path) -> None:
+    """Its language would be missing, and nothing would say so."""
+    expected = of_facts(read_facts(facts))
+    (facts / "again").symlink_to(facts / "fr")  # is read where it lies
+    (tmp_path / "empty").mkdir()
+    (facts / "notes").symlink_to(tmp_path / "empty")
+    assert of_facts(read_facts(facts)) == expected
+    (facts / "fr").rename(tmp_path / "elsewhere")
+    (facts / "again").unlink()
+    (facts / "fr").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"/fr: is a link to .*elsewhere, which is not followed; copy that folder"):
+        read_facts(facts)
+
+
+def test_a_broken_link_is_no_hub_id(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"own\.csv: is a link to .*gone\.csv, which is not there"):
+        read_facts(tmp_path / "own.csv")
+
+
+def test_parts_of_two_uploads_are_refused(facts: Path, tmp_path: Path) -> None:
+    (tmp_path / "both").mkdir()
+    rows = own_facts(facts)
+    for name in ("00000-of-00001", "00000-of-00002", "00001-of-00002"):
+        write_lines(tmp_path / "both" / f"train-{name}.jsonl", rows)
+    with pytest.raises(DataError, match=r"00000-of-00001\.jsonl and train-00000-of-00002\.jsonl are parts of two"):
+        read_facts(tmp_path / "both")
+
+
+@pytest.mark.parametrize("name", ["P1.jsonl.gz", "P1.JSONL", "P1.csv", "templates.jsonl.gz"])
+def test_tables_that_mlamas_layout_does_not_have_are_refused(name: str, facts: Path) -> None:
+    path = facts / "fr" / name
+    plain = facts / "fr" / f"{name.partition('.')[0]}.jsonl"
+    path.write_bytes(gzip.compress(plain.read_bytes()) if name.endswith(".gz") else plain.read_bytes())
+    expected = of_facts(read_facts(facts))  # a copy
+    plain.unlink()
+    said = rf"fr/{name} is not read in mLAMA's layout, .*; unpack it, or rename it to {plain.name}"
+    with pytest.raises(DataError, match=said):
+        read_facts(facts)
+    for other in facts.glob("*/templates.jsonl") if "templates" in name else ():
+        other.with_name("templates.jsonl.gz").write_bytes(gzip.compress(other.read_bytes()))
+        other.unlink()
+    with pytest.raises(DataError, match="is not read in mLAMA's layout"):
+        read_facts(facts)
+    assert expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(gzip.compress(b"x"), "gzip; name it own.csv.gz"), (b"PK\3\4", "zip archive")]
+)
+def test_a_packed_file_under_another_name_is_said_to_be_one(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_facts(tmp_path / "own.csv")
 
 
 # what is recognised and not read

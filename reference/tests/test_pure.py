@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "nothing-unrelated": (
         lambda: sampling.unrelated(ONLY, ONLY.examples[1], 1, sampling.derived_rng(0)),
         DataError,
-        "no input is unrelated to 'f0/en': the corpus has only its parallels; give more facts or languages",
+        "no input is unrelated to 'f0/en': this split has only its parallels; give more facts or languages",
     ),
     "fact-twice": (
         lambda: ParallelCorpus.of([*EXAMPLES, Example("f1", "en", "again")]),

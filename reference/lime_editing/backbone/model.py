@@ -98,6 +98,8 @@ class Backbone:
     def copy(self, twice: bool = False) -> Backbone:
         """A faster copy for computation, in bf16 under `autocast`. With `twice` it is twice differentiable."""
         key = (self.precision == "bf16" and torch.is_autocast_enabled(self.like.device.type), twice)
+        if key not in self._copies and checks.of_mode():
+            raise UserError(f"the first use of a model must be outside: {checks.of_mode()}")
         if key not in self._copies:
             model = quick(self.model, *key)
             self._copies[key] = replace(self, model=model, layers=layer_stack(model))
@@ -285,6 +287,8 @@ def capture(
     No `.grad` is set. x and δ have no graph, unless they are `differentiable` with respect to the update `at`. Also
     returns the logits.
     """
+    if checks.of_mode():
+        raise UserError(checks.of_mode())
     taken: dict[str, tuple[Tensor, Tensor]] = {}
     linears = backbone.copy(differentiable).linears
 
@@ -314,8 +318,15 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
     ModelError: an architecture that is not supported, a name that does not exist, weights that are not finite, or a
     model whose dropout is active or whose MLPs run in chunks.
     """
-    if not hasattr(model, "base_model") or edited in ([], ()):
-        raise ModelError(f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}")
+    if (
+        checks.of_wrapping(model, edited, precision, Precision)
+        or not hasattr(model, "base_model")
+        or edited in ([], ())
+    ):
+        raise ModelError(
+            checks.of_wrapping(model, edited, precision, Precision)
+            or f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}"
+        )
     if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
         raise ModelError(
             "the model is in training mode, and its dropout changes every answer at random; call model.eval() first"

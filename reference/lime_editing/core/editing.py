@@ -225,6 +225,8 @@ def make_editor(
         raise UserError(f"settings of {method} must be a mapping, or {found.Settings()}; got {settings!r}")
     if checks.of_record(settings):
         raise UserError(f"settings of {method}: {checks.of_record(settings)}")
+    if found.TRAINED and checks.of_mode():
+        raise UserError(checks.of_mode())
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
         if not found.TRAINED:

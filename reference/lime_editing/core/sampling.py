@@ -117,7 +117,7 @@ def unrelated(corpus: Corpus, edit: Example, count: int, rng: np.random.Generato
     rest = len(corpus.examples) - len(span)
     if rest == 0:
         raise DataError(
-            f"no input is unrelated to {edit.id!r}: the corpus has only its parallels; give more facts or languages"
+            f"no input is unrelated to {edit.id!r}: this split has only its parallels; give more facts or languages"
         )
     drawn = rng.choice(rest, size=count, replace=count > rest)
     return [corpus.examples[i if i < span.start else i + len(span)] for i in drawn]

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from .. import checks
 from ..errors import ModelError, UserError
 from ..records import EditRequest, Input
 from .corpus import Corpus, Example
@@ -100,7 +101,10 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
     """
     labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
     if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
-        raise UserError(f"the tokenizer cannot spell the desired answer {to!r}; use words and letters that it knows")
+        raise UserError(
+            f"the tokenizer cannot spell the desired answer {to!r}"
+            f"{checks.spellable(tokenizer, to) or '; use words and letters that it knows'}"
+        )
     asked = sentence(tokenizer, text, len(labels))
     if len(asked.positions) != len(labels):
         raise UserError(

@@ -316,6 +316,8 @@ def computed(
     editor: Editor, objective: Objective, batch: Batch, given: Update | None = None, leaves: Sequence[Tensor] = ()
 ) -> list[Tensor | None]:
     """The losses of a batch (4,), and the gradient of the total for each parameter and leaf (None: no gradient)."""
+    if checks.of_mode(trains=True):
+        raise UserError(checks.of_mode(trains=True))
     with editor.backbone.autocast():
         losses = losses_of(editor, batch, objective, given)
     wanted = [*editor.parameters.values(), *leaves]

@@ -185,6 +185,8 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
         with files.openers[name]() as stream:
             if stream.peek(len(POINTER)).startswith(POINTER):
                 raise DataError(pointer(where))
+            if checks.of_content(name, stream.peek(4)):
+                raise DataError(f"{where}: {checks.of_content(name, stream.peek(4))}")
             unpacked: Any = gzip.open(stream) if name.lower().endswith(".gz") else stream  # noqa: SIM115
             yield unpacked if raw else TextIOWrapper(unpacked, encoding="utf-8-sig", newline=newline)
     except UnicodeDecodeError as error:
@@ -289,6 +291,8 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     path, where, saved = files.path(name), files.where(name), kind(name) == SAVED
+    if saved and path is None:
+        raise DataError(f"{where}: a saved dataset is only read from a folder; unpack the archive")
     with text(files, name, raw=True) as stream:
         try:
             if saved:
@@ -304,7 +308,11 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
                 yield file.schema_arrow, lambda columns: file.iter_batches(4096, columns=columns)
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             what = "a saved dataset" if saved else "parquet"
-            raise DataError(f"{where}: cannot be read as {what} ({first_line(error)})") from error
+            raise DataError(
+                f"{where}: cannot be read as {what} "
+                f"({'no ' if isinstance(error, KeyError) else ''}{first_line(error)}); "
+                f"{'copy its whole folder again, or save it again' if saved else 'download it again'}"
+            ) from error
 
 
 def columns_of(files: Files, name: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ... import checks
 from ...errors import DataError
 from ...names import SPLITS
 from .. import files
@@ -116,6 +117,8 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
     language.
     """
     with files.located(source, EXPECTED) as found:
+        if checks.of_layout(found.openers):
+            raise DataError(f"{found.root}: {checks.of_layout(found.openers)}")
         roots = sorted({PurePosixPath(n).parent.parent for n in found.openers if n.endswith("/templates.jsonl")})
         if len(roots) > 1:
             places = ", ".join(found.where(root) for root in roots)
@@ -211,6 +214,7 @@ def _template(templates: _Templates, key: tuple[str, str], template: str, where:
     if known != template:
         raise DataError(
             f"{where}: relation {key[1]!r} has another template in {key[0]!r} than at {first}: {template!r}, {known!r}"
+            f"{checks.composed(template, known)}"
         )
 
 

@@ -167,6 +167,10 @@ def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
     loaded: dict[Split, Any] = {}
+    if checks.of_parts({found.where(table.name): str(table.split) for table in tables}, NAMES, spelled):
+        raise DataError(
+            checks.of_parts({found.where(table.name): str(table.split) for table in tables}, NAMES, spelled)
+        )
     for split in (split for split in SPLITS if any(table.split == split for table in tables)):
         names = [table.name for table in tables if table.split == split]
         if files.kind(names[0]) == files.SAVED:
@@ -294,6 +298,10 @@ def spelled(label: Any) -> Any:
 
 def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
     """The classes in XNLI's order, or sorted if they are not XNLI's; and a note if the order is assumed."""
+    if any(str(label) != str(label).strip() for label in labels):
+        raise DataError(
+            f"{source}: labels {', '.join(sorted(map(repr, labels)))} have spaces around them; remove the spaces"
+        )
     if labels <= set(NAMES):
         return NAMES, []
     if labels <= set(range(len(NAMES))):
