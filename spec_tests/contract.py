@@ -860,8 +860,8 @@ class ManyEdits(Protocol):
     ) -> Series:
         """A series of edits in the editing languages: `n_edits`, or one for each fact that there is in them.
 
-        Inputs are in the updating languages, and drawn as in `evaluation_pairs`: `n_update` for each edit, and `n_retain`
-        for the whole series.
+        Inputs are in the updating languages, and drawn as in `evaluation_pairs`: `n_update` for each edit, and
+        `n_retain` for the whole series.
         """
 
     def series_metrics(self, outcomes: Sequence[SeriesOutcome]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
-from reprlib import repr as shown
+from reprlib import repr as _short
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unicodedata import normalize
 
@@ -32,6 +32,11 @@ POSITIVE = (
     *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
     *("n_update", "n_retain", "edits", "pairs", "epochs", "batch"),  # of evaluations, trainings and a fine-tuning
 )
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence, in one short line."""
+    return " ".join(_short(value).split())
 
 
 def of_record(record: Any) -> str | None:
@@ -76,8 +81,6 @@ def of_inputs(inputs: Sequence[Any]) -> str | None:
             return f"input {i} must have its tokens, positions and types as tuples of whole numbers; got {other}"
         if not one.ids or not one.positions:
             return f"input {i} has no {'predicted positions' if one.ids else 'tokens'}"
-        if max(one.positions) >= len(one.ids):
-            return f"input {i} has the positions {shown(one.positions)}, but only {len(one.ids)} tokens"
         if min(one.positions) < 0 or len(one.types) not in (0, len(one.ids)):
             return f"input {i} has a negative position, or another number of token types than of tokens: {shown(one)}"
     return None if inputs else "there are no inputs; give at least one"
@@ -99,6 +102,76 @@ def of_list(value: Any, kind: type, what: str, empty: bool = False) -> str | Non
     if other:
         return f"{what} must be a list of {kind.__name__}; got {shown(other[0])} in it"
     return None if value or empty else f"there are no {what}; give at least one"
+
+
+def of_kind(value: Any, kind: type, what: str) -> str | None:
+    """A value that is not of this class."""
+    return None if isinstance(value, kind) else f"{what} must be of the class {kind.__name__}; got {shown(value)}"
+
+
+def of_texts(**given: Any) -> str | None:
+    """Arguments that are no texts, or are texts that no file can hold; a language is not empty, either."""
+    for name, value in given.items():
+        if not isinstance(value, str) or (name == "language" and not value):
+            return f"{name} must be a {'non-empty ' * (name == 'language')}text; got {shown(value)}"
+        if not value.isascii() and re.search("[\ud800-\udfff]", value):
+            return f"{name} must be Unicode text; {value!r} has half of a character"
+    return None
+
+
+def of_names(value: Any, what: str = "languages", again: bool = False) -> str | None:
+    """A value that is no list of names, or has one twice. A set has no order that every process has."""
+    listed = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    if not listed or not all(isinstance(one, str) and one for one in value):
+        return f"{what} must be a list of languages, such as ['en', 'fr']; got {shown(value)}"
+    twice = [] if again else [name for name, count in Counter(value).items() if count > 1]
+    return f"{what} has {twice[0]!r} twice; give each once" if twice else None
+
+
+def of_seed(seed: Any, *place: Any) -> str | None:
+    """A seed, or a place in its draws, that has another `repr` than its number or text: it would draw other numbers."""
+    if type(seed) is not int or not -(2**63) <= seed < 2**64:
+        return f"a seed must be a plain int of 64 bits, such as int(seed); got {seed!r}"
+    other = [one for one in place if type(one) is not str and type(one) is not int]
+    return f"a draw's place must be plain int and str; got {other[0]!r}" if other else None
+
+
+def of_whole(least: int = 0, **given: Any) -> str | None:
+    """Arguments that are no whole numbers, or too small."""
+    for name, value in given.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            return f"{name} must be a whole number of {least} or more; got {value!r}"
+    return None
+
+
+def of_number(name: str, value: Any, above: bool = False) -> str | None:
+    """A number that is none, is negative, or is 0 and must be `above` it."""
+    right = (
+        isinstance(value, Real) and not isinstance(value, bool) and (float(value) > 0 if above else float(value) >= 0)
+    )
+    return None if right else f"{name} must be a number {'above 0' if above else 'of 0 or more'}; got {value!r}"
+
+
+def of_step(editor: Any, optimiser: Any, clip: Any) -> str | None:
+    """An optimiser that steps none of the editor's parameters, or a norm that no gradient can have."""
+    if not editor.method.TRAINED:
+        return f"{editor.method.NAME} is not trained; use it without a training"
+    own = {id(parameter) for parameter in editor.parameters.values()}
+    if own.isdisjoint(id(one) for group in getattr(optimiser, "param_groups", ()) for one in group["params"]):
+        return f"the optimiser must have the editor's parameters; got {type(optimiser).__name__} without them"
+    return of_number("clip", clip, above=True)
+
+
+def of_tokenizer(tokenizer: Any, needed: str = "mask_token_id") -> str | None:
+    """A value that is no tokenizer."""
+    right = callable(tokenizer) and hasattr(tokenizer, needed)
+    return None if right else f"give a tokenizer, as of load_tokenizer; got {shown(tokenizer)}"
+
+
+def of_task(task: Any) -> str | None:
+    """A value that is no split of a data set."""
+    right = hasattr(task, "request") and hasattr(task, "corpus")
+    return None if right else f"task must be one split of a data set, as of Dataset.tasks; got {shown(task)}"
 
 
 def of_requests(requests: Sequence[Any], backbone: Any) -> str | None:

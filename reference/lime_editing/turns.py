@@ -7,7 +7,8 @@ from functools import wraps
 from threading import RLock
 from typing import ParamSpec, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 #: One for all models: two backbones of one model share its modules.
 _LOCK = RLock()
 

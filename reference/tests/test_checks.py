@@ -105,6 +105,17 @@ def changed_update(given: Given, change: Callable[[Any], Any]) -> le.Update:
     return le.Update(deltas={name: change(delta) for name, delta in given.one.deltas.items()})
 
 
+def step_of(
+    g: Given, editor: Any = None, optimiser: Any = ..., triples: Any = (TRIPLE,), seed: Any = 0, clip: Any = 1.0
+) -> object:
+    chosen = adam(g.mend) if optimiser is ... else optimiser
+    return le.train_step(editor or g.mend, chosen, triples, seed, le.Objective(), clip)
+
+
+def pairs_of(g: Given, edited: Any = ("en",), updated: Any = ("en",), seed: Any = 0) -> object:
+    return le.evaluation_pairs(g.task.corpus, edited, updated, 1, 1, seed)
+
+
 def delta_of(m: int, n: int) -> le.Update:
     return le.Update(deltas={"w": torch.zeros(1, m, n)})
 
@@ -141,7 +152,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "minus-one-input": (
         lambda g: le.evaluation_pairs(g.task.corpus, ["en"], ["en"], -1, 1, 0),
-        "no negative numbers",
+        "n_update must be a whole number of 0 or more; got -1",
     ),
     "a-pair-without-inputs": (
         lambda g: le.evaluate(g.editor, g.task, [Pair(g.pairs[0].edit, (), ())], 0),
@@ -178,10 +189,6 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "too-few-types": (lambda g: le.predict(g.backbone, [replace(INPUT, types=(0,))]), "another number of token types"),
     "pairs-of-another-split": (lambda g: le.evaluate(g.editor, g.theirs, g.pairs, 0), "this split has no fact"),
     "unknown-role": (lambda _: le.count([replace(OUTCOME, role="both")]), "unknown role; known: update, retain"),
-    "position-after-the-end-of-an-input": (
-        lambda g: le.predict(g.backbone, [replace(INPUT, positions=(7,))]),
-        r"input 0 has the positions \(7,\), but only 7 tokens",
-    ),
     "ids-of-an-array": (
         lambda g: le.predict(g.backbone, [replace(INPUT, ids=np.array(INPUT.ids))]),  # type: ignore[arg-type]
         "input 0 must have its tokens.* as tuples of whole numbers; got one ndarray",
@@ -257,6 +264,10 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "save-no-edit": (lambda g: le.save_lora(le.Update(), g.backbone, g.model, g.root / "to"), "has 0 edits"),
     "rank-of-0": (lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0), "must be above 0; got 0"),
     "save-no-model": (lambda g: le.save_model(g.one, g.backbone, "/no/model", g.root / "to"), "cannot find the model"),
+    "save-what-is-not-finite": (
+        lambda g: le.save_model(changed_update(g, lambda delta: delta / 0), g.backbone, g.model, g.root / "to"),
+        "numbers that are not finite: the edit diverged; edit again with a smaller rate",
+    ),
     "save-another-model": (
         lambda g: le.save_model(g.one, g.backbone, other_model(g), g.root / "to"),
         "is not that of the loaded model; give the model's own folder",
@@ -282,7 +293,10 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         lambda g: le.make_editor("mend", g.backbone, ["en"], settings=methods()["finetuning"].Settings()),
         "settings of mend must be a mapping, or Settings",
     ),
-    "rate-of-masks": (lambda g: le.make_editor("mend", g.backbone, ["en"], mask_lr=-1.0), "a mask_lr of 0 or more"),
+    "rate-of-masks": (
+        lambda g: le.make_editor("mend", g.backbone, ["en"], mask_lr=-1.0),
+        "mask_lr must be a number of 0 or more",
+    ),
     "set-no-inputs": (lambda _: override(TINY.tasks["facts"], "test.n_update", "0"), "n_update must be above 0; got 0"),
     "set-no-edits": (lambda _: override(TINY.tasks["facts"], "test.edits", "-1"), "edits must be above 0; got -1"),
     "set-no-batch": (lambda _: override(TINY.tasks["nli"], "classifier.batch", "0"), "batch must be above 0; got 0"),
@@ -296,8 +310,98 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "half-an-edit": (schedule(edits=4.5), "a schedule's edits must be a whole number; got 4.5"),
     "clip-at-0": (schedule(clip=0), "a schedule's clip must be above 0"),
     "train-finetuning": (trained("editor", le.Objective()), "finetuning is not trained"),
+    "rate-of-masks-nan": (lambda g: le.make_editor("mend", g.backbone, ["en"], mask_lr=math.nan), "mask_lr .* got nan"),
+    "a-step-up": (lambda g: step_of(g, clip=-1.0), "clip must be a number above 0; got -1.0"),
+    "a-step-of-0": (lambda g: step_of(g, clip=0), "clip must be a number above 0; got 0"),
+    "a-step-of-nan": (lambda g: step_of(g, clip=math.nan), "clip must be a number above 0; got nan"),
+    "another-s-optimiser": (
+        lambda g: step_of(g, optimiser=torch.optim.SGD([torch.zeros(1)], 0.1)),
+        "must have the editor's parameters; got SGD without them",
+    ),
+    "no-optimiser": (lambda g: step_of(g, optimiser=None), "must have the editor's parameters; got NoneType"),
+    "step-finetuning": (lambda g: step_of(g, editor=g.editor), "finetuning is not trained; use it without"),
+    "step-one": (lambda g: step_of(g, triples=TRIPLE), "triples must be a list of Triple; got one"),
+    "a-schedule-of-fields": (
+        lambda g: list(le.train(g.mend, g.task, lambda _: None, SCHEDULE, le.Objective(), 0)),  # type: ignore[arg-type,return-value]
+        "schedule must be of the class Schedule; got {",
+    ),
+    "train-without-validations": (
+        lambda g: list(le.train(g.mend, g.task, None, le.Schedule(**SCHEDULE), le.Objective(), 0)),  # type: ignore[arg-type]
+        "validate must be a function of an editor",
+    ),
+    # seeds
+    "seed-of-numpy": (lambda g: le.derived_rng(np.int64(0)), r"plain int .*; got np.int64\(0\)"),  # type: ignore[arg-type]
+    "seed-of-truth": (lambda g: pairs_of(g, seed=True), "plain int .*; got True"),
+    "seed-of-draws": (lambda g: le.training_triples(g.task.corpus, 1, np.int64(0), 0), "plain int"),  # type: ignore[arg-type]
+    "step-of-numpy": (
+        lambda g: le.training_triples(g.task.corpus, 1, 0, np.int64(0)),
+        "place must be plain int and str",
+    ),  # type: ignore[arg-type]
+    "seed-of-an-evaluation": (lambda g: le.evaluate(g.editor, g.task, g.pairs, "0"), "plain int .*; got '0'"),  # type: ignore[arg-type]
+    "seed-of-a-validator": (lambda g: le.validator(g.task, g.pairs, 0.0), "plain int"),  # type: ignore[arg-type]
+    "seed-of-a-training": (lambda g: step_of(g, seed=np.int64(0)), "plain int"),
+    "seed-of-an-edit": (lambda g: le.edit(g.mend, [REQUEST], np.int64(3)), "plain int"),  # type: ignore[arg-type]
+    "seed-of-an-editor": (made("mend", ["en"], "none", "x"), "plain int .*; got 'x'"),
+    "seed-beyond-64-bits": (lambda g: le.edit(g.mend, [REQUEST], 2**70), "of 64 bits"),
+    # languages
+    "a-language-twice": (lambda g: pairs_of(g, ["en", "en"]), "edit_languages has 'en' twice; give each once"),
+    "an-updating-language-twice": (
+        lambda g: pairs_of(g, ["en"], ["en", "de", "en"]),
+        "update_languages has 'en' twice",
+    ),
+    "languages-without-order": (lambda g: pairs_of(g, {"en", "de"}), "edit_languages must be a list of languages"),
+    "languages-of-an-editor-twice": (made("mend", ["en", "de", "en"], "language"), "languages has 'en' twice"),
+    "languages-of-a-generator": (made("mend", iter(["en"])), "must be a list of languages"),
+    "languages-of-numpy": (made("mend", np.array(["en", "de"])), "must be a list of languages"),
+    "languages-of-nothing": (made("mend", [None]), r"must be a list of languages.*; got \[None\]"),
+    "an-empty-language": (made("mend", ["en", ""]), "must be a list of languages"),
+    "within-a-text": (lambda g: g.task.corpus.within("en"), "must be a list of languages.*; got 'en'"),
+    "within-twice": (lambda g: g.task.corpus.within(["en", "en"]), "languages has 'en' twice"),
+    "parallel-in-a-text": (lambda g: g.task.corpus.parallel(g.pairs[0].edit.id, "en"), "must be a list of languages"),
+    "scores-in-a-text": (lambda _: le.scores(le.count([OUTCOME]), "en"), "must be a list of languages"),
+    # one for many, and things of another kind
+    "evaluate-one": (lambda g: le.evaluate(g.editor, g.task, g.pairs[0], 0), "pairs must be a list of Pair; got one"),
+    "evaluate-a-generator": (lambda g: le.evaluate(g.editor, g.task, iter(g.pairs), 0), "pairs must be a list of Pair"),  # type: ignore[arg-type]
+    "evaluate-nobody": (lambda g: le.evaluate(None, g.task, g.pairs, 0), "an editor or raw model, .* got None"),  # type: ignore[arg-type]
+    "evaluate-on-nothing": (lambda g: le.evaluate(g.editor, None, g.pairs, 0), "one split of a data set"),  # type: ignore[arg-type]
+    "validate-on-nothing": (lambda g: le.validator(None, g.pairs, 0), "one split of a data set"),  # type: ignore[arg-type]
+    "positions-of-masks": (
+        lambda g: le.evaluate(g.editor, g.task, g.pairs, 0, con_positions="masks"),  # type: ignore[arg-type]
+        "con_positions must be one of mask, all; got 'masks'",
+    ),
+    "aggregate-a-generator": (lambda _: le.aggregate(iter([])), "runs must be a list of Scores"),  # type: ignore[arg-type]
+    "aggregate-other-things": (lambda _: le.aggregate([{"acc": 1}]), "runs must be a list of Scores; .* in it"),  # type: ignore[list-item]
+    "count-one": (lambda _: le.count(OUTCOME), "outcomes must be a list of Outcome; got one"),  # type: ignore[arg-type]
+    "scores-of-outcomes": (lambda _: le.scores([OUTCOME]), "counts must be of the class Counts; .* counts outcomes"),  # type: ignore[arg-type]
+    "break-down-by-lang": (
+        lambda _: le.breakdown(le.count([OUTCOME]), "lang"),  # type: ignore[arg-type]
+        "by must be one of edit_language, language; got 'lang'",
+    ),
+    "break-down-and-drop": (
+        lambda _: le.breakdown(le.count([OUTCOME]), "language", "drop"),  # type: ignore[arg-type]
+        "incomplete must be one of refuse, skip; got 'drop'",
+    ),
+    "answers-of-a-list": (
+        lambda g: le.answers(g.backbone, g.tokenizer, [INPUT], [g.one]),  # type: ignore[arg-type]
+        r"update must be of the class Update; got \[Update.*; compose adds a list",
+    ),
+    "answers-of-no-tokenizer": (lambda g: le.answers(g.backbone, g.backbone, [INPUT]), "give a tokenizer, as of load_"),
+    "an-editor-of-nothing": (lambda _: le.make_editor("mend", None, ["en"]), "backbone must be of the class Backbone"),  # type: ignore[arg-type]
+    "an-editor-of-a-model": (lambda g: le.make_editor("mend", g.backbone.model, ["en"]), "; load or wrap makes one"),
+    "edit-by-nobody": (lambda _: le.edit(None, [REQUEST]), "editor must be of the class Editor; got None"),  # type: ignore[arg-type]
+    "half-a-chunk": (lambda g: le.edit_all(g.editor, [REQUEST], 1.5), "at least 1 request; got 1.5"),  # type: ignore[arg-type]
+    "half-a-draw": (lambda g: le.training_triples(g.task.corpus, 1.5, 0, 0), "count must be a whole number"),  # type: ignore[arg-type]
+    "half-a-mask": (lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 1.5), "at least 1 mask; got 1.5"),  # type: ignore[arg-type]
+    "longest-of-text": (lambda g: le.pair(g.tokenizer, "a", "b", "5"), "longest must be a whole number"),  # type: ignore[arg-type]
     # words
-    "one-language": (made("mend", "en"), r"a list of languages .*; got 'en'"),
+    "no-sentence": (lambda g: le.sentence(g.tokenizer, None), "text must be a text; got None"),  # type: ignore[arg-type]
+    "a-sentence-of-bytes": (lambda g: le.sentence(g.tokenizer, b"[MASK]"), "text must be a text; got b'"),  # type: ignore[arg-type]
+    "half-a-character": (lambda g: le.sentence(g.tokenizer, "\ud800 [MASK]"), "half of a character"),
+    "a-tokenizer-s-folder": (lambda g: le.sentence(str(g.model), "[MASK]"), "give a tokenizer, as of load_tokenizer"),
+    "desired-words": (lambda g: le.request(g.tokenizer, "[MASK]", ["Aton"], "en"), "to must be a text; got"),  # type: ignore[arg-type]
+    "a-request-in-nothing": (lambda g: le.request(g.tokenizer, "[MASK]", "Aton", None), "language must be a non-empty"),  # type: ignore[arg-type]
+    "a-pair-of-nothing": (lambda g: le.pair(g.tokenizer, None, "a"), "premise must be a text; got None"),  # type: ignore[arg-type]
+    "one-language": (made("mend", "en"), "a list of languages, .*; got 'en'"),
     "masks-of-a-training": (made("mend", ["en"], "lime"), "masks must be one of none, language, shared; got 'lime'"),
     "mask-scale": (
         lambda g: le.make_editor("mend", g.backbone, ["en"], mask_scale="x"),  # type: ignore[arg-type]

@@ -143,6 +143,18 @@ def test_a_file_of_edits_gives_them_back_and_drops_them(model: Path, tmp_path: P
         saving.drop(saving.Saved((compose([made]),), told, {}), [1])
 
 
+def test_folders_beside_the_weights_are_copied_and_other_weights_are_not(model: Path, tmp_path: Path) -> None:
+    """As the pooling of sentence-transformers; the raw weights in another format would be the unedited model."""
+    for name in ("1_Pooling/config.json", "onnx/model.onnx", ".cache/x.json"):
+        (model / name).parent.mkdir()
+        (model / name).write_text("{}")
+    editor = editor_of(model)
+    saving.save_model(edit(editor, requests_of(model)[:1]), editor.backbone, model, tmp_path / "edited")
+    assert (tmp_path / "edited" / "1_Pooling" / "config.json").read_text() == "{}"
+    assert not (tmp_path / "edited" / "onnx" / "model.onnx").exists()
+    assert not (tmp_path / "edited" / ".cache").exists()
+
+
 def test_everyone_may_read_what_the_folder_lets_them(model: Path, tmp_path: Path) -> None:
     """safetensors itself writes files that their owner alone may read."""
     editor, asked = editor_of(model), requests_of(model)
@@ -417,6 +429,21 @@ UNREADABLE: list[tuple[str, str, dict[int, str]]] = [  # name, text (with \udcff
         {2: "has 2 cells", 4: "is not UTF-8 text (byte 8)", 5: "is not UTF-8 text (byte 0)"},
     ),
 ]
+
+
+def test_a_row_that_edits_the_same_input_again_is_told(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal edits add up, and change more than one does; in a series a later one is made on the earlier."""
+    rows = [ROWS[0], ROWS[0], {**ROWS[0], "to": "Dira"}]
+    path = table(tmp_path / "edits.jsonl", rows)
+    assert run(facts, model, "--file", str(path), "--save", str(tmp_path / "one")) == 0
+    said = capsys.readouterr().out
+    assert f"note: {path}:2: has the edit of {path}:1 again, and is added to it; keep one of the two" in said
+    assert f"note: {path}:3: has another answer than {path}:1" in said
+    assert len(json.loads((tmp_path / "one" / "edits.json").read_text())["again"]) == 2
+    assert run(facts, model, "--file", str(path), "--save", str(tmp_path / "two"), "--series") == 0
+    assert "note:" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "text", "errors"), UNREADABLE, ids=[name for name, _, _ in UNREADABLE])

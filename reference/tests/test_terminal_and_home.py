@@ -17,9 +17,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import lime_editing
 from lime_editing import __main__
 from lime_editing.__main__ import main
+from lime_editing.borders import offline
 from lime_editing.cli import output, progress
+from lime_editing.cli.options import runs
 from lime_editing.core.metrics import Scores
 from lime_editing.data import download
 from lime_editing.reproduce.cells import Status
@@ -115,6 +118,28 @@ def test_a_full_disk_behind_the_output_is_one_sentence(facts: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.startswith(b"error: No space left on device")
     assert b"Traceback" not in done.stderr
+
+
+def test_a_home_is_expanded_where_no_shell_does_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container's environment; and the switch for the network is read as huggingface_hub reads it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LIME_HOME", "~/here")
+    assert runs() == tmp_path / "here" / "runs"
+    for value, off in (("1", True), ("true", True), ("ON", True), ("0", False), ("false", False), ("", False)):
+        monkeypatch.setenv("HF_HUB_OFFLINE", value)
+        assert offline() == off
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == lime_editing.__version__
+
+
+def test_everything_public_comes_with_a_star() -> None:
+    names: dict[str, Any] = {}
+    exec("from lime_editing import *", names)
+    assert {"load", "edit", "Update"} <= names.keys()
+    assert not {"sys", "ast", "Path"} & names.keys()
 
 
 def test_without_a_home_caches_go_to_a_folder_for_a_while(facts: Path, model: Path, tmp_path: Path) -> None:

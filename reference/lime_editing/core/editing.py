@@ -205,12 +205,14 @@ def make_editor(
     UserError: an unknown method or setting (the known ones are listed), a setting that is no number or choice of its
     kind, or masks on a method without parameters. Eight parameters: each is a choice of its own.
     """
-    if checks.of_choice("masks", masks, Masks):
-        raise UserError(checks.of_choice("masks", masks, Masks))
-    if checks.of_choice("mask_scale", mask_scale, Scaling):
-        raise UserError(checks.of_choice("mask_scale", mask_scale, Scaling))
-    if not languages or isinstance(languages, str) or mask_lr < 0:
-        raise UserError(f"an editor needs a list of languages and a mask_lr of 0 or more; got {languages!r}, {mask_lr}")
+    if checks.of_choice("masks", masks, Masks) or checks.of_choice("mask_scale", mask_scale, Scaling):
+        raise UserError(checks.of_choice("masks", masks, Masks) or checks.of_choice("mask_scale", mask_scale, Scaling))
+    if checks.of_kind(backbone, Backbone, "backbone"):
+        raise UserError(f"{checks.of_kind(backbone, Backbone, 'backbone')}; load or wrap makes one")
+    if checks.of_names(languages) or not languages:
+        raise UserError(checks.of_names(languages) or "an editor needs a list of languages; give at least one")
+    if checks.of_number("mask_lr", mask_lr) or checks.of_seed(seed) or checks.of_mode():
+        raise UserError(checks.of_number("mask_lr", mask_lr) or checks.of_seed(seed) or checks.of_mode())
     found = find(method)
     if settings is None or isinstance(settings, Mapping):
         try:
@@ -225,8 +227,6 @@ def make_editor(
         raise UserError(f"settings of {method} must be a mapping, or {found.Settings()}; got {settings!r}")
     if checks.of_record(settings):
         raise UserError(f"settings of {method}: {checks.of_record(settings)}")
-    if found.TRAINED and checks.of_mode():
-        raise UserError(checks.of_mode())
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
         if not found.TRAINED:
@@ -248,6 +248,8 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     """
     if checks.of_list(requests, EditRequest, "requests"):
         raise UserError(checks.of_list(requests, EditRequest, "requests"))
+    if checks.of_kind(editor, Editor, "editor") or (seed is not None and checks.of_seed(seed)):
+        raise UserError(checks.of_kind(editor, Editor, "editor") or checks.of_seed(seed))
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
     return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))

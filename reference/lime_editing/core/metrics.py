@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import checks
 from ..errors import UserError
 from ..names import Role
 from ..records import Outcome
@@ -66,7 +67,11 @@ def hit(predicted: Sequence[int], expected: Sequence[int]) -> bool:
 
 def count(outcomes: Iterable[Outcome]) -> Counts:
     """Outcomes as counts."""
+    if isinstance(outcomes, Outcome) or not isinstance(outcomes, Iterable):
+        raise UserError(checks.of_list(outcomes, Outcome, "outcomes"))
     told = list(outcomes)
+    if checks.of_list(told, Outcome, "outcomes", empty=True):
+        raise UserError(checks.of_list(told, Outcome, "outcomes", empty=True))
     if any(outcome.role not in ROLES for outcome in told):
         raise UserError(f"an outcome has an unknown role; known: {', '.join(ROLES)}")
     edits = sorted({(o.edit_language, o.edit) for o in told})
@@ -111,6 +116,10 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
 
     NoOutcomes: one of `languages` (default: those that occur) has no outcome in some role.
     """
+    if checks.of_kind(counts, Counts, "counts"):
+        raise UserError(f"{checks.of_kind(counts, Counts, 'counts')}; `count` counts outcomes")
+    if languages is not None and checks.of_names(languages, again=True):
+        raise UserError(checks.of_names(languages, again=True))
     wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
     if not wanted:
         raise NoOutcomes("no outcomes to average: neither an update nor a retain input was judged")
@@ -133,6 +142,12 @@ def breakdown(
 
     NoOutcomes: a language has no outcome in some role, unless `incomplete` is "skip".
     """
+    if checks.of_kind(counts, Counts, "counts"):
+        raise UserError(f"{checks.of_kind(counts, Counts, 'counts')}; `count` counts outcomes")
+    if checks.of_choice("by", by, Literal["edit_language", "language"]):
+        raise UserError(checks.of_choice("by", by, Literal["edit_language", "language"]))
+    if checks.of_choice("incomplete", incomplete, Literal["refuse", "skip"]):
+        raise UserError(checks.of_choice("incomplete", incomplete, Literal["refuse", "skip"]))
     if not counts.edits:
         raise NoOutcomes("no outcomes to break down: neither an update nor a retain input was judged")
     known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
@@ -157,6 +172,8 @@ def mean_of_edits(counts: Counts) -> float:
 
 def aggregate(runs: Sequence[Scores]) -> Scores:
     """Mean acc and mean con of several runs, and succ of these means (clause M9)."""
+    if checks.of_list(runs, Scores, "runs", empty=True):
+        raise UserError(checks.of_list(runs, Scores, "runs", empty=True))
     if not runs:
         raise NoOutcomes("no runs to aggregate; give at least one")
     acc, con = fmean(run.acc for run in runs), fmean(run.con for run in runs)

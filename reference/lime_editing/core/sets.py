@@ -28,8 +28,8 @@ def chunks_of(
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[Callable[[], EditBatch]]:
     """Requests in chunks. Calling a chunk runs the trunk on its inputs."""
-    if size < 1:
-        raise UserError(f"a chunk needs at least 1 request; got {size}")
+    if checks.of_whole(size=size) or size < 1:
+        raise UserError(f"a chunk needs at least 1 request; got {size!r}")
 
     def read(start: int) -> EditBatch:
         part = slice(start, start + size)
@@ -52,8 +52,8 @@ def edit_all(
     `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
     no requests, or as of `edit`.
     """
-    if checks.of_list(requests, EditRequest, "requests"):
-        raise UserError(checks.of_list(requests, EditRequest, "requests"))
+    if checks.of_kind(editor, Editor, "editor") or checks.of_list(requests, EditRequest, "requests"):
+        raise UserError(checks.of_kind(editor, Editor, "editor") or checks.of_list(requests, EditRequest, "requests"))
     chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
     if isinstance(editor.method, Merging):
         return editor.method.merge(editor.parameters, editor.settings, chunks)
@@ -63,6 +63,8 @@ def edit_all(
 @torch.no_grad()
 def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> Editor:
     """The editor, fitted to edits of a training split. UserError: an editor without `fit`."""
+    if checks.of_kind(editor, Editor, "editor"):
+        raise UserError(checks.of_kind(editor, Editor, "editor"))
     if not isinstance(editor.method, Measuring):
         raise UserError(f"{editor.method.NAME} measures nothing before it edits; use it without fit")
     if checks.of_list(requests, EditRequest, "requests"):

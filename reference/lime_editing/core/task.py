@@ -68,6 +68,8 @@ def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Va
 
 def tokens_of(tokenizer: Any, text: str) -> tuple[int, ...]:
     """The token ids of a sentence with [MASK]. ModelError: a tokenizer without a mask token."""
+    if checks.of_tokenizer(tokenizer) or checks.of_texts(text=text):
+        raise UserError(checks.of_tokenizer(tokenizer) or checks.of_texts(text=text))
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; a sentence needs a masked language model's tokenizer")
     return tuple(tokenizer(text.replace(MASK, tokenizer.mask_token))["input_ids"])
@@ -84,8 +86,8 @@ def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
 
     UserError: no [MASK]. ModelError: a tokenizer without a mask token.
     """
-    if count < 1:
-        raise UserError(f"a sentence needs at least 1 mask; got {count}")
+    if checks.of_whole(count=count) or count < 1:
+        raise UserError(f"a sentence needs at least 1 mask; got {count!r}")
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
     if mask not in ids:
         raise UserError(f"{text!r} has no {MASK}; write it where the answer goes")
@@ -99,6 +101,8 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
 
     UserError: no [MASK], more or fewer than the answer has tokens, or an answer that the tokenizer cannot spell.
     """
+    if checks.of_tokenizer(tokenizer) or checks.of_texts(text=text, to=to, language=language):
+        raise UserError(checks.of_tokenizer(tokenizer) or checks.of_texts(text=text, to=to, language=language))
     labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
     if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
         raise UserError(
@@ -119,6 +123,10 @@ def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = No
 
     An input of more than `longest` tokens is cut at the end of the longer text.
     """
+    if checks.of_tokenizer(tokenizer) or checks.of_texts(premise=premise, hypothesis=hypothesis):
+        raise UserError(checks.of_tokenizer(tokenizer) or checks.of_texts(premise=premise, hypothesis=hypothesis))
+    if longest is not None and checks.of_whole(longest=longest):
+        raise UserError(checks.of_whole(longest=longest))
     return pairs(tokenizer, [(premise, hypothesis)], longest)[0]
 
 

@@ -160,6 +160,14 @@ def train(
     Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
     editor, data, validation, length, objective, seed, state and processes are independent.
     """
+    if checks.of_kind(editor, Editor, "editor") or checks.of_kind(schedule, Schedule, "schedule"):
+        raise UserError(checks.of_kind(editor, Editor, "editor") or checks.of_kind(schedule, Schedule, "schedule"))
+    if checks.of_task(task) or checks.of_kind(objective, Objective, "objective") or checks.of_seed(seed):
+        raise UserError(
+            checks.of_task(task) or checks.of_kind(objective, Objective, "objective") or checks.of_seed(seed)
+        )
+    if not callable(validate):
+        raise UserError(f"validate must be a function of an editor, as of validator; got {validate!r}")
     if checks.of_record(objective):
         raise UserError(f"an objective's {checks.of_record(objective)}")
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
@@ -265,6 +273,14 @@ def train_step(
 
     `graphs`: `graphs_of` this editor and objective, reused in every step.
     """
+    if checks.of_kind(editor, Editor, "editor") or checks.of_list(triples, Triple, "triples", empty=True):
+        raise UserError(
+            checks.of_kind(editor, Editor, "editor") or checks.of_list(triples, Triple, "triples", empty=True)
+        )
+    if checks.of_seed(seed) or checks.of_step(editor, optimiser, clip):
+        raise UserError(checks.of_seed(seed) or checks.of_step(editor, optimiser, clip))
+    if checks.of_kind(objective, Objective, "objective"):
+        raise UserError(checks.of_kind(objective, Objective, "objective"))
     if not triples or checks.of_record(objective):
         raise UserError(checks.of_record(objective) or "there is nothing to train on; give at least one triple")
     parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
