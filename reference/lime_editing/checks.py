@@ -76,11 +76,17 @@ def of_inputs(inputs: Sequence[Any]) -> str | None:
             return f"input {i} must have its tokens, positions and types as tuples of whole numbers; got {other}"
         if not one.ids or not one.positions:
             return f"input {i} has no {'predicted positions' if one.ids else 'tokens'}"
-        if max(one.positions) >= len(one.ids):
-            return f"input {i} has the positions {shown(one.positions)}, but only {len(one.ids)} tokens"
         if min(one.positions) < 0 or len(one.types) not in (0, len(one.ids)):
             return f"input {i} has a negative position, or another number of token types than of tokens: {shown(one)}"
     return None if inputs else "there are no inputs; give at least one"
+
+
+def of_places(inputs: Sequence[Any]) -> str | None:
+    """Inputs that ask beyond their end: only an evaluation may ask for padding (clause M7)."""
+    for i, one in enumerate(inputs):
+        if not of_inputs([one]) and max(one.positions) >= len(one.ids):
+            return f"input {i} has the positions {shown(one.positions)}, but only {len(one.ids)} tokens"
+    return None
 
 
 def _no_numbers(values: Any) -> str | None:

@@ -424,3 +424,11 @@ def test_an_update_in_double_precision_fits_a_model_of_it(given: Given) -> None:
 def test_what_fits_in_another_form_is_taken(given: Given, tmp_path: Path) -> None:
     assert le.load(str(given.model), given.backbone.edited, torch.device("cpu")).edited == given.backbone.edited
     assert le.edit(given.editor, (REQUEST,), None).edits == 1
+
+
+def test_an_answer_that_another_composition_spells_is_said_to_be(given: Given) -> None:
+    tokenizer = deepcopy(given.tokenizer)
+    tokenizer.add_tokens(["Z\u00fcrich"])
+    tokenizer.backend_tokenizer.normalizer = None
+    with pytest.raises(le.UserError, match=r"cannot spell .*: it can in the composition NFC, which unicodedata"):
+        le.request(tokenizer, "Aton P1 en [MASK] .", "Zu\u0308rich", "en")

@@ -249,6 +249,8 @@ def predict(
     """
     if checks.of_list(inputs, Input, "inputs", empty=True):
         raise UserError(checks.of_list(inputs, Input, "inputs", empty=True))
+    if checks.of_places(inputs):
+        raise UserError(checks.of_places(inputs))
     if update is not None and update.edits > 1:
         raise UserError(
             f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
