@@ -86,6 +86,14 @@ def of_inputs(inputs: Sequence[Any]) -> str | None:
     return None if inputs else "there are no inputs; give at least one"
 
 
+def of_places(inputs: Sequence[Any]) -> str | None:
+    """Inputs that ask beyond their end: only an evaluation may ask for padding (clause M7)."""
+    for i, one in enumerate(inputs):
+        if not of_inputs([one]) and max(one.positions) >= len(one.ids):
+            return f"input {i} has the positions {shown(one.positions)}, but only {len(one.ids)} tokens"
+    return None
+
+
 def _no_numbers(values: Any) -> str | None:
     """What is given in place of a tuple of whole numbers."""
     if not isinstance(values, (tuple, list)):

@@ -189,6 +189,10 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "too-few-types": (lambda g: le.predict(g.backbone, [replace(INPUT, types=(0,))]), "another number of token types"),
     "pairs-of-another-split": (lambda g: le.evaluate(g.editor, g.theirs, g.pairs, 0), "this split has no fact"),
     "unknown-role": (lambda _: le.count([replace(OUTCOME, role="both")]), "unknown role; known: update, retain"),
+    "position-after-the-end-of-an-input": (
+        lambda g: le.predict(g.backbone, [replace(INPUT, positions=(7,))]),
+        r"input 0 has the positions \(7,\), but only 7 tokens",
+    ),
     "ids-of-an-array": (
         lambda g: le.predict(g.backbone, [replace(INPUT, ids=np.array(INPUT.ids))]),  # type: ignore[arg-type]
         "input 0 must have its tokens.* as tuples of whole numbers; got one ndarray",
@@ -528,3 +532,11 @@ def test_an_update_in_double_precision_fits_a_model_of_it(given: Given) -> None:
 def test_what_fits_in_another_form_is_taken(given: Given, tmp_path: Path) -> None:
     assert le.load(str(given.model), given.backbone.edited, torch.device("cpu")).edited == given.backbone.edited
     assert le.edit(given.editor, (REQUEST,), None).edits == 1
+
+
+def test_an_answer_that_another_composition_spells_is_said_to_be(given: Given) -> None:
+    tokenizer = deepcopy(given.tokenizer)
+    tokenizer.add_tokens(["Z\u00fcrich"])
+    tokenizer.backend_tokenizer.normalizer = None
+    with pytest.raises(le.UserError, match=r"cannot spell .*: it can in the composition NFC, which unicodedata"):
+        le.request(tokenizer, "Aton P1 en [MASK] .", "Zu\u0308rich", "en")

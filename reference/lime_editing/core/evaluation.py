@@ -268,6 +268,8 @@ def predict(
         raise UserError(checks.of_kind(backbone, Backbone, "backbone"))
     if update is not None and checks.of_kind(update, Update, "update"):
         raise UserError(f"{checks.of_kind(update, Update, 'update')}; compose adds a list of them")
+    if checks.of_places(inputs):
+        raise UserError(checks.of_places(inputs))
     if update is not None and update.edits > 1:
         raise UserError(
             f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
