@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .borders import expanded, explain
+from .borders import explain
 from .cli.options import Common, plug_in, read
 from .cli.parser import LIST, parser, plugins_of
 from .errors import UserError
@@ -81,7 +81,7 @@ def _caches() -> None:
         print(note, file=sys.stderr)
     if home:
         for name, folder in (("HF_HOME", "huggingface"), ("MPLCONFIGDIR", "matplotlib"), ("XDG_CACHE_HOME", "cache")):
-            os.environ.setdefault(name, str(expanded(home) / folder))
+            os.environ.setdefault(name, str(Path(home, folder)))
 
 
 @contextmanager

@@ -112,8 +112,8 @@ def _known(one: BaseException) -> str | None:
 
 
 def offline() -> bool:
-    """Whether network access is off, as huggingface_hub reads it; it does so once, at import."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    """Whether network access is off; the libraries read this once, at import."""
+    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

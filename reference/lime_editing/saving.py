@@ -34,7 +34,7 @@ from .updates import Update
 
 UPDATE = "update.safetensors"
 RANK = 64  # of a LoRA adapter if ΔW has no factors
-NEEDED = ["*.safetensors", "*.json", "*.txt", "*.model", "*_Pooling/*"]  # of a model on the hub
+NEEDED = ["*.safetensors", "*.json", "*.txt", "*.model"]  # of a model on the hub
 #: Other weight files; they are not copied, because they hold the raw weights.
 OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
 
@@ -69,11 +69,7 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     def write(new: Path) -> None:
         missing = set(changes)
         for path in sorted(here.iterdir()):
-            if path.name.startswith((".", "adapter_")) or path.suffix in OTHER_WEIGHTS:
-                continue
-            if path.is_dir():  # such as the pooling of sentence-transformers
-                others = (".*", "*.safetensors", *(f"*{suffix}" for suffix in OTHER_WEIGHTS))
-                shutil.copytree(path, new / path.name, ignore=shutil.ignore_patterns(*others))
+            if not path.is_file() or path.name.startswith((".", "adapter_")) or path.suffix in OTHER_WEIGHTS:
                 continue
             if path.suffix != ".safetensors":
                 shutil.copyfile(path, new / path.name)
@@ -208,10 +204,7 @@ def check_free(folder: Path) -> None:
 
 
 def _check_one(update: Update) -> None:
-    """UserError: an update of several edits, or of none, or one with numbers that are not finite."""
-    parts = [*(part for both in update.factors.values() for part in both), *update.deltas.values()]
-    if not all(bool(part.isfinite().all()) for part in (*parts, *update.weights.values())):
-        raise UserError("the update has numbers that are not finite: the edit diverged; edit again with a smaller rate")
+    """UserError: an update of several edits, or of none."""
     if update.edits > 1 or not (update.edits or update.weights):
         raise UserError(
             f"the update has {update.edits} edits, and one is saved; compose([update]) is the sum of several"

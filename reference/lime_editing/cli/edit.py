@@ -25,7 +25,6 @@ from ..core.sampling import derived_rng
 from ..core.sets import CHUNK, edit_all
 from ..core.task import MASK, pair, request
 from ..data import Dataset, Reader, files
-from ..data.pairs.read import spelled
 from ..data.pairs.task import class_numbers
 from ..data.question import Asked, Prompt, Question
 from ..editors import Merging
@@ -80,10 +79,8 @@ def edit(options: Edit) -> None:
         return
     with doing(console(stderr=True), "reading", at_once=False):
         texts = (options.sentence,) if options.sentence is not None else (options.premise, options.hypothesis)
-        answer = str(spelled(options.to)) if task == "nli" else options.to or ""
         asked = Asked(
-            *(source, options.languages, options.language, answer),
-            options.fact or options.pair,
+            *(source, options.languages, options.language, options.to or "", options.fact or options.pair),
             *(tuple(text for text in texts if text is not None), options.look, options.unrelated),
         )
         assert dataset.question is not None
@@ -258,7 +255,6 @@ def _edit_file(
         rows = _known(rows, content)
     found = _report(rows, editor, dataset.tasks(content, reader, Rulings(), {})["test"], reader.tokenizer, update) | {
         "skipped": skipped,
-        "again": [] if options.series else _again(rows),
         "as": options.as_,
     }
     about = {"approach": editor.method.NAME, "checkpoint": cell, "model": model}
@@ -278,7 +274,6 @@ def _edit_file(
     broken = [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]]
     lines = [line for many in (failed, broken) for line in _first(many)]
     lines += [f"skipped: {line}" for line in skipped]
-    lines += _first([f"note: {line}" for line in found["again"]])
     lines += [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
     for line in lines:
         out.print(line)
@@ -395,12 +390,11 @@ def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts
     if facts is None:
         classes = class_numbers(content, reader.classes or {})
         numbers = dict(zip(content.classes, classes, strict=True))
-        to = spelled(row["to"])
-        if to not in numbers:
+        if row["to"] not in numbers:
             raise UserError(f"field 'to': unknown class {row['to']!r}; the classes are {', '.join(numbers)}")
         asked = pair(reader.tokenizer, row["premise"], row["hypothesis"], reader.longest)
         told["text"] = f"{row['premise']} | {row['hypothesis']}"
-        return told, EditRequest(asked, (numbers[to],), row["language"])
+        return told, EditRequest(asked, (numbers[row["to"]],), row["language"])
     if names == ("prompt",):
         told["text"] = row["prompt"]
     else:
@@ -444,20 +438,6 @@ def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, upda
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {"edits": len(rows), **{name: sum(row[name] for row in rows) for name in ("took", "right_before")}}
-
-
-def _again(rows: Sequence[Row]) -> list[str]:
-    """Sentences on rows that edit the same input again: equal edits add up, and others contradict each other."""
-    first: dict[tuple[str, tuple[int, ...]], Row] = {}
-    said = []
-    for told, made in rows:
-        before, same = first.setdefault((made.language, made.input.ids), (told, made))
-        if before is not told:
-            again = (
-                "the edit of {} again, and is added to it" if same.labels == made.labels else "another answer than {}"
-            )
-            said.append(f"{told['where']}: has {again.format(before['where'])}; keep one of the two")
-    return said
 
 
 def _named(row: Mapping[str, Any]) -> dict[str, Any]:

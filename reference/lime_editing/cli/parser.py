@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import UserError
 from .options import CheckData, Edit, Edits, MakeClassifier, Many, Report, Reproduce, add
 
@@ -43,7 +42,6 @@ def parser() -> argparse.ArgumentParser:
     """All commands and options, one line each. UserError: a plug-in's data set has an option's name."""
     told = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
     result = argparse.ArgumentParser("lime_editing", **told["all"], formatter_class=_Help)
-    result.add_argument("--version", action="version", version=__version__)
     commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="lime_editing")
     for name, options in LIST.items():
         about, usage = told[name]["help"], f"python -m lime_editing {name} [options]"
