@@ -6,7 +6,6 @@ They only lead to errors, so they are no part of the code digest. Callers ask tw
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 #: One of several files of a table or of weights: its number, and how many there are.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 _LAYER = re.compile(r"\.(?:layers?|h)\.\d+\.")
+LARGEST = 1e30  # a setting's number; a larger one is infinite in float32 after a few products
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
 POSITIVE = (
     *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
@@ -47,7 +47,7 @@ def of_record(record: Any) -> str | None:
             kind = int
         if kind is float or kind is int:
             number = isinstance(value, Real if kind is float else Integral) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
+            if not number or not abs(value) < LARGEST:
                 return f"{field.name} must be a {'finite' if kind is float else 'whole'} number; got {value!r}"
             if own and field.name != "layer" and (value < 0 or (value == 0 and field.name in POSITIVE)):
                 return f"{field.name} must be {'above 0' if field.name in POSITIVE else '0 or more'}; got {value}"
@@ -118,11 +118,11 @@ def of_seed(seed: Any, *place: Any) -> str | None:
     return f"a draw's place must be plain int and str; got {other[0]!r}" if other else None
 
 
-def of_whole(least: int = 0, **given: Any) -> str | None:
-    """Arguments that are no whole numbers, or too small."""
+def of_whole(least: int | None = 0, **given: Any) -> str | None:
+    """Arguments that are no whole numbers, or below `least`."""
     for name, value in given.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            return f"{name} must be a whole number of {least} or more; got {value!r}"
+        if not isinstance(value, Integral) or isinstance(value, bool) or (least is not None and value < least):
+            return f"{name} must be a whole number{'' if least is None else f' of {least} or more'}; got {value!r}"
     return None
 
 

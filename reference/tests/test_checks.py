@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "minus-one-input": (
         lambda g: le.evaluation_pairs(g.task.corpus, ["en"], ["en"], -1, 1, 0),
-        "n_update must be a whole number of 0 or more; got -1",
+        "no negative numbers",
     ),
     "a-pair-without-inputs": (
         lambda g: le.evaluate(g.editor, g.task, [Pair(g.pairs[0].edit, (), ())], 0),
@@ -214,7 +214,10 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "save-two-edits": (lambda g: le.save_model(g.two, g.backbone, g.model, g.root / "to"), "the update has 2 edits"),
     "adapt-two-edits": (lambda g: le.save_lora(g.two, g.backbone, g.model, g.root / "to"), "the update has 2 edits"),
     "save-no-edit": (lambda g: le.save_lora(le.Update(), g.backbone, g.model, g.root / "to"), "has 0 edits"),
-    "rank-of-0": (lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0), "must be above 0; got 0"),
+    "rank-of-0": (
+        lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0),
+        "rank must be a whole number of 1 or more; got 0",
+    ),
     "save-no-model": (lambda g: le.save_model(g.one, g.backbone, "/no/model", g.root / "to"), "cannot find the model"),
     "save-another-model": (
         lambda g: le.save_model(g.one, g.backbone, other_model(g), g.root / "to"),
