@@ -40,13 +40,14 @@ def load_all(plugins: Iterable[str]) -> Loaded:
             continue
         if name in sys.modules and name.partition(".")[0] in {one.partition(".")[0] for one in _modules(*_further())}:
             continue  # imported by other code of the process
-        before = _registered()
+        before, there = _registered(), {*sys.modules}
         try:
             _import_file(name, path) if name == own else importlib.import_module(name)
             if _registered() == before:
                 raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
         except (Exception, SystemExit) as error:  # a plug-in may raise anything
-            sys.modules.pop(name, None)
+            if name not in there:
+                sys.modules.pop(name, None)
             if isinstance(error, UserError):
                 raise
             raise UserError(f"--plugin {source}: cannot be imported: {type(error).__name__}: {error}") from error

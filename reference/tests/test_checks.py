@@ -93,6 +93,10 @@ def pairs_of(g: Given, edited: Any = ("en",), updated: Any = ("en",), seed: Any 
     return le.evaluation_pairs(g.task.corpus, edited, updated, 1, 1, seed)
 
 
+def diverged(g: Given) -> le.Update:
+    return le.edit(le.make_editor("finetuning", g.backbone, ["en"], settings={"lr": 1e29}), [REQUEST])
+
+
 def delta_of(m: int, n: int) -> le.Update:
     return le.Update(deltas={"w": torch.zeros(1, m, n)})
 
@@ -218,6 +222,20 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0),
         "rank must be a whole number of 1 or more; got 0",
     ),
+    "half-a-rank-of-an-adapter": (
+        lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 1.5),  # type: ignore[arg-type]
+        "rank must be a whole number of 1 or more; got 1.5",
+    ),
+    "save-nan": (lambda g: le.save_model(diverged(g), g.backbone, g.model, g.root / "to"), "the edit diverged: .* NaN"),
+    "adapt-nan": (lambda g: le.save_lora(diverged(g), g.backbone, g.model, g.root / "to"), "a smaller learning rate"),
+    "keep-nan": (lambda g: le.save_updates(g.root / "to", le.Saved((diverged(g),), ({},), {})), "the edit diverged"),
+    "keep-a-request": (
+        lambda g: le.save_updates(g.root / "to", le.Saved((g.one,), (REQUEST,), {})),  # type: ignore[arg-type]
+        "kept as JSON: Object of type EditRequest is not JSON serializable; give texts",
+    ),
+    "edits-of-a-model": (lambda g: le.load_updates(g.model / "model.safetensors"), "other tensors, such as a model's"),
+    "edits-on-no-device": (lambda g: le.load_updates(g.model / "model.safetensors", "cudax"), "device 'cudax' cannot"),
+    "a-rate-beyond-all": (made("finetuning", lr=1e38), r"lr must be a finite number; got 1e\+38"),
     "save-no-model": (lambda g: le.save_model(g.one, g.backbone, "/no/model", g.root / "to"), "cannot find the model"),
     "save-another-model": (
         lambda g: le.save_model(g.one, g.backbone, other_model(g), g.root / "to"),
@@ -412,3 +430,10 @@ def test_a_plug_in_s_numbers_may_be_negative(given: Given) -> None:
 def test_what_fits_in_another_form_is_taken(given: Given, tmp_path: Path) -> None:
     assert le.load(str(given.model), given.backbone.edited, torch.device("cpu")).edited == given.backbone.edited
     assert le.edit(given.editor, (REQUEST,), None).edits == 1
+
+
+def test_all_names_are_imported_by_a_star() -> None:
+    names: dict[str, object] = {}
+    exec("from lime_editing import *", names)
+    assert names["edit"] is le.edit
+    assert {*le.__all__} == {*dir(le)} - {"__version__"}

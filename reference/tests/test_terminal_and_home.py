@@ -142,6 +142,15 @@ def test_lime_home_is_where_caches_and_results_go(tmp_path: Path, monkeypatch: p
     program = "from lime_editing.cli.options import Reproduce; print(Reproduce().results)"
     assert run([sys.executable, "-c", program], LIME_HOME=str(tmp_path)).stdout.decode().strip() == f"{tmp_path}/runs"
     assert run([sys.executable, "-c", program], LIME_HOME=None).stdout.decode().strip() == "runs"
+    changed = {"HOME": str(tmp_path), "LIME_HOME": "~/x"}  # as a container sets it, where no shell expands it
+    assert run([sys.executable, "-c", program], **changed).stdout.decode().strip() == f"{tmp_path}/x/runs"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LIME_HOME", "~/x")
+    __main__._caches()
+    for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME"):
+        os.environ.pop(name)
+    assert os.environ.pop("HF_HOME") == str(tmp_path / "x" / "huggingface")
+    assert download.cache_folder() == tmp_path / "x" / "downloads"
 
 
 def test_results_are_relative_to_where_one_is(
