@@ -15,10 +15,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .borders import explain
+from .borders import RESUMES, expanded, explain
 from .cli.options import Common, plug_in, read
-from .cli.parser import LIST, parser, plugins_of
+from .cli.parser import LIST, parse, parser, plugins_of
 from .errors import UserError
+
+RESUMED = {"reproduce", "many", "make-classifier"}  # commands that keep what is done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UserError(f"{text!r}: is not UTF-8 text; give it in UTF-8")
         _caches()
         plug_in(plugins_of(given))  # before the parser is built: a registered editor or data set adds options
-        parsed = parser().parse_args(given)
+        parsed = parse(given)
         if parsed.command is None:
             parser().print_help()
         else:
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _run(parsed.command, read(LIST[parsed.command], parsed))
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
-        print("interrupted; what is done is kept, and the same command resumes", file=sys.stderr)
+        print(f"interrupted; what is done is kept{RESUMES if {*given} & RESUMED else ''}", file=sys.stderr)
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in given:
             traceback.print_exception(error)
-        print(f"error: {error if isinstance(error, UserError) else explain(error)}", file=sys.stderr)
+        said = str(error) if isinstance(error, UserError) else explain(error)
+        print(f"error: {said if {*given} & RESUMED else said.replace(RESUMES, '')}", file=sys.stderr)
         return 1 if given[:1] == ["check-data"] else 2
     return 0
 
@@ -81,7 +84,7 @@ def _caches() -> None:
         print(note, file=sys.stderr)
     if home:
         for name, folder in (("HF_HOME", "huggingface"), ("MPLCONFIGDIR", "matplotlib"), ("XDG_CACHE_HOME", "cache")):
-            os.environ.setdefault(name, str(Path(home, folder)))
+            os.environ.setdefault(name, str(expanded(home) / folder))
 
 
 @contextmanager

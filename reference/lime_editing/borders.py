@@ -37,6 +37,8 @@ SUPPORTED = (
     "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
 )
 OFFLINE = "network access is off; download it first, or run without --offline and HF_HUB_OFFLINE"
+#: The end of a sentence, where a command goes on from what it has kept.
+RESUMES = ", and the same command resumes"
 ONLINE = "check the network, or name a folder of this machine"
 #: Optional packages of the libraries, as named in their error messages.
 _PACKAGES = re.compile("sentencepiece|tiktoken|protobuf|bitsandbytes|peft|fugashi|ipadic|unidic|jieba", re.IGNORECASE)
@@ -113,7 +115,8 @@ def _known(one: BaseException) -> str | None:
 
 def offline() -> bool:
     """Whether network access is off; the libraries read this once, at import."""
-    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
+    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return told.upper() in ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads it
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

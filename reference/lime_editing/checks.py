@@ -7,7 +7,6 @@ They only lead to errors, so they are no part of the code digest. Callers ask tw
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections import Counter
@@ -27,6 +26,7 @@ _TABLE = re.compile(r"\.(parquet|jsonl|tsv|csv|arrow)(\.gz)?$", re.IGNORECASE)
 #: How a file begins that is packed: what it is, and the end of its name.
 _PACKED = {b"\x1f\x8b": ("gzip", ".gz"), b"PK\x03\x04": ("a zip archive or a spreadsheet", ".zip")}
 _LAYER = re.compile(r"\.(?:layers?|h)\.\d+\.")
+LARGEST = 1e30  # a setting's number; a larger one is infinite in float32 after a few products
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
 POSITIVE = (
     *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
@@ -55,7 +55,7 @@ def of_record(record: Any) -> str | None:
             kind = int
         if kind is float or kind is int:
             number = isinstance(value, Real if kind is float else Integral) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
+            if not number or not abs(value) < LARGEST:
                 return f"{field.name} must be a {'finite' if kind is float else 'whole'} number; got {value!r}"
             if own and field.name != "layer" and (value < 0 or (value == 0 and field.name in POSITIVE)):
                 return f"{field.name} must be {'above 0' if field.name in POSITIVE else '0 or more'}; got {value}"
@@ -144,11 +144,11 @@ def of_seed(seed: Any, *place: Any) -> str | None:
     return f"a draw's place must be plain int and str; got {other[0]!r}" if other else None
 
 
-def of_whole(least: int = 0, **given: Any) -> str | None:
-    """Arguments that are no whole numbers, or too small."""
+def of_whole(least: int | None = 0, **given: Any) -> str | None:
+    """Arguments that are no whole numbers, or below `least`."""
     for name, value in given.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            return f"{name} must be a whole number of {least} or more; got {value!r}"
+        if not isinstance(value, Integral) or isinstance(value, bool) or (least is not None and value < least):
+            return f"{name} must be a whole number{'' if least is None else f' of {least} or more'}; got {value!r}"
     return None
 
 

@@ -14,6 +14,9 @@ from .borders import expanded
 from .data import Dataset
 from .editors import Method, methods
 from .errors import UserError
+from .names import APPROACHES, TASKS
+
+_LOADED = set[str]()  # plug-ins of this process
 
 
 class Loaded(tuple[str, ...]):
@@ -33,19 +36,31 @@ def load_all(plugins: Iterable[str]) -> Loaded:
         path = expanded(source)
         own = f"{path.stem}_{results.digest(str(path.resolve()))}"  # two files with the same name are two plug-ins
         name = own if source.endswith(".py") else source
-        if name in sys.modules:
+        if name in _LOADED:
             continue
-        before = _registered()
+        if name in sys.modules and name.partition(".")[0] in {one.partition(".")[0] for one in _modules(*_further())}:
+            continue  # imported by other code of the process
+        before, there = _registered(), {*sys.modules}
         try:
             _import_file(name, path) if name == own else importlib.import_module(name)
             if _registered() == before:
                 raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
         except (Exception, SystemExit) as error:  # a plug-in may raise anything
-            sys.modules.pop(name, None)
+            if name not in there:
+                sys.modules.pop(name, None)
             if isinstance(error, UserError):
                 raise
             raise UserError(f"--plugin {source}: cannot be imported: {type(error).__name__}: {error}") from error
+        _LOADED.add(name)
     return given
+
+
+def _further() -> list[Method | Dataset]:
+    """What plug-ins have registered."""
+    return [
+        *(one for name, one in methods().items() if name not in APPROACHES),
+        *(data.find(name) for name in data.titles() if name not in TASKS),
+    ]
 
 
 def _registered() -> set[str]:
@@ -64,13 +79,18 @@ def _import_file(name: str, path: Path) -> None:
 
 def files(*registered: Method | Dataset) -> set[Path]:
     """The files outside the digest on which these depend: the module of each member, with its whole package."""
-    members = ("Settings", "init", "learning_rates", "update")  # of an editor
-    found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
-    modules = {str(getattr(member, "__module__", "")) for member in found}
+    modules = _modules(*registered)
     package, own = Path(__file__).parent, {name for name in modules if name.partition(".")[0] == __package__}
     further = any(f"{name.partition('.')[2].replace('.', '/')}.py" in results.FURTHER for name in own)
     outside = {file for name in modules - own for file in _files(name)}
     return outside | {package / name for name in results.FURTHER if further}
+
+
+def _modules(*registered: Method | Dataset) -> set[str]:
+    """The module of each member."""
+    members = ("Settings", "init", "learning_rates", "update")  # of an editor
+    found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
+    return {str(getattr(member, "__module__", "")) for member in found}
 
 
 def _files(module: str) -> Iterable[Path]:

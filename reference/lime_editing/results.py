@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from .borders import border, explain
+from .borders import RESUMES, border, explain
 from .core.metrics import ROLES, Counts, Scores, tally
 from .errors import DataError, UserError
 from .records import Outcome
@@ -102,7 +102,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
         with suppress(OSError):  # of a disk that does not answer
             room.append(f"{shutil.disk_usage(existing(path.parent)).free:,} bytes are free")
         reason = f"{explain(error)} ({', '.join(room) or 'the free space is unknown'})"
-        kept = "earlier results are kept, and the same command resumes"
+        kept = f"earlier results are kept{RESUMES}"
         raise UserError(f"{path}: cannot be written: {reason}; {kept}") from error
     finally:
         with suppress(OSError):

@@ -26,9 +26,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from . import checks
 from .backbone import Backbone
 from .borders import border
 from .errors import ModelError, UserError
+from .hardware import check_device
 from .results import existing, write_atomically, write_folder, write_json
 from .updates import Update
 
@@ -58,7 +60,7 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
     edited matrix, or are not those of the model.
     """
-    _check_one(update)
+    check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
         here = Path(source).expanduser()
         here = here if here.is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
@@ -68,11 +70,15 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
 
     def write(new: Path) -> None:
         missing = set(changes)
-        for path in sorted(here.iterdir()):
-            if not path.is_file() or path.name.startswith((".", "adapter_")) or path.suffix in OTHER_WEIGHTS:
+        for path in sorted(here.rglob("*")):
+            name = path.relative_to(here)
+            hidden = any(part.startswith(".") for part in name.parts) or path.name.startswith("adapter_")
+            if not path.is_file() or hidden or path.suffix in OTHER_WEIGHTS:
                 continue
             if path.suffix != ".safetensors":
-                shutil.copyfile(path, new / path.name)
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, new / name)
+            if path.suffix != ".safetensors" or len(name.parts) > 1:  # weights in a subfolder are not the model's
                 continue
             tensors, metadata = _read(path)
             for key in known.keys() & tensors.keys():
@@ -100,9 +106,9 @@ def save_lora(
     Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
     UserError: the folder exists already, or cannot be written.
     """
-    _check_one(update)
-    if rank is not None and rank < 1:
-        raise UserError(f"the rank of an adapter must be above 0; got {rank}")
+    check_one(update)
+    if rank is not None and checks.of_whole(1, rank=rank):
+        raise UserError(f"an adapter's {checks.of_whole(1, rank=rank)}")
     pairs, errors = {}, {}
     for name, delta in update.dense(0, backbone.raw).items():
         plain = name in update.factors and name not in update.deltas and name not in update.weights
@@ -144,7 +150,7 @@ def save_updates(path: str | Path, saved: Saved) -> None:
         )
     tensors: dict[str, Tensor] = {}
     for i, update in enumerate(saved.updates):
-        _check_one(update)
+        check_one(update)
         for name, (u, v) in update.factors.items():
             live = (v[0] != 0).any(-1)
             tensors |= {f"{i}/u/{name}": u[0][live], f"{i}/v/{name}": v[0][live]}
@@ -153,7 +159,12 @@ def save_updates(path: str | Path, saved: Saved) -> None:
     held = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     about = {"about": dict(saved.about), "requests": list(saved.requests), "updates": len(saved.updates)}
     size = sum(tensor.nbytes for tensor in held.values())
-    metadata = {"lime_editing": json.dumps(about, ensure_ascii=False)}
+    try:
+        metadata = {"lime_editing": json.dumps(about, ensure_ascii=False)}
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: the requests and `about` are kept as JSON: {error}; give texts and numbers"
+        ) from error
     write_atomically(Path(path), lambda temporary: save_file(held, temporary, metadata), size)
 
 
@@ -161,8 +172,11 @@ def load_updates(path: str | Path, device: str = "cpu") -> Saved:
     """The inverse of `save_updates`; `compose` adds the edits. UserError: not a file of edits, or a damaged one."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; expected {UPDATE}, which `edit --as update` keeps")
+    check_device(device, "float32")
     try:
         tensors, metadata = _read(Path(path), device)
+        if "lime_editing" not in metadata:
+            raise ValueError("it has other tensors, such as a model's")
         told, parts, made = json.loads(metadata["lime_editing"]), defaultdict[str, dict[str, Tensor]](dict), []
         if not all(isinstance(one, dict) for one in told["requests"]):
             raise ValueError("a request is no object")
@@ -186,7 +200,8 @@ def drop(saved: Saved, numbers: Sequence[int]) -> Saved:
     """The edits without these numbers, counted from 1 (chapter C). UserError: no such edit, or one update for all."""
     for number in numbers:
         if not 1 <= number <= len(saved.requests):
-            raise UserError(f"there is no edit {number}; the file has 1 to {len(saved.requests)}")
+            has = f"1 to {len(saved.requests)}" if saved.requests else "no edits any more"
+            raise UserError(f"there is no edit {number}; the file has {has}")
     if len(saved.updates) != len(saved.requests):  # least squares, and a stored sum of ΔW
         raise UserError("these edits were made as one update, so none can be dropped; edit again without it")
     kept = [i for i in range(len(saved.requests)) if i + 1 not in numbers]
@@ -203,8 +218,11 @@ def check_free(folder: Path) -> None:
         NamedTemporaryFile(dir=existing(folder.absolute().parent), prefix=".", suffix=".tmp").close()
 
 
-def _check_one(update: Update) -> None:
-    """UserError: an update of several edits, or of none."""
+def check_one(update: Update) -> None:
+    """UserError: an update of several edits, or of none, or one with NaN."""
+    parts = [*(side for pair in update.factors.values() for side in pair), *update.deltas.values()]
+    if not all(bool(part.isfinite().all()) for part in (*parts, *update.weights.values())):
+        raise UserError("the edit diverged: the update has NaN or infinity; edit again with a smaller learning rate")
     if update.edits > 1 or not (update.edits or update.weights):
         raise UserError(
             f"the update has {update.edits} edits, and one is saved; compose([update]) is the sum of several"

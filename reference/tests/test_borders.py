@@ -657,6 +657,18 @@ def test_without_a_network_the_remedy_is_one_that_the_command_line_has(
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "off"),
+    [("1", True), ("on", True), ("TRUE", True), ("Yes", True), ("false", False), ("", False), ("2", False)],
+)
+def test_the_network_is_off_where_the_hub_s_library_says_so(
+    told: str, off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", told)
+    assert borders.offline() == off
+
+
 KNOWN: dict[str, tuple[Exception, str]] = {
     "cache": (
         OSError("PermissionError at /x when downloading y. Check cache directory permissions."),

@@ -116,6 +116,10 @@ def pairs_of(g: Given, edited: Any = ("en",), updated: Any = ("en",), seed: Any 
     return le.evaluation_pairs(g.task.corpus, edited, updated, 1, 1, seed)
 
 
+def diverged(g: Given) -> le.Update:
+    return le.edit(le.make_editor("finetuning", g.backbone, ["en"], settings={"lr": 1e29}), [REQUEST])
+
+
 def delta_of(m: int, n: int) -> le.Update:
     return le.Update(deltas={"w": torch.zeros(1, m, n)})
 
@@ -152,7 +156,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "minus-one-input": (
         lambda g: le.evaluation_pairs(g.task.corpus, ["en"], ["en"], -1, 1, 0),
-        "n_update must be a whole number of 0 or more; got -1",
+        "no negative numbers",
     ),
     "a-pair-without-inputs": (
         lambda g: le.evaluate(g.editor, g.task, [Pair(g.pairs[0].edit, (), ())], 0),
@@ -266,7 +270,24 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "save-two-edits": (lambda g: le.save_model(g.two, g.backbone, g.model, g.root / "to"), "the update has 2 edits"),
     "adapt-two-edits": (lambda g: le.save_lora(g.two, g.backbone, g.model, g.root / "to"), "the update has 2 edits"),
     "save-no-edit": (lambda g: le.save_lora(le.Update(), g.backbone, g.model, g.root / "to"), "has 0 edits"),
-    "rank-of-0": (lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0), "must be above 0; got 0"),
+    "rank-of-0": (
+        lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0),
+        "rank must be a whole number of 1 or more; got 0",
+    ),
+    "half-a-rank-of-an-adapter": (
+        lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 1.5),  # type: ignore[arg-type]
+        "rank must be a whole number of 1 or more; got 1.5",
+    ),
+    "save-nan": (lambda g: le.save_model(diverged(g), g.backbone, g.model, g.root / "to"), "the edit diverged: .* NaN"),
+    "adapt-nan": (lambda g: le.save_lora(diverged(g), g.backbone, g.model, g.root / "to"), "a smaller learning rate"),
+    "keep-nan": (lambda g: le.save_updates(g.root / "to", le.Saved((diverged(g),), ({},), {})), "the edit diverged"),
+    "keep-a-request": (
+        lambda g: le.save_updates(g.root / "to", le.Saved((g.one,), (REQUEST,), {})),  # type: ignore[arg-type]
+        "kept as JSON: Object of type EditRequest is not JSON serializable; give texts",
+    ),
+    "edits-of-a-model": (lambda g: le.load_updates(g.model / "model.safetensors"), "other tensors, such as a model's"),
+    "edits-on-no-device": (lambda g: le.load_updates(g.model / "model.safetensors", "cudax"), "device 'cudax' cannot"),
+    "a-rate-beyond-all": (made("finetuning", lr=1e38), r"lr must be a finite number; got 1e\+38"),
     "save-no-model": (lambda g: le.save_model(g.one, g.backbone, "/no/model", g.root / "to"), "cannot find the model"),
     "save-what-is-not-finite": (
         lambda g: le.save_model(changed_update(g, lambda delta: delta / 0), g.backbone, g.model, g.root / "to"),
@@ -540,3 +561,10 @@ def test_an_answer_that_another_composition_spells_is_said_to_be(given: Given) -
     tokenizer.backend_tokenizer.normalizer = None
     with pytest.raises(le.UserError, match=r"cannot spell .*: it can in the composition NFC, which unicodedata"):
         le.request(tokenizer, "Aton P1 en [MASK] .", "Zu\u0308rich", "en")
+
+
+def test_all_names_are_imported_by_a_star() -> None:
+    names: dict[str, object] = {}
+    exec("from lime_editing import *", names)
+    assert names["edit"] is le.edit
+    assert {*le.__all__} == {*dir(le)} - {"__version__"}

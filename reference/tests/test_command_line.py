@@ -147,3 +147,27 @@ def test_a_command_line_can_be_typed() -> None:
     record = options.Edit(to="it's", sentence="-- [MASK] $x", look=("a | b",))
     argv = command_line("edit", record)
     assert shlex.split(typed(argv)) == ["python", "-m", "lime_editing", *argv]
+
+
+def test_a_wrong_option_is_told_with_the_usage_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main(["edits", "file", "--dorp", "1"])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: python -m lime_editing edits [options]")
+    assert "unrecognized arguments: --dorp 1" in said
+    assert said_by(["--version"], capsys).startswith("lime_editing 0.")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["reproduce", "--approach", "finetuning", "--training", "lime"], "--training has no effect on finetuning"),
+        (["many", "--approach", "finetuning,rome", "--control"], "--control has no effect on finetuning, rome"),
+        (["many", "--task", "nli", "--nli", "not/read/at-all"], "many edits need facts"),
+    ],
+)
+def test_what_has_no_effect_is_refused_before_anything_is_read(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert __main__.main(argv) == 2
+    assert message in capsys.readouterr().err

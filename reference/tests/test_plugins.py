@@ -256,3 +256,11 @@ def test_help_shows_the_options_of_a_plug_in(tmp_path: Path) -> None:
     done = subprocess.run(command_, capture_output=True, text=True, check=True)
     assert "--capitals SOURCE" in done.stdout
     assert "file, 100% JSON lines" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["json", "os", "lime_editing"])
+def test_a_module_that_is_there_already_and_registers_nothing_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, ["edit", "--plugin", name], [f"--plugin {name}: registers no editor and no data set"])
+    assert name in sys.modules

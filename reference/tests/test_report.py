@@ -768,3 +768,15 @@ def test_what_is_printed_obeys_the_harmonic_mean_too(grid: list[Path]) -> None:
     for row in rows(section, EN):
         acc, con, succ = percentages([cell.split(" ±")[0] for cell in row.texts()])
         assert succ == pytest.approx(metrics.succ(acc, con), abs=0.01)
+
+
+def test_read_only_results_are_reported_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's: nothing is written there, and --to is written."""
+    there, to = tmp_path / "there", tmp_path / "to"
+    store.write_json(there / "index.json", [folder.name for folder in write_grid(there)])
+    names = {path.relative_to(there) for path in there.rglob("*")}
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).startswith(str(there)))
+    monkeypatch.setattr(store, "check_place", lambda place, write=True: place == to or pytest.fail("not to be written"))
+    assert command.main(["report", "--results", str(there), "--to", str(to)]) == 0
+    assert {path.relative_to(there) for path in there.rglob("*")} == names
+    assert (to / "report.html").is_file()

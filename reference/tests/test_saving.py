@@ -143,18 +143,6 @@ def test_a_file_of_edits_gives_them_back_and_drops_them(model: Path, tmp_path: P
         saving.drop(saving.Saved((compose([made]),), told, {}), [1])
 
 
-def test_folders_beside_the_weights_are_copied_and_other_weights_are_not(model: Path, tmp_path: Path) -> None:
-    """As the pooling of sentence-transformers; the raw weights in another format would be the unedited model."""
-    for name in ("1_Pooling/config.json", "onnx/model.onnx", ".cache/x.json"):
-        (model / name).parent.mkdir()
-        (model / name).write_text("{}")
-    editor = editor_of(model)
-    saving.save_model(edit(editor, requests_of(model)[:1]), editor.backbone, model, tmp_path / "edited")
-    assert (tmp_path / "edited" / "1_Pooling" / "config.json").read_text() == "{}"
-    assert not (tmp_path / "edited" / "onnx" / "model.onnx").exists()
-    assert not (tmp_path / "edited" / ".cache").exists()
-
-
 def test_everyone_may_read_what_the_folder_lets_them(model: Path, tmp_path: Path) -> None:
     """safetensors itself writes files that their owner alone may read."""
     editor, asked = editor_of(model), requests_of(model)
@@ -431,21 +419,6 @@ UNREADABLE: list[tuple[str, str, dict[int, str]]] = [  # name, text (with \udcff
 ]
 
 
-def test_a_row_that_edits_the_same_input_again_is_told(
-    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Equal edits add up, and change more than one does; in a series a later one is made on the earlier."""
-    rows = [ROWS[0], ROWS[0], {**ROWS[0], "to": "Dira"}]
-    path = table(tmp_path / "edits.jsonl", rows)
-    assert run(facts, model, "--file", str(path), "--save", str(tmp_path / "one")) == 0
-    said = capsys.readouterr().out
-    assert f"note: {path}:2: has the edit of {path}:1 again, and is added to it; keep one of the two" in said
-    assert f"note: {path}:3: has another answer than {path}:1" in said
-    assert len(json.loads((tmp_path / "one" / "edits.json").read_text())["again"]) == 2
-    assert run(facts, model, "--file", str(path), "--save", str(tmp_path / "two"), "--series") == 0
-    assert "note:" not in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(("name", "text", "errors"), UNREADABLE, ids=[name for name, _, _ in UNREADABLE])
 def test_an_unreadable_row_is_a_wrong_row(
     facts: Path,
@@ -514,3 +487,75 @@ def test_options_that_do_not_fit_are_refused(
     (tmp_path / "empty.txt").touch()
     assert run(facts, model, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_model_s_subfolders_are_copied_without_weights(model: Path, tmp_path: Path) -> None:
+    """As of sentence-transformers; what is hidden stays, too."""
+    for name in (
+        "1_Pooling/config.json",
+        "2_Dense/model.safetensors",
+        "onnx/model.onnx",
+        ".git/HEAD",
+        "deep/.x/a.json",
+    ):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("{}")
+    editor = editor_of(model)
+    saving.save_model(edit(editor, requests_of(model)[:1]), editor.backbone, model, tmp_path / "kept")
+    folders = [path.relative_to(tmp_path / "kept") for path in (tmp_path / "kept").glob("*/**/*") if path.is_file()]
+    assert folders == [Path("1_Pooling/config.json")]
+
+
+def test_rows_that_repeat_or_contradict_are_noted(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": "Aton P1 en [MASK] .", "to": to} for to in ("Cola", "Cola", "Dira")]
+    path, kept = table(tmp_path / "edits.jsonl", rows), tmp_path / "kept"
+    assert run(facts, model, "--file", str(path), "--save", str(kept)) == 0
+    said = capsys.readouterr().out
+    notes = json.loads((kept / "edits.json").read_text())["notes"]
+    assert notes == [
+        "lines 1, 2 are one edit, made 2 times; keep one",
+        "lines 1, 2, 3 want different answers to one input; keep one",
+    ]
+    assert all(f"note: {note}\n" in said for note in notes)
+
+
+def test_a_list_without_edits_says_so(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, kept = table(tmp_path / "edits.jsonl", ROWS[:1]), tmp_path / "kept"
+    assert run(facts, model, "--file", str(path), "--save", str(kept), "--as", "update") == 0
+    capsys.readouterr()
+    assert main(["edits", str(kept), "--drop", "1"]) == 0
+    assert capsys.readouterr().err == "no edits: all were dropped\n"
+    assert main(["edits", str(kept), "--drop", "1"]) == 2
+    assert "there is no edit 1; the file has no edits any more" in capsys.readouterr().err
+
+
+def test_an_edit_that_diverges_says_so(
+    facts: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nan = Update(deltas={load(model, 2).edited[0]: torch.full((1, 1, 1), torch.nan)})
+    monkeypatch.setattr(cli_edit, "edit_batch", lambda *given, **named: nan)
+    assert run(facts, model, "--fact", "P1/Q0", "--to", "Cola") == 2
+    assert "the edit diverged: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["edit", "reproduce"])
+def test_a_full_disk_is_said_once_and_only_a_run_resumes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*given: object) -> None:
+        saving.write_atomically(tmp_path / "file", lambda path: (_ for _ in ()).throw(OSError(28, "No space left")))
+
+    monkeypatch.setattr("lime_editing.__main__._run", full)
+    assert main([name]) == 2
+    said = capsys.readouterr().err
+    assert said.count("resumes") == (name == "reproduce")
+    assert said.count("make room") == 1
+
+
+@pytest.mark.parametrize("to", ["NEUTRAL", "Neutral ", "neutral"])
+def test_a_class_is_named_in_any_spelling(to: str) -> None:
+    assert cli_edit.named(["entailment", "neutral"], to) == "neutral"

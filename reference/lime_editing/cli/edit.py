@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -79,8 +80,9 @@ def edit(options: Edit) -> None:
         return
     with doing(console(stderr=True), "reading", at_once=False):
         texts = (options.sentence,) if options.sentence is not None else (options.premise, options.hypothesis)
+        to = named(content.classes, options.to or "") if dataset.classifies else options.to or ""
         asked = Asked(
-            *(source, options.languages, options.language, options.to or "", options.fact or options.pair),
+            *(source, options.languages, options.language, to, options.fact or options.pair),
             *(tuple(text for text in texts if text is not None), options.look, options.unrelated),
         )
         assert dataset.question is not None
@@ -162,6 +164,7 @@ class Shown:
 def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | None = None) -> Shown:
     """Edit, and predict before and after."""
     update = edit_batch(editor, [question.request])
+    saving.check_one(update)
     backbone, labels = editor.backbone, question.request.labels
 
     def lines(prompts: Sequence[Prompt]) -> tuple[Line, ...]:
@@ -246,15 +249,17 @@ def _edit_file(
     )
     out = console(stderr=options.json)
     rows, skipped = _read(options.file, options, editor, content, reader, by_name)
-    requests = [made for _, made in rows]
+    requests, notes = [made for _, made in rows], _repeated(rows)
     if not editor.method.TRAINED and not editor.parameters:  # the editor has no masks, so any language is allowed
         editor = replace(editor, languages=tuple(dict.fromkeys(made.language for made in requests)))
     with doing(out, "editing") as say:
         update, apart = _edit(requests, editor, options, lambda done: say(f"{done:,} of {len(rows):,}"))
+    saving.check_one(update)
     if by_name is not None:
         rows = _known(rows, content)
     found = _report(rows, editor, dataset.tasks(content, reader, Rulings(), {})["test"], reader.tokenizer, update) | {
         "skipped": skipped,
+        "notes": notes,
         "as": options.as_,
     }
     about = {"approach": editor.method.NAME, "checkpoint": cell, "model": model}
@@ -273,6 +278,7 @@ def _edit_file(
     failed = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]]
     broken = [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]]
     lines = [line for many in (failed, broken) for line in _first(many)]
+    lines += _first([f"note: {note}" for note in notes])
     lines += [f"skipped: {line}" for line in skipped]
     lines += [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
     for line in lines:
@@ -283,6 +289,23 @@ def _edit_file(
         f"{found['unrelated'] - len(found['changed'])} of {found['unrelated']} unrelated answers are unchanged; "
         f"{len(skipped)} rows were skipped. Kept as {options.as_} in {options.save}, with edits.json."
     )
+
+
+def _repeated(rows: Sequence[Row]) -> list[str]:
+    """Rows that are one edit, which is made several times, and rows with several answers to one input."""
+    same = dict[Input, dict[tuple[int, ...], list[str]]]()
+    for told, made in rows:
+        line = told["where"].rpartition(":")[2]
+        same.setdefault(made.input, {}).setdefault(made.labels, []).append(line)
+    notes = list[str]()
+    for answers in same.values():
+        for lines in answers.values():
+            if len(lines) > 1:
+                notes.append(f"lines {', '.join(_first(lines))} are one edit, made {len(lines)} times; keep one")
+        if len(answers) > 1:
+            lines = [line for each in answers.values() for line in each]
+            notes.append(f"lines {', '.join(_first(lines))} want different answers to one input; keep one")
+    return notes
 
 
 def _first(lines: list[str]) -> list[str]:
@@ -338,6 +361,11 @@ def _read(
     return rows, skipped
 
 
+def named(classes: Sequence[str], to: str) -> str:
+    """A class as the data spell it."""
+    return next((name for name in classes if name.casefold() == to.strip().casefold()), to)
+
+
 def _lines(table: files.Files, name: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
     """(line, row) of a table, as `files.rows`; an unreadable row is its error, and reading continues after it."""
     kind, where, plain = files.kind(name), table.where(name), name[:-3] if name.lower().endswith(".gz") else name
@@ -390,11 +418,12 @@ def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts
     if facts is None:
         classes = class_numbers(content, reader.classes or {})
         numbers = dict(zip(content.classes, classes, strict=True))
-        if row["to"] not in numbers:
+        told["to"] = named(content.classes, row["to"])
+        if told["to"] not in numbers:
             raise UserError(f"field 'to': unknown class {row['to']!r}; the classes are {', '.join(numbers)}")
         asked = pair(reader.tokenizer, row["premise"], row["hypothesis"], reader.longest)
         told["text"] = f"{row['premise']} | {row['hypothesis']}"
-        return told, EditRequest(asked, (numbers[row["to"]],), row["language"])
+        return told, EditRequest(asked, (numbers[told["to"]],), row["language"])
     if names == ("prompt",):
         told["text"] = row["prompt"]
     else:
@@ -467,6 +496,8 @@ def edits(options: Edits) -> None:
     if options.json:
         print_json({"about": saved.about, "edits": saved.requests})
         return
+    if not saved.requests:
+        print("no edits: all were dropped", file=sys.stderr)
     for number, one in enumerate(saved.requests, 1):
         print("\t".join((str(number), *(str(one.get(key, "")) for key in ("language", "text", "to")))))
 

@@ -112,7 +112,7 @@ AGAIN = "may be given again"
 
 def runs() -> Path:
     """The results folder, in LIME_HOME or the working directory."""
-    return Path(os.environ.get("LIME_HOME") or ".") / "runs"
+    return expanded(os.environ.get("LIME_HOME") or ".") / "runs"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import UserError
 from .options import CheckData, Edit, Edits, MakeClassifier, Many, Report, Reproduce, add
 
@@ -42,13 +43,24 @@ def parser() -> argparse.ArgumentParser:
     """All commands and options, one line each. UserError: a plug-in's data set has an option's name."""
     told = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
     result = argparse.ArgumentParser("lime_editing", **told["all"], formatter_class=_Help)
+    result.add_argument("--version", action="version", version=f"lime_editing {__version__}")
     commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="lime_editing")
     for name, options in LIST.items():
         about, usage = told[name]["help"], f"python -m lime_editing {name} [options]"
         shown: dict[str, Any] = {**told[name], "description": f"{about[0].upper()}{about[1:]}.", "usage": usage}
         made = commands.add_parser(name, **shown, formatter_class=_Help)
+        made.set_defaults(own=made)
         try:
             add(made, options)
         except argparse.ArgumentError as error:
             raise UserError(f"a plug-in registers a data set that is named like an option: {error}") from error
     return result
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line. An unknown option is refused with the usage of its command."""
+    made = parser()
+    parsed, unknown = made.parse_known_args(argv)
+    if unknown:
+        getattr(parsed, "own", made).error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed

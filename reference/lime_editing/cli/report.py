@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 
 from .. import results
@@ -23,6 +24,8 @@ def report(options: Report) -> None:
     with ExitStack() as stack:
         # Without cells `write` raises the error, and no folder is created.
         for place in places.values() if folders else ():
+            if place == options.results != options.to and options.to and not os.access(place, os.W_OK):
+                continue  # another's results, which only --to copies from
             results.check_place(place)
             stack.enter_context(results.held(place))
         print(write.write(options.results, folders, options.to))

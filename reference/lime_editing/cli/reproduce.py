@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from .. import data, hardware, results
+from ..editors import methods
 from ..errors import UserError
 from ..hardware import Processes
 from ..names import PAPER_APPROACHES, PIVOT, PROTOCOLS, Rulings
@@ -24,6 +25,7 @@ from .output import console, doing, here, print_json
 from .progress import lines, show_plan, watch
 from .sources import given, refuse_unused, scale_of
 
+FACTS_ONLY = "many edits need facts: an edit of a sentence pair corrects an error of the raw model"
 Main = Callable[[Sequence[str]], int]  # the entry point; cluster jobs call it
 Protocols = Mapping[str, Mapping[str, Experiment]]  # by protocol and task
 
@@ -49,6 +51,7 @@ class _Run:
 
 def reproduce(options: Reproduce, main: Main) -> None:
     """The command. UserError: as of its parts."""
+    _refuse_untrained(options)
     run = _run_of(options)
     processes.quiet()
     results.check_place(run.root, write=not options.dry_run)
@@ -94,6 +97,9 @@ def many(options: Many, main: Main) -> None:
 
     UserError: options that do not fit together; as of `reproduce`.
     """
+    _refuse_untrained(options)
+    if any(data.find(task).classifies for task in options.task):
+        raise UserError(FACTS_ONLY)
     run = _run_of(Reproduce(**{f.name: getattr(options, f.name) for f in fields(Study)}))
     if run.processes.count > 1:
         raise UserError("many runs in worker processes of its own; leave out torchrun")
@@ -101,7 +107,7 @@ def many(options: Many, main: Main) -> None:
     run = replace(run, cells=[cell for cell in run.cells if cell.approach != "unedited"])
     ready, _ = _prepared(run)
     if any(one.errors for one in ready.values()):
-        raise UserError("many edits need facts: an edit of a sentence pair corrects an error of the raw model")
+        raise UserError(FACTS_ONLY)
     root, count = run.root / "many", len(run.cells)
     run.console.print(f"Editing {run.scale.about}: {count} editors, kept in {run.root}")
     watch(run.console, count, _statuses(run, {options.protocol: ready}, main))
@@ -148,6 +154,14 @@ def _run_of(options: Reproduce) -> _Run:
         raise UserError("under torchrun all processes work on one cell; leave out --jobs, --executor and --dry-run")
     out = console(stderr=options.json, quiet=not together.first)
     return _Run(options, scale, cells, rulings, places, root, together, out)
+
+
+def _refuse_untrained(options: Study) -> None:
+    """UserError: a training, and no approach that is trained."""
+    asked, known = options.approach or PAPER_APPROACHES, methods()
+    chosen = "--training" if options.training != type(options).training else "--control" if options.control else None
+    if chosen and not any(known[name].TRAINED for name in asked):
+        raise UserError(f"{chosen} has no effect on {', '.join(asked)}, without a training; leave it out")
 
 
 def _refuse_unused(options: Reproduce) -> None:

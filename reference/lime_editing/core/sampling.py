@@ -85,10 +85,10 @@ def evaluation_pairs(
         raise UserError(
             checks.of_names(edit_languages, "edit_languages") or checks.of_names(update_languages, "update_languages")
         )
-    if checks.of_whole(n_update=n_update, n_retain=n_retain, limit=limit or 0):
-        raise UserError(checks.of_whole(n_update=n_update, n_retain=n_retain, limit=limit or 0))
-    if not edit_languages or not update_languages:
-        raise UserError("an evaluation needs at least one editing and one updating language")
+    if checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0):
+        raise UserError(checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0))
+    if not edit_languages or not update_languages or min(n_update, n_retain, limit or 0) < 0:
+        raise UserError("an evaluation needs at least one editing and one updating language, and no negative numbers")
     updates = corpus.within(update_languages)
     pairs = []
     for edit in evaluation_edits(corpus, edit_languages, seed, limit, editable):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..borders import border, explain, place
+from ..borders import border, expanded, explain, place
 from ..errors import DataError
 
 Progress = Callable[[int, int | None], None]
@@ -34,9 +34,9 @@ TIMEOUT = 60.0  # seconds without a byte
 def cache_folder() -> Path:
     """LIME_EDITING_CACHE, or a folder of LIME_HOME or of the user's cache."""
     if own := os.environ.get("LIME_EDITING_CACHE"):
-        return Path(own)
+        return expanded(own)
     if home := os.environ.get("LIME_HOME"):
-        return Path(home, "downloads")
+        return expanded(home) / "downloads"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lime_editing")
 
 
