@@ -26,8 +26,6 @@ ALL = FullCorpus("xnli/test", 11, ("de", "en"))
 UPDATE_ONLY = [Outcome("e", "de", "update", "de", True)]
 OUTCOMES = [*UPDATE_ONLY, Outcome("e", "de", "retain", "de", True)]
 
-NO_LANGUAGE = "an evaluation needs at least one editing and one updating language"
-NEGATIVE = "{} must be a whole number of 0 or more; got -1"
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no-outcomes": (
         lambda: metrics.scores(metrics.count([])),
@@ -79,14 +77,14 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         name: (
             partial(sampling.evaluation_pairs, CORPUS, *arguments),
             UserError,
-            message,
+            "an evaluation needs at least one editing and one updating language, and no negative numbers",
         )
-        for name, (arguments, message) in {
-            "no-editing-language": (([], ["en"], 1, 1, 0), NO_LANGUAGE),
-            "no-updating-language": ((["en"], [], 1, 1, 0), NO_LANGUAGE),
-            "fewer-than-no-update-inputs": ((["en"], ["en"], -1, 1, 0), NEGATIVE.format("n_update")),
-            "fewer-than-no-retain-inputs": ((["en"], ["en"], 1, -1, 0), NEGATIVE.format("n_retain")),
-            "fewer-than-no-edits": ((["en"], ["en"], 1, 1, 0, -1), NEGATIVE.format("limit")),
+        for name, arguments in {
+            "no-editing-language": ([], ["en"], 1, 1, 0),
+            "no-updating-language": (["en"], [], 1, 1, 0),
+            "fewer-than-no-update-inputs": (["en"], ["en"], -1, 1, 0),
+            "fewer-than-no-retain-inputs": (["en"], ["en"], 1, -1, 0),
+            "fewer-than-no-edits": (["en"], ["en"], 1, 1, 0, -1),
         }.items()
     },
     "one-update-to-compose": (
