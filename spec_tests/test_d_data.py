@@ -702,23 +702,6 @@ def test_blank_lines_are_lines(implementation: Implementation) -> None:
 
 
 @clause("D9")
-def test_two_templates_of_a_relation_mean_the_same_in_either_order(implementation: Implementation) -> None:
-    """They are an error that names the relation or the line; or which of them is taken is no matter of order."""
-    files = written(WORLD)
-    other = json.dumps({"relation": "P17", "template": "de [Y] is where [X] lies ."}) + "\n"
-    told = files["de/templates.jsonl"]
-    found = []
-    for text in (told + other, other + told):
-        try:
-            found.append(read_and_drawn(implementation, {**files, "de/templates.jsonl": text}))
-        except (ValueError, LookupError) as error:
-            named = any(name in str(error) for name in ("P17", "templates.jsonl"))
-            holds("D9", named, "the error of two templates", expected="P17, or the file", got=str(error))
-            found.append("an error")
-    equal("D9", found[1], found[0], "two templates of one relation, in another order")
-
-
-@clause("D9")
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("value", [None, 7, "", ["text"]], ids=["missing", "number", "empty", "list"])
 def test_a_bad_field_is_named(implementation: Implementation, field: str, value: Any) -> None:
