@@ -1,7 +1,6 @@
 """Checks of what a user gives to the Python API: each returns the first fault as a sentence, or None.
 
-They only lead to errors, so they are no part of the code digest. Callers ask twice, `if of_x(…): raise …(of_x(…))`: an
-`if` that only raises is not in the digest either. The second time is only where there is a fault.
+`refuse` raises what they find. They only lead to errors, so neither they nor its calls are part of the code digest.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from reprlib import repr as _short
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unicodedata import normalize
 
+from .errors import UserError
+
 #: One of several files of a table or of weights: its number, and how many there are.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 #: A table, by its name.
@@ -32,6 +33,12 @@ POSITIVE = (
     *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
     *("n_update", "n_retain", "edits", "pairs", "epochs", "batch"),  # of evaluations, trainings and a fine-tuning
 )
+
+
+def refuse(kind: type[UserError], *faults: str | Literal[False] | None, at: object = None) -> None:
+    """Raise the first fault as a `kind`, after the place that it is `at`. A fault that cannot be asked for is False."""
+    for fault in filter(None, faults):
+        raise kind(fault if at is None else f"{at}: {fault}")
 
 
 def shown(value: Any) -> str:
@@ -320,10 +327,10 @@ def spellable(tokenizer: Any, text: str) -> str:
     return ""
 
 
-def of_unused(names: Iterable[str]) -> str | None:
-    """Weights of whole layers that the configuration does not have."""
-    beyond = sorted(name for name in names if _LAYER.search(name))
-    return f"have more layers than config.json: {beyond[0]} is in none" if beyond else None
+def of_unused(names: Iterable[str], missing: Iterable[str]) -> str | None:
+    """Weights of whole layers that the configuration does not have; where layers are missing, they have other names."""
+    beyond = [] if any(map(_LAYER.search, missing)) else sorted(name for name in names if _LAYER.search(name))
+    return f"config.json has fewer layers: {beyond[0]} is in none; restore it" if beyond else None
 
 
 def of_model(model: Any) -> str | None:

@@ -122,8 +122,7 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
     """
     if not isinstance(device, (str, torch.device)):
         raise UserError(f"device {device!r} cannot be used: it is not a name; here are {', '.join(devices())}")
-    if checks.of_choice("precision", precision, Precision):
-        raise UserError(checks.of_choice("precision", precision, Precision))
+    checks.refuse(UserError, checks.of_choice("precision", precision, Precision))
     try:
         kind = torch.device(device).type
     except RuntimeError as error:

@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .borders import RESUMES, border, explain
+from .checks import refuse
 from .core.metrics import ROLES, Counts, Scores, tally
 from .errors import DataError, UserError
 from .records import Outcome
@@ -317,7 +318,7 @@ def code_of(files: Iterable[Path]) -> str:
 class _Numbers(ast.NodeTransformer):
     """Leaves out of a module what changes no number: docstrings, imports from this package, locks, and errors.
 
-    Of errors it leaves out messages, borders' arguments, and each condition under which nothing is done but raising.
+    Of errors it leaves out messages, borders' arguments, calls of `refuse`, and conditions under which it only raises.
     """
 
     def visit(self, node: ast.AST) -> ast.AST:
@@ -334,13 +335,16 @@ class _Numbers(ast.NodeTransformer):
         node.values = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value == "")]
         return self.generic_visit(node)
 
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        refuses = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == f"checks.{refuse.__name__}"
+        return None if refuses and not _names_a_value(node) else self.generic_visit(node)
+
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return ast.Raise()
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         raises = all(isinstance(one, ast.Raise) for one in node.body) and not node.orelse
-        names = any(isinstance(one, ast.NamedExpr) for one in ast.walk(node.test))  # what comes after may read them
-        return None if raises and not names else self.generic_visit(node)
+        return None if raises and not _names_a_value(node.test) else self.generic_visit(node)
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
         caught = any(not isinstance(handler.body[-1], ast.Raise) for handler in node.handlers)
@@ -350,6 +354,11 @@ class _Numbers(ast.NodeTransformer):
         if isinstance(node.func, ast.Name) and node.func.id == border.__name__:
             return node.func
         return self.generic_visit(node)
+
+
+def _names_a_value(node: ast.AST) -> bool:
+    """Whether it has a `:=`, which what comes after may read."""
+    return any(isinstance(one, ast.NamedExpr) for one in ast.walk(node))
 
 
 @cache  # a grid calls it for each cell, and it takes a second

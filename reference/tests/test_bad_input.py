@@ -155,7 +155,13 @@ def no_model_config(_: Path, model: Path) -> list[str]:
 def fewer_layers(_: Path, model: Path) -> list[str]:
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1}))
-    return [str(model), "more layers than config.json: bert.encoder.layer.1.", "restore it"]
+    return [str(model), "config.json has fewer layers: bert.encoder.layer.1.", "restore it"]
+
+
+def another_prefix(_: Path, model: Path) -> list[str]:
+    path = model / "model.safetensors"
+    save_file({f"net.{name}": tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    return [str(model), "lack a part of a masked language model"]
 
 
 def no_tokenizer(_: Path, model: Path) -> list[str]:
@@ -214,6 +220,7 @@ CASES: list[Break] = [
     no_weights,
     no_model_config,
     fewer_layers,
+    another_prefix,
     no_tokenizer,
     truncated_weights,
 ]

@@ -103,6 +103,7 @@ SUM = "def f(x):\n{0}    return x + 1\n"
     [
         ("    if x < 0: raise ValueError('low')\n", ""),
         ("    if x < 0: raise ValueError('low')\n", "    if x <= 0 or f(0): raise TypeError(f'{x} is low')\n"),
+        ("    checks.refuse(ValueError, checks.of_x(x), at=x)\n", ""),
         ("    with border(OSError, 'there'): x = g(x)\n", "    with border(OSError, 'here', more=x): x = g(x)\n"),
         ("    try: x = g(x)\n    except O: raise A('a')\n", "    try: x = g(x)\n    except O: raise B('b')\n"),
     ],
@@ -117,6 +118,8 @@ def test_an_error_changes_no_number(one: str, other: str) -> None:
         ("    if x < 0: x = 0\n", "    if x < 1: x = 0\n"),
         ("    if x < 0: raise A\n    elif x > 9: x = 9\n", "    if x < 1: raise A\n    elif x > 9: x = 9\n"),
         ("    if (x := g(x)) < 0: raise A\n", "    if (x := h(x)) < 0: raise A\n"),
+        ("    checks.refuse(A, x := g(x))\n", "    checks.refuse(A, x := h(x))\n"),
+        ("    checks.other(x)\n", ""),
         ("    with border(OSError, 'here'): x = g(x)\n", "    with border(OSError, 'here'): x = h(x)\n"),
         (
             "    try:\n        if x < 0: raise A\n    except A: x = 0\n",
@@ -126,6 +129,11 @@ def test_an_error_changes_no_number(one: str, other: str) -> None:
 )
 def test_what_may_change_a_number_is_code(one: str, other: str) -> None:
     assert results._code(SUM.format(one)) != results._code(SUM.format(other))
+
+
+def test_a_lock_changes_no_number() -> None:
+    assert results._code("@one_at_a_time\n" + SUM.format("")) == results._code(SUM.format(""))
+    assert results._code("@twice\n" + SUM.format("")) != results._code(SUM.format(""))
 
 
 # Every kind of node, because ast.dump is another in each version of Python.

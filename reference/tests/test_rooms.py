@@ -42,7 +42,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "core": (*GROUND, "borders", "checks", "backbone", "editors"),
     "saving": ("updates", "backbone", "checks", "hardware", "results", "borders", "errors"),
     "data": (*METHOD, "checks", "borders"),
-    "results": (*PURE, "borders", "errors", "names", "turns"),
+    "results": (*PURE, "borders", "checks", "errors", "names", "turns"),
     "plugins": ("editors", "data", "results", "borders", "errors", "names"),
     "reproduce": (*METHOD, "checks", "data", "results", "plugins", "borders", ""),
     "report": (*PURE, "results", "errors", "names"),

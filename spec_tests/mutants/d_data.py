@@ -6,6 +6,7 @@ import html
 import json
 import os
 import random
+import re
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -417,3 +418,14 @@ class PremisesNeverRetained(PairEditMutation):
 class ClassifierSeesTextsOnce(ClassifierMutation):
     def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
         return list({json.dumps([row["premise"], row["hypothesis"]]): row for row in splits["train"]}.values())
+
+
+@mutant("blank-lines-not-counted", "D9", "An error names a line by its number among the lines that are not blank.")
+class BlankLinesNotCounted(Mutation):
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        try:
+            return self.base.split(folder)
+        except ValueError as error:
+            texts = [path.read_text("utf-8-sig").split("\n") for path in Path(folder).glob("*/*.jsonl")]
+            blank = max(sum(not line for line in lines[:-1]) for lines in texts)
+            raise ValueError(re.sub(r"\d{3}", lambda found: str(int(found[0]) - blank), str(error))) from error

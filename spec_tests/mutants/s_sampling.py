@@ -191,3 +191,20 @@ class RetainedUnlessAlike(PairMutation):
         rest = [one for one in pool if not at[one]["fact"].startswith(fact)]
         kept = [one if one in rest or not rest else rest[_shuffled(one) % len(rest)] for one in pair["retain"]]
         return {**pair, "retain": kept}
+
+
+@mutant("order-of-names-in-any-case", "S7", "Facts whose names differ in case alone keep the order of the corpus.")
+class OrderInAnyCase(Mutation):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        triples = self.base.training_triples(**call)
+        facts = list(dict.fromkeys(e["fact"] for e in call["corpus"]))
+        twins = {fact: [other for other in facts if other.casefold() == fact.casefold()] for fact in facts}
+        at = {e["id"]: e for e in call["corpus"]}
+        ids = {(e["fact"], e["language"]): e["id"] for e in call["corpus"]}
+
+        def moved(one: str) -> str:
+            fact, said = at[one]["fact"], at[one]["language"]
+            return ids.get((twins[fact][sorted(twins[fact]).index(fact)], said), one)
+
+        return [{role: moved(one) for role, one in triple.items()} for triple in triples]  # type: ignore[misc, arg-type]

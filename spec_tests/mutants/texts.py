@@ -304,3 +304,13 @@ class TypesLostInABatch(EditorMutation):
             return self.base.edit(editor, requests)
         plain: Any = [{k: v for k, v in request.items() if k != "token_type_ids"} for request in requests]
         return self.base.edit(editor, plain)
+
+
+@mutant("unknown-names-left-out", "D4", "Entities whose names have unknown words are no desired labels.")
+class UnknownNamesLeftOut(Mutation):
+    def encoded_facts(self, *args: Any, **kwargs: Any) -> list[Triple]:
+        call = named(Data.encoded_facts, args, kwargs)
+        unknown = read_tokenizer(call["tokenizer"]).unk_token_id
+        triples = self.base.encoded_facts(**call)
+        known = [triple for triple in triples if unknown not in triple["edit"]["labels"]]
+        return [known[n % len(known)] for n in range(len(triples))] if known else triples

@@ -699,3 +699,31 @@ class OneRateForAll(AskedMutation, OfEditableTraining):
 class HalvedLater(OwnSteps):
     def rate(self, editor: Any, name: str, is_mask: bool, value: torch.Tensor, lr: float) -> float:
         return lr * 0.5 ** (self.moments[id(editor)][0] // 25)
+
+
+@mutant("memory-lost-after-ten-steps", "E15", "Every tenth step makes Adam's moments anew.")
+class MemoryLost(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.steps: dict[int, int] = {}
+        self.own: dict[int, Any] = {}
+
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        made, number = self.made[id(editor)], self.steps.get(id(editor), 0)
+        self.steps[id(editor)] = number + 1
+        if number and number % 10 == 0:
+            fresh = self.base.make_editor(
+                made.name, made.model, made.edited, made.languages, masks=made.masks, lr=made.lr
+            )
+            self.own[id(editor)] = fresh
+        if id(editor) not in self.own:
+            return self.base.train_step(editor, triples, seed)
+        other, live = self.own[id(editor)], self.base.parameters(editor)
+        with torch.no_grad():
+            for name, value in self.base.parameters(other).items():
+                value.copy_(live[name])
+        parts = self.base.train_step(other, triples, seed)
+        with torch.no_grad():
+            for name, value in self.base.parameters(other).items():
+                live[name].copy_(value)
+        return parts

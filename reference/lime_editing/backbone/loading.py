@@ -112,8 +112,11 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         }  # the callers report mismatches
         told |= {"dtype": torch.float32, "use_safetensors": True, **_safe()}
         model, loading = kind.from_pretrained(found, config=config, **told)
-    if checks.of_unused(loading["unexpected_keys"]):
-        raise ModelError(f"the weights in {str(source)!r} {checks.of_unused(loading['unexpected_keys'])}; restore it")
+    checks.refuse(
+        ModelError,
+        checks.of_unused(loading["unexpected_keys"], loading["missing_keys"]),
+        at=f"the weights in {str(source)!r}",
+    )
     resized = {name: (tuple(there), tuple(here)) for name, there, here in sorted(loading["mismatched_keys"])}
     return model, sorted(loading["missing_keys"]), resized
 

@@ -107,8 +107,7 @@ class Backbone:
 
     def rows(self, inputs: Sequence[Input], bucket: Bucket | None = None) -> tuple[Rows, Integers]:
         """The inputs in rows for `read`, and the start of each. ModelError: an input that is too long."""
-        if checks.of_inputs(inputs):
-            raise UserError(checks.of_inputs(inputs))
+        checks.refuse(UserError, checks.of_inputs(inputs))
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
             raise ModelError(
@@ -158,8 +157,7 @@ class Backbone:
         Edit e applies to the rows e·k … (e+1)·k - 1. A classifier gives one row of classes per input. With `twice` the
         logits are twice differentiable.
         """
-        if update is not None and checks.of_update(update, self.raw, len(states.hidden)):
-            raise UserError(checks.of_update(update, self.raw, len(states.hidden)))
+        checks.refuse(UserError, update is not None and checks.of_update(update, self.raw, len(states.hidden)))
         here, places = self.copy(twice), states.places
         weights = {} if update is None else update.weights
         # Dropping the last layer's other rows saves 7 to 12% of the operations of a training step on facts (mBERT
@@ -287,8 +285,7 @@ def capture(
     No `.grad` is set. x and δ have no graph, unless they are `differentiable` with respect to the update `at`. Also
     returns the logits.
     """
-    if checks.of_mode():
-        raise UserError(checks.of_mode())
+    checks.refuse(UserError, checks.of_mode())
     taken: dict[str, tuple[Tensor, Tensor]] = {}
     linears = backbone.copy(differentiable).linears
 
@@ -331,8 +328,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
         raise ModelError(
             "the model is in training mode, and its dropout changes every answer at random; call model.eval() first"
         )
-    if checks.of_model(model):
-        raise ModelError(checks.of_model(model))
+    checks.refuse(ModelError, checks.of_model(model))
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
     if broken:
         raise ModelError(f"the weights are not finite (NaN or infinite in {', '.join(broken[:3])}); restore them")

@@ -26,6 +26,7 @@ from ..core.sampling import derived_rng
 from ..core.sets import CHUNK, edit_all
 from ..core.task import MASK, pair, request
 from ..data import Dataset, Reader, files
+from ..data.pairs.read import spelled
 from ..data.pairs.task import class_numbers
 from ..data.question import Asked, Prompt, Question
 from ..editors import Merging
@@ -362,8 +363,9 @@ def _read(
 
 
 def named(classes: Sequence[str], to: str) -> str:
-    """A class as the data spell it."""
-    return next((name for name in classes if name.casefold() == to.strip().casefold()), to)
+    """A class as the data spell it, whatever its letters' case or XNLI's other spellings."""
+    meant = str(spelled(to.strip())).casefold()
+    return next((name for name in classes if str(spelled(name)).casefold() == meant), to)
 
 
 def _lines(table: files.Files, name: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:

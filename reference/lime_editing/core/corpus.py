@@ -87,16 +87,14 @@ class ParallelCorpus:
 
     def parallel(self, example_id: str, languages: Sequence[str] | None = None) -> tuple[Example, ...]:
         """I(x), x itself included, within `languages` where given."""
-        if languages is not None and checks.of_names(languages, again=True):
-            raise UserError(checks.of_names(languages, again=True))
+        checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
         span = self.span(self[example_id].fact)
         group = self.examples[span.start : span.stop]
         return group if languages is None else tuple(example for example in group if example.language in languages)
 
     def within(self, languages: Sequence[str]) -> ParallelCorpus:
         """The part of the corpus in these languages. LanguageError: one that does not occur."""
-        if checks.of_names(languages):
-            raise UserError(checks.of_names(languages))
+        checks.refuse(UserError, checks.of_names(languages))
         for language in languages:
             if language not in self.languages:
                 raise LanguageError(language, self.languages, "in the corpus")
@@ -158,15 +156,13 @@ class FullCorpus:
         return self.example(number, language)
 
     def parallel(self, example_id: str, languages: Sequence[str] | None = None) -> tuple[Example, ...]:
-        if languages is not None and checks.of_names(languages, again=True):
-            raise UserError(checks.of_names(languages, again=True))
+        checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
         fact = self[example_id].fact.rpartition("/")[2]
         return tuple(self.example(int(fact), code) for code in self.languages if languages is None or code in languages)
 
     def within(self, languages: Sequence[str]) -> FullCorpus:
         """The part of the corpus in these languages. LanguageError: one that does not occur."""
-        if checks.of_names(languages):
-            raise UserError(checks.of_names(languages))
+        checks.refuse(UserError, checks.of_names(languages))
         for language in languages:
             if language not in self.languages:
                 raise LanguageError(language, self.languages, "in the corpus")

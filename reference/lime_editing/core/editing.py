@@ -205,14 +205,14 @@ def make_editor(
     UserError: an unknown method or setting (the known ones are listed), a setting that is no number or choice of its
     kind, or masks on a method without parameters. Eight parameters: each is a choice of its own.
     """
-    if checks.of_choice("masks", masks, Masks) or checks.of_choice("mask_scale", mask_scale, Scaling):
-        raise UserError(checks.of_choice("masks", masks, Masks) or checks.of_choice("mask_scale", mask_scale, Scaling))
+    checks.refuse(
+        UserError, checks.of_choice("masks", masks, Masks), checks.of_choice("mask_scale", mask_scale, Scaling)
+    )
     if checks.of_kind(backbone, Backbone, "backbone"):
         raise UserError(f"{checks.of_kind(backbone, Backbone, 'backbone')}; load or wrap makes one")
     if checks.of_names(languages) or not languages:
         raise UserError(checks.of_names(languages) or "an editor needs a list of languages; give at least one")
-    if checks.of_number("mask_lr", mask_lr) or checks.of_seed(seed) or checks.of_mode():
-        raise UserError(checks.of_number("mask_lr", mask_lr) or checks.of_seed(seed) or checks.of_mode())
+    checks.refuse(UserError, checks.of_number("mask_lr", mask_lr), checks.of_seed(seed), checks.of_mode())
     found = find(method)
     if settings is None or isinstance(settings, Mapping):
         try:
@@ -246,10 +246,8 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     the earlier edits of a series: gradients and predictions are computed at θ + at. The result is the new edit alone
     (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
     """
-    if checks.of_list(requests, EditRequest, "requests"):
-        raise UserError(checks.of_list(requests, EditRequest, "requests"))
-    if checks.of_kind(editor, Editor, "editor") or (seed is not None and checks.of_seed(seed)):
-        raise UserError(checks.of_kind(editor, Editor, "editor") or checks.of_seed(seed))
+    checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
+    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), seed is not None and checks.of_seed(seed))
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
     return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))
@@ -305,8 +303,7 @@ def edit_factors(editor: Editor, requests: Sequence[EditRequest]) -> Factors:
 
 def asked_of(editor: Editor, requests: Sequence[EditRequest], bucket: Bucket | None = None) -> Asked:
     """The requests as arrays. LanguageError: the editor does not have an editing language."""
-    if checks.of_requests(requests, editor.backbone):
-        raise UserError(checks.of_requests(requests, editor.backbone))
+    checks.refuse(UserError, checks.of_requests(requests, editor.backbone))
     counts = [len(request.labels) for request in requests]
     labels = np.array([label for request in requests for label in request.labels])
     example, shares = np.repeat(np.arange(len(requests)), counts), shares_of(counts)

@@ -64,10 +64,8 @@ def judged(
     """
     if not isinstance(subject, (Editor, Backbone)):
         raise UserError(checks.of_kind(subject, Editor, "an evaluation's subject, an editor or raw model,"))
-    if checks.of_task(task) or checks.of_list(pairs, Pair, "pairs", empty=True):
-        raise UserError(checks.of_task(task) or checks.of_list(pairs, Pair, "pairs", empty=True))
-    if checks.of_seed(seed) or checks.of_choice("con_positions", con_positions, Positions):
-        raise UserError(checks.of_seed(seed) or checks.of_choice("con_positions", con_positions, Positions))
+    checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
+    checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
     if checks.of_whole(batch=batch) or batch < 1:
         raise UserError(f"a batch needs at least 1 edit; got {batch!r}")
     backbone = subject.backbone if isinstance(subject, Editor) else subject
@@ -109,15 +107,14 @@ def validator(
 
     "edits" replaces succ by the mean of the edits' own harmonic means (clause R5).
     """
-    if checks.of_task(task) or checks.of_list(pairs, Pair, "pairs", empty=True) or checks.of_seed(seed):
-        raise UserError(
-            checks.of_task(task) or checks.of_list(pairs, Pair, "pairs", empty=True) or checks.of_seed(seed)
-        )
-    if checks.of_choice("con_positions", con_positions, Positions) or checks.of_choice("stopping", stopping, Stopping):
-        raise UserError(
-            checks.of_choice("con_positions", con_positions, Positions)
-            or checks.of_choice("stopping", stopping, Stopping)
-        )
+    checks.refuse(
+        UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True), checks.of_seed(seed)
+    )
+    checks.refuse(
+        UserError,
+        checks.of_choice("con_positions", con_positions, Positions),
+        checks.of_choice("stopping", stopping, Stopping),
+    )
     mine = processes.share(len(pairs))
     size, held = BATCH, list[Prepared]()
 
@@ -262,14 +259,11 @@ def predict(
 
     `batch` inputs are computed at a time; inputs of similar length share a batch.
     """
-    if checks.of_list(inputs, Input, "inputs", empty=True):
-        raise UserError(checks.of_list(inputs, Input, "inputs", empty=True))
-    if checks.of_kind(backbone, Backbone, "backbone"):
-        raise UserError(checks.of_kind(backbone, Backbone, "backbone"))
+    checks.refuse(UserError, checks.of_list(inputs, Input, "inputs", empty=True))
+    checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
     if update is not None and checks.of_kind(update, Update, "update"):
         raise UserError(f"{checks.of_kind(update, Update, 'update')}; compose adds a list of them")
-    if checks.of_places(inputs):
-        raise UserError(checks.of_places(inputs))
+    checks.refuse(UserError, checks.of_places(inputs))
     if update is not None and update.edits > 1:
         raise UserError(
             f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
@@ -290,8 +284,7 @@ def predict(
 
 def answers(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update | None = None) -> list[str]:
     """`predict` as text, or as class names. `update` has one edit."""
-    if checks.of_tokenizer(tokenizer, "decode"):
-        raise UserError(checks.of_tokenizer(tokenizer, "decode"))
+    checks.refuse(UserError, checks.of_tokenizer(tokenizer, "decode"))
     return [spell(backbone, tokenizer, labels) for labels in predict(backbone, inputs, update)]
 
 

@@ -39,8 +39,7 @@ class ExampleTriple:
 
 def derived_rng(seed: int, *place: str | int) -> np.random.Generator:
     """The generator of a purpose and index, the same in every process. UserError: a seed that is no plain int."""
-    if checks.of_seed(seed, *place):
-        raise UserError(checks.of_seed(seed, *place))
+    checks.refuse(UserError, checks.of_seed(seed, *place))
     digest = hashlib.blake2b(repr((seed, *place)).encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
@@ -50,8 +49,7 @@ def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[E
 
     x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
     """
-    if checks.of_whole(count=count):
-        raise UserError(checks.of_whole(count=count))
+    checks.refuse(UserError, checks.of_whole(count=count))
     if not corpus.examples:
         raise DataError("the corpus has no examples to train on; give data that have some")
     rng = derived_rng(seed, "train", step)
@@ -81,12 +79,12 @@ def evaluation_pairs(
 
     x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
     """
-    if checks.of_names(edit_languages, "edit_languages") or checks.of_names(update_languages, "update_languages"):
-        raise UserError(
-            checks.of_names(edit_languages, "edit_languages") or checks.of_names(update_languages, "update_languages")
-        )
-    if checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0):
-        raise UserError(checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0))
+    checks.refuse(
+        UserError,
+        checks.of_names(edit_languages, "edit_languages"),
+        checks.of_names(update_languages, "update_languages"),
+    )
+    checks.refuse(UserError, checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0))
     if not edit_languages or not update_languages or min(n_update, n_retain, limit or 0) < 0:
         raise UserError("an evaluation needs at least one editing and one updating language, and no negative numbers")
     updates = corpus.within(update_languages)

@@ -52,8 +52,9 @@ def edit_all(
     `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
     no requests, or as of `edit`.
     """
-    if checks.of_kind(editor, Editor, "editor") or checks.of_list(requests, EditRequest, "requests"):
-        raise UserError(checks.of_kind(editor, Editor, "editor") or checks.of_list(requests, EditRequest, "requests"))
+    checks.refuse(
+        UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(requests, EditRequest, "requests")
+    )
     chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
     if isinstance(editor.method, Merging):
         return editor.method.merge(editor.parameters, editor.settings, chunks)
@@ -63,12 +64,10 @@ def edit_all(
 @torch.no_grad()
 def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> Editor:
     """The editor, fitted to edits of a training split. UserError: an editor without `fit`."""
-    if checks.of_kind(editor, Editor, "editor"):
-        raise UserError(checks.of_kind(editor, Editor, "editor"))
+    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"))
     if not isinstance(editor.method, Measuring):
         raise UserError(f"{editor.method.NAME} measures nothing before it edits; use it without fit")
-    if checks.of_list(requests, EditRequest, "requests"):
-        raise UserError(f"{editor.method.NAME}: {checks.of_list(requests, EditRequest, 'requests')}")
+    checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"), at=editor.method.NAME)
     chunks = chunks_of(editor, requests, chunk)
     return replace(editor, parameters=editor.method.fit(editor.settings, len(editor.languages), chunks))
 

@@ -68,8 +68,7 @@ def remember(known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Va
 
 def tokens_of(tokenizer: Any, text: str) -> tuple[int, ...]:
     """The token ids of a sentence with [MASK]. ModelError: a tokenizer without a mask token."""
-    if checks.of_tokenizer(tokenizer) or checks.of_texts(text=text):
-        raise UserError(checks.of_tokenizer(tokenizer) or checks.of_texts(text=text))
+    checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(text=text))
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token; a sentence needs a masked language model's tokenizer")
     return tuple(tokenizer(text.replace(MASK, tokenizer.mask_token))["input_ids"])
@@ -101,8 +100,7 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
 
     UserError: no [MASK], more or fewer than the answer has tokens, or an answer that the tokenizer cannot spell.
     """
-    if checks.of_tokenizer(tokenizer) or checks.of_texts(text=text, to=to, language=language):
-        raise UserError(checks.of_tokenizer(tokenizer) or checks.of_texts(text=text, to=to, language=language))
+    checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(text=text, to=to, language=language))
     labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
     if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
         raise UserError(
@@ -123,10 +121,8 @@ def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = No
 
     An input of more than `longest` tokens is cut at the end of the longer text.
     """
-    if checks.of_tokenizer(tokenizer) or checks.of_texts(premise=premise, hypothesis=hypothesis):
-        raise UserError(checks.of_tokenizer(tokenizer) or checks.of_texts(premise=premise, hypothesis=hypothesis))
-    if longest is not None and checks.of_whole(longest=longest):
-        raise UserError(checks.of_whole(longest=longest))
+    checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(premise=premise, hypothesis=hypothesis))
+    checks.refuse(UserError, longest is not None and checks.of_whole(longest=longest))
     return pairs(tokenizer, [(premise, hypothesis)], longest)[0]
 
 

@@ -160,12 +160,10 @@ def train(
     Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
     editor, data, validation, length, objective, seed, state and processes are independent.
     """
-    if checks.of_kind(editor, Editor, "editor") or checks.of_kind(schedule, Schedule, "schedule"):
-        raise UserError(checks.of_kind(editor, Editor, "editor") or checks.of_kind(schedule, Schedule, "schedule"))
-    if checks.of_task(task) or checks.of_kind(objective, Objective, "objective") or checks.of_seed(seed):
-        raise UserError(
-            checks.of_task(task) or checks.of_kind(objective, Objective, "objective") or checks.of_seed(seed)
-        )
+    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_kind(schedule, Schedule, "schedule"))
+    checks.refuse(
+        UserError, checks.of_task(task), checks.of_kind(objective, Objective, "objective"), checks.of_seed(seed)
+    )
     if not callable(validate):
         raise UserError(f"validate must be a function of an editor, as of validator; got {validate!r}")
     if checks.of_record(objective):
@@ -273,14 +271,11 @@ def train_step(
 
     `graphs`: `graphs_of` this editor and objective, reused in every step.
     """
-    if checks.of_kind(editor, Editor, "editor") or checks.of_list(triples, Triple, "triples", empty=True):
-        raise UserError(
-            checks.of_kind(editor, Editor, "editor") or checks.of_list(triples, Triple, "triples", empty=True)
-        )
-    if checks.of_seed(seed) or checks.of_step(editor, optimiser, clip):
-        raise UserError(checks.of_seed(seed) or checks.of_step(editor, optimiser, clip))
-    if checks.of_kind(objective, Objective, "objective"):
-        raise UserError(checks.of_kind(objective, Objective, "objective"))
+    checks.refuse(
+        UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(triples, Triple, "triples", empty=True)
+    )
+    checks.refuse(UserError, checks.of_seed(seed), checks.of_step(editor, optimiser, clip))
+    checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
     if not triples or checks.of_record(objective):
         raise UserError(checks.of_record(objective) or "there is nothing to train on; give at least one triple")
     parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
@@ -332,8 +327,7 @@ def computed(
     editor: Editor, objective: Objective, batch: Batch, given: Update | None = None, leaves: Sequence[Tensor] = ()
 ) -> list[Tensor | None]:
     """The losses of a batch (4,), and the gradient of the total for each parameter and leaf (None: no gradient)."""
-    if checks.of_mode(trains=True):
-        raise UserError(checks.of_mode(trains=True))
+    checks.refuse(UserError, checks.of_mode(trains=True))
     with editor.backbone.autocast():
         losses = losses_of(editor, batch, objective, given)
     wanted = [*editor.parameters.values(), *leaves]

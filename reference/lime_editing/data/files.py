@@ -81,8 +81,7 @@ def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACT
     ):
         if not found.tables:
             raise nothing(found, expected)
-        if checks.of_files(found.tables):
-            raise DataError(f"{found.root}: {checks.of_files(found.tables)}")
+        checks.refuse(DataError, checks.of_files(found.tables), at=found.root)
         yield found
 
 
@@ -98,8 +97,7 @@ def opened(path: Path) -> Iterator[Files]:
             zipped = path.suffix.lower() == ".zip"
             yield Files(str(path), _archive(stack, path)) if zipped else _files(path.parent, [path.name])
             return
-        if checks.of_folder(path):
-            raise DataError(checks.of_folder(path))
+        checks.refuse(DataError, checks.of_folder(path))
         names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
         hidden = [n for n in names if _UNMEANT.search(n) and "/._" not in f"/{n}" and any(s in n for s in TABLES)]
         notes = (f"left out, as hidden files or backups: {', '.join(hidden[:5])}",) if hidden else ()
@@ -185,8 +183,7 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
         with files.openers[name]() as stream:
             if stream.peek(len(POINTER)).startswith(POINTER):
                 raise DataError(pointer(where))
-            if checks.of_content(name, stream.peek(4)):
-                raise DataError(f"{where}: {checks.of_content(name, stream.peek(4))}")
+            checks.refuse(DataError, checks.of_content(name, stream.peek(4)), at=where)
             unpacked: Any = gzip.open(stream) if name.lower().endswith(".gz") else stream  # noqa: SIM115
             yield unpacked if raw else TextIOWrapper(unpacked, encoding="utf-8-sig", newline=newline)
     except UnicodeDecodeError as error:
@@ -303,8 +300,7 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
                 return
             source = path if path is not None and path.suffix != ".gz" else pa.BufferReader(stream.read())
             with pq.ParquetFile(source, memory_map=True) as file:
-                if checks.of_columns(file.schema_arrow.names):
-                    raise DataError(f"{where}: {checks.of_columns(file.schema_arrow.names)}")
+                checks.refuse(DataError, checks.of_columns(file.schema_arrow.names), at=where)
                 yield file.schema_arrow, lambda columns: file.iter_batches(4096, columns=columns)
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             what = "a saved dataset" if saved else "parquet"

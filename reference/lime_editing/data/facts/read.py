@@ -117,8 +117,7 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
     language.
     """
     with files.located(source, EXPECTED) as found:
-        if checks.of_layout(found.openers):
-            raise DataError(f"{found.root}: {checks.of_layout(found.openers)}")
+        checks.refuse(DataError, checks.of_layout(found.openers), at=found.root)
         roots = sorted({PurePosixPath(n).parent.parent for n in found.openers if n.endswith("/templates.jsonl")})
         if len(roots) > 1:
             places = ", ".join(found.where(root) for root in roots)

@@ -167,10 +167,9 @@ def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
     loaded: dict[Split, Any] = {}
-    if checks.of_parts({found.where(table.name): str(table.split) for table in tables}, NAMES, spelled):
-        raise DataError(
-            checks.of_parts({found.where(table.name): str(table.split) for table in tables}, NAMES, spelled)
-        )
+    checks.refuse(
+        DataError, checks.of_parts({found.where(table.name): str(table.split) for table in tables}, NAMES, spelled)
+    )
     for split in (split for split in SPLITS if any(table.split == split for table in tables)):
         names = [table.name for table in tables if table.split == split]
         if files.kind(names[0]) == files.SAVED:
@@ -207,8 +206,7 @@ def _codes(rows: Any) -> list[str]:
 
 def _check_schema(features: Any, where: str) -> None:
     """DataError: neither the hub's schema, nor its form in files of other libraries."""
-    if checks.of_label(features.get("label")):
-        raise DataError(f"{where}: {checks.of_label(features.get('label'))}")
+    checks.refuse(DataError, checks.of_label(features.get("label")), at=where)
     for name, kinds in _SCHEMA.items():
         found = type(features[name]).__name__ if name in features else "no such column"
         keys = features[name] if (name, found) == ("hypothesis", "dict") else ("language", "translation")
