@@ -15,6 +15,7 @@ from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
 from reprlib import repr as _short
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unicodedata import normalize
 
@@ -380,7 +381,7 @@ def of_mode(trains: bool = False) -> str | None:
 
 def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     """An update that does not belong to the edited matrices, or does not fit the number of inputs."""
-    if wrong := _no_tensors(update, raw):
+    if wrong := of_edits(update, raw):
         return wrong
     for name, *there in _sizes(update):
         here = [tuple(raw[name].shape), raw[name].device] if name in raw else None
@@ -392,8 +393,28 @@ def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     return None
 
 
+def of_edits(update: Any, raw: Mapping[str, Any] = MappingProxyType({})) -> str | None:
+    """A part of an update that has no dimension of edits, or another number of edits or of rows than the rest."""
+    if wrong := _no_tensors(update, raw):
+        return wrong
+    for name, (u, v) in update.factors.items():
+        if u.dim() != 3 or v.dim() != 3 or u.shape[:2] != v.shape[:2]:
+            told = f"{tuple(u.shape)} and {tuple(v.shape)}"
+            return f"the factors of {name} must have the shapes (E, T, n) and (E, T, m), for E edits; got {told}"
+    for kind, parts, dims in (("(E, m, n), for E edits", update.deltas, 3), ("(m, n)", update.weights, 2)):
+        for name, part in parts.items():
+            if part.dim() != dims:
+                return f"the update of {name} must have the shape {kind}; got {tuple(part.shape)}"
+    for name, part in (*((name, u) for name, (u, _) in update.factors.items()), *update.deltas.items()):
+        if len(part) not in (1, update.edits):  # one edit may be part of each other one, as in a sum
+            return f"the update has {update.edits} edits, but {len(part)} of {name}; give as many for each matrix"
+    return None
+
+
 def of_sum(update: Any, before: Mapping[str, Any]) -> str | None:
     """An update that has no sum with `before`, {matrix: ΔW, θ', or a pair of lists of factors}."""
+    if wrong := of_edits(update):
+        return wrong
     known = {name: _size(value) for name, value in before.items()}
     for name, *there in _sizes(update):
         if known.get(name, there) != there:

@@ -223,6 +223,26 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.int)),
         "is of torch.int32, but in the model",
     ),
+    "update-without-a-dimension-of-edits": (
+        lambda g: le.predict(g.backbone, [INPUT], changed_update(g, lambda d: d[0])),
+        r"the update of bert.* must have the shape \(E, m, n\), for E edits; got \(\d+, \d+\)",
+    ),
+    "trained-weights-with-a-dimension-of-edits": (
+        lambda g: le.compose([le.Update(weights=g.one.deltas)]),
+        r"must have the shape \(m, n\); got \(1, ",
+    ),
+    "factors-without-a-dimension-of-edits": (
+        lambda g: le.compose([le.Update({g.backbone.edited[0]: (torch.ones(2, 4), torch.ones(2, 4))})]),
+        r"must have the shapes \(E, T, n\) and \(E, T, m\), for E edits; got \(2, 4\) and \(2, 4\)",
+    ),
+    "factors-of-unequal-rows": (
+        lambda g: le.predict(g.backbone, [INPUT], le.Update({"w": (torch.ones(1, 2, 4), torch.ones(1, 3, 4))})),
+        r"the factors of w must have the shapes .* got \(1, 2, 4\) and \(1, 3, 4\)",
+    ),
+    "updates-of-unequal-numbers-of-edits": (
+        lambda g: le.compose([le.Update(deltas={"w": torch.ones(2, 4, 4), "v": torch.ones(3, 4, 4)})]),
+        "the update has 3 edits, but 2 of w; give as many for each matrix",
+    ),
     "answers-of-two-edits": (
         lambda g: le.answers(g.backbone, g.tokenizer, [INPUT] * 3, g.two),
         r"has 2 edits, and there are 3 inputs: .* give update\[i\]",

@@ -263,7 +263,7 @@ def predict(
     checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
     if update is not None and checks.of_kind(update, Update, "update"):
         raise UserError(f"{checks.of_kind(update, Update, 'update')}; compose adds a list of them")
-    checks.refuse(UserError, checks.of_places(inputs))
+    checks.refuse(UserError, checks.of_places(inputs), update is not None and checks.of_edits(update))
     if update is not None and update.edits > 1:
         raise UserError(
             f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
