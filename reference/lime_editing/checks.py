@@ -120,9 +120,10 @@ def of_list(value: Any, kind: type, what: str, empty: bool = False) -> str | Non
     return None if value or empty else f"there are no {what}; give at least one"
 
 
-def of_kind(value: Any, kind: type, what: str) -> str | None:
-    """A value that is not of this class."""
-    return None if isinstance(value, kind) else f"{what} must be of the class {kind.__name__}; got {shown(value)}"
+def of_kind(value: Any, kind: type, what: str, remedy: str = "") -> str | None:
+    """A value that is not of this class. `remedy` says where such values come from."""
+    told = "; ".join(filter(None, (f"{what} must be of the class {kind.__name__}; got {shown(value)}", remedy)))
+    return None if isinstance(value, kind) else told
 
 
 def of_texts(**given: Any) -> str | None:

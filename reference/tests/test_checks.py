@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lime_editing as le
+from lime_editing.core.corpus import FullCorpus
 from lime_editing.core.sampling import Pair
 from lime_editing.core.training import adam
 from lime_editing.data import find
@@ -33,6 +34,7 @@ INPUT = le.Input((2, 11, 6, 9, 4, 5, 3), (4,))
 REQUEST = le.EditRequest(INPUT, (12,), "en")
 TRIPLE = le.Triple(REQUEST, INPUT, INPUT)
 OUTCOME = le.Outcome("e", "en", "update", "en", True)
+ROWS = FullCorpus("xnli/test", 3, ("en", "de"))
 SCHEDULE = {"edits": 4, "batch": 2, "validate_every": 2, "patience": 4, "checkpoint_every": 2}
 
 
@@ -112,8 +114,10 @@ def step_of(
     return le.train_step(editor or g.mend, chosen, triples, seed, le.Objective(), clip)
 
 
-def pairs_of(g: Given, edited: Any = ("en",), updated: Any = ("en",), seed: Any = 0) -> object:
-    return le.evaluation_pairs(g.task.corpus, edited, updated, 1, 1, seed)
+def pairs_of(
+    g: Given, edited: Any = ("en",), updated: Any = ("en",), seed: Any = 0, sizes: tuple[Any, Any, Any] = (1, 1, None)
+) -> object:
+    return le.evaluation_pairs(g.task.corpus, edited, updated, *sizes[:2], seed, sizes[2])
 
 
 def diverged(g: Given) -> le.Update:
@@ -397,6 +401,8 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "languages-of-nothing": (made("mend", [None]), r"must be a list of languages.*; got \[None\]"),
     "an-empty-language": (made("mend", ["en", ""]), "must be a list of languages"),
     "within-a-text": (lambda g: g.task.corpus.within("en"), "must be a list of languages.*; got 'en'"),
+    "rows-within-a-text": (lambda _: ROWS.within("en"), "^languages must be a list of languages.*; got 'en'"),
+    "rows-within-twice": (lambda _: ROWS.within(["en", "en"]), "^languages has 'en' twice"),
     "within-twice": (lambda g: g.task.corpus.within(["en", "en"]), "languages has 'en' twice"),
     "parallel-in-a-text": (lambda g: g.task.corpus.parallel(g.pairs[0].edit.id, "en"), "must be a list of languages"),
     "scores-in-a-text": (lambda _: le.scores(le.count([OUTCOME]), "en"), "must be a list of languages"),
@@ -413,7 +419,16 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "aggregate-a-generator": (lambda _: le.aggregate(iter([])), "runs must be a list of Scores"),  # type: ignore[arg-type]
     "aggregate-other-things": (lambda _: le.aggregate([{"acc": 1}]), "runs must be a list of Scores; .* in it"),  # type: ignore[list-item]
     "count-one": (lambda _: le.count(OUTCOME), "outcomes must be a list of Outcome; got one"),  # type: ignore[arg-type]
-    "scores-of-outcomes": (lambda _: le.scores([OUTCOME]), "counts must be of the class Counts; .* counts outcomes"),  # type: ignore[arg-type]
+    "count-nothing": (lambda _: le.count(5), "^outcomes must be a list of Outcome; got 5"),  # type: ignore[arg-type]
+    "count-other-things": (lambda _: le.count([OUTCOME, 5]), "^outcomes must be a list of Outcome; got 5 in it"),  # type: ignore[list-item]
+    "scores-of-outcomes": (
+        lambda _: le.scores([OUTCOME]),  # type: ignore[arg-type]
+        r"^counts must be of the class Counts; got \[Outcome.*; `count` counts outcomes$",
+    ),
+    "break-down-outcomes": (
+        lambda _: le.breakdown([OUTCOME], "language"),  # type: ignore[arg-type]
+        r"^counts must be of the class Counts; got \[Outcome.*; `count` counts outcomes$",
+    ),
     "break-down-by-lang": (
         lambda _: le.breakdown(le.count([OUTCOME]), "lang"),  # type: ignore[arg-type]
         "by must be one of edit_language, language; got 'lang'",
@@ -431,6 +446,12 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "an-editor-of-a-model": (lambda g: le.make_editor("mend", g.backbone.model, ["en"]), "; load or wrap makes one"),
     "edit-by-nobody": (lambda _: le.edit(None, [REQUEST]), "editor must be of the class Editor; got None"),  # type: ignore[arg-type]
     "half-a-chunk": (lambda g: le.edit_all(g.editor, [REQUEST], 1.5), "at least 1 request; got 1.5"),  # type: ignore[arg-type]
+    "update-inputs-in-words": (
+        lambda g: pairs_of(g, sizes=("1", 1, None)),
+        "^n_update must be a whole number; got '1'",
+    ),
+    "half-a-retain-input": (lambda g: pairs_of(g, sizes=(1, 1.5, None)), "^n_retain must be a whole number; got 1.5"),
+    "half-a-limit": (lambda g: pairs_of(g, sizes=(1, 1, 2.5)), "^limit must be a whole number; got 2.5"),
     "half-a-draw": (lambda g: le.training_triples(g.task.corpus, 1.5, 0, 0), "count must be a whole number"),  # type: ignore[arg-type]
     "half-a-mask": (lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 1.5), "at least 1 mask; got 1.5"),  # type: ignore[arg-type]
     "longest-of-text": (lambda g: le.pair(g.tokenizer, "a", "b", "5"), "longest must be a whole number"),  # type: ignore[arg-type]
@@ -507,6 +528,15 @@ def test_a_wrong_argument_is_refused(name: str, given: Given) -> None:
     with pytest.raises(le.UserError, match=said) as caught:
         call(given)
     assert "\n" not in str(caught.value)
+
+
+def test_languages_to_look_in_may_be_named_twice(given: Given) -> None:
+    """They choose what is there; a draw would depend on it."""
+    told = le.count([OUTCOME, replace(OUTCOME, role="retain")])
+    assert le.scores(told, ["en", "en"]) == le.scores(told, ["en"])
+    for corpus in (given.task.corpus, ROWS):
+        one = corpus.examples[0].id
+        assert corpus.parallel(one, ["en", "en"]) == corpus.parallel(one, ["en"])
 
 
 def test_an_update_is_a_sequence_of_its_edits(given: Given) -> None:

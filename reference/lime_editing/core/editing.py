@@ -208,8 +208,7 @@ def make_editor(
     checks.refuse(
         UserError, checks.of_choice("masks", masks, Masks), checks.of_choice("mask_scale", mask_scale, Scaling)
     )
-    if checks.of_kind(backbone, Backbone, "backbone"):
-        raise UserError(f"{checks.of_kind(backbone, Backbone, 'backbone')}; load or wrap makes one")
+    checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone", "load or wrap makes one"))
     if checks.of_names(languages) or not languages:
         raise UserError(checks.of_names(languages) or "an editor needs a list of languages; give at least one")
     checks.refuse(UserError, checks.of_number("mask_lr", mask_lr), checks.of_seed(seed), checks.of_mode())

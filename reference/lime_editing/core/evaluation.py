@@ -261,8 +261,9 @@ def predict(
     """
     checks.refuse(UserError, checks.of_list(inputs, Input, "inputs", empty=True))
     checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
-    if update is not None and checks.of_kind(update, Update, "update"):
-        raise UserError(f"{checks.of_kind(update, Update, 'update')}; compose adds a list of them")
+    checks.refuse(
+        UserError, update is not None and checks.of_kind(update, Update, "update", "compose adds a list of them")
+    )
     checks.refuse(UserError, checks.of_places(inputs), update is not None and checks.of_edits(update))
     if update is not None and update.edits > 1:
         raise UserError(
