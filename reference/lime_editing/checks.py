@@ -179,6 +179,18 @@ def of_step(editor: Any, optimiser: Any, clip: Any) -> str | None:
     return of_number("clip", clip, above=True)
 
 
+def of_parameters(given: Any) -> str | None:
+    """What a plug-in's `init` gives that is no tensor by name, or has a name like a mask's."""
+    if not isinstance(given, dict) or not all(hasattr(one, "requires_grad_") for one in given.values()):
+        return f"`init` must give a dict of tensors by name; got {shown(given)}"
+    taken = [name for name in given if name.startswith("mask.") or name.endswith("_scale")]
+    return (
+        f"the parameter {taken[0]!r} has a name as of masks; no name may begin with 'mask.' or end with '_scale'"
+        if taken
+        else None
+    )
+
+
 def of_tokenizer(tokenizer: Any, needed: str = "mask_token_id") -> str | None:
     """A value that is no tokenizer."""
     right = callable(tokenizer) and hasattr(tokenizer, needed)

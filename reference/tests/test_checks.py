@@ -571,6 +571,23 @@ class Own:
 
 
 @pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"mine.log_scale": torch.zeros(2)}, "mine: the parameter 'mine.log_scale' has a name as of masks"),
+        ({"mask.mine": torch.zeros(2)}, "mine: the parameter 'mask.mine' has a name as of masks"),
+        ({"rate": 1.0}, "mine: `init` must give a dict of tensors by name"),
+        (None, "mine: `init` must give a dict of tensors by name; got None"),
+    ],
+)
+def test_a_plug_in_s_parameters_are_told_from_the_masks(made: Any, said: str, given: Given) -> None:
+    """Both are found by their names."""
+    le.register(type("Mine", (Good,), {"NAME": "mine", "init": lambda *_: made})())
+    with pytest.raises(le.UserError, match=said):
+        le.make_editor("mine", given.backbone, ["en"])
+
+
+@pytest.mark.usefixtures("registries")
 def test_a_plug_in_s_numbers_may_be_negative(given: Given) -> None:
     le.register(type("Shifted", (Good,), {"NAME": "shifted", "Settings": Own})())
     assert le.make_editor("shifted", given.backbone, ["en"]).settings.shift == -1

@@ -227,6 +227,7 @@ def make_editor(
     if checks.of_record(settings):
         raise UserError(f"settings of {method}: {checks.of_record(settings)}")
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
+    checks.refuse(UserError, checks.of_parameters(parameters), at=method)
     if masks != "none":
         if not found.TRAINED:
             raise UserError(f'{method} is not trained, so it has no masks (§4.2); leave masks at "none"')

@@ -89,7 +89,7 @@ class Method(Protocol):
     def init(self, raw: Mapping[str, Tensor], width: int, settings: Any, seed: int) -> dict[str, Tensor]:
         """Trainable parameters for the raw matrices {name: (m, n)}, in their dtype and device; {} if there are none.
 
-        `width` is the width of the model's embeddings.
+        `width` is the width of the model's embeddings. No name begins with "mask." or ends with "_scale".
         """
 
     def learning_rates(self, parameters: Mapping[str, Tensor], settings: Any) -> dict[str, float]:
