@@ -132,6 +132,13 @@ class Pieces:
         """The values of all parameters, by piece."""
         return {piece: value for piece, value in self.of(copied(implementation, editor)).items() if value is not None}
 
+    def put_rates_back(self, implementation: Any, editor: Any, values: Tensors) -> None:
+        """Inner rates as they were: how fast they learn is free, and gradients follow them."""
+        live = implementation.parameters(editor)
+        for piece in self.rates:
+            name, chosen = self._parts[piece]
+            live[name].detach().masked_scatter_(chosen, values[piece])
+
 
 def is_rate(value: torch.Tensor) -> bool:
     """Inner learning rates are few; a tiny model has nothing else that is so small."""

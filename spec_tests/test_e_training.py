@@ -221,6 +221,7 @@ def test_later_steps_are_adams_too(implementation: Implementation, name: str) ->
     places, slopes = {0: pieces.copied(implementation, editor)}, [pieces.of(one) for one in gradients_]
     for number in range(1, 2 * turn + 1):
         take_step(implementation, editor, batches[number > turn], seed=0)
+        pieces.put_rates_back(implementation, editor, places[0])
         if number in (1, turn // 2, turn, 2 * turn - 10, 2 * turn):
             places[number] = pieces.copied(implementation, editor)
     limits, moved, shown = [norm(one) for one in gradients_], dict[int, list[torch.Tensor]](), False

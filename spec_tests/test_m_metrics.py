@@ -299,7 +299,6 @@ def test_no_outcomes_at_all_are_an_error(implementation: Implementation) -> None
     """Nothing measured is not a rate of 0."""
     rejects("M10", lambda: implementation.metrics([]), (), "nothing measured has rates")
     rejects("M10", lambda: implementation.metrics([], ["en"]), ("en",), "nothing measured has rates")
-    rejects("M10", lambda: implementation.aggregate([]), (), "no run at all has rates")
 
 
 @clause("M10")
