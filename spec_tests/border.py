@@ -19,12 +19,14 @@ import time
 import unittest
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
+
+from . import contract
 
 #: The widths of numbers that the suite can hand out.
 WIDTHS = ("float64", "float32")
@@ -210,6 +212,7 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
                 raise _marked(Crash(f"{type(error).__name__}: {error}"), name) from error
             raise
         journal.warned(name, caught)
+        _check_kind(result, name)
         return finish(result)
 
     return call
@@ -224,6 +227,27 @@ def _check(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> N
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise SuiteError(f"`{name}` does not take the arguments of the contract: {error}") from error
+
+
+def _check_kind(result: Any, name: str) -> None:
+    """SuiteError: a dictionary, a list or a tuple is asked for, and something else came back, such as a generator."""
+    wanted = _kinds().get(name)
+    fits = isinstance(result, Mapping) == (wanted == "dict") and isinstance(result, Collection)
+    if wanted and (not fits or isinstance(result, str | bytes)):
+        raise SuiteError(f"`{name}` returned {type(result).__name__}; the contract asks for a {wanted}")
+
+
+@functools.cache
+def _kinds() -> dict[str, str]:
+    """What the contract says that its functions return, where that is a dictionary, a list or a tuple."""
+    functions = (f for owner in vars(contract).values() if isinstance(owner, type) for f in vars(owner).items())
+    found = {}
+    for name, function in functions:
+        said = getattr(function, "__annotations__", {}).get("return", "").partition("[")[0]
+        kind = "dict" if hasattr(getattr(contract, said, None), "__required_keys__") else said
+        if kind in ("dict", "list", "tuple"):
+            found[name] = kind
+    return found
 
 
 def _marked(error: BaseException, name: str) -> BaseException:

@@ -9,6 +9,9 @@ reads files; torch tensors and a Hugging Face model appear in E, L and C, and a 
 as an integer seed or as explicit uniform draws. A penalty or a loss returns its gradient beside its value, so that a
 dead gradient shows.
 
+Arguments may come by place or by name, so their names are those below. What is handed out is not changed in place. A
+dictionary, list or tuple that is asked for is returned as such, and not as a generator.
+
 Arrays and models are handed out in float64, or in float32 under --dtype; what comes back may be in either, and is
 compared in its own width. A number may be Python's, NumPy's or a 0-d tensor, a list may be a tuple.
 
@@ -565,7 +568,9 @@ class Editors(Protocol):
     """Chapter E. `editor` and `edits` are the implementation's own objects; the suite only hands them back.
 
     Models come from transformers, in float32 or float64, on the CPU, with dropout 0; the same object may be given
-    to several editors. Matrices go by the model's own parameter names ("bert.encoder.layer.1.output.dense.weight").
+    to several editors. Their attention is transformers' default, whose kernel for the CPU has no second derivative:
+    for second order, run it under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, or on a copy of the model that is
+    set to "eager". Matrices go by the model's own parameter names ("bert.encoder.layer.1.output.dense.weight").
     """
 
     def make_editor(

@@ -264,6 +264,11 @@ def facts(made: Judgement) -> list[tuple[str, str]]:
         lines.append(("what was run", run["part"]))
     whys = Counter(one["why"] for one in run["not_run"])
     lines += [("tests that were not run", f"{count}: {why}") for why, count in whys.items()]
+    broken: dict[str, list[str]] = {}
+    for row in made["clauses"]:
+        for what in dict.fromkeys(one["what"] for one in row["failures"] if one["outcome"] == "error"):
+            broken.setdefault(what.partition("\n")[0], []).append(row["id"])
+    lines += [("could not be judged", f"{', '.join(concerned)}: {what}") for what, concerned in broken.items()]
     if run["seeds"]:
         lines.append(("Hypothesis seeds", f"{run['seeds'][0]} to {run['seeds'][-1]}"))
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items() if version)

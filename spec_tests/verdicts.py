@@ -96,6 +96,8 @@ class Result:
             return self.outcome, self.after
         if clause in ABOUT_TESTS and self.outcome in ("passed", "not judged", *WRONG, "known failure"):
             return "passed", ""
+        if clause in ABOUT_TESTS and self.outcome in SILENT:
+            return self.outcome, ""
         return ("not judged", self.after or self.blamed[0]) if self.blamed else (self.outcome, "")
 
 
@@ -182,11 +184,15 @@ def _verdict(said: Sequence[tuple[str, str, Result]]) -> Verdict:
         return Verdict(outcome, f"after {', '.join(after)}" if after else _first_line(reasons))
     silent = [(one, result.message) for one, _, result in said if one in SILENT]
     if outcome == "passed" and silent:
-        return Verdict("passed in part", "; ".join(dict.fromkeys(map(_silence, silent))))
+        told: dict[str, dict[str, None]] = {}
+        for one in map(_silence, silent):
+            head, colon, names = one.partition(": ")
+            told.setdefault(head + colon, {}).update(dict.fromkeys(names.split(", ")))
+        return Verdict("passed in part", "; ".join(head + ", ".join(names) for head, names in told.items()))
     if outcome in SILENT and silent:
         whys = [_silence(one).removeprefix(f"{outcome}: ") for one in silent if one[0] == outcome]
-        told = dict.fromkeys(part for why in whys if why != outcome for part in why.split(", "))
-        return Verdict(outcome, ", ".join(told))
+        parts = dict.fromkeys(part for why in whys if why != outcome for part in why.split(", "))
+        return Verdict(outcome, ", ".join(parts))
     return Verdict(outcome)
 
 
@@ -261,6 +267,16 @@ def causes(results: Sequence[Result]) -> list[Cause]:
     return found
 
 
+def errors(results: Sequence[Result]) -> list[str]:
+    """What kept tests from judging, other than a violation: each once, with the clauses that it concerns."""
+    groups: dict[str, dict[str, None]] = {}
+    for result in results:
+        if result.outcome == "error":
+            groups.setdefault(_first_line([result.message]), {}).update(dict.fromkeys(result.clauses))
+    order = list(clauses())
+    return [f"{what} ({', '.join(sorted(concerned, key=order.index))})" for what, concerned in groups.items()]
+
+
 def _what(result: Result) -> str:
     return result.violation.what if result.violation else _first_line([result.message])
 
@@ -328,6 +344,10 @@ def table(
         yield "what is wrong, each fault once:"
         yield from (_shortened(f"  {cause}", max(60, 2 * width)) for cause in told)
         yield ""
+    if broken := errors(results):
+        yield "what could not be judged, and why:"
+        yield from (_shortened(f"  {one}", max(60, 2 * width)) for one in broken)
+        yield ""
     yield f"{'':<4} {'outcome':<14} {'examples':>8} {'seconds':>7}  clause"
     for name, one in found.items():
         if one.outcome == "not run" and not one.why:
@@ -348,10 +368,13 @@ def table(
 
 def warned(implementation: Implementation) -> list[str]:
     """The warnings of the judged code, which count for nothing."""
-    counts = implementation.journal.warnings
+    told: dict[tuple[str, str], dict[str, int]] = {}
+    for (function, category, message), times in sorted(implementation.journal.warnings.items()):
+        told.setdefault((function, category), {})[message] = times
     return [
-        f"warnings in `{function}`: {times} × {category}: {message}"
-        for (function, category, message), times in sorted(counts.items())
+        f"warnings in `{function}`: {sum(counts.values())} × {category}: {next(iter(counts))}"
+        + (f"; and {len(counts) - 1} others" if len(counts) > 1 else "")
+        for (function, category), counts in told.items()
     ]
 
 

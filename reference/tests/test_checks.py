@@ -401,6 +401,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "languages-of-nothing": (made("mend", [None]), r"must be a list of languages.*; got \[None\]"),
     "an-empty-language": (made("mend", ["en", ""]), "must be a list of languages"),
     "within-a-text": (lambda g: g.task.corpus.within("en"), "must be a list of languages.*; got 'en'"),
+    "rows-parallel-in-a-text": (lambda _: ROWS.parallel("xnli/test/0/en", "en"), "^languages must be a list of .*'en'"),
     "rows-within-a-text": (lambda _: ROWS.within("en"), "^languages must be a list of languages.*; got 'en'"),
     "rows-within-twice": (lambda _: ROWS.within(["en", "en"]), "^languages has 'en' twice"),
     "within-twice": (lambda g: g.task.corpus.within(["en", "en"]), "languages has 'en' twice"),

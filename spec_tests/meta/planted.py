@@ -99,6 +99,7 @@ PLANTED: Mapping[str, tuple[str, Callable[[], Any]]] = {
     "no effective normalisation": ("E6", unnormalised),
     "a penalty of the used rows": ("A5", penalty_of_used_rows),
     "succ is the arithmetic mean": ("M3", _mutant("arithmetic-mean")),
+    "succ is averaged over edits": ("M6", _mutant("succ-per-step")),
     "the last edit is lost": ("S1", _mutant("edits-lost")),
     "a missing fact is replaced": ("S8", _mutant("missing-fact-replaced")),
     "edits add up": ("T2", _mutant("edits-on-top-of-each-other")),

@@ -27,6 +27,7 @@ ASKED: dict[str, tuple[str, str]] = {
     "no effective normalisation": ("te", f"({_EDITS} or identity_on or size_of_a) and not knowledge_editor"),
     "a penalty of the used rows": ("ael", f"(penalty or trains_the_masks or {_TRAINING}) and not knowledge_editor"),
     "succ is the arithmetic mean": ("mr", "succ or zero or metrics or breakdown or runs or harmonic or row"),
+    "succ is averaged over edits": ("m", "succ or metrics or breakdown or runs or harmonic"),
     "the last edit is lost": ("ts", "confirming or edited_exactly or limit or parallels_in or number_of_inputs"),
     "a missing fact is replaced": ("ts", "edited_exactly or update_inputs or without_parallels"),
     "edits add up": ("te", f"({_EDITS} or edits_before or alike) and not knowledge_editor"),

@@ -18,7 +18,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as npst
 
 from ..assertions import EPS, TOLERANCES, agree, close, equal, near, same_bits, width
-from ..border import Clock, Crash, Journal, TimedOut, arrays, exact, guarded, plain
+from ..border import Clock, Crash, Journal, SuiteError, TimedOut, arrays, exact, guarded, plain
 from ..conformance import Implementation, Violation
 
 ROOT = Path(__file__).parents[2]
@@ -154,6 +154,30 @@ def test_what_is_no_ordinary_error_is_a_crash(error: BaseException) -> None:
 
     with pytest.raises(Crash, match=type(error).__name__):
         calling(function)()
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "said"),
+    [
+        ("metrics", None, "`metrics` returned NoneType; the contract asks for a dict"),
+        ("metrics", [0.5, 0.5], "`metrics` returned list; the contract asks for a dict"),
+        ("train_step", 0.5, "`train_step` returned float; the contract asks for a dict"),
+        ("evaluation_pairs", iter([]), "`evaluation_pairs` returned list_iterator; the contract asks for a list"),
+        ("parallel", {"a": 1}, "`parallel` returned dict; the contract asks for a list"),
+        ("parallel", "abc", "`parallel` returned str; the contract asks for a list"),
+        ("losses", 0.5, "`losses` returned float; the contract asks for a tuple"),
+    ],
+)
+def test_another_kind_of_result_is_an_error_of_the_adapter(name: str, result: Any, said: str) -> None:
+    """None where a dictionary is asked for, or a generator for a list, is said before a test stumbles over it."""
+    with pytest.raises(SuiteError, match=said):
+        guarded(lambda: result, name, Journal(Clock(0)))()
+
+
+@pytest.mark.parametrize("result", [["a"], ("a",), {"a"}, np.array(["a"]), torch.tensor([1])])
+def test_a_list_may_be_of_any_library(result: Any) -> None:
+    """A tuple, a set or an array will do."""
+    guarded(lambda: result, "parallel", Journal(Clock(0)))()
 
 
 def test_ctrl_c_is_the_users() -> None:

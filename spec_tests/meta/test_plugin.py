@@ -267,6 +267,14 @@ def test_a_crash_is_the_implementations_own(runs: Runs) -> None:
     """A KeyError inside `succ` is a failure of the implementation; a wrong signature is an error of the adapter."""
     assert "raised by the implementation's `succ`" in runs["crashing"].stdout
     assert "ERROR" in row(runs["misfit"], "M3")
+    told = "`succ` does not take the arguments of the contract: "
+    head = runs["misfit"].stdout.partition("what could not be judged, and why:\n  ")[2]
+    assert head.startswith(told)
+    assert re.search(r"\(M3.*\)", head.partition("\n")[0])
+    for ending in ("md", "html"):
+        page = (runs["report of misfit"].folder / f"misfit.{ending}").read_text(encoding="utf-8")
+        assert "could not be judged" in page
+        assert "does not take the arguments of the contract" in page
 
 
 def test_a_missing_function_judges_nothing(runs: Runs) -> None:
