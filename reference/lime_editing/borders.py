@@ -77,7 +77,8 @@ def explain(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "no reason given")
+    first, *more = [*filter(None, map(str.strip, str(error).splitlines()))] or ["no reason given"]
+    return " ".join([first, *more[:1]]) if first.endswith(":") else first
 
 
 def recognised(file: Path, table: str, said: str) -> Iterator[str]:
@@ -231,6 +232,8 @@ def _of_words(names: Sequence[str], what: str) -> Iterator[str]:
     pieces = [name for name in names if name.endswith((".model", ".spm")) and "tokenizer.json" not in names]
     if pieces and not (find_spec("sentencepiece") and find_spec("google")):
         yield f"its tokenizer is a SentencePiece model ({pieces[0]}); pip install sentencepiece protobuf"
+    if "vocab.txt" in names and "tokenizer.json" not in names:
+        yield "there is no tokenizer.json in it, which its tokenizer needs; copy it from where the model is from"
     if names and what == "a tokenizer" and not any(VOCABULARY.fullmatch(name) for name in names):
         yield "there is no tokenizer.json and no vocabulary file in it; copy them from where the model is from"
 

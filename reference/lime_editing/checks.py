@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from reprlib import repr as _short
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from .errors import UserError
 
@@ -257,6 +257,23 @@ def _holds_tables(there: Path, root: Path) -> bool:
     return any(_TABLE.search(name) for _, _, names in os.walk(there) for name in names)
 
 
+def of_special(facts: Iterable[Any], tokenizer: Any) -> str | None:
+    """A name in facts that contains a special token, which the tokenizer would read as such."""
+    special = [token for token in tokenizer.all_special_tokens if token != tokenizer.mask_token]
+    for fact in facts:
+        for name in ("sub_label", "obj_label"):
+            told = getattr(fact, name)
+            for token in (token for token in special if token in told):
+                return f"{fact.source}: {name} {told!r} contains the special token {token}; remove it"
+    return None
+
+
+def of_code(language: str) -> str | None:
+    """A language code with a character that nobody sees."""
+    hidden = [char for char in language if category(char)[0] == "C"]
+    return f"language {language!a} has a character that is not shown; remove it" if hidden else None
+
+
 def of_layout(names: Iterable[str]) -> str | None:
     """A table in a language folder of mLAMA's layout that is not read there, and has no copy that is."""
     known = [PurePosixPath(name) for name in names]
@@ -298,6 +315,11 @@ def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[
     `names` are those of numbers without names; `spelled` gives a class in XNLI's spelling.
     """
     first = orders = ""
+    for split in dict.fromkeys(files.values()):
+        of = [path for path, own in files.items() if own == split]
+        if len(of) > 1 and any(PurePosixPath(path).name == "state.json" for path in of):
+            both = f"{of[0]} and {of[1]} both hold split {split!r}"
+            return f"{both}, and a saved dataset is read alone; save them as one (concatenate_datasets), or remove one"
     for path, split in files.items():
         with suppress(Exception):  # what is damaged is said where it is read
             rows, own = _rows_and_classes(Path(path))
@@ -342,9 +364,35 @@ def spellable(tokenizer: Any, text: str) -> str:
 
 
 def of_unused(names: Iterable[str], missing: Iterable[str]) -> str | None:
-    """Weights of whole layers that the configuration does not have; where layers are missing, they have other names."""
+    """Weights that no parameter has the name of: all have a prefix, or they are of more layers than config.json has."""
+    names, missing = {*names}, [*missing]
+    for prefix in {name.removesuffix(missing[0]) for name in names if missing and name.endswith(f".{missing[0]}")}:
+        if 2 * sum(f"{prefix}{name}" in names for name in missing) > len(missing):  # not all: tied ones are in no file
+            return f"have {prefix!r} before each name, such as {prefix}{missing[0]}; remove it from the names"
     beyond = [] if any(map(_LAYER.search, missing)) else sorted(name for name in names if _LAYER.search(name))
     return f"config.json has fewer layers: {beyond[0]} is in none; restore it" if beyond else None
+
+
+def of_head(config: Any, classifies: bool, missing: Sequence[str]) -> str | None:
+    """A head that gives no single answer, or that the weights have and config.json does not tie to its embeddings."""
+    if classifies and (config.num_labels < 2 or (config.problem_type or "").startswith(("regression", "multi_label"))):
+        told = f"num_labels: {config.num_labels}, problem_type: {config.problem_type}"
+        return f"a classifier must choose one of several classes, and config.json says {told}; give another"
+    untied = missing and not config.tie_word_embeddings and all("decoder." in name for name in missing)
+    return "config.json says tie_word_embeddings: false, but they have no decoder; set it to true" if untied else None
+
+
+def of_case(folder: str, tokenizer: Any) -> str | None:
+    """A tokenizer that lower-cases text, with a vocabulary that has words in upper case, which it can never give."""
+    pieces = tokenizer.get_vocab()
+    if not any(piece.startswith("##") for piece in pieces):
+        return None
+    cased = [piece for piece in pieces if piece.isascii() and piece.isalpha() and piece[0].isupper()][:20]
+    if len(cased) < 20 or any(tokenizer.tokenize(piece) == [piece] for piece in cased):
+        return None
+    there = os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "tokenizer_config.json"))
+    remedy = "tokenizer_config.json is not there: add it" if there else "set do_lower_case: false"
+    return f"it lower-cases text, and its vocabulary has words such as {cased[0]!r}; {remedy}"
 
 
 def of_model(model: Any) -> str | None:
@@ -378,6 +426,19 @@ def _of_edited(edited: Any) -> str | None:
     remedy = f"; give int({edited})" if isinstance(edited, Integral) and not isinstance(edited, bool) else ""
     told = f"{shown(edited)} ({type(edited).__name__})"
     return f"what to edit must be a whole number of layers or a list of parameter names; got {told}{remedy}"
+
+
+def of_autocast(backbone: Any) -> str | None:
+    """A mode of torch in which a model that is to compute in float32 does not."""
+    if backbone.precision == "bf16" or not _autocast(backbone.like.device.type):
+        return None
+    return "torch.autocast is on, and this model is loaded in float32; leave it here, or load with precision='bf16'"
+
+
+def _autocast(device: str) -> bool:
+    import torch  # noqa: PLC0415  slow to import
+
+    return torch.is_autocast_enabled(device)
 
 
 def of_mode(trains: bool = False) -> str | None:
@@ -442,8 +503,9 @@ def _no_tensors(update: Any, raw: Mapping[str, Any]) -> str | None:
     for name, part in (*factors, *update.deltas.items(), *update.weights.items()):
         if type(part).__module__.partition(".")[0] == "numpy" or not hasattr(part, "is_floating_point"):
             return f"the update of {name} is {type(part).__name__}; give a tensor, such as torch.from_numpy(array)"
-        own = raw.get(name, part).dtype  # half precision is fine: a model computes in it under autocast
-        if not part.is_floating_point() or (part.dtype.itemsize > 4) != (own.itemsize > 4):
+        own, size = raw.get(name, part).dtype, part.dtype.itemsize
+        half = size < own.itemsize and not _autocast(part.device.type)  # under autocast a model computes in it
+        if not part.is_floating_point() or half or (size > 4) != (own.itemsize > 4):
             return f"the update of {name} is of {part.dtype}, but in the model this matrix is of {own}; convert it"
     return None
 

@@ -161,7 +161,7 @@ def fewer_layers(_: Path, model: Path) -> list[str]:
 def another_prefix(_: Path, model: Path) -> list[str]:
     path = model / "model.safetensors"
     save_file({f"net.{name}": tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
-    return [str(model), "lack a part of a masked language model"]
+    return [str(model), "have 'net.' before each name"]
 
 
 def no_tokenizer(_: Path, model: Path) -> list[str]:
@@ -513,6 +513,10 @@ TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "language-with-comma": (as_lines(FACT_ROW | {"language": "en,de"}), ["'en,de'", "code without"]),
     "language-with-slash": (as_lines(FACT_ROW | {"language": "en/GB"}), ["'en/GB'", "code without"]),
     "language-with-space": (as_lines(FACT_ROW | {"language": "en "}), ["'en '", "code without"]),
+    "language-with-what-nobody-sees": (
+        as_lines(FACT_ROW | {"language": "en\u200b"}),
+        ["rows.jsonl:1", "language 'en\\u200b' has a character that is not shown; remove it"],
+    ),
     "template-without-object": (as_lines(FACT_ROW | {"template": "[X] ."}), ["rows.jsonl:1", "[X] and [Y] once"]),
     "template-with-two-objects": (as_lines(FACT_ROW | {"template": "[X] [Y] [Y]"}), ["[X] and [Y] once"]),
     "a-list": (as_lines(FACT_ROW, [1]), ["rows.jsonl:2", "expected a JSON object, got list"]),

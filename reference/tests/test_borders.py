@@ -349,6 +349,11 @@ def not_finite(tensors: dict[str, torch.Tensor]) -> None:
     tensors["bert.encoder.layer.1.output.dense.weight"][3, 4] = float("nan")
 
 
+def prefixed(tensors: dict[str, torch.Tensor]) -> None:
+    for name in list(tensors):
+        tensors[f"module.{name}"] = tensors.pop(name)
+
+
 def shards(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     told = {
@@ -367,6 +372,12 @@ def sentencepiece(folder: Path) -> None:
 def without_words(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+
+
+def of_another_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("[UNK]\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -410,6 +421,14 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: weights(f, not_finite),
         r"not finite \(NaN or infinite in bert\.encoder\.layer\.1\.output",
     ),
+    "a-prefix-before-each-name": (
+        lambda f: weights(f, prefixed),
+        r"have 'module\.' before each name, such as module\.bert.*; remove it from the names",
+    ),
+    "a-head-that-is-not-tied": (
+        lambda f: about(f, tie_word_embeddings=False),
+        r"config\.json says tie_word_embeddings: false, but they have no decoder; set it to true",
+    ),
     "config-is-no-json": (
         lambda f: (f / "config.json").write_text('{"a":'),
         r"config\.json: not JSON \(.* at line 1\)",
@@ -439,7 +458,11 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "heads": (lambda f: about(f, num_attention_heads=7), r"not a multiple of the number of attention heads"),
     "activation": (lambda f: about(f, hidden_act="nope"), r"KeyError: 'nope'"),
-    "type-of-a-value": (lambda f: about(f, hidden_size="big"), r"hidden_size"),
+    "type-of-a-value": (lambda f: about(f, hidden_size="big"), r"field 'hidden_size': \S+.*'big'"),
+    "type-of-a-tokenizer": (
+        of_another_tokenizer,
+        r"there is no tokenizer\.json in it, which its tokenizer needs; copy it from where the model is from",
+    ),
 }
 
 
@@ -510,6 +533,37 @@ def test_weights_that_are_not_finite_are_refused_where_a_model_is_given(model: P
 
 
 # tokenizer and model
+
+
+@pytest.mark.parametrize("kept", ["tokenizer.json", "vocab.txt", "both"])
+def test_a_tokenizer_that_lower_cases_words_in_upper_case(kept: str, tmp_path: Path) -> None:
+    """Without tokenizer_config.json, transformers makes one of BERT's class, which does so by default."""
+    raw = Path(__file__).parents[2] / "fixtures/raw_model"
+    cased = load_tokenizer(raw)
+    if kept != "vocab.txt":
+        shutil.copy(raw / "tokenizer.json", tmp_path)
+    if kept != "tokenizer.json":
+        words = sorted(cased.get_vocab().items(), key=lambda item: item[1])
+        (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word, _ in words), encoding="utf-8")
+    shutil.copy(raw / "config.json", tmp_path)
+    with pytest.raises(
+        ModelError, match=r"it lower-cases text, and .* words such as '[A-Z]\w*'; tokenizer_config.json"
+    ):
+        load_tokenizer(tmp_path)
+    told = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+    assert load_tokenizer(tmp_path)("Berlin")["input_ids"] == cased("Berlin")["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["one class", "regression", "multi_label_classification"])
+def test_a_classifier_that_chooses_no_class(classifier: Path, kind: str) -> None:
+    if kind == "one class":
+        about(classifier, id2label={0: "a"}, label2id={"a": 0})
+        weights(classifier, lambda t: t.update({n: v[:1].clone() for n, v in t.items() if n.startswith("classifier.")}))
+    else:
+        about(classifier, problem_type=kind)
+    with pytest.raises(ModelError, match=r"must choose one of several classes, and config\.json says num_labels: "):
+        load(classifier, classifier=True)
 
 
 def test_a_tokenizer_without_a_mask_token(facts: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,6 +223,14 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.double)),
         "is of torch.float64, but in the model this matrix is of torch.float32",
     ),
+    "update-of-half-precision": (
+        lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.bfloat16)),
+        "is of torch.bfloat16, but in the model this matrix is of torch.float32; convert it",
+    ),
+    "edit-under-autocast": (
+        lambda g: under(torch.autocast("cpu", torch.bfloat16), lambda: le.edit(g.editor, [REQUEST])),
+        "torch.autocast is on, and this model is loaded in float32; leave it here, or load with precision='bf16'",
+    ),
     "update-of-whole-numbers": (
         lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.int)),
         "is of torch.int32, but in the model",

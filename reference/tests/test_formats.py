@@ -160,6 +160,18 @@ def saved(folder: Path, to: Path) -> Path:
     return to / "saved"
 
 
+@pytest.mark.parametrize("more", ["train_2", "train-00000-of-00001.parquet"])
+def test_two_saved_datasets_of_one_split_are_refused(pairs: Path, tmp_path: Path, more: str) -> None:
+    """Of these only the first would be read."""
+    source = saved(pairs, tmp_path)
+    if more.endswith(".parquet"):
+        shutil.copy(next(pairs.rglob("train-*.parquet")), source)
+    else:
+        shutil.copytree(source / "train", source / more)
+    with pytest.raises(DataError, match=r"both hold split 'train', and a saved dataset is read alone; save them as"):
+        read(source)
+
+
 def through_pandas(folder: Path, to: Path) -> Path:
     """Parquet that went through pandas: dictionaries in columns, labels as plain numbers."""
     for path in folder.rglob("*.parquet"):

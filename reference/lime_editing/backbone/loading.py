@@ -47,6 +47,7 @@ def load(
     model, missing, resized = _pretrained(kind, source)
     if model.config.model_type == "deberta-v2" and any(name.startswith("cls.") for name in missing):
         model, missing, resized = _pretrained(kind, source, legacy=False)  # legacy=False: DeBERTa's own head
+    checks.refuse(ModelError, checks.of_head(model.config, classifier, missing), at=f"the weights in {str(source)!r}")
     named = [f"{name} is {there}, and {here} by config.json" for name, (there, here) in resized.items()]
     if resized:
         raise ModelError(f"the weights in {str(source)!r} do not fit config.json: {'; '.join(named[:3])}; restore it")
@@ -171,6 +172,7 @@ def load_tokenizer(source: str | Path) -> Any:
             raise ModelError(
                 f"no tokenizer in {found!r}: expected tokenizer.json or a vocabulary file beside the model"
             )
+        checks.refuse(ModelError, checks.of_case(found, tokenizer), at=f"the tokenizer in {found!r}")
         tokenizer.truncation_side = "right"  # long inputs are cut at the end, whatever the folder's settings
         return tokenizer
 

@@ -248,6 +248,7 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     """
     checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), seed is not None and checks.of_seed(seed))
+    checks.refuse(UserError, checks.of_autocast(editor.backbone))
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
     return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))

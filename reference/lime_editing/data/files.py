@@ -338,6 +338,7 @@ def check_language(language: str, where: str) -> None:
     """DataError: a language code with a character that ids or the command line use as a separator."""
     if re.search(r"[,/\s]", language):
         raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")
+    checks.refuse(DataError, checks.of_code(language), at=where)
 
 
 def chosen(languages: Sequence[str] | None, known: Sequence[str], where: str) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from unicodedata import normalize
 
 import numpy as np
 
+from ... import checks
 from ...core.corpus import Example, ParallelCorpus
 from ...core.sampling import Pair
 from ...core.task import remember, with_masks
@@ -264,6 +265,7 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
             raise DataError(
                 f"the template of {relation} in {language!r} contains the mask token: {template!r}; remove it"
             )
+    checks.refuse(DataError, checks.of_special(facts.facts, tokenizer))
     names = list(dict.fromkeys(fact.obj_label for fact in facts.facts))
     spelled = dict(zip(names, map(tuple, tokenizer(names, add_special_tokens=False)["input_ids"]), strict=True))
     labels: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
