@@ -178,8 +178,8 @@ def read_rows(path: Path) -> dict[str, Counts]:
             order = ROLES if name == "role" else sorted(rows[name].cat.categories)
             rows[name] = rows[name].cat.set_categories(order)
         rows["hit"] = rows["hit"].astype(np.float64)
-        if rows.isna().any(axis=None):
-            raise ValueError("a role that is none, or a place without a value")
+        if rows.isna().any(axis=None) or not rows["hit"].isin((0, 1)).all():
+            raise ValueError("a role that is none, a place without a value, or a hit that is neither 0 nor 1")
     except (OSError, pa.ArrowInvalid, AttributeError, KeyError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a table of outcomes; {remedy(path)}") from error
     return {str(name): _counted(part) for name, part in rows.groupby("evaluation", observed=True)}
@@ -203,22 +203,26 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def add_to_index(root: Path, folders: Iterable[Path]) -> None:
-    """Add cells to the index of the report of `root`. A new run of a cell under its protocol replaces the old one.
+    """Add cells to the index of the report of `root`."""
+    write_json(root / "index.json", [folder.name for folder in fitting((*read_index(root), *folders))])
 
-    Removed are cells of the same task with other data, model or languages, and cells of the same editor with other
-    settings: no table may mix them.
+
+def fitting(folders: Iterable[Path]) -> list[Path]:
+    """The cells that one report may hold; of several runs of a cell under one protocol the last stays.
+
+    Left out are cells of the same task with other data, model or languages than later ones, and of the same editor with
+    other settings.
     """
-    records = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
-    # Later records are newer.
+    records = {folder: read_record(folder) for folder in folders}
     sources = {record["cell"]["task"]: _sources(record) for record in records.values()}
     settings = {_editor(record): (record["rulings"], record["scale"]) for record in records.values()}
     kept = {
-        (*_editor(record), record["cell"]["seed"]): folder.name
+        (*_editor(record), record["cell"]["seed"]): folder
         for folder, record in records.items()
         if sources[record["cell"]["task"]] == _sources(record)
         and settings[_editor(record)] == (record["rulings"], record["scale"])
     }
-    write_json(root / "index.json", list(kept.values()))
+    return list(kept.values())
 
 
 def _sources(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -255,6 +259,8 @@ def read_record(folder: Path) -> dict[str, Any]:
             reduce(getitem, name.split("."), record)
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: is not the record of a cell (no {name!r}); {remedy(path)}") from error
+    if type(record["cell"]["seed"]) is not int:
+        raise DataError(f"{path}: the seed {record['cell']['seed']!r} is no number; {remedy(path)}")
     return record
 
 

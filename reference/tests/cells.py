@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lime_editing import results as store
+from lime_editing.core.metrics import count, scores
 from lime_editing.names import APPROACHES, TASKS
 from lime_editing.records import Outcome
 
@@ -68,12 +70,18 @@ def write_cell(
     folder = root / f"{'-'.join(filter(None, (task, approach, training, f'seed{seed}')))}-{store.digest(about)[:8]}"
     store.write_json(folder / "cell.json", about)
     evaluations = outcomes(languages, edits, rates or RATES[approach, training], noise)
-    store.write_rows(folder / "rows.parquet", evaluations)
-    store.write_json(folder / "metrics.json", {})
+    write_outcomes(folder, evaluations)
     store.write_json(folder / "curve.json", [])
     if training in ("lime", "shared") and checkpoint:
         write_masks(folder / "editor.safetensors", languages if training == "lime" else languages[:1])
     return folder
+
+
+def write_outcomes(folder: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None:
+    """The rows of a cell, and their scores beside them."""
+    store.write_rows(folder / "rows.parquet", evaluations)
+    scored = {name: asdict(scores(count(rows))) for name, rows in evaluations.items()}
+    store.write_json(folder / "metrics.json", scored)
 
 
 def outcomes(

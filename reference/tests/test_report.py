@@ -8,12 +8,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -415,8 +417,15 @@ def test_what_is_no_finished_cell_is_refused(tmp_path: Path) -> None:
     store.write_json(folder / "cell.json", {k: v for k, v in record.items() if k != "protocol"})
     with pytest.raises(DataError, match=r"is not the record of a cell \(no 'protocol'"):
         read([folder])
-    (folder / "rows.parquet").write_bytes(b"PAR1")
+    store.write_json(folder / "cell.json", record | {"cell": record["cell"] | {"seed": "zero"}})
+    with pytest.raises(DataError, match=r"cell\.json: the seed 'zero' is no number; remove"):
+        read([folder])
     store.write_json(folder / "cell.json", record)
+    rows = pq.read_table(folder / "rows.parquet").to_pandas()
+    pq.write_table(pa.Table.from_pandas(rows.assign(hit=2.0 * rows["hit"])), folder / "rows.parquet")
+    with pytest.raises(DataError, match="cannot be read as a table of outcomes"):
+        read([folder])
+    (folder / "rows.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="cannot be read as a table"):
         read([folder])
     (folder / "metrics.json").unlink()
@@ -464,6 +473,46 @@ def test_cells_of_an_interrupted_run_are_reported(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "index.json").exists()
     assert command.main(["report", "--results", str(tmp_path)]) == 0
     assert "report.html" in capsys.readouterr().out
+
+
+def test_cells_beside_an_index_are_reported_if_they_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as a cell that was run alone. What is left out is named: other settings, no end, no record."""
+    first = write_cell(tmp_path, "mend", "all", languages=FEW)
+    store.add_to_index(tmp_path, [first])
+    second = write_cell(tmp_path, "mend", "all", 1, languages=FEW)
+    other = write_cell(tmp_path, "mend", "all", 2, languages=FEW, data="other")
+    begun, broken = (write_cell(tmp_path, "finetuning", None, seed, languages=FEW) for seed in (0, 1))
+    (begun / "metrics.json").unlink()
+    store.write_json(broken / "cell.json", {"cell": {}})
+    assert command.main(["report", "--results", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"left out: {other.name}: has other data, model, languages or settings than later cells" in said
+    assert f"left out: {begun.name}: is not finished" in said
+    assert re.search(f"left out: {broken.name}: .*cell.json: is not the record of a cell", said)
+    assert store.read_index(tmp_path) == [second, first]
+    (section,) = read(store.read_index(tmp_path))
+    assert section.seeds == "2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told | {ALL: told[ALL] | {"acc": told[ALL]["acc"] + 1e-6}},
+        lambda told: {EN: told[EN]},
+        lambda told: {},
+    ],
+    ids=["another-number", "an-evaluation-less", "nothing"],
+)
+def test_rows_and_scores_of_a_cell_belong_together(
+    tmp_path: Path, change: Callable[[dict[str, dict[str, float]]], object]
+) -> None:
+    """Rows that were cut, or copied from another cell, are found by the scores that were written with them."""
+    cell = write_cell(tmp_path, languages=FEW)
+    store.write_json(cell / "metrics.json", change(store.read_json(cell / "metrics.json")))
+    with pytest.raises(
+        DataError, match=r"its metrics\.json and its rows\.parquet are of different evaluations; remove"
+    ):
+        report.write(tmp_path, [cell])
 
 
 def test_a_report_of_no_cells_makes_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

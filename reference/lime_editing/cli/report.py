@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from pathlib import Path
 
 from .. import results
+from ..errors import DataError
 from ..report import write
 from .options import Report
 
 
 def report(options: Report) -> None:
-    """The command. UserError: no cells, or cells that cannot be read."""
-    if not (options.results / "index.json").exists():  # a run that was interrupted has written none yet
-        done = (folder for folder in options.results.glob("*/") if results.is_done(folder))
-        finished = sorted(done, key=lambda folder: (folder / "metrics.json").stat().st_mtime)  # the newest are kept
-        if finished:
-            results.check_place(options.results)
-            with results.held(options.results):
-                results.add_to_index(options.results, finished)
-    folders = results.read_index(options.results)
+    listed = results.read_index(options.results)
+    folders = _chosen(options.results, listed)
     places = {place.resolve(): place for place in (options.results, options.to or options.results)}
     with ExitStack() as stack:
         # Without cells `write` raises the error, and no folder is created.
@@ -28,4 +23,29 @@ def report(options: Report) -> None:
                 continue  # another's results, which only --to copies from
             results.check_place(place)
             stack.enter_context(results.held(place))
+            if place == options.results and {*folders} != {*listed}:
+                results.write_json(place / "index.json", [folder.name for folder in folders])
         print(write.write(options.results, folders, options.to))
+
+
+def _chosen(root: Path, listed: list[Path]) -> list[Path]:
+    """The cells to report: those of the index, and finished ones beside it that fit. It prints what is left out.
+
+    A cell that was run alone, or in a grid that was interrupted, is in no index.
+    """
+    cells = [folder for folder in root.glob("*/") if (folder / "cell.json").is_file()]
+    more, left = list[Path](), dict[str, str]()
+    for folder in cells:
+        try:
+            if folder not in listed and results.is_done(folder) and results.read_record(folder):
+                more.append(folder)
+        except DataError as error:
+            left[folder.name] = str(error)
+    # What is listed counts as newer: the last grid chose it.
+    folders = results.fitting([*sorted(more, key=lambda one: (one / "metrics.json").stat().st_mtime), *listed])
+    about = "has other data, model, languages or settings than later cells, or was run again later"
+    left |= {folder.name: about for folder in more if folder not in folders}
+    left |= {folder.name: "is not finished" for folder in cells if not results.is_done(folder)}
+    for name, why in left.items():
+        print(f"left out: {name}: {why}")
+    return folders

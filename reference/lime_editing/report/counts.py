@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import results
-from ..core.metrics import Array, Counts
+from ..core.metrics import Array, Counts, Scores, scores
 from ..errors import DataError
 from ..names import APPROACHES, PROTOCOLS, TASKS, TRAININGS
 
@@ -70,6 +70,9 @@ def read(folders: Iterable[Path]) -> list[Section]:
         if not results.is_done(folder):
             raise DataError(f"{folder}: is no finished cell; it needs cell.json, rows.parquet and metrics.json")
         run = Run(folder, results.read_record(folder), results.read_rows(folder / "rows.parquet"))
+        if not _agree(results.read_metrics(folder), run.judged):
+            other = "its metrics.json and its rows.parquet are of different evaluations"
+            raise DataError(f"{folder}: {other}; {results.remedy(folder / 'rows.parquet')}")
         scopes.setdefault(results.digest(results.scope(run.record)), []).append(run)
     sections: dict[str, Section] = {}
     # Only the largest section of a task and protocol has a name without digest.
@@ -103,6 +106,13 @@ def rank(known: Iterable[str | None], value: str | None) -> tuple[int, str]:
     """A sort key: known values in their order, then the others by name."""
     order = list(known)
     return (order.index(value) if value in order else len(order)), value or ""
+
+
+def _agree(stored: Mapping[str, Scores], judged: Mapping[str, Counts]) -> bool:
+    """Whether scores are those of the rows beside them, up to rounding."""
+    if stored.keys() != judged.keys():
+        return False
+    return all(np.allclose(astuple(told), astuple(scores(judged[name])), 0, 1e-9) for name, told in stored.items())
 
 
 def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
