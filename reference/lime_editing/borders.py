@@ -55,10 +55,7 @@ _NETWORK = re.compile(
 def border(
     kind: type[UserError], tried: str, look: Callable[[], str | None] = lambda: None, more: str = ""
 ) -> Iterator[None]:
-    """Turn any exception of the block into a `kind` with one sentence: `tried`, the cause and the remedy.
-
-    `look` may return a more precise cause; `more` follows the cause. A UserError passes unchanged.
-    """
+    """Turn an exception of the block (not a UserError) into a `kind`: `tried`, the cause (see `look`), and `more`."""
     try:
         yield
     except UserError:
@@ -98,7 +95,6 @@ def _say(table: str, said: str) -> str | None:
 
 
 def _known(one: BaseException) -> str | None:
-    """The sentence for one error; None for an unknown kind."""
     if isinstance(one, OSError) and (remedy := _say("system", errno.errorcode.get(one.errno or 0, "no number"))):
         return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno or 0)}; {remedy}"
     if isinstance(one, json.JSONDecodeError):
@@ -128,7 +124,6 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _package(error: BaseException) -> str | None:
-    """The missing package that an error names, if any."""
     if isinstance(error, ImportError) and error.name and not error.name.startswith("lime_editing"):
         root = error.name.partition(".")[0]
         return _INSTALLED_AS.get(root, root)
@@ -164,10 +159,9 @@ def expanded(text: str) -> Path:
 
 
 def place(source: str | Path, kind: type[UserError], expected: str, owner: bool = False) -> str:
-    """A local file or folder, with ~ expanded, or a hub id. A text that looks like a path is never sent to a hub.
+    """A local file or folder, with ~ expanded, or a hub id: `name` (without `owner`) or `owner/name`.
 
-    A hub id is `name` or `owner/name` (with `owner`: only the second), has no file extension, and its owner is not a
-    local folder. `kind` is raised for anything else, with what was expected.
+    A text that looks like a path is never sent to a hub: `kind` says what was expected.
     """
     if not isinstance(source, (str, os.PathLike)):
         raise kind(f"got {source!r} for a path; expected {expected}")

@@ -47,10 +47,7 @@ def shown(value: Any) -> str:
 
 
 def of_record(record: Any) -> str | None:
-    """Fields of a settings record, schedule or objective that are no numbers or choices of their kind, or out of range.
-
-    A plug-in's numbers may have any range: what they mean is not known.
-    """
+    """Fields of a record that are not of their kind or out of range. A plug-in's numbers may have any range."""
     own, kinds = type(record).__module__.startswith(f"{__package__}."), _kinds(type(record))
     for field in fields(record):
         value, kind = getattr(record, field.name), kinds.get(field.name)
@@ -279,10 +276,7 @@ def of_label(feature: Any) -> str | None:
 
 
 def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[str], str]) -> str | None:
-    """Tables in XNLI's schema, {path: split}, that have no rows, or number the classes in different orders.
-
-    `names` are those of numbers without names; `spelled` gives a class in XNLI's spelling.
-    """
+    """Tables in XNLI's schema, {path: split}, without rows or with other orders of classes. `names`: of numbers."""
     first = orders = ""
     for path, split in files.items():
         with suppress(Exception):  # what is damaged is said where it is read

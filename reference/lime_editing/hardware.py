@@ -95,10 +95,7 @@ def launched() -> int:
 
 
 def join(device: str) -> Processes:
-    """The processes that `torchrun` has started, one device each; without it, this one alone.
-
-    UserError: a device with a number, or fewer devices than processes.
-    """
+    """The processes that `torchrun` has started, one device each; without it, this one alone."""
     if launched() == 1:
         return ALONE
     kind, _, number = device.partition(":")
@@ -116,10 +113,7 @@ def join(device: str) -> Processes:
 
 
 def check_device(device: str, precision: Precision, elsewhere: bool = False) -> None:
-    """UserError: an unknown or unusable device, or one without this precision.
-
-    With `elsewhere` the device belongs to another machine, and only its name is checked.
-    """
+    """UserError: an unusable device or precision. `elsewhere`: of another machine, so only the name is checked."""
     if not isinstance(device, (str, torch.device)):
         raise UserError(f"device {device!r} cannot be used: it is not a name; here are {', '.join(devices())}")
     checks.refuse(UserError, checks.of_choice("precision", precision, Precision))
@@ -156,10 +150,7 @@ def name_of(device: str) -> str:
 
 
 def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
-    """`attempt(size)`, with `size` halved until it fits in memory. Returns the result and the size that fitted.
-
-    UserError: not even 1 fits.
-    """
+    """`attempt(size)`, with `size` halved until it fits in memory, and that size. UserError: not even 1 fits."""
     while True:
         try:
             return attempt(size), size

@@ -27,10 +27,7 @@ class Loaded(tuple[str, ...]):
 
 
 def load_all(plugins: Iterable[str]) -> Loaded:
-    """Import each module by its name or its .py file, once in a process.
-
-    UserError: a module that cannot be imported, or that registers no editor and no data set.
-    """
+    """Import each module by its name or its .py file, once in a process. UserError: it registers nothing, or fails."""
     given = Loaded(plugins)
     for source in given:
         path = expanded(source)
@@ -56,7 +53,6 @@ def load_all(plugins: Iterable[str]) -> Loaded:
 
 
 def _further() -> list[Method | Dataset]:
-    """What plug-ins have registered."""
     return [
         *(one for name, one in methods().items() if name not in APPROACHES),
         *(data.find(name) for name in data.titles() if name not in TASKS),
@@ -87,7 +83,6 @@ def files(*registered: Method | Dataset) -> set[Path]:
 
 
 def _modules(*registered: Method | Dataset) -> set[str]:
-    """The module of each member."""
     members = ("Settings", "init", "learning_rates", "update")  # of an editor
     found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
     return {str(getattr(member, "__module__", "")) for member in found}

@@ -81,10 +81,7 @@ def existing(path: Path) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
-    """Call `write` with a temporary path beside `path`, then move the file to `path`. `size`: bytes at most.
-
-    UserError: the file cannot be written; the old file stays, and no temporary file.
-    """
+    """Call `write` with a temporary path beside `path`, then move the file to `path`. `size`: bytes at most."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,10 +200,9 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def add_to_index(root: Path, folders: Iterable[Path]) -> None:
-    """Add cells to the index of the report of `root`. A new run of a cell under its protocol replaces the old one.
+    """Add cells to the index of the report of `root`; the newest run of a cell under its protocol stays.
 
-    Removed are cells of the same task with other data, model or languages, and cells of the same editor with other
-    settings: no table may mix them.
+    Removed are cells of the same task with other data, model or languages, and of the same editor with other settings.
     """
     records = {folder: read_record(folder) for folder in (*read_index(root), *folders)}
     # Later records are newer.
@@ -226,7 +222,6 @@ def _sources(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _editor(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The settings that all seeds of one editor share."""
     return record["protocol"], *(record["cell"][name] for name in ("task", "approach", "training"))
 
 
@@ -260,11 +255,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[None]:
-    """Lock a folder: two runs must not write the same cell.
-
-    The lock ends with its process, so no lock is ever stale. UserError: another process still has it after `patience`
-    seconds.
-    """
+    """Lock a folder while its process lives. UserError: another one still has it after `patience` seconds."""
     lock, holder = folder / name, "unknown process"
     file = FileLock(lock)
     with border(UserError, f"{lock}: cannot be written"):
@@ -300,10 +291,9 @@ def digest(value: Any) -> str:
 
 
 def code_digest(more: Iterable[Path] = ()) -> str:
-    """A short fingerprint of the code that a number depends on, and of `more` files. Paths do not change it.
+    """A short fingerprint of the code that a number depends on, and of `more` files.
 
-    Comments, docstrings, layout and error messages do not change it, nor does a check that only raises. names.py and
-    the scales are not part of it: a cell records the values that it used.
+    names.py and the scales are not part of it: a cell records the values that it used.
     """
     root = Path(__file__).parent
     sources = {path for pattern in SOURCES for path in root.glob(pattern)} - {root / name for name in NO_SOURCES}

@@ -107,10 +107,7 @@ def entrance(model: Any, ids: Tensor, types: Tensor, places: Tensor) -> Tensor:
 
 
 def inputs_of_layers(model: Any, hidden: Tensor, mask: Tensor | None) -> Callable[[nn.Module], dict[str, Any]]:
-    """The keyword arguments of each layer, given hidden states (B, S, h): the mask, and relative positions.
-
-    `mask` is added to the attention scores, 0 or -inf; None means no padding, known without synchronising.
-    """
+    """Each layer's keyword arguments for hidden states (B, S, h). `mask` is added to the scores, 0 or -inf."""
     if shares_rows(model):
         return lambda layer: {"attention_mask": mask}
     config, base, attention = model.config, model.base_model, None if mask is None else mask[:, 0, 0] == 0

@@ -37,11 +37,7 @@ def load(
     classifier: bool = False,
     precision: Precision = "float32",
 ) -> Backbone:
-    """A masked language model, or a sequence classifier, from a folder or hub id, frozen, its weights in float32.
-
-    ModelError: no weights, no configuration, weights that lack a part (such as the head), do not fit config.json or are
-    not finite, an unsupported architecture. UserError: no such device.
-    """
+    """A masked language model or classifier of a folder or hub id, frozen, in float32. ModelError: it is unusable."""
     check_device(device, precision)
     kind = Classifier if classifier else MaskedLM
     model, missing, resized = _pretrained(kind, source)
@@ -72,10 +68,7 @@ def load_encoder(
     precision: Precision = "float32",
     seed: int = 0,
 ) -> Backbone:
-    """An encoder with a new head for these classes, initialised with `seed`. Any old head is ignored.
-
-    Errors: as of `load`, but weights may lack a head and its pooler.
-    """
+    """An encoder with a new head for these classes, initialised with `seed`. Errors: as of `load`."""
     if isinstance(classes, str) or len({*classes}) < max(2, len(classes)):
         raise ModelError(f"a classifier needs a list of at least two distinct classes; got {classes!r}")
     check_device(device, precision)
@@ -142,7 +135,7 @@ def _safe() -> dict[str, bool]:
 
 
 def _of_encoder(model: Any, name: str) -> bool:
-    """Whether a parameter belongs to the encoder. A pooler belongs to the head."""
+    """A pooler belongs to the head."""
     prefix = f"{model.base_model_prefix}."
     return name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
 

@@ -154,8 +154,7 @@ class Backbone:
     def upper(self, states: States, update: Update | None = None, twice: bool = False) -> Tensor:
         """Logits (N, V) at the predicted positions, of the raw model or under an update of E edits, where B = E·k.
 
-        Edit e applies to the rows e·k … (e+1)·k - 1. A classifier gives one row of classes per input. With `twice` the
-        logits are twice differentiable.
+        Edit e applies to the rows e·k … (e+1)·k - 1. `twice`: the logits are twice differentiable.
         """
         checks.refuse(UserError, update is not None and checks.of_update(update, self.raw, len(states.hidden)))
         here, places = self.copy(twice), states.places
@@ -177,9 +176,9 @@ class Backbone:
 
     @torch.no_grad()
     def embedded(self, words: Tensor, lengths: Tensor, classes: Tensor | None = None) -> Tensor:
-        """The model's embeddings (E, S, h) of tokens `words` (E, S); 0 after each row's length (E,).
+        """The embeddings (E, S, h) of tokens `words` (E, S); 0 after each row's length (E,).
 
-        A class has no token embedding: the output layer's row of `classes` (E,) replaces a row's last token (E5).
+        A class has no embedding: the output layer's row of `classes` (E,) replaces a row's last token (E5).
         """
         found = architecture.widen(self.model, self.model.get_input_embeddings()(words))
         column = torch.arange(words.shape[1], device=words.device)
@@ -248,8 +247,7 @@ class Backbone:
     def _narrowed(self, slots: Tensor) -> Iterator[None]:
         """A context in which the last layer, after its attention, has only these (B, P) of its B·S tokens: (B, P, h).
 
-        An input with fewer than P repeats its first token, whose result is not used. If no module ends the attention
-        block, the layer computes all tokens, and `upper` selects from its output.
+        An input with fewer than P repeats its first token. Where no module ends the attention block, all are computed.
         """
 
         def narrow(_: nn.Module, __: Any, output: Any) -> Any:
@@ -279,11 +277,8 @@ def capture(
 ) -> tuple[Factors, Tensor]:
     """For each edited matrix its input x (B, T, n), and δ (B, T, m), the loss gradient at its output (§3.3, clause E1).
 
-    T is S, but P in the last layer, where no other row has a gradient. Padding rows have δ = 0.
-
-    `loss_of` maps logits (N, V) to the sum of one loss per example, so each example's δ does not depend on the batch.
-    No `.grad` is set. x and δ have no graph, unless they are `differentiable` with respect to the update `at`. Also
-    returns the logits.
+    T is S, but P in the last layer. Padding rows have δ = 0. `loss_of` maps logits (N, V) to the sum of one loss per
+    example. x and δ have a graph only if `differentiable`. Also returns the logits; no `.grad` is set.
     """
     checks.refuse(UserError, checks.of_mode())
     taken: dict[str, tuple[Tensor, Tensor]] = {}
@@ -309,11 +304,9 @@ def capture(
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "float32") -> Backbone:
-    """Cut a loaded model below the edited layers. The model's mode and gradients do not change.
+    """Cut a loaded model below the edited layers; its mode and gradients stay. ModelError: it cannot be edited.
 
     `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
-    ModelError: an architecture that is not supported, a name that does not exist, weights that are not finite, or a
-    model whose dropout is active or whose MLPs run in chunks.
     """
     if (
         checks.of_wrapping(model, edited, precision, Precision)

@@ -96,7 +96,6 @@ def edit(options: Edit) -> None:
 
 
 def _refuse_mixed(options: Edit) -> None:
-    """UserError: an option of single edits beside --file, or one of --file without it."""
     single = ("sentence", "fact", "pair", "premise", "hypothesis", "to", "look", "unrelated")
     unused = single if options.file else ("as_", "rank", "series", "skip_bad", "task")
     plain = {one.name: one.default for one in fields(options)}
@@ -111,7 +110,6 @@ def _refuse_mixed(options: Edit) -> None:
 
 
 def _task(options: Edit) -> str:
-    """The task of the given input. UserError: no input, or several."""
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
     half = (options.premise is None) != (options.hypothesis is None)
     if half or sum(way is not None for way in ways) != 1:
@@ -158,7 +156,6 @@ class Shown:
         return {**told, "languages": len(self.parallel), "unrelated_changed": changed}
 
     def as_dict(self) -> dict[str, Any]:
-        """For a program."""
         return {**asdict(self), **self.counts()}
 
 
@@ -183,7 +180,6 @@ def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | N
 
 
 def write(console: Console, shown: Shown) -> None:
-    """Print the table."""
     console.print(Text.assemble((shown.text, "bold"), " → ", (shown.to, "bold green")))
     of = f"{shown.place} of the corpus, where the answer is {shown.known}" if shown.place else "not in the corpus"
     by = shown.approach if shown.checkpoint is None else f"{shown.approach}, {shown.checkpoint}"
@@ -239,7 +235,7 @@ def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update
 def _edit_file(
     options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str, cell: str
 ) -> None:
-    """Read the file, edit, save, and report successful edits and broken answers. UserError: as of its parts."""
+    """Read the file, edit, save, and report successful edits and broken answers."""
     assert options.file is not None
     assert options.save is not None
     saving.check_free(options.save)
@@ -310,7 +306,6 @@ def _repeated(rows: Sequence[Row]) -> list[str]:
 
 
 def _first(lines: list[str]) -> list[str]:
-    """The first of many lines, and how many there are beside."""
     left = len(lines) - SHOWN
     return lines[:SHOWN] + [f"… and {left} more, which edits.json has"] * (left > 0)
 

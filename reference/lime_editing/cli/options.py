@@ -34,10 +34,9 @@ def option(
     keys: Keys | None = None,
     positional: bool = False,
 ) -> Any:
-    """A field that is an option: help, default, group in the help, and parser of its text.
+    """A field that is an option; a default of False makes a flag. Eight parameters: those of argparse.
 
-    A default of False makes a flag. `many` options may be repeated; their values are collected. `keys` makes one option
-    for each key of a mapping. Eight parameters: those of argparse.
+    `many` may be repeated, and their values are collected. `keys` makes an option for each key of a mapping.
     """
     told = {"about": about, "group": group, "parse": parse, "values": values, "many": many, "keys": keys}
     given = {"default_factory": dict} if keys is not None else {"default": default}  # MISSING: no default

@@ -21,10 +21,7 @@ EVERY = 30.0
 
 @contextmanager
 def doing(console: Console, what: str, at_once: bool = True) -> Iterator[Callable[[str], None]]:
-    """Print what starts, and repeat it during the block. Calling the yielded function sets the progress text.
-
-    A log gets a line now (if `at_once`) and every 30 seconds.
-    """
+    """Say what starts, and again every 30 seconds in a log. Calling the yielded function sets the progress text."""
     began, far = time.monotonic(), [""]
     if console.is_terminal:
         with console.status(Text(what)) as status:

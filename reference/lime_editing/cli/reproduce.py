@@ -93,10 +93,7 @@ def reproduce(options: Reproduce, main: Main) -> None:
 
 
 def many(options: Many, main: Main) -> None:
-    """The command: train editors (or use trained ones), and judge them over many edits in one model.
-
-    UserError: options that do not fit together; as of `reproduce`.
-    """
+    """The command: train editors (or use trained ones), and judge them over many edits in one model."""
     _refuse_untrained(options)
     if any(data.find(task).classifies for task in options.task):
         raise UserError(FACTS_ONLY)
@@ -157,7 +154,6 @@ def _run_of(options: Reproduce) -> _Run:
 
 
 def _refuse_untrained(options: Study) -> None:
-    """UserError: a training, and no approach that is trained."""
     asked, known = options.approach or PAPER_APPROACHES, methods()
     chosen = "--training" if options.training != type(options).training else "--control" if options.control else None
     if chosen and not any(known[name].TRAINED for name in asked):
@@ -252,7 +248,6 @@ def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
 
 
 def _fine_tune(console: Console, wanted: RawClassifier) -> None:
-    """Fine-tune a raw classifier unless done before, and print its accuracy."""
     if wanted.done:
         told = classifier.make(wanted)
     else:

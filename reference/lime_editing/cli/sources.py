@@ -16,10 +16,7 @@ from .output import here
 
 
 def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, bool]:
-    """(data, model, whether that model can be edited without fine-tuning); the defaults are the scale's.
-
-    UserError: the scale has no data for this task, or the default is in the repository, which is missing.
-    """
+    """(data, model, whether that model can be edited without fine-tuning); the defaults are the scale's."""
     raw = options.raw_model or (None if options.model or not dataset.classifies else scale.raw_classifier)
     source, model = options.data.get(dataset.name, scale.data.get(dataset.name)), raw or options.model or scale.model
     for what, value in ((dataset.name, source), ("raw-model" if dataset.classifies else "model", model)):
@@ -48,10 +45,7 @@ def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
 def scale_of(
     name: str, changes: Sequence[tuple[str, str]] = (), edited_layers: int | tuple[str, ...] | None = None
 ) -> Scale:
-    """A scale with changed values. An editor that it does not know has its own defaults.
-
-    UserError: no such value.
-    """
+    """A scale with changed values. An editor that it does not know has its own defaults."""
     scale, defaults = SCALES[name], {approach: method.Settings() for approach, method in methods().items()}
     for path, value in changes:
         known = {task: replace(one, settings={**defaults, **one.settings}) for task, one in scale.tasks.items()}

@@ -57,10 +57,8 @@ def judged(
 ) -> Iterator[list[Outcome]]:
     """The outcomes of this process's share of the pairs, batch by batch: one per edit and input.
 
-    `subject` is an editor, or the raw model without any edit. "all" compares a retained masked sentence with the raw
-    prediction at every position of its padded row (clause M7). The seed draws desired predictions and retain lengths,
-    edit by edit, so that every editor gets the same requests. If `batch` edits do not fit in memory, fewer are computed
-    at a time.
+    "all" compares a retained masked sentence at every position of its padded row (clause M7). The seed draws edit by
+    edit: every editor gets the same requests. If `batch` edits do not fit in memory, fewer are computed at a time.
     """
     if not isinstance(subject, (Editor, Backbone)):
         raise UserError(checks.of_kind(subject, Editor, "an evaluation's subject, an editor or raw model,"))
@@ -103,10 +101,7 @@ def validator(
     con_positions: Positions = "mask",
     stopping: Stopping = "averages",
 ) -> Callable[[Editor], Scores]:
-    """A function that scores an editor on these pairs. What does not depend on the editor is computed once.
-
-    "edits" replaces succ by the mean of the edits' own harmonic means (clause R5).
-    """
+    """A function that scores an editor on these pairs. "edits": by the mean of the edits' own succ (clause R5)."""
     checks.refuse(
         UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True), checks.of_seed(seed)
     )
@@ -171,8 +166,7 @@ def batches(
 ) -> Iterator[Prepared]:
     """The batches of an evaluation, with the raw predictions of inputs in the roles `raw_of`.
 
-    With `parallels` the requests include them, for an editor that sees more than clause T5 allows. Eight parameters:
-    the model, the data, and six independent choices of an evaluation.
+    With `parallels` an editor sees more than clause T5 allows. Eight parameters: model, data, six independent choices.
     """
     for start in range(0, len(pairs), batch):
         with backbone.autocast():
@@ -255,10 +249,7 @@ def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
 def predict(
     backbone: Backbone, inputs: Sequence[Input], update: Update | None = None, batch: int = 128
 ) -> list[tuple[int, ...]]:
-    """For each input the most likely token at each predicted position, or the class.
-
-    `batch` inputs are computed at a time; inputs of similar length share a batch.
-    """
+    """For each input the most likely token at each predicted position, or the class; `batch` at a time, by length."""
     checks.refuse(UserError, checks.of_list(inputs, Input, "inputs", empty=True))
     checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
     if update is not None and checks.of_kind(update, Update, "update"):

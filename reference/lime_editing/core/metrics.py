@@ -111,10 +111,7 @@ def rates(counts: Counts, select: Select) -> tuple[list[str], NDArray[np.intp], 
 
 
 def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
-    """Macro average over editing languages of the mean over edits of the mean over an edit's inputs (M1-M6).
-
-    NoOutcomes: one of `languages` (default: those that occur) has no outcome in some role.
-    """
+    """Mean over editing languages, over edits, over an edit's inputs (M1-M6). NoOutcomes: a language lacks a role."""
     if checks.of_kind(counts, Counts, "counts"):
         raise UserError(f"{checks.of_kind(counts, Counts, 'counts')}; `count` counts outcomes")
     checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
@@ -136,7 +133,7 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
 def breakdown(
     counts: Counts, by: Literal["edit_language", "language"], incomplete: Literal["refuse", "skip"] = "refuse"
 ) -> dict[str, Scores]:
-    """Scores per editing language (l → all, Figure 4) or per language of the input (→ l, Figure 3); clause M8.
+    """Scores per editing language (l → all, Figure 4) or language of the input (→ l, Figure 3); clause M8.
 
     NoOutcomes: a language has no outcome in some role, unless `incomplete` is "skip".
     """

@@ -49,8 +49,7 @@ def edit_all(
 ) -> Update:
     """Many edits as one: the editor's merge, or their sum. Memory grows with `chunk`, not with the number of edits.
 
-    `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
-    no requests, or as of `edit`.
+    `at` is as in `edit`. `progress` gets the number of edits read, anew in each pass over them.
     """
     checks.refuse(
         UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(requests, EditRequest, "requests")
@@ -78,10 +77,9 @@ def trained_on_sets(editor: Editor) -> bool:
 
 
 class Given:
-    """The set or series of a training batch, for an editor that is trained on them; empty for other editors.
+    """The set or series of a training batch; empty for an editor that is trained on single edits.
 
-    `next` returns the argument `given` of `losses_of` for the next edits. `leaves` are the tensors of a set's update.
-    Their gradients are summed over the parts of the batch; `pulled` propagates them to the parameters, chunk by chunk.
+    `leaves` are the tensors of a set's update; `pulled` propagates their summed gradients to the parameters.
     """
 
     def __init__(

@@ -131,10 +131,7 @@ Event = Stepped | Validated | State
 
 
 def early_stopping(validations: Sequence[tuple[int, float]], patience: int) -> tuple[int, bool]:
-    """From validations (step, succ): the step of the best (the earliest of equals), and whether training stops.
-
-    §B.3, clause R5: it stops when succ has not improved for `patience` steps.
-    """
+    """From validations (step, succ): the step of the best, and whether `patience` steps have passed since (R5)."""
     best, _ = max(validations, key=lambda validation: validation[1])
     return best, validations[-1][0] - best >= patience
 
@@ -151,11 +148,10 @@ def train(
 ) -> Iterator[Event]:
     """Train `editor.parameters` in place on all languages of `task`. At the end they are the best validation's.
 
-    The training advances as events are read: exhaust the iterator. Every step has its own random generator, so the
-    validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results. Several
-    processes share each batch. A batch that does not fit in memory is computed in parts; only rounding differs. While a
-    GPU computes a step, the next batch is prepared and the losses of the previous step are read. UserError: a loss that
-    is not finite (that step and later ones change no parameter); no memory for one edit.
+    The training advances as events are read. Every step has its own random generator, so validations change no sample
+    (clause S7), and resuming from a `state` gives bit-identical results. Several processes share each batch. A batch
+    that does not fit in memory is computed in parts; only rounding differs. While a GPU computes a step, the next batch
+    is prepared and the losses of the previous step are read. UserError: a loss that is not finite.
 
     Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
     editor, data, validation, length, objective, seed, state and processes are independent.
@@ -267,10 +263,7 @@ def train_step(
     clip: float,
     graphs: Graphs[Batch] | None = None,
 ) -> dict[str, float]:
-    """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step.
-
-    `graphs`: `graphs_of` this editor and objective, reused in every step.
-    """
+    """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step."""
     checks.refuse(
         UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(triples, Triple, "triples", empty=True)
     )
@@ -344,10 +337,7 @@ def accumulated(
     processes: Processes,
     at_a_time: int,
 ) -> Tensor:
-    """The losses (4,) of a batch of `size` triples. Sets every parameter's `.grad` to the gradient of the total.
-
-    The losses are means over the batch: parts of it, in one or several processes, are weighted by their share.
-    """
+    """The losses (4,) of a batch in parts, as means over all of it. Sets every parameter's `.grad`."""
     parameters, like = list(editor.parameters.values()), editor.backbone.like
     found: Sequence[Tensor | None] = ()
     batches, given = parts(at_a_time)

@@ -47,11 +47,7 @@ def locate(
     expected: str = "a file, a folder, an address, or a data set of the hub (owner/name)",
     first: Sequence[str] = OF_FACTS,
 ) -> str:
-    """The local path of data: `source` itself if it exists, else the download of a URL or of a hub data set.
-
-    From a hub data set only files that match `first` are downloaded; if none match, all tables. DataError: the data
-    cannot be downloaded.
-    """
+    """A path, or the download of a URL or a hub data set: its files that match `first`; if none match, all tables."""
     if source.startswith(("http://", "https://")):
         return str(fetch(source, offline, progress))
     found = place(source, DataError, expected, owner=True)
@@ -69,10 +65,7 @@ def locate(
 
 
 def fetch(address: str, offline: bool = False, progress: Progress = lambda done, total: None) -> Path:
-    """The file at a URL, from the cache if it is there.
-
-    DataError: not cached and offline, no answer, an incomplete download, or a wrong checksum.
-    """
+    """The file at a URL, from the cache if it is there. DataError: it cannot be downloaded whole."""
     where, _, fragment = address.partition("#")
     if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
         raise DataError(f"{address}: after '#', only sha256= and 64 hexadecimal digits may follow")

@@ -81,10 +81,7 @@ def distribution(
 
 
 def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
-    """Figure 5: `cosines` of MEND + LiME's first seed.
-
-    If a checkpoint is missing, as in a clone, the values of an earlier report are used.
-    """
+    """Figure 5: `cosines` of MEND + LiME's first seed, or of an earlier report if its checkpoint is missing."""
     runs = section.runs.get(("mend", "lime"))
     if runs is None:
         return None
@@ -101,7 +98,7 @@ def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
 
 
 def mask_parameters(path: Path) -> tuple[list[str], Array]:
-    """The languages of a checkpoint, and log α of all its matrices, concatenated (L, Σ(n + m)). DataError: no masks."""
+    """The languages of a checkpoint, and log α of all its matrices, concatenated (L, Σ(n + m))."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = sorted(n for n in file.keys() if n.startswith("mask.") and n.endswith((".x", ".delta")))  # noqa: SIM118
@@ -115,10 +112,7 @@ def mask_parameters(path: Path) -> tuple[list[str], Array]:
 
 
 def cosines(parameters: Array, count: int | None = None) -> Array:
-    """Row l: the cosine of l with every language, over the `count` dimensions with l's highest values (§4.5).
-
-    The default of `count` is 1% of the dimensions. A cosine with a zero vector is 0.
-    """
+    """Row l: l's cosine with every language, over l's `count` (default: 1%) highest dimensions (§4.5)."""
     highest = np.argsort(-parameters, axis=1, kind="stable")[:, : count or _preferred(parameters.shape[1])]
     chosen = np.zeros_like(parameters)
     np.put_along_axis(chosen, highest, 1, axis=1)
@@ -247,10 +241,7 @@ def label(language: str, families: tuple[str, ...]) -> tuple[str, list[str]]:
 
 
 def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
-    """The nearest positions in the same order that are at least `gap` apart, between low and high.
-
-    This is isotonic regression. If not all fit, `low` has priority over `high`.
-    """
+    """The nearest positions in the same order, at least `gap` apart (isotonic regression); `low` has priority."""
     n, order = len(values), np.argsort(values, kind="stable")
     total = np.concatenate([[0.0], np.cumsum(np.asarray(values)[order] - gap * np.arange(n))])
     ends, result = np.arange(1, n + 1), np.empty(n)
@@ -261,7 +252,6 @@ def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: floa
 
 
 def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float], colour: str) -> None:
-    """Points beside a box, each with a thin line to its language's name."""
     lines = [[(x + 0.2, y), (x + 0.25, y), (x + 0.31, at)] for y, at in zip(points, names.values(), strict=True)]
     ax.add_collection(LineCollection(lines, colors="#999999", linewidths=0.5), autolim=False)
     ax.scatter([x + 0.2] * len(points), points, s=9, color=colour, edgecolors="white", linewidths=0.3, zorder=3)

@@ -138,10 +138,7 @@ def _resampled(section: Section, evaluation: str, select: Select) -> Mapping[Key
 
 
 def _means(section: Section, evaluation: str, select: Select, *keys: Key) -> tuple[int, dict[Key, Array]]:
-    """The number of common seeds, and the resampled means (1 + B, L, K) of each key over these seeds.
-
-    An untrained approach has one run, which is compared with all seeds.
-    """
+    """The common seeds, and each key's resampled means (1 + B, L, K) over them; an untrained approach has one run."""
     runs = _resampled(section, evaluation, select)
     if any(key not in runs for key in keys):
         return 0, {}
@@ -151,7 +148,6 @@ def _means(section: Section, evaluation: str, select: Select, *keys: Key) -> tup
 
 
 def _column(i: int) -> Measure:
-    """The mean over editing languages of one column."""
     return lambda means: np.asarray(means.mean(1)[:, i])
 
 

@@ -1,7 +1,4 @@
-"""The paper's tables from stored cells, for the terminal, and in markdown, LaTeX and JSON.
-
-A new table is a record in paper.toml.
-"""
+"""The paper's tables from stored cells, for the terminal, and in markdown, LaTeX and JSON. paper.toml lists them."""
 
 from __future__ import annotations
 
@@ -134,7 +131,6 @@ def reference(section: Section) -> str:
 
 
 def note(section: Section) -> str:
-    """What stands below a table of files and pages."""
     return f"{caption(section)} {reference(section)}"
 
 
@@ -157,12 +153,10 @@ def terminal(section: Section) -> rich.table.Table:
 
 
 def grids(section: Section, judgement: Judgement) -> list[Grid]:
-    """All tables of a section, and its differences."""
     return [*(scores_of(section, table) for table in TABLES), differences(section, judgement)]
 
 
 def markdown(sections: Sequence[Section], judgements: Sequence[Judgement]) -> str:
-    """All tables and the differences of every section."""
     parts = list(zip(sections, judgements, strict=True))
     return render("tables.md.jinja", parts=parts, note=note, grids=grids) + "\n"
 

@@ -95,10 +95,7 @@ class Status:
 
 
 def grid(tasks: Sequence[str], approaches: Sequence[str], trainings: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """The cells of a reproduction, seed by seed: per task the unedited model, and each approach with each training.
-
-    An untrained approach has one cell, with seed 0. UserError: an unknown approach.
-    """
+    """The cells seed by seed: the unedited model, and each approach with each training; an untrained one has seed 0."""
     cells = [Cell(task, "unedited", None, 0) for task in tasks]
     for seed in seeds:
         for approach in approaches:

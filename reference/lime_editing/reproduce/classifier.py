@@ -71,11 +71,7 @@ class RawClassifier:
 def find(
     dataset: Dataset, scale: TaskScale, sources: Sources, root: Path, seed: int = 0, elsewhere: bool = False
 ) -> RawClassifier:
-    """The (finished or planned) classifier of an encoder (`sources.model`) on these pairs. Nothing is written.
-
-    With `elsewhere` the device belongs to another machine. UserError: unusable pairs or encoder, pairs without English,
-    or a device that Trainer cannot use.
-    """
+    """The (finished or planned) classifier of an encoder (`sources.model`) on these pairs. Nothing is written."""
     device = sources.device
     if dataset.labelled is None or dataset.accuracy is None:
         raise UserError(
@@ -107,10 +103,7 @@ def find(
 
 
 def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
-    """Fine-tune the classifier and measure it, unless done before: {split: {language: accuracy}}.
-
-    ModelError: the training diverged. UserError: the folder cannot be written, or the disk is full.
-    """
+    """Fine-tune the classifier and measure it, unless done before: {split: {language: accuracy}}."""
     folder, measured = wanted.folder, wanted.folder / "metrics.json"
     if not wanted.done:
         elsewhere = "; --results names another place"

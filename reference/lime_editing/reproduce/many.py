@@ -62,10 +62,9 @@ def series(
     first: frozenset[str] = frozenset(),
     kept: frozenset[str] | None = None,
 ) -> tuple[list[Pair], list[Example]]:
-    """`n_edits` edits of different facts, each in one editing language, and retain inputs for all of them (clause C5).
+    """`n_edits` edits of different facts, those of `first` first, and retain inputs for all of them (clause C5).
 
-    Facts of `first` are edited before others. Facts of `kept` give the retain inputs and are not edited. Nine
-    parameters: those of `evaluation_pairs`, and the two sets of facts.
+    Facts of `kept` give the retain inputs. Nine parameters: those of `evaluation_pairs`, and the two sets of facts.
     """
     rng, edits, pairs = derived_rng(seed, "series"), corpus.within(edit_languages), list[Pair]()
     known = sorted({x.fact for x in edits.examples} - (kept or frozenset()))
@@ -110,10 +109,7 @@ def _judged(
     name: str,
     outcomes: dict[str, list[Outcome]],
 ) -> Iterator[Status]:
-    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series evaluated right after each edit.
-
-    Short series are parts of the first `short` edits; each has its share of the retain inputs.
-    """
+    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series evaluated right after each edit."""
     backbone = editor.backbone
     raw = predict(backbone, kept)
     for n in many.counts:
@@ -144,7 +140,6 @@ def _judged(
 def _ask(
     outcomes: dict[str, list[Outcome]], name: str, backbone: Backbone, group: Sequence[Asked], update: Update | None
 ) -> None:
-    """Add the outcomes of a group's update inputs."""
     answers = iter(predict(backbone, [x for _, _, inputs in group for x in inputs], update))
     outcomes.setdefault(name, []).extend(
         Outcome(edit_.id, edit_.language, "update", "", hit(next(answers), request.labels))

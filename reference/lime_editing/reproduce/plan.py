@@ -142,7 +142,6 @@ def of_classifier(wanted: RawClassifier) -> Planned:
 
 
 def _planned(done: Planned, cell: Cell, experiment: Experiment, cost: Cost, tasks: Mapping[Any, Task]) -> Planned:
-    """`done`, with the work that is left."""
     step = store.step_reached(Path(done.folder, results.STATE))
     scale, languages = experiment.scale, experiment.languages
     asked = sum(_edits(tasks[experiment.split], edited, scale.test) for edited in evaluations(languages).values())

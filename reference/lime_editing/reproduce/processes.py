@@ -91,10 +91,7 @@ def scheduled(
 def run_grid(
     cells: Sequence[Cell], experiments: Mapping[str, Experiment], root: Path, where: Sequence[Place]
 ) -> Iterator[Status]:
-    """Run all cells in worker processes, one per place of `where` at a time.
-
-    UserError: one of them failed; the others stop.
-    """
+    """Run all cells in worker processes, one per place of `where` at a time. UserError: one failed; the others stop."""
     context = multiprocessing.get_context("spawn")
 
     def start(job: Job, place: Place) -> tuple[Any, str]:
@@ -184,7 +181,6 @@ def quiet() -> None:
 
 
 def _work(loaded: Loaded, cell: Cell, experiment: Experiment, root: Path, place: Place, messages: Connection) -> None:
-    """The body of a worker process. A UserError goes back as a message."""
     signal.signal(signal.SIGTERM, _interrupt)
     if place is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place  # CUDA reads it on first use
@@ -239,10 +235,7 @@ class Command(Checkpointable):
 
 
 def executor(kind: str, folder: Path, hours: float, **slurm: Any) -> Any:
-    """An executor of submitit that logs to `folder`. `slurm` are parameters of its SlurmExecutor (None: not set).
-
-    UserError: there is no Slurm.
-    """
+    """An executor of submitit that logs to `folder`, with parameters of its SlurmExecutor (None: not set)."""
     try:
         found = submitit.AutoExecutor(folder, kind, slurm_max_num_timeout=RENEWALS, local_max_num_timeout=RENEWALS)
     except RuntimeError as error:
@@ -257,8 +250,7 @@ def run_jobs(
 ) -> Iterator[Status]:
     """Run every cell as a job of `submits`, one per place at a time. `command` is the command of the whole run.
 
-    A failed job does not stop others. Ctrl-C cancels all; a job that outlives this process still finishes its cell.
-    UserError: jobs that ended without finishing their cell, each with its log.
+    Ctrl-C cancels all. UserError: jobs that ended without finishing their cell, each with its log; others go on.
     """
     failed = list[str]()
 
@@ -292,7 +284,6 @@ def _submit(submits: Any, job: Job, command: Command) -> Any:
 
 
 def _cancel(jobs: Sequence[Any]) -> None:
-    """Cancel all jobs; wait for local ones to end."""
     for submitted in jobs:
         with suppress(Exception):  # whatever the cluster raises, cancel the others too
             submitted.cancel(check=False)

@@ -61,7 +61,6 @@ def prepare(
     """Check everything that could stop the run, and record what its numbers depend on.
 
     With `elsewhere` the cells run on other machines, where each checks its device and runs the raw model itself.
-    UserError: an unusable device, unreadable data, a split without one of the languages, a model that does not fit.
     """
     here = replace(sources, device="cpu", precision="float32") if elsewhere else sources
     check_device(sources.device, sources.precision, elsewhere)
@@ -107,10 +106,7 @@ def versions(*packages: Any) -> dict[str, str]:
 
 
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
-    """The raw model's reader, after a check that tokenizer and model fit.
-
-    ModelError: they do not fit, or the classes are contradictory.
-    """
+    """The raw model's reader. ModelError: tokenizer and model do not fit, or the classes are contradictory."""
     model, classes = backbone.model, class_ids(backbone.model.config) if backbone.classifies else None
     check_fit(tokenizer, model.get_input_embeddings().num_embeddings, model.name_or_path, masked=classes is None)
     return Reader(tokenizer, backbone.max_tokens, classes)
@@ -172,9 +168,9 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
 
 
 def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processes = ALONE) -> Iterator[Status]:
-    """Train and judge one cell. An interrupted cell is resumed; a finished one is not run again.
+    """Train and judge one cell, as its statuses are read. A finished cell is not run again.
 
-    It runs as its statuses are read: exhaust the iterator. With several processes, only the first one writes.
+    An interrupted cell is resumed. With several processes, only the first one writes.
     """
     folder = cell_folder(cell, experiment, root)
     if processes.first:

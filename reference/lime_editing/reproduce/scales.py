@@ -213,10 +213,7 @@ TINY = Scale(
 
 
 def override(value: Any, path: str, text: str) -> Any:
-    """A copy of a task's scale with one changed value: path "settings.mend.lr", text "1e-3" (JSON, or a plain word).
-
-    UserError: an unknown name (the known ones are listed), or a value of another type.
-    """
+    """A copy of a record with one changed value: path "settings.mend.lr", text "1e-3" (JSON, or a plain word)."""
     head, _, rest = path.partition(".")
     named = dict(value) if isinstance(value, Mapping) else {f.name: getattr(value, f.name) for f in fields(value)}
     if head not in named:

@@ -74,10 +74,9 @@ def save_state(path: Path, record: Mapping[str, Any], state: State) -> None:
 
 
 def load_state(path: Path, record: Mapping[str, Any], expected: Mapping[str, Tensor]) -> State | None:
-    """The inverse of save_state; None if there is no file.
+    """The inverse of save_state; None if there is no file. ModelError: of another cell, or damaged.
 
-    ModelError: truncated, or of another cell (the message shows the difference). A damaged state is an error: writes
-    are atomic, so something else damages files, and hours of training would be lost silently.
+    Writes are atomic, so something else damages files, and hours of training would be lost silently.
     """
     if not path.exists():
         return None
@@ -103,11 +102,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: Any = None) -> Editor:
-    """The editor of a cell, on the raw model that it was trained for (a folder or hub id).
-
-    The cell's folder has the settings; Finetuning has no parameters. ModelError: no finished cell, a damaged one, or
-    another model; the message shows the difference.
-    """
+    """The editor of a cell, on the raw model (folder or hub id) that it was trained for. ModelError: another model."""
     folder, of, record = _read(cell)
     scale, method = record["scale"], find(of.approach)
     backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(of.task).classifies)
@@ -146,9 +141,6 @@ def choose(
 ) -> Editor:
     """The editor of a cell to edit in `language`; without a cell, Finetuning with the settings of `scale`.
 
-    ModelError: the approach needs a cell, or is not the cell's; the cell has another task or model. LanguageError: not
-    a language of the cell's editor.
-
     Eight parameters: task, editor, model and device are independent.
     """
     if cell is not None:
@@ -174,10 +166,7 @@ def choose(
 def best(
     places: Sequence[Path], task: str, approach: str | None, model: str, tokenizer: Any, language: str
 ) -> Path | None:
-    """The stored editor with the best succ (all → all) of those that fit; None if none fits.
-
-    `places` are folders of cells, or of scales. Damaged cells are skipped.
-    """
+    """The stored editor with the best succ (all → all) of those that fit, in folders of cells or of scales."""
     found = list[tuple[float, Path, str]]()
     depths = ("cell.json", "*/cell.json", "*/*/cell.json")
     for path in sorted({path for place in places for depth in depths for path in place.glob(depth)}):

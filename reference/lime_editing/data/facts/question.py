@@ -18,11 +18,7 @@ _Index = Mapping[str, Mapping[str, Fact]]
 
 
 def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
-    """A fact of the corpus ("P36/Q142", or "P36/France" by its name in `language`), or a sentence with [MASK].
-
-    For a sentence in the corpus, its parallels are shown too. UserError: no such fact, or nothing to edit.
-    LanguageError: the fact is not in this language.
-    """
+    """A fact of the corpus ("P36/Q142" or "P36/France"), or a sentence with [MASK], with its parallels if any."""
     tokenizer, language = reader.tokenizer, asked.language
     text = asked.texts[0] if asked.texts else "[X]"
     ordered(language, facts.languages, "in the corpus")

@@ -81,8 +81,7 @@ class Fact(NamedTuple):
 class Facts:
     """All facts of some languages, in file order, and the template of each (language, relation).
 
-    `left_out` counts, by reason, the facts of the real mLAMA that the paper's corpus does not have. `notes` are
-    sentences on choices made while reading.
+    `left_out` counts, by reason, the facts that the paper's corpus does not have. `notes` are choices made in reading.
     """
 
     facts: tuple[Fact, ...]
@@ -112,9 +111,7 @@ _Templates = dict[tuple[str, str], tuple[str, str]]
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
     """Read the facts in `languages` (default: all), language by language in sorted order.
 
-    `source` is a folder, a zip archive or a file in one of the formats above, a folder that contains one, a URL, or a
-    hub data set. DataError: no such data, a missing template, a malformed line, a bad field. LanguageError: no such
-    language.
+    `source` is a folder, archive or file in one of the formats above, a folder with one, a URL, or a hub data set.
     """
     with files.located(source, EXPECTED) as found:
         checks.refuse(DataError, checks.of_layout(found.openers), at=found.root)

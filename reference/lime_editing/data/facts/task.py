@@ -59,11 +59,7 @@ def counts(facts: Facts) -> dict[Split, Count]:
 
 
 def disagreements(source: str | Path, facts: Facts) -> list[str]:
-    """Differences of the splits from the paper's counts, or from the authors' lists of subjects beside the data.
-
-    Only facts in all languages can agree. The real mLAMA has the paper's counts and is recognised by its languages.
-    DataError: a file that is not a list of subjects.
-    """
+    """Differences of the splits from the paper's counts, or the authors' subjects, of facts in all languages."""
     found: list[str] = []
     if set(facts.languages) >= LANGUAGES:
         found = [
@@ -194,8 +190,7 @@ class FactTask:
 def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, FactTask]:
     """The three splits, tokenised. They share the labels [Y] (clause D2). Every fact may be edited.
 
-    DataError: a label that tokenises to nothing or contains the mask token; a language in which all labels have unknown
-    tokens; a sentence that can become too long for the model. ModelError: no mask token.
+    DataError: labels that cannot be spelled; a sentence that can become too long. ModelError: no mask token.
     """
     tokenizer, labels = reader.tokenizer, _labels(facts, reader.tokenizer)
     for language, (count, unknown, _) in _spelling(facts, tokenizer, labels).items():
@@ -287,11 +282,7 @@ def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
 
 
 def too_long(facts: Facts, reader: Reader, labels: Labels | None = None) -> Iterator[tuple[Fact, int, int, Fact]]:
-    """(fact, tokens, masks, fact with the longest label) for each sentence that can become too long.
-
-    An update input has as many masks as a label of its relation in any language; a retain input, as a label in its own
-    language.
-    """
+    """(fact, tokens, masks, fact with the longest label) for each sentence that can become too long with all masks."""
     labels, longest = labels or _labels(facts, reader.tokenizer), reader.longest or sys.maxsize
     widest, lengths = dict[str, int](), _lengths(labels)
     for (_, relation), ids in labels.items():

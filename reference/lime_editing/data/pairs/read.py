@@ -94,11 +94,7 @@ _Loaded = tuple[dict[Split, Any], tuple[str, ...], list[str]]
 
 
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Pairs:
-    """Load sentence pairs in some languages (default: all).
-
-    `source` is a folder, a zip archive, a table, a URL, or a hub data set. DataError: no such data, another schema, a
-    bad field, or a row without a class. LanguageError: no such language.
-    """
+    """Sentence pairs in some languages (default: all) of a folder, a zip archive, a table, a URL, or a hub data set."""
     with files.located(source, EXPECTED, PATTERNS) as found:
         loaded, classes, notes = _loaded(found)
         for split in JUDGED:
@@ -205,7 +201,6 @@ def _codes(rows: Any) -> list[str]:
 
 
 def _check_schema(features: Any, where: str) -> None:
-    """DataError: neither the hub's schema, nor its form in files of other libraries."""
     checks.refuse(DataError, checks.of_label(features.get("label")), at=where)
     for name, kinds in _SCHEMA.items():
         found = type(features[name]).__name__ if name in features else "no such column"
@@ -313,10 +308,7 @@ def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _lacking(rows: Any, languages: Sequence[str], classes: int, where: str) -> frozenset[tuple[int, str]]:
-    """The missing texts: (row, language). DataError: a row with an unknown class.
-
-    It works on whole columns, because XNLI has twelve million texts.
-    """
+    """The missing texts: (row, language). It works on whole columns, because XNLI has twelve million texts."""
     found, start = set[tuple[int, str]](), 0
     for table in rows.with_format("arrow").iter(10_000):
         for i, label in enumerate(table["label"].to_pylist()):
