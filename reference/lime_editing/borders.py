@@ -21,24 +21,19 @@ from .errors import UserError
 
 #: The first line of a git-lfs pointer file, which replaces a large file that is not downloaded.
 POINTER = b"version https://git-lfs.github.com/spec/"
-#: A hub id: `name` or `owner/name`.
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a hub id: `name` or `owner/name`
 #: File extensions; no hub id ends with one.
 FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx|safetensors|bin|pt|py)", re.IGNORECASE)
 #: A model source, described for messages.
 MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
-#: The file beside weights in several files that names the file of each.
-INDEX = "model.safetensors.index.json"
-#: A file with the words of a tokenizer.
-VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|spm)|dict\.txt")
-#: PEFT's file beside an adapter.
-ADAPTER = "adapter_config.json"
+INDEX = "model.safetensors.index.json"  # the file beside weights in several files that names the file of each
+VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|spm)|dict\.txt")  # a file with the words of a tokenizer
+ADAPTER = "adapter_config.json"  # pEFT's file beside an adapter
 SUPPORTED = (
     "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
 )
 OFFLINE = "network access is off; download it first, or run without --offline and HF_HUB_OFFLINE"
-#: The end of a sentence, where a command goes on from what it has kept.
-RESUMES = ", and the same command resumes"
+RESUMES = ", and the same command resumes"  # the end of a sentence, where a command goes on from what it has kept
 ONLINE = "check the network, or name a folder of this machine"
 #: Optional packages of the libraries, as named in their error messages.
 _PACKAGES = re.compile("sentencepiece|tiktoken|protobuf|bitsandbytes|peft|fugashi|ipadic|unidic|jieba", re.IGNORECASE)

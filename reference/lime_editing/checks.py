@@ -22,8 +22,7 @@ from .errors import UserError
 
 #: One of several files of a table or of weights: its number, and how many there are.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
-#: A table, by its name.
-_TABLE = re.compile(r"\.(parquet|jsonl|tsv|csv|arrow)(\.gz)?$", re.IGNORECASE)
+_TABLE = re.compile(r"\.(parquet|jsonl|tsv|csv|arrow)(\.gz)?$", re.IGNORECASE)  # a table, by its name
 #: How a file begins that is packed: what it is, and the end of its name.
 _PACKED = {b"\x1f\x8b": ("gzip", ".gz"), b"PK\x03\x04": ("a zip archive or a spreadsheet", ".zip")}
 _LAYER = re.compile(r"\.(?:layers?|h)\.\d+\.")
@@ -46,8 +45,13 @@ def shown(value: Any) -> str:
     return " ".join(_short(value).split())
 
 
-def of_record(record: Any) -> str | None:
+def of_record(record: Any, whose: str = "") -> str | None:
     """Fields of a record that are not of their kind or out of range. A plug-in's numbers may have any range."""
+    fault = _of_fields(record)
+    return fault and f"{whose}{fault}"
+
+
+def _of_fields(record: Any) -> str | None:
     own, kinds = type(record).__module__.startswith(f"{__package__}."), _kinds(type(record))
     for field in fields(record):
         value, kind = getattr(record, field.name), kinds.get(field.name)
@@ -116,9 +120,10 @@ def of_list(value: Any, kind: type, what: str, empty: bool = False) -> str | Non
     return None if value or empty else f"there are no {what}; give at least one"
 
 
-def of_kind(value: Any, kind: type, what: str) -> str | None:
+def of_kind(value: Any, kind: type, what: str, remedy: str = "") -> str | None:
     """A value that is not of this class."""
-    return None if isinstance(value, kind) else f"{what} must be of the class {kind.__name__}; got {shown(value)}"
+    wrong = f"{what} must be of the class {kind.__name__}; got {shown(value)}{remedy}"
+    return None if isinstance(value, kind) else wrong
 
 
 def of_texts(**given: Any) -> str | None:
@@ -156,11 +161,15 @@ def of_whole(least: int | None = 0, **given: Any) -> str | None:
     return None
 
 
+def of_size(what: str, one: str, value: Any) -> str | None:
+    """A size that is no whole number, or below 1."""
+    return of_whole(1, size=value) and f"{what} needs at least 1 {one}; got {value!r}"
+
+
 def of_number(name: str, value: Any, above: bool = False) -> str | None:
     """A number that is none, is negative, or is 0 and must be `above` it."""
-    right = (
-        isinstance(value, Real) and not isinstance(value, bool) and (float(value) > 0 if above else float(value) >= 0)
-    )
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    right = number and (float(value) > 0 if above else float(value) >= 0)
     return None if right else f"{name} must be a number {'above 0' if above else 'of 0 or more'}; got {value!r}"
 
 
@@ -227,9 +236,8 @@ def of_folder(path: str | os.PathLike[str]) -> str | None:
     for folder, below, _ in os.walk(path, onerror=errors.append):
         for link in (Path(folder, name) for name in below if not name.startswith((".", "__"))):
             if link.is_symlink() and _holds_tables(link.resolve(), Path(path).resolve()):
-                return (
-                    f"{link}: is a link to {link.resolve()}, which is not followed; copy that folder here, or name it"
-                )
+                there = f"{link}: is a link to {link.resolve()}"
+                return f"{there}, which is not followed; copy that folder here, or name it"
     return f"{errors[0].filename}: cannot be read ({errors[0].strerror}); change its permissions" if errors else None
 
 
@@ -248,9 +256,8 @@ def of_layout(names: Iterable[str]) -> str | None:
     for path in (path for path in known if path.parent.name and path.parent.parent in roots and path.parent in spoken):
         plain = path.with_name(f"{_TABLE.sub('', path.name)}.jsonl")
         if _TABLE.search(path.name) and path.suffix != ".jsonl" and plain not in known:
-            return (
-                f"{path} is not read in mLAMA's layout, which has only .jsonl; unpack it, or rename it to {plain.name}"
-            )
+            remedy = f"unpack it, or rename it to {plain.name}"
+            return f"{path} is not read in mLAMA's layout, which has only .jsonl; {remedy}"
     return None
 
 
@@ -347,7 +354,11 @@ def of_wrapping(model: Any, edited: Any, precision: Any, precisions: Any) -> str
     modules = model.modules() if callable(getattr(model, "modules", None)) else ()
     if any(type(module).__module__.startswith("peft.") for module in modules):
         return "the model has an adapter (PEFT) in it; give what the PeftModel's merge_and_unload() returns"
-    return of_choice("precision", precision, precisions) or _of_edited(edited) or of_mode()
+    if fault := of_choice("precision", precision, precisions) or _of_edited(edited) or of_mode():
+        return fault
+    if not hasattr(model, "base_model") or edited in ([], ()):
+        return f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}"
+    return None
 
 
 def _of_edited(edited: Any) -> str | None:

@@ -699,8 +699,7 @@ def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
 
 # Other rulings ----------------------------------------------------------------------------------------------------
 
-#: Rulings that no clause tests.
-_FREE = {"retain_inputs", "clipping", "log_alpha"}
+_FREE = {"retain_inputs", "clipping", "log_alpha"}  # rulings that no clause tests
 _RULED = (
     *(hit, mask_penalty, initial_masks, editor_shapes, make_editor, loc_loss, fact_inputs, encoded_facts),
     *(paper_preset, run),

@@ -103,9 +103,7 @@ def join(device: str) -> Processes:
         raise UserError(f"--device {device}: each of several processes takes its own device; give --device {kind}")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if kind == "cuda" and torch.cuda.device_count() < here:
-        raise UserError(
-            f"there are {here} processes and {torch.cuda.device_count()} GPUs; start one process for each GPU"
-        )
+        raise UserError(f"there are {here} processes and {torch.cuda.device_count()} GPUs; start one process for each")
     from accelerate import PartialState  # noqa: PLC0415
 
     state = PartialState(cpu=kind == "cpu")
@@ -158,8 +156,6 @@ def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
             reason = str(error).split(". ", maxsplit=1)[0]
         # Outside the except clause, whose traceback would keep the failed attempt's tensors.
         if size == 1:
-            raise UserError(
-                f"the device has too little memory for one edit ({reason}); use a smaller model or another device"
-            )
+            raise UserError(f"the device has too little memory for one edit ({reason}); use a smaller model or another")
         size = (size + 1) // 2
         torch.cuda.empty_cache()

@@ -44,8 +44,7 @@ from .turns import one_at_a_time
 STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
 LOCK = ".lock"
-#: Parts of a record that change no number.
-DESCRIBING = ("machine", "titles", "command", "specification", "remarks")
+DESCRIBING = ("machine", "titles", "command", "specification", "remarks")  # parts of a record that change no number
 #: Record fields that are equal in all cells of a table, in addition to the task and the scale's `_SCALE`.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
 _SCALE = ("name", "about", "edited_layers", "test")

@@ -137,9 +137,7 @@ def save_lora(
 def save_updates(path: str | Path, saved: Saved) -> None:
     """Write the file of edits. UserError: it cannot be written, or an update is not that of one edit or of all."""
     if len(saved.updates) not in (1, len(saved.requests)):
-        raise UserError(
-            f"{len(saved.updates)} updates of {len(saved.requests)} edits; give one for each, or one for all"
-        )
+        raise UserError(f"{len(saved.updates)} updates of {len(saved.requests)} edits; give one for each or for all")
     tensors: dict[str, Tensor] = {}
     for i, update in enumerate(saved.updates):
         check_one(update)
@@ -154,9 +152,7 @@ def save_updates(path: str | Path, saved: Saved) -> None:
     try:
         metadata = {"lime_editing": json.dumps(about, ensure_ascii=False)}
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: the requests and `about` are kept as JSON: {error}; give texts and numbers"
-        ) from error
+        raise UserError(f"{path}: requests and `about` are kept as JSON: {error}; give texts and numbers") from error
     write_atomically(Path(path), lambda temporary: save_file(held, temporary, metadata), size)
 
 
@@ -216,9 +212,7 @@ def check_one(update: Update) -> None:
     if not all(bool(part.isfinite().all()) for part in (*parts, *update.weights.values())):
         raise UserError("the edit diverged: the update has NaN or infinity; edit again with a smaller learning rate")
     if update.edits > 1 or not (update.edits or update.weights):
-        raise UserError(
-            f"the update has {update.edits} edits, and one is saved; compose([update]) is the sum of several"
-        )
+        raise UserError(f"the update has {update.edits} edits, and one is saved; compose([update]) is their sum")
 
 
 def _read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:

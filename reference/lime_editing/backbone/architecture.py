@@ -28,8 +28,7 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 #: `model_type` → the module that ends a layer's attention block, residual included (None: no module does). Default:
 #: "attention".
 CLOSING: Mapping[str, str | None] = {"distilbert": "sa_layer_norm", "modernbert": None}
-#: Families with relative positions: their layers use a token's index in its row.
-RELATIVE = ("modernbert", "deberta-v2")
+RELATIVE = ("modernbert", "deberta-v2")  # families with relative positions: their layers use a token's index in its row
 
 
 def refuse(config: Any) -> None:

@@ -17,10 +17,8 @@ from ..records import Input
 Integers: TypeAlias = NDArray[np.int64]
 Array: TypeAlias = Any  # a record's field: an NDArray on the host, a Tensor on the device
 R = TypeVar("R", bound=tuple[Any, ...])
-#: A batch of this many edits uses a GPU fully.
-MANY = 64
-#: The label of a padding position; cross entropy ignores it.
-NO_LABEL = -100
+MANY = 64  # a batch of this many edits uses a GPU fully
+NO_LABEL = -100  # the label of a padding position; cross entropy ignores it
 
 
 class Rows(NamedTuple):

@@ -49,9 +49,7 @@ def load(
     if missing:  # transformers initialises them at random, differently in each process
         lacks, wanted = ", ".join(missing[:5]), "sequence classifier" if classifier else "masked language model"
         if classifier or any(_of_encoder(model, name) for name in missing):
-            raise ModelError(
-                f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a complete model"
-            )
+            raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a whole model")
         raise ModelError(
             f"{str(source)!r} is an encoder without a masked-language head (its weights lack {lacks}): it cannot "
             "answer facts; give a model that has the head, or edit sentence pairs (--task nli): then a classifier is "
@@ -78,13 +76,9 @@ def load_encoder(
         model, missing, resized = _pretrained(Classifier, source, **labels)
     lacks = [name for name in (*missing, *resized) if _of_encoder(model, name)]
     if lacks:
-        raise ModelError(
-            f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}; restore them"
-        )
+        raise ModelError(f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}; add it")
     if not missing and not resized:
-        raise ModelError(
-            f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as the raw model (--raw-model)"
-        )
+        raise ModelError(f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as --raw-model")
     return _wrapped(model, source, edited, device, precision)
 
 
@@ -161,9 +155,7 @@ def load_tokenizer(source: str | Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(found, **_safe())
         # If there is only config.json, transformers creates an empty tokenizer without a warning.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ModelError(
-                f"no tokenizer in {found!r}: expected tokenizer.json or a vocabulary file beside the model"
-            )
+            raise ModelError(f"no tokenizer in {found!r}: expected tokenizer.json or a vocabulary file in it")
         tokenizer.truncation_side = "right"  # long inputs are cut at the end, whatever the folder's settings
         return tokenizer
 

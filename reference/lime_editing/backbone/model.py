@@ -111,7 +111,7 @@ class Backbone:
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
             raise ModelError(
-                f"an input has {longest} tokens, and the model reads at most {self.max_tokens}; shorten it"
+                f"an input has {longest} tokens, and the model reads at most {self.max_tokens}: shorten it"
             )
         shared = architecture.shares_rows(self.model)
         return rows_of(inputs, self.pad_id, architecture.first_place(self.model), shared, bucket)
@@ -123,9 +123,7 @@ class Backbone:
         try:
             hidden = architecture.entrance(here.model, rows.ids, rows.types, rows.places)
         except IndexError as error:
-            raise ModelError(
-                "a token has no embedding: tokenizer and model do not belong together; load both from one place"
-            ) from error
+            raise ModelError("a token has no embedding: tokenizer and model do not belong together") from error
         if rows.asking is not None and rows.answering is not None:
             apart = rows.answering[:, None, None] < 0
             if architecture.shares_rows(self.model):
@@ -308,19 +306,9 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
 
     `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
     """
-    if (
-        checks.of_wrapping(model, edited, precision, Precision)
-        or not hasattr(model, "base_model")
-        or edited in ([], ())
-    ):
-        raise ModelError(
-            checks.of_wrapping(model, edited, precision, Precision)
-            or f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}"
-        )
+    checks.refuse(ModelError, checks.of_wrapping(model, edited, precision, Precision))
     if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
-        raise ModelError(
-            "the model is in training mode, and its dropout changes every answer at random; call model.eval() first"
-        )
+        raise ModelError("the model is in training mode: dropout changes its answers; call model.eval() first")
     checks.refuse(ModelError, checks.of_model(model))
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
     if broken:
@@ -329,9 +317,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
     known = [name for layer in layers for name in mlp_names(model, layer)]
     if isinstance(edited, int):
         if not 1 <= edited <= len(layers):
-            raise ModelError(
-                f"cannot edit the last {edited} layers: the model has {len(layers)}; give a number from 1 to that"
-            )
+            raise ModelError(f"cannot edit the last {edited} layers: the model has {len(layers)}; give at most that")
         names = known[-2 * edited :]
     else:
         for name in edited:

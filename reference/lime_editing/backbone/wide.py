@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-#: Elements of the weight per piece; a piece fits in the CPU cache.
-PIECE = 3 << 18
+PIECE = 3 << 18  # elements of the weight per piece; a piece fits in the CPU cache
 
 
 class InPieces(TorchFunctionMode):

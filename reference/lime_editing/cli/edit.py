@@ -63,10 +63,7 @@ def edit(options: Edit) -> None:
     scale = scale_of(options.scale, (), options.edited_layers)
     source, model, finished = given(options, scale, dataset)
     if not finished:
-        raise UserError(
-            f"{model} is not a classifier yet: give --raw-model, such as the folder runs/…/classifier-… that "
-            f"`make-classifier --model {model}` makes"
-        )
+        raise UserError(f"{model} is not a classifier yet: give --raw-model, such as one that `make-classifier` makes")
     processes.quiet()
     with doing(console(stderr=True), f"reading {source} and {model}", at_once=False):
         tokenizer = load_tokenizer(model)
@@ -113,9 +110,7 @@ def _task(options: Edit) -> str:
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
     half = (options.premise is None) != (options.hypothesis is None)
     if half or sum(way is not None for way in ways) != 1:
-        raise UserError(
-            "say what to edit: a sentence with [MASK], --fact, --pair, --premise and --hypothesis, or --file"
-        )
+        raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, a premise and hypothesis, or --file")
     if options.to is None:
         raise UserError("say the desired answer: --to")
     return "facts" if options.sentence is not None or options.fact is not None else "nli"
@@ -506,7 +501,5 @@ def _reported(report: Path, saved: saving.Saved) -> dict[str, Any]:
         rows = told["rows"]
         if told | _counts(rows) | saved.about == told and [_named(row) for row in rows] == list(saved.requests):
             return dict(told)
-    raise UserError(
-        f"{report}: does not list the {len(saved.requests)} edits of {saving.UPDATE} beside it; restore the two "
-        f"together, or remove {REPORT}: the edits are in {saving.UPDATE}"
-    )
+    both = f"the edits of {saving.UPDATE} beside it; restore both"
+    raise UserError(f"{report}: does not list {both}, or remove it: the edits are in {saving.UPDATE}")

@@ -100,8 +100,7 @@ def approaches() -> list[str]:
     return OWN + PLUGGED_IN
 
 
-#: Approaches of plug-ins in this process.
-PLUGGED_IN: list[str] = []
+PLUGGED_IN: list[str] = []  # approaches of plug-ins in this process
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS, EXECUTORS = ("tiny", "small", "paper"), ("float32", "bf16"), ("processes", "local", "slurm")
 KNOWN = f"{', '.join(OWN)}, or plug-ins"

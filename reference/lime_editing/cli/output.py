@@ -15,8 +15,7 @@ from rich.text import Text
 
 from ..data import download
 
-#: Seconds between lines of a log, at most.
-EVERY = 30.0
+EVERY = 30.0  # seconds between lines of a log, at most
 
 
 @contextmanager

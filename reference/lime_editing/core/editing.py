@@ -201,13 +201,11 @@ def make_editor(
 
     UserError: an unknown method, setting or combination. Eight parameters: each is a choice of its own.
     """
-    checks.refuse(
-        UserError, checks.of_choice("masks", masks, Masks), checks.of_choice("mask_scale", mask_scale, Scaling)
-    )
-    if checks.of_kind(backbone, Backbone, "backbone"):
-        raise UserError(f"{checks.of_kind(backbone, Backbone, 'backbone')}; load or wrap makes one")
-    if checks.of_names(languages) or not languages:
-        raise UserError(checks.of_names(languages) or "an editor needs a list of languages; give at least one")
+    checks.refuse(UserError, checks.of_choice("masks", masks, Masks))
+    checks.refuse(UserError, checks.of_choice("mask_scale", mask_scale, Scaling))
+    checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone", "; load or wrap makes one"))
+    checks.refuse(UserError, checks.of_names(languages))
+    checks.refuse(UserError, not languages and "an editor needs a list of languages; give at least one")
     checks.refuse(UserError, checks.of_number("mask_lr", mask_lr), checks.of_seed(seed), checks.of_mode())
     found = find(method)
     if settings is None or isinstance(settings, Mapping):
@@ -221,8 +219,7 @@ def make_editor(
             ) from error
     if not isinstance(settings, type(found.Settings())):
         raise UserError(f"settings of {method} must be a mapping, or {found.Settings()}; got {settings!r}")
-    if checks.of_record(settings):
-        raise UserError(f"settings of {method}: {checks.of_record(settings)}")
+    checks.refuse(UserError, checks.of_record(settings), at=f"settings of {method}")
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     if masks != "none":
         if not found.TRAINED:

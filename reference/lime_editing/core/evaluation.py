@@ -64,8 +64,7 @@ def judged(
         raise UserError(checks.of_kind(subject, Editor, "an evaluation's subject, an editor or raw model,"))
     checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
     checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
-    if checks.of_whole(batch=batch) or batch < 1:
-        raise UserError(f"a batch needs at least 1 edit; got {batch!r}")
+    checks.refuse(UserError, checks.of_size("a batch", "edit", batch))
     backbone = subject.backbone if isinstance(subject, Editor) else subject
     roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
     mine, size = processes.share(len(pairs)), batch
@@ -102,14 +101,9 @@ def validator(
     stopping: Stopping = "averages",
 ) -> Callable[[Editor], Scores]:
     """A function that scores an editor on these pairs. "edits": by the mean of the edits' own succ (clause R5)."""
-    checks.refuse(
-        UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True), checks.of_seed(seed)
-    )
-    checks.refuse(
-        UserError,
-        checks.of_choice("con_positions", con_positions, Positions),
-        checks.of_choice("stopping", stopping, Stopping),
-    )
+    checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
+    checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
+    checks.refuse(UserError, checks.of_choice("stopping", stopping, Stopping))
     mine = processes.share(len(pairs))
     size, held = BATCH, list[Prepared]()
 
@@ -251,17 +245,14 @@ def predict(
 ) -> list[tuple[int, ...]]:
     """For each input the most likely token at each predicted position, or the class; `batch` at a time, by length."""
     checks.refuse(UserError, checks.of_list(inputs, Input, "inputs", empty=True))
-    checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
-    if update is not None and checks.of_kind(update, Update, "update"):
-        raise UserError(f"{checks.of_kind(update, Update, 'update')}; compose adds a list of them")
-    checks.refuse(UserError, checks.of_places(inputs))
+    checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"), checks.of_places(inputs))
+    checks.refuse(UserError, update is not None and checks.of_kind(update, Update, "update", "; compose adds a list"))
     if update is not None and update.edits > 1:
         raise UserError(
             f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
             "inputs; give update[i] for edit i alone, or compose([update]) for their sum"
         )
-    if checks.of_whole(batch=batch) or batch < 1:
-        raise UserError(f"a batch needs at least 1 input; got {batch!r}")
+    checks.refuse(UserError, checks.of_size("a batch", "input", batch))
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
     found: list[tuple[int, ...]] = [()] * len(inputs)
     for start in range(0, len(order), batch):

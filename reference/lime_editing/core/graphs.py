@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ..backbone.arrays import R, Sent
 
-#: Recorded shapes at most; the least recently used one is dropped.
-MOST = 16
+MOST = 16  # recorded shapes at most; the least recently used one is dropped
 Results = Sequence[Tensor | None]
 
 

@@ -112,8 +112,7 @@ def rates(counts: Counts, select: Select) -> tuple[list[str], NDArray[np.intp], 
 
 def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
     """Mean over editing languages, over edits, over an edit's inputs (M1-M6). NoOutcomes: a language lacks a role."""
-    if checks.of_kind(counts, Counts, "counts"):
-        raise UserError(f"{checks.of_kind(counts, Counts, 'counts')}; `count` counts outcomes")
+    checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "; `count` counts outcomes"))
     checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
     wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
     if not wanted:
@@ -137,8 +136,7 @@ def breakdown(
 
     NoOutcomes: a language has no outcome in some role, unless `incomplete` is "skip".
     """
-    if checks.of_kind(counts, Counts, "counts"):
-        raise UserError(f"{checks.of_kind(counts, Counts, 'counts')}; `count` counts outcomes")
+    checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "; `count` counts outcomes"))
     checks.refuse(UserError, checks.of_choice("by", by, Literal["edit_language", "language"]))
     checks.refuse(UserError, checks.of_choice("incomplete", incomplete, Literal["refuse", "skip"]))
     if not counts.edits:

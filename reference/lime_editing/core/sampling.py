@@ -74,11 +74,8 @@ def evaluation_pairs(
     `editable`: the ids of D_edit (default: all). x_u are drawn without replacement from I(x_e), x_r from the rest, both
     within the updating languages. Eight parameters: what clauses S1 to S9 name.
     """
-    checks.refuse(
-        UserError,
-        checks.of_names(edit_languages, "edit_languages"),
-        checks.of_names(update_languages, "update_languages"),
-    )
+    checks.refuse(UserError, checks.of_names(edit_languages, "edit_languages"))
+    checks.refuse(UserError, checks.of_names(update_languages, "update_languages"))
     checks.refuse(UserError, checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0))
     if not edit_languages or not update_languages or min(n_update, n_retain, limit or 0) < 0:
         raise UserError("an evaluation needs at least one editing and one updating language, and no negative numbers")

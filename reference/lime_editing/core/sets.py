@@ -28,8 +28,7 @@ def chunks_of(
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[Callable[[], EditBatch]]:
     """Requests in chunks. Calling a chunk runs the trunk on its inputs."""
-    if checks.of_whole(size=size) or size < 1:
-        raise UserError(f"a chunk needs at least 1 request; got {size!r}")
+    checks.refuse(UserError, checks.of_size("a chunk", "request", size))
 
     def read(start: int) -> EditBatch:
         part = slice(start, start + size)
@@ -51,9 +50,8 @@ def edit_all(
 
     `at` is as in `edit`. `progress` gets the number of edits read, anew in each pass over them.
     """
-    checks.refuse(
-        UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(requests, EditRequest, "requests")
-    )
+    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"))
+    checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
     chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
     if isinstance(editor.method, Merging):
         return editor.method.merge(editor.parameters, editor.settings, chunks)

@@ -16,8 +16,7 @@ from .sampling import Pair
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-#: Tokenised inputs that a task keeps: enough for a test set; a training set may be larger.
-REMEMBERED = 100_000
+REMEMBERED = 100_000  # tokenised inputs that a task keeps: enough for a test set; a training set may be larger
 MASK = "[MASK]"  # as users write it; the tokenizer's mask token may differ
 
 
@@ -82,8 +81,7 @@ def with_masks(ids: tuple[int, ...], mask: int, count: int) -> Input:
 
 def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
     """A masked sentence. A single [MASK] becomes `count` masks; several stay. UserError: no [MASK]."""
-    if checks.of_whole(count=count) or count < 1:
-        raise UserError(f"a sentence needs at least 1 mask; got {count!r}")
+    checks.refuse(UserError, checks.of_size("a sentence", "mask", count))
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
     if mask not in ids:
         raise UserError(f"{text!r} has no {MASK}; write it where the answer goes")

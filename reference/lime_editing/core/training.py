@@ -50,13 +50,9 @@ class Schedule:
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
     def __post_init__(self) -> None:
-        if checks.of_record(self):
-            raise UserError(f"a schedule's {checks.of_record(self)}")
+        checks.refuse(UserError, checks.of_record(self, "a schedule's "))
         if self.batch < 1 or min(self.edits, self.validate_every, self.checkpoint_every) < self.batch:
-            raise UserError(
-                f"a schedule needs a batch of at least 1, and at least one batch for edits, validate_every and "
-                f"checkpoint_every; got {self}"
-            )
+            raise UserError(f"a schedule needs a batch of at least 1, and at least one for each interval; got {self}")
 
     @property
     def steps(self) -> int:
@@ -157,13 +153,11 @@ def train(
     editor, data, validation, length, objective, seed, state and processes are independent.
     """
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_kind(schedule, Schedule, "schedule"))
-    checks.refuse(
-        UserError, checks.of_task(task), checks.of_kind(objective, Objective, "objective"), checks.of_seed(seed)
-    )
+    checks.refuse(UserError, checks.of_task(task), checks.of_seed(seed))
+    checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
     if not callable(validate):
         raise UserError(f"validate must be a function of an editor, as of validator; got {validate!r}")
-    if checks.of_record(objective):
-        raise UserError(f"an objective's {checks.of_record(objective)}")
+    checks.refuse(UserError, checks.of_record(objective, "an objective's "))
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
         state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())
@@ -233,9 +227,7 @@ def ahead(make: Callable[[int], T], steps: range, threads: int) -> Iterator[T]:
 
 def _check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
-        raise UserError(
-            f"the training loss is {loss} at step {step}; lower the learning rates. Earlier checkpoints are kept"
-        )
+        raise UserError(f"the training loss is {loss} at step {step}; lower the learning rates (checkpoints are kept)")
 
 
 def _report(
@@ -264,13 +256,12 @@ def train_step(
     graphs: Graphs[Batch] | None = None,
 ) -> dict[str, float]:
     """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step."""
-    checks.refuse(
-        UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(triples, Triple, "triples", empty=True)
-    )
-    checks.refuse(UserError, checks.of_seed(seed), checks.of_step(editor, optimiser, clip))
+    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_seed(seed))
+    checks.refuse(UserError, checks.of_list(triples, Triple, "triples", empty=True))
+    checks.refuse(UserError, not triples and "there is nothing to train on; give at least one triple")
+    checks.refuse(UserError, checks.of_step(editor, optimiser, clip))
     checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
-    if not triples or checks.of_record(objective):
-        raise UserError(checks.of_record(objective) or "there is nothing to train on; give at least one triple")
+    checks.refuse(UserError, checks.of_record(objective))
     parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
     values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
     descend(editor, optimiser, clip, objective.clipping, objective.log_alpha)

@@ -78,9 +78,7 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
             _verify(path, about, wanted)
             return path
         if offline:
-            raise DataError(
-                f"{where}: is not in {cache_folder()}, and offline nothing is downloaded; run once without --offline"
-            )
+            raise DataError(f"{where}: is not in {cache_folder()}, and offline nothing is downloaded; go online")
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(where, part, progress)
         found = _sha256(part)
@@ -95,9 +93,8 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
         raise DataError(f"{where}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         come, reason = part.stat().st_size if part.exists() else 0, getattr(error, "reason", error)
-        raise DataError(
-            f"{where}: the download stopped after {come:,} bytes ({reason}); the same command resumes it"
-        ) from error
+        stopped = f"{where}: the download stopped after {come:,} bytes ({reason})"
+        raise DataError(f"{stopped}; the same command resumes it") from error
     except OSError as error:
         reason = error.strerror or explain(error)
         raise DataError(f"{path.parent}: {reason}; LIME_EDITING_CACHE names another folder") from error
@@ -109,9 +106,7 @@ def _verify(path: Path, about: Path, wanted: str) -> None:
     try:
         recorded = json.loads(about.read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{about}: is not the record of a download; remove it and {path.name}, and download again"
-        ) from error
+        raise DataError(f"{about}: is not the record of a download; remove it and {path.name}") from error
     if found != recorded:
         raise DataError(f"{path}: has changed since its download (another SHA-256); remove it, and download it again")
     if wanted not in ("", found):

@@ -29,8 +29,7 @@ from .download import OF_FACTS, locate
 
 #: Table formats. If a table exists in two formats, the first of these is read.
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
-#: The file that marks a folder of `save_to_disk`; it represents the table.
-SAVED = "state.json"
+SAVED = "state.json"  # the file that marks a folder of `save_to_disk`; it represents the table
 Rows = Iterator[tuple[int, dict[str, Any]]]
 Opener = Callable[[], Any]  # returns a buffered binary stream
 _OTHERS = Path(__file__).with_name("recognised.toml")

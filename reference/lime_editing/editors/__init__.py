@@ -92,8 +92,7 @@ class Method(Protocol):
         """One independent edit for each of `edits`, in one batch (clause E8)."""
 
 
-#: Calling it computes some edits.
-Chunk = Callable[[], Edits]
+Chunk = Callable[[], Edits]  # calling it computes some edits
 
 
 @runtime_checkable

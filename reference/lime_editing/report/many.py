@@ -21,8 +21,7 @@ from .tables import METRICS
 from .template import render
 
 WAYS = {"series": "In series", "at once": "At once"}
-#: An editor keeps working while its succ is at least this share of the succ of a single edit.
-WORKS = 0.5
+WORKS = 0.5  # an editor keeps working while its succ is at least this share of the succ of a single edit
 
 
 def means(runs: Sequence[Counts]) -> dict[str, Interval]:

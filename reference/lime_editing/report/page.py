@@ -17,8 +17,7 @@ from .template import render
 
 #: Claim → (title of an approach, its finding in each section).
 Overview = dict[str, list[tuple[str, list[Finding | None]]]]
-#: Figure → its data and its SVG.
-Drawn = Mapping[str, tuple[Data, Path]]
+Drawn = Mapping[str, tuple[Data, Path]]  # figure → its data and its SVG
 
 
 def page(

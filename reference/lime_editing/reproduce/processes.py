@@ -38,8 +38,7 @@ from . import many
 from .cells import Cell, Experiment, Status, cell_folder, status_at_the_end
 from .run import run_cell
 
-#: How often a job that reached its time limit may be queued again.
-RENEWALS = 100
+RENEWALS = 100  # how often a job that reached its time limit may be queued again
 PAUSE = 1.0  # seconds between two looks at the jobs
 
 

@@ -45,8 +45,7 @@ from .scales import Scale, TaskScale
 
 #: The seed of evaluations, independent of the cell's: every editor and every run gets the same requests and inputs.
 EVALUATION_SEED = 0
-#: Edits of the training split that an editor is fitted to.
-FITTED_ON = 1_000
+FITTED_ON = 1_000  # edits of the training split that an editor is fitted to
 
 
 def prepare(

@@ -13,8 +13,7 @@ from .. import Reader
 from ..question import Asked, Prompt, Question, ordered
 from .read import Fact, Facts
 
-#: Relation/subject → language → the first such fact.
-_Index = Mapping[str, Mapping[str, Fact]]
+_Index = Mapping[str, Mapping[str, Fact]]  # relation/subject → language → the first such fact
 
 
 def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
@@ -30,9 +29,7 @@ def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
     elif "[X]" not in text:
         place = _written(facts, index, tokenizer, text, language)
     else:
-        raise UserError(
-            f"say what to edit: --fact RELATION/SUBJECT, or a sentence with {MASK} in which the subject replaces [X]"
-        )
+        raise UserError(f"say what to edit: --fact, or a sentence with {MASK} in which the subject replaces [X]")
     said = {code: facts.text(f, MASK) for code, f in index[place].items()} if place else {language: text}
     codes = ordered(language, said, f"for {place}")
     wish = request(tokenizer, said[language], asked.to, language)

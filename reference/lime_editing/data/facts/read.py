@@ -30,8 +30,7 @@ _CODES = (
     "af ar az be bg bn ca ceb cs cy da de el en es et eu fa fi fr ga gl he hi hr hu hy "
     "id it ja ka ko la lt lv ms nl pl pt ro ru sk sl sq sr sv ta th tr uk ur vi zh"
 )
-#: The languages of the real mLAMA; they identify it.
-LANGUAGES = frozenset(_CODES.split())
+LANGUAGES = frozenset(_CODES.split())  # the languages of the real mLAMA; they identify it
 #: GoogleRE's relations, empty in many languages. The paper's corpus has only T-REx's 41, as in the released code.
 GOOGLE_RE = frozenset({"date_of_birth", "place_of_birth", "place_of_death"})
 EXPECTED = (
@@ -51,8 +50,7 @@ COLUMNS: Mapping[str, Sequence[tuple[str, ...]]] = {
     ),
 }
 OWN, M_LAMA = COLUMNS
-#: Fields of a corpus of facts that may be whole numbers.
-IDS = ("subject_id", "fact", "object_id")
+IDS = ("subject_id", "fact", "object_id")  # fields of a corpus of facts that may be whole numbers
 
 
 class Fact(NamedTuple):
@@ -102,10 +100,8 @@ class Facts:
         return template.replace("[Y]", mask).replace("[X]", subject or fact.sub_label)
 
 
-#: A fact, its template ("" if it has none), and its index within its relation and language.
-_Row = tuple[Fact, str, int]
-#: (language, relation) → template, and its file and line.
-_Templates = dict[tuple[str, str], tuple[str, str]]
+_Row = tuple[Fact, str, int]  # a fact, its template ("" if it has none), and its index within its relation and language
+_Templates = dict[tuple[str, str], tuple[str, str]]  # (language, relation) → template, and its file and line
 
 
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
@@ -156,9 +152,7 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
     columns = {name: files.columns_of(source, name) for name in names}
     kinds = {name: _kind(source.where(name), told) for name, told in columns.items() if told}
     if len(set(kinds.values())) > 1:
-        raise DataError(
-            f"{source.root}: some of its tables have m_lama's fields, and some have other columns; give one kind"
-        )
+        raise DataError(f"{source.root}: some of its tables have m_lama's fields, and others do not; give one kind")
     if any("split" in told for told in columns.values()) or sum(s in " ".join(names).lower() for s in SPLITS) > 1:
         notes.append("their own splits are not used: facts are split 8:1:1 within a relation and language (clause D1)")
     rows = [row for name, kind in kinds.items() for row in _rows(source, name, kind, {})]
@@ -196,9 +190,7 @@ def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Ite
         if isinstance(place, (str, float)) and str(place).removesuffix(".0").isdecimal():
             place = int(float(place))
         if type(place) is not int:
-            raise DataError(
-                f"{where}: field 'lineid' must be a whole number, got {place!r}; it gives the order of facts"
-            )
+            raise DataError(f"{where}: field 'lineid' must be a whole number, which orders facts; got {place!r}")
         yield Fact(*told, file, line), template, place  # type: ignore[call-arg, arg-type]
 
 

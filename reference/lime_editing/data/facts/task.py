@@ -174,9 +174,7 @@ class FactTask:
     def _text(self, asked: Example, edit: Example) -> str:
         """The sentence of an example with one mask for [Y]; the subject follows ruling D6."""
         if (asked.fact, asked.language) not in self._inputs:
-            raise DataError(
-                f"this split has no fact {asked.fact!r} in {asked.language!r}; take the pairs from its corpus"
-            )
+            raise DataError(f"this split has no fact {asked.fact!r} in {asked.language!r}; take its own pairs")
         fact = self._inputs[asked.fact, asked.language]
         subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
         return self.facts.text(fact, self.tokenizer.mask_token, subject.sub_label)
@@ -256,9 +254,7 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
     for (language, relation), template in facts.templates.items():
         if tokenizer.mask_token in template:
-            raise DataError(
-                f"the template of {relation} in {language!r} contains the mask token: {template!r}; remove it"
-            )
+            raise DataError(f"the template of {relation} in {language!r} contains the mask token: {template!r}")
     names = list(dict.fromkeys(fact.obj_label for fact in facts.facts))
     spelled = dict(zip(names, map(tuple, tokenizer(names, add_special_tokens=False)["input_ids"]), strict=True))
     labels: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}

@@ -129,9 +129,7 @@ def _loaded(found: Files) -> _Loaded:
             break
     notes += [f"left out: {name}, which is no table of pairs" for name, table in known.items() if tables and not table]
     if len({table.nested for table in tables}) > 1:
-        raise DataError(
-            f"{found.root}: some tables have XNLI's schema, and some a row for each language; give one kind"
-        )
+        raise DataError(f"{found.root}: some tables have XNLI's schema, and some one row a language; give one kind")
     rows, classes, more = (_nested if tables and tables[0].nested else _of_rows)(found, tables)
     return rows, classes, [*notes, *more]
 
@@ -175,9 +173,7 @@ def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
             paths = [glob.escape(found.where(name)) for name in names]
             loaded[split] = datasets.load_dataset("parquet", data_files={split: paths})[split]
         else:
-            raise DataError(
-                f"{found.where(names[0])}: tables in XNLI's schema are only read from a folder; unpack the archive"
-            )
+            raise DataError(f"{found.where(names[0])}: XNLI's schema is only read from a folder; unpack the archive")
         _check_schema(loaded[split].features, f"{found.root}, split {split!r}")
         if _codes(loaded[split]) != _codes(next(iter(loaded.values()))):
             raise DataError(f"{found.root}, split {split!r}: has other languages than the earlier splits")
@@ -230,14 +226,10 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
             language, label = table.language or told[named["language"]], _label(label, where)
             files.check_language(language, where)
             if own and home.setdefault(name, split) != split:
-                raise DataError(
-                    f"{where}: id {name!r} is in {home[name]} and in {split}; parallel pairs are in one split"
-                )
+                raise DataError(f"{where}: id {name!r} is in {home[name]} and in {split}; its pairs are in one split")
             pair = pairs[split].setdefault(name, {"premise": {}, "hypothesis": {}, "label": label})
             if language in pair["premise"]:
-                raise DataError(
-                    f"{where}: id {name!r} occurs twice in language {language!r}; give each pair its own id"
-                )
+                raise DataError(f"{where}: id {name!r} occurs twice in language {language!r}; give each its own")
             if pair["label"] != label:
                 both = f"{label!r}, and {pair['label']!r} in another language"
                 raise DataError(f"{where}: label of id {name!r} is {both}")
@@ -292,9 +284,7 @@ def spelled(label: Any) -> Any:
 def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
     """The classes in XNLI's order, or sorted if they are not XNLI's; and a note if the order is assumed."""
     if any(str(label) != str(label).strip() for label in labels):
-        raise DataError(
-            f"{source}: labels {', '.join(sorted(map(repr, labels)))} have spaces around them; remove the spaces"
-        )
+        raise DataError(f"{source}: labels {sorted(labels, key=repr)} have spaces around them; remove the spaces")
     if labels <= set(NAMES):
         return NAMES, []
     if labels <= set(range(len(NAMES))):

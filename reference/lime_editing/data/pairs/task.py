@@ -129,9 +129,7 @@ def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]
             )
         numbers = {name: i for i, name in enumerate(NAMES)}
     if set(numbers) != {name.casefold() for name in pairs.classes}:
-        raise ModelError(
-            f"the classifier's classes are {theirs}, but the data's are {ours}; give a classifier of these classes"
-        )
+        raise ModelError(f"the classifier's classes are {theirs}, but the data's are {ours}; give one of these classes")
     return tuple(numbers[name.casefold()] for name in pairs.classes)
 
 
