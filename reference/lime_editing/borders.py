@@ -105,7 +105,6 @@ def _known(one: BaseException) -> str | None:
 
 
 def offline() -> bool:
-    """Whether network access is off; the libraries read this once, at import."""
     told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return told.upper() in ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads it
 
@@ -137,7 +136,6 @@ def _is_network(error: BaseException) -> bool:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is a git-lfs pointer."""
     with suppress(OSError), path.open("rb") as file:
         return file.read(len(POINTER)) == POINTER
     return False

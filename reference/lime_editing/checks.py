@@ -41,7 +41,6 @@ def refuse(kind: type[UserError], *faults: str | Literal[False] | None, at: obje
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence, in one short line."""
     return " ".join(_short(value).split())
 
 
@@ -71,7 +70,6 @@ def _of_fields(record: Any) -> str | None:
 
 
 def of_choice(name: str, value: Any, kind: Any) -> str | None:
-    """A value that is not one of a Literal's."""
     return None if value in get_args(kind) else f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}"
 
 
@@ -83,7 +81,6 @@ def _kinds(kind: Any) -> Mapping[str, Any]:
 
 
 def of_inputs(inputs: Sequence[Any]) -> str | None:
-    """Inputs that no model can read."""
     for i, one in enumerate(inputs):
         if other := _no_numbers(one.ids) or _no_numbers(one.positions) or _no_numbers(one.types):
             return f"input {i} must have its tokens, positions and types as tuples of whole numbers; got {other}"
@@ -103,7 +100,6 @@ def of_places(inputs: Sequence[Any]) -> str | None:
 
 
 def _no_numbers(values: Any) -> str | None:
-    """What is given in place of a tuple of whole numbers."""
     if not isinstance(values, (tuple, list)):
         return f"one {type(values).__name__} (tuple(x.tolist()) makes a tuple of an array)"
     other = [kind.__name__ for kind in {*map(type, values)} if not issubclass(kind, Integral)]
@@ -121,7 +117,6 @@ def of_list(value: Any, kind: type, what: str, empty: bool = False) -> str | Non
 
 
 def of_kind(value: Any, kind: type, what: str, remedy: str = "") -> str | None:
-    """A value that is not of this class."""
     wrong = f"{what} must be of the class {kind.__name__}; got {shown(value)}{remedy}"
     return None if isinstance(value, kind) else wrong
 
@@ -162,7 +157,6 @@ def of_whole(least: int | None = 0, **given: Any) -> str | None:
 
 
 def of_size(what: str, one: str, value: Any) -> str | None:
-    """A size that is no whole number, or below 1."""
     return of_whole(1, size=value) and f"{what} needs at least 1 {one}; got {value!r}"
 
 
@@ -184,13 +178,11 @@ def of_step(editor: Any, optimiser: Any, clip: Any) -> str | None:
 
 
 def of_tokenizer(tokenizer: Any, needed: str = "mask_token_id") -> str | None:
-    """A value that is no tokenizer."""
     right = callable(tokenizer) and hasattr(tokenizer, needed)
     return None if right else f"give a tokenizer, as of load_tokenizer; got {shown(tokenizer)}"
 
 
 def of_task(task: Any) -> str | None:
-    """A value that is no split of a data set."""
     right = hasattr(task, "request") and hasattr(task, "corpus")
     return None if right else f"task must be one split of a data set, as of Dataset.tasks; got {shown(task)}"
 
@@ -242,7 +234,6 @@ def of_folder(path: str | os.PathLike[str]) -> str | None:
 
 
 def _holds_tables(there: Path, root: Path) -> bool:
-    """Whether a folder has tables, and neither lies in `root`, where they are read anyhow, nor holds it."""
     if there.is_relative_to(root) or root.is_relative_to(there):
         return False
     return any(_TABLE.search(name) for _, _, names in os.walk(there) for name in names)
@@ -270,7 +261,6 @@ def of_content(name: str, start: bytes) -> str | None:
 
 
 def of_columns(names: Iterable[str]) -> str | None:
-    """Columns of one name."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     return f"column {twice[0]!r} occurs twice; rename one" if twice else None
 
@@ -372,7 +362,6 @@ def _of_edited(edited: Any) -> str | None:
 
 
 def of_mode(trains: bool = False) -> str | None:
-    """A mode of torch in which there are no gradients."""
     import torch  # noqa: PLC0415  slow to import
 
     if torch.is_inference_mode_enabled():
@@ -408,7 +397,6 @@ def of_sum(update: Any, before: Mapping[str, Any]) -> str | None:
 
 
 def _no_tensors(update: Any, raw: Mapping[str, Any]) -> str | None:
-    """A part of an update that is no tensor, or of numbers that the model cannot add to its own."""
     factors = ((name, part) for name, both in update.factors.items() for part in both)
     for name, part in (*factors, *update.deltas.items(), *update.weights.items()):
         if type(part).__module__.partition(".")[0] == "numpy" or not hasattr(part, "is_floating_point"):

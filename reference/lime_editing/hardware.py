@@ -48,7 +48,6 @@ class Processes:
             tensor.copy_(summed.view_as(tensor))
 
     def wait(self) -> None:
-        """Wait until all processes reach this point."""
         if self.count > 1:
             from accelerate import PartialState  # noqa: PLC0415
 
@@ -134,7 +133,6 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
 
 
 def devices() -> list[str]:
-    """The devices of this machine."""
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     return found + [kind for kind in ("mps", "xpu") if getattr(torch, kind).is_available()]
 

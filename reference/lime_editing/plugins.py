@@ -66,9 +66,7 @@ def _registered() -> set[str]:
 def _import_file(name: str, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"--plugin {path}: no such file")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
+    spec: Any = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])
 

@@ -133,10 +133,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); {remedy(path)}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: is not JSON ({error.msg} at line {error.lineno}); {remedy(path)}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise DataError(f"{path}: is {explain(error).partition(';')[0]}; {remedy(path)}") from error
 
 
 def remedy(path: Path) -> str:
@@ -159,7 +157,6 @@ def read_metrics(folder: Path) -> dict[str, Scores]:
 
 
 def write_rows(path: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None:
-    """Outcomes of named evaluations as one parquet table."""
     rows = [{"evaluation": name, **asdict(o)} for name, outcomes in evaluations.items() for o in outcomes]
     table = pa.Table.from_pylist(rows)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"), table.nbytes)
@@ -285,7 +282,6 @@ def clean(folder: Path) -> None:
 
 
 def digest(value: Any) -> str:
-    """A short fingerprint of plain data."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(), digest_size=8).hexdigest()
 
 
@@ -300,7 +296,6 @@ def code_digest(more: Iterable[Path] = ()) -> str:
 
 
 def code_of(files: Iterable[Path]) -> str:
-    """A short fingerprint of some files' code."""
     return digest(sorted(_code(path.read_text(encoding="utf-8")) for path in files))
 
 
@@ -346,7 +341,6 @@ class _Numbers(ast.NodeTransformer):
 
 
 def _names_a_value(node: ast.AST) -> bool:
-    """Whether it has a `:=`, which what comes after may read."""
     return any(isinstance(one, ast.NamedExpr) for one in ast.walk(node))
 
 

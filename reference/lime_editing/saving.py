@@ -216,6 +216,5 @@ def check_one(update: Update) -> None:
 
 
 def _read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and its metadata."""
     with safe_open(path, "pt", device) as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a mapping

@@ -99,7 +99,6 @@ def shares_rows(model: Any) -> bool:
 
 
 def entrance(model: Any, ids: Tensor, types: Tensor, places: Tensor) -> Tensor:
-    """The input of the first layer (R, C, h)."""
     told = {"token_type_ids": types} if reads_types(model) else {}
     told |= {"position_ids": places} if shares_rows(model) else {}
     return widen(model, model.base_model.embeddings(input_ids=ids, **told))

@@ -117,7 +117,6 @@ def _wrapped(
 
 @contextmanager
 def _reading(source: str | Path, what: str, weights: bool = False) -> Iterator[str]:
-    """Yield the folder or hub id to read. ModelError: it cannot be read, with the cause."""
     found = place(source, ModelError, MODEL)
     here = "" if Path(found).exists() else " (no folder here, so a hub id)"
     with border(ModelError, f"cannot load {what} from {found!r}{here}", lambda: damage(found, weights, what)):

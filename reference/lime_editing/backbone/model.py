@@ -78,7 +78,6 @@ class Backbone:
 
     @property
     def max_tokens(self) -> int:
-        """The longest input in tokens."""
         return architecture.max_positions(self.model)
 
     @cached_property
@@ -88,7 +87,6 @@ class Backbone:
 
     @cached_property
     def closing(self) -> nn.Module | None:
-        """The module that ends the last layer's attention block; None if no module does."""
         return architecture.closing(self.model, self.layers)
 
     @cached_property
@@ -194,7 +192,6 @@ class Backbone:
 
     @property
     def reads_types(self) -> bool:
-        """Whether the model has token types."""
         return architecture.reads_types(self.model)
 
     @property
@@ -204,7 +201,6 @@ class Backbone:
 
     @property
     def width(self) -> int:
-        """The width of the hidden states."""
         return int(self.model.config.hidden_size)
 
     def _run(
@@ -261,7 +257,6 @@ class Backbone:
 
 
 def states_at(output: Tensor, places: Places) -> States:
-    """The states of the inputs at these places of the trunk's output."""
     return States(F.embedding(places.tokens, output), places)
 
 
@@ -338,7 +333,6 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
 
 @torch.no_grad()
 def _same(backbone: Backbone) -> bool:
-    """Whether trunk and upper part give the model's logits on a padded batch, with the same layer arguments."""
     model, size, layer = backbone.model, min(backbone.model.config.vocab_size, 20), backbone.layers[-1]
     rows = [tuple((5 * i + 3) % size for i in range(length)) for length in (6, 4)]
     rows = [tuple(i if i != backbone.pad_id else i + 1 for i in row) for row in rows]

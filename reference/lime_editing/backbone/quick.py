@@ -30,8 +30,6 @@ def quick(model: Any, in_bf16: bool = False, twice: bool = False) -> Any:
 
 
 class Attention(nn.Module):
-    """Self-attention of a BERT-like layer."""
-
     def __init__(self, whole: Any, twice: bool) -> None:
         super().__init__()
         parts = (whole.query, whole.key, whole.value)

@@ -115,8 +115,6 @@ def runs() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Debug:
-    """The option of every command."""
-
     debug: bool = option("show where an error comes from", False)
 
 
@@ -318,12 +316,10 @@ def command_line(command: str, record: Any) -> Names:
 
 
 def flag(name: str) -> str:
-    """The option of a field."""
     return "--" + name.rstrip("_").replace("_", "-")
 
 
 def plug_in(plugins: Sequence[str]) -> None:
-    """Import plug-ins, and add their approaches. UserError: as of `plugins.load_all`."""
     if plugins:
         from ..editors import methods  # noqa: PLC0415  torch takes seconds to import
         from ..plugins import load_all  # noqa: PLC0415

@@ -11,7 +11,6 @@ from .options import Report
 
 
 def report(options: Report) -> None:
-    """The command. UserError: no cells, or cells that cannot be read."""
     if not (options.results / "index.json").exists():  # a run that was interrupted has written none yet
         done = (folder for folder in options.results.glob("*/") if results.is_done(folder))
         finished = sorted(done, key=lambda folder: (folder / "metrics.json").stat().st_mtime)  # the newest are kept

@@ -32,8 +32,6 @@ Protocols = Mapping[str, Mapping[str, Experiment]]  # by protocol and task
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of the command: its cells, places and processes."""
-
     options: Reproduce
     scale: Scale
     cells: Sequence[Cell]
@@ -50,7 +48,6 @@ class _Run:
 
 
 def reproduce(options: Reproduce, main: Main) -> None:
-    """The command. UserError: as of its parts."""
     _refuse_untrained(options)
     run = _run_of(options)
     processes.quiet()
@@ -133,7 +130,6 @@ def make_classifier(options: MakeClassifier) -> None:
 
 
 def _run_of(options: Reproduce) -> _Run:
-    """The run of these options. UserError: they do not fit together, or have no effect; an unknown --cell."""
     _refuse_unused(options)
     scale = scale_of(options.scale, options.set, options.edited_layers)
     protocols = PROTOCOLS if options.protocol == "both" else (options.protocol,)
@@ -184,7 +180,6 @@ def _cells(options: Reproduce, scale: Scale) -> list[Cell]:
 
 
 def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]:
-    """Run all cells under all protocols, in worker processes or as jobs."""
     options = run.options
     if options.executor != "processes":
         wanted = [
@@ -208,7 +203,6 @@ def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]
 
 
 def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
-    """Each task ready to run, and in a dry run the classifiers that a run would fine-tune."""
     options, rulings = run.options, next(iter(run.rulings.values()))
     command = command_line("reproduce", replace(options, cell=None))
     ready, classifiers = dict[str, Experiment](), list[RawClassifier]()

@@ -114,7 +114,6 @@ def _verify(path: Path, about: Path, wanted: str) -> None:
 
 
 def _download(where: str, part: Path, progress: Progress) -> None:
-    """Download a file to `part`, resuming it if the server still has the same file."""
     version = _beside(part, ".version")  # the server's ETag or date
     start = part.stat().st_size if part.exists() and version.exists() else 0
     request = urllib.request.Request(where, headers={"User-Agent": "lime-editing", "Accept-Encoding": "identity"})

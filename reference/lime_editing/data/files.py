@@ -221,7 +221,6 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def _delimited(files: Files, name: str) -> Rows:
-    """(line number, row) of a csv or tsv file with a header; an empty cell is a missing field."""
     where, cells = files.where(name), _cells(files, name, quoted=not _unquoted(files, name))
     _, header = next(cells, (0, list[str]()))
     for column, count in Counter(header).items():

@@ -103,8 +103,6 @@ def rank(known: Iterable[str | None], value: str | None) -> tuple[int, str]:
 
 
 def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
-    """Runs by approach, training and seed, in the order of the tables."""
-
     def order(run: Run) -> tuple[Any, ...]:
         cell = run.record["cell"]
         return rank(APPROACHES, cell["approach"]), rank((None, *TRAININGS), cell["training"]), cell["seed"]

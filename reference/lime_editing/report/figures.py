@@ -179,7 +179,6 @@ def draw_distribution(data: Data, title: str) -> Figure:
 
 
 def draw_similarity(data: Data, title: str) -> Figure:
-    """A heatmap with the number in every cell."""
     matrix, languages = np.array(data["cosine"]), data["languages"]
     side = 2.2 + 0.36 * len(languages)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
@@ -211,7 +210,9 @@ def _cosine(value: float) -> str:
 
 def save(draw: Callable[[], Figure], path: Path) -> None:
     """Draw a figure in our style, and write `path`.svg and .png; with the same fonts the bytes are the same."""
-    with mpl.rc_context(style()):
+    files = {"svg.fonttype": "none", "svg.hashsalt": "lime-editing", "savefig.dpi": 150}
+    fonts: Data = {"font.family": [*installed(FAMILIES), "sans-serif"], "font.size": 8}
+    with mpl.rc_context({**files, **fonts}):
         figure = draw()
         figure.draw_without_rendering()  # lay out once: each file is then written fast, and from the same layout
         figure.set_layout_engine("none")
@@ -261,16 +262,10 @@ def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float]
 
 
 def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
-    """The colour of each training in the figure, in the order of the tables."""
     shown = {group["training"] for group in groups}
     order = [*TRAININGS, *sorted(shown - {None, *TRAININGS})]
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order) if name in shown}
     return {None: "#7f7f7f", **colours}
-
-
-def style() -> dict[Any, Any]:
-    files = {"svg.fonttype": "none", "svg.hashsalt": "lime-editing", "savefig.dpi": 150}
-    return {"font.family": [*installed(FAMILIES), "sans-serif"], "font.size": 8, **files}
 
 
 FIGURES = tuple(

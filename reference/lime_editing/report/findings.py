@@ -57,8 +57,6 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The differences and findings of a section."""
-
     differences: tuple[Difference, ...]
     findings: tuple[Finding, ...]
     pipeline_check: bool  # the section is no evidence on the paper's claims
@@ -111,7 +109,6 @@ def judge(section: Section) -> Judgement:
 
 
 def _finding(section: Section, claim: Claim, approach: str) -> Finding | None:
-    """A claim judged on one approach; None if the claim is about another one, or a cell is missing."""
     if claim.approach not in (None, approach):
         return None
     keys = {side: (side.approach or approach, side.training) for pair in claim.pairs for side in pair}

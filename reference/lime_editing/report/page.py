@@ -23,7 +23,6 @@ Drawn = Mapping[str, tuple[Data, Path]]  # figure → its data and its SVG
 def page(
     sections: Sequence[Section], judgements: Sequence[Judgement], drawn: Mapping[str, Drawn], again: Sequence[str]
 ) -> str:
-    """The whole page. `drawn`: figures by section; `again`: the arguments that write the report again."""
     scopes = [section.scope for section in sections]
     modules = {"tables": tables, "figures": figures, "findings": findings, "bootstrap": bootstrap}
     return render(

@@ -96,7 +96,6 @@ def _percent(scores: Scores | Row) -> list[str]:
 
 
 def differences(section: Section, judgement: Judgement) -> Grid:
-    """The paired differences: one row per approach and comparison."""
     found = {(d.approach, d.ours, d.theirs, d.evaluation): d for d in judgement.differences}
     body = []
     for approach, ours, theirs in dict.fromkeys(key[:3] for key in found):
@@ -109,7 +108,6 @@ def differences(section: Section, judgement: Judgement) -> Grid:
 
 
 def caption(section: Section) -> str:
-    """The caption: what was run."""
     about, seeds = section.scope, section.seeds
     return (
         f"Raw model of {about['parameters'] / 1e6:.1f} million parameters; {about['items']:,} items in "
@@ -162,7 +160,6 @@ def markdown(sections: Sequence[Section], judgements: Sequence[Judgement]) -> st
 
 
 def latex(sections: Sequence[Section], table: Table) -> str:
-    """One booktabs table for each section."""
     return render("table.tex.jinja", sections=sections, table=table, note=note, scores_of=scores_of) + "\n"
 
 

@@ -56,7 +56,6 @@ class RawClassifier:
 
     @property
     def examples(self) -> Sequence[tuple[Input, int]]:
-        """The examples of one epoch, each once (clause D8)."""
         assert self.dataset.labelled is not None
         found = self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start))
         most = self.scale.classifier.pairs
@@ -64,7 +63,6 @@ class RawClassifier:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole training."""
         return ceil(len(self.examples) / self.scale.classifier.batch) * self.scale.classifier.epochs
 
 
@@ -129,7 +127,6 @@ def _make_room(wanted: RawClassifier) -> None:
 
 
 def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
-    """Train `wanted.start` in place; returns the losses."""
     settings, model, steps = wanted.scale.classifier, wanted.start.model, wanted.steps
     arguments = TrainingArguments(
         output_dir=str(wanted.folder.parent),  # nothing is written to it
@@ -193,7 +190,6 @@ def _keep(wanted: RawClassifier, losses: list[dict[str, float]], folder: Path) -
 
 
 def _measure(wanted: RawClassifier) -> dict[str, dict[str, float]]:
-    """The accuracy of the written classifier on validation and test."""
     sources, dataset = wanted.sources, wanted.dataset
     assert dataset.accuracy is not None
     backbone = load(wanted.folder, wanted.scale.edited_layers, sources.device, True, sources.precision)

@@ -6,6 +6,7 @@ Retain inputs are half of the test facts and all validation facts, which are nev
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
     trained = cell_folder(cell, replace(experiment, many=None), root)
     editor = store.load(trained, experiment.sources.model, experiment.sources.device)
     tasks = tasks_of(experiment, editor.backbone)
-    outcomes: dict[str, list[Outcome]] = {}
+    outcomes = defaultdict[str, list[Outcome]](list)
     for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
         asked, kept = _drawn(tasks, languages, experiment, experiment.many)
         for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
@@ -83,7 +84,6 @@ def series(
 def _drawn(
     tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many
 ) -> tuple[list[Asked], list[Input]]:
-    """The longest series (shorter ones are parts of it), and its retain inputs."""
     home = {x.id: task for task in tasks.values() for x in task.corpus.examples}
     corpus, asked = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples), list[Asked]()
     test = sorted({x.fact for x in tasks["test"].corpus.examples})
@@ -122,27 +122,21 @@ def _judged(
             for made, one in enumerate(group, 1):
                 new = edit(editor, [one[1]], at=held)
                 held = compose([new] if held is None else [held, new])
-                _ask(outcomes, f"efficacy {name} {n}", backbone, [one], held)
+                outcomes[f"efficacy {name} {n}"] += _asked(backbone, [one], held)
                 yield Status("", f"series of {n} {name}", i * n + made, len(groups) * n)
             at_once = held if n == 1 else edit_all(editor, [request for _, request, _ in group])
             for way, update in (("series", held), ("at once", at_once)):
-                _ask(outcomes, f"{way} {name} {n}", backbone, group, update)
+                found = outcomes[f"{way} {name} {n}"]
+                found += _asked(backbone, group, update)
                 for (j, _), answer in zip(own, predict(backbone, [x for _, x in own], update), strict=True):
                     of = group[j % len(group)][0]
-                    told = Outcome(of.id, of.language, "retain", "", hit(answer, raw[j]))
-                    outcomes.setdefault(f"{way} {name} {n}", []).append(told)
+                    found.append(Outcome(of.id, of.language, "retain", "", hit(answer, raw[j])))
         # Efficacy is reported with the con of the same series.
-        retains = [o for o in outcomes[f"series {name} {n}"] if o.role == "retain"]
-        outcomes[f"efficacy {name} {n}"] += retains
+        outcomes[f"efficacy {name} {n}"] += [o for o in outcomes[f"series {name} {n}"] if o.role == "retain"]
 
 
 @torch.no_grad()
-def _ask(
-    outcomes: dict[str, list[Outcome]], name: str, backbone: Backbone, group: Sequence[Asked], update: Update | None
-) -> None:
-    answers = iter(predict(backbone, [x for _, _, inputs in group for x in inputs], update))
-    outcomes.setdefault(name, []).extend(
-        Outcome(edit_.id, edit_.language, "update", "", hit(next(answers), request.labels))
-        for edit_, request, inputs in group
-        for _ in inputs
-    )
+def _asked(backbone: Backbone, group: Sequence[Asked], update: Update | None) -> list[Outcome]:
+    asked = [(x, edited, request) for edited, request, inputs in group for x in inputs]
+    answers = zip(predict(backbone, [x for x, _, _ in asked], update), asked, strict=True)
+    return [Outcome(e.id, e.language, "update", "", hit(answer, r.labels)) for answer, (_, e, r) in answers]

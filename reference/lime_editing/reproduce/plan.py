@@ -123,7 +123,6 @@ def make(
 
 
 def of_classifier(wanted: RawClassifier) -> Planned:
-    """The plan of a raw classifier's fine-tuning, from one timed step."""
     name, settings, device = f"{wanted.dataset.name}-classifier", wanted.scale.classifier, wanted.sources.device
     if wanted.done:
         return Planned(name, str(wanted.folder))

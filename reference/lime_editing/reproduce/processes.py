@@ -129,7 +129,6 @@ def run_grid(
 
 
 def places(device: str, jobs: int | None) -> list[Place]:
-    """The places of parallel cells."""
     gpus, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return assign(device, jobs, os.cpu_count() or 1, gpus, visible)
 
@@ -147,7 +146,6 @@ def assign(device: str, jobs: int | None, cores: int, gpus: int, visible: str | 
 
 
 def on_one_device(places: Sequence[Place]) -> int:
-    """The largest number of cells that share a device."""
     return max(Counter(places).values(), default=1)
 
 
@@ -294,7 +292,6 @@ def _cancel(jobs: Sequence[Any]) -> None:
 
 @contextmanager
 def _stderr_to(path: Path) -> Iterator[None]:
-    """A context in which started processes write their standard error to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = os.dup(2)
     try:

@@ -124,7 +124,6 @@ def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None
 
 
 def class_ids(config: Any) -> dict[str, int]:
-    """A classifier's {class: number}. ModelError: id2label and label2id contradict each other."""
     ids = {str(name): int(i) for i, name in config.id2label.items()}
     stated = {str(name): int(i) for name, i in (config.label2id or ids).items()}
     if stated != ids or sorted(ids.values()) != list(range(len(config.id2label))):
@@ -136,7 +135,6 @@ def class_ids(config: Any) -> dict[str, int]:
 
 
 def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
-    """The raw model's class of each input."""
     return [label for (label,) in predict(backbone, inputs)]
 
 
@@ -147,7 +145,6 @@ def prediction_key(dataset: Dataset, model: str, content: str, sources: Sources)
 
 
 def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[Split, Task]) -> None:
-    """LanguageError: a cell needs a language that was not chosen. DataError: nothing to train or edit in a language."""
     sources, languages = experiment.sources, experiment.languages
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
@@ -198,14 +195,12 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
 
 
 def keep(folder: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-    """Write the rows and metrics of a finished cell."""
     results.write_rows(folder / "rows.parquet", outcomes)
     found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
     results.write_json(folder / "metrics.json", found)
 
 
 def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Mapping[Split, Task]]:
-    """A cell's untrained editor (or the raw model alone), and the splits of its data."""
     backbone = _load(data.find(experiment.dataset), experiment.scale, experiment.sources)
     tasks = tasks_of(experiment, backbone)
     if cell.approach == "unedited":
@@ -269,7 +264,6 @@ def _train(
 
 
 def fitted(editor: Editor, task: Task, seed: int, edits: int = FITTED_ON) -> Editor:
-    """The editor, fitted to edits of the training split."""
     return fit(editor, [triple.edit for triple in batch_of_triples(task, edits, seed, 0)])
 
 

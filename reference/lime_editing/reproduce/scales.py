@@ -219,10 +219,10 @@ def override(value: Any, path: str, text: str) -> Any:
     if head not in named:
         raise UserError(f"cannot set {head!r}; there are: {', '.join(named)}")
     old = named[head]
-    if rest and (is_dataclass(old) or isinstance(old, Mapping)):
-        new = override(old, rest, text)
-    elif rest or is_dataclass(old) or isinstance(old, Mapping):
+    if bool(rest) != (is_dataclass(old) or isinstance(old, Mapping)):
         raise UserError(f"cannot set {path!r}: {head!r} is {'one value' if rest else 'more than one value'}")
+    if rest:
+        new = override(old, rest, text)
     else:
         try:
             new = json.loads(text)

@@ -33,7 +33,6 @@ GROUPS = {"now": "parameters", "best": "best", "first": "first", "second": "seco
 
 
 def save_parameters(path: Path, parameters: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors, with a JSON description in the file's metadata."""
     tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
     metadata = {"about": json.dumps(about, ensure_ascii=False)}
     size = sum(tensor.nbytes for tensor in tensors.values())
@@ -54,7 +53,6 @@ def load_parameters(path: Path, expected: Mapping[str, Tensor] | None) -> dict[s
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The JSON description of a checkpoint. ModelError: it cannot be read."""
     with _reading(path), safe_open(path, "pt") as file:
         return dict(json.loads((file.metadata() or {}).get("about", "{}")))
 
@@ -67,7 +65,6 @@ def step_reached(path: Path) -> int:
 
 
 def save_state(path: Path, record: Mapping[str, Any], state: State) -> None:
-    """Write a training's state as one file, with its cell's record."""
     tensors = {f"{group}/{name}": t for group, of in GROUPS.items() for name, t in getattr(state, of).items()}
     reports = [asdict(report) for report in state.reports]
     save_parameters(path, tensors, {"step": state.step, "sums": state.sums, "reports": reports, "record": record})

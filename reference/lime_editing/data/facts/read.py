@@ -119,7 +119,6 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
 
 
 def _of_folders(source: Files, root: PurePosixPath, languages: Sequence[str] | None) -> Facts:
-    """mLAMA's layout, with the language folders in `root`."""
     tables: dict[str, dict[str, str]] = {}
     for name in source.openers:
         path = PurePosixPath(name)
@@ -147,7 +146,6 @@ def _of_folders(source: Files, root: PurePosixPath, languages: Sequence[str] | N
 
 
 def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
-    """Tables with m_lama's fields, or with the columns of a user's corpus."""
     names, notes = files.once(source, source.tables)
     columns = {name: files.columns_of(source, name) for name in names}
     kinds = {name: _kind(source.where(name), told) for name, told in columns.items() if told}
@@ -166,7 +164,6 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
 
 
 def _kind(where: str, columns: Sequence[str]) -> str:
-    """The key of `COLUMNS` that fits a table. DataError: none fits."""
     lacking = {kind: files.lacking(columns, wanted) for kind, wanted in COLUMNS.items()}
     kind = min(lacking, key=lambda kind: len(lacking[kind]))
     if lacking[kind]:
@@ -175,7 +172,6 @@ def _kind(where: str, columns: Sequence[str]) -> str:
 
 
 def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Iterator[_Row]:
-    """The facts of one table; `beside` holds fields that mLAMA's file name gives to all rows."""
     file, wanted = source.where(name), COLUMNS[kind]
     for line, own in files.rows(source, name, [*chain(*wanted)]):
         row, where = {**own, **beside}, f"{file}:{line}"
@@ -195,7 +191,6 @@ def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Ite
 
 
 def _template(templates: _Templates, key: tuple[str, str], template: str, where: str) -> None:
-    """Add a template. DataError: it lacks [X] or [Y], or differs from an earlier one."""
     if template.count("[X]") != 1 or template.count("[Y]") != 1:
         raise DataError(f"{where}: template {template!r} must contain [X] and [Y] once each")
     known, first = templates.setdefault(key, (template, where))

@@ -79,8 +79,6 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table, its columns, and the split and language that its path gives."""
-
     name: str
     columns: tuple[str, ...]
     nested: bool  # in XNLI's schema
@@ -206,7 +204,6 @@ def _check_schema(features: Any, where: str) -> None:
 
 
 def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
-    """Rows in XNLI's schema, from tables with one row for each pair and language."""
     pairs: dict[Split, dict[str, dict[str, Any]]] = {split: {} for split in SPLITS}
     home: dict[str, Split] = {}  # the split of each id; a user's ids are unique over all splits
     left: Counter[str] = Counter()
@@ -259,7 +256,6 @@ def _dataset(pairs: Sequence[Mapping[str, Any]], codes: Sequence[str], names: Se
 
 
 def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
-    """The split of a row, from its column or its table's name. DataError: none, or two different ones."""
     split: Any = row.get("split") if "split" in table.columns else table.split
     if split not in SPLITS or table.split not in (None, split):
         meant = f"{table.split}, as the name of the file says" if table.split else f"one of {', '.join(SPLITS)}"
