@@ -34,23 +34,18 @@ POSITIVE = (
 )
 
 
-def refuse(kind: type[UserError], *faults: str | Literal[False] | None, at: object = None) -> None:
+def refuse(kind: type[UserError], *faults: str | Literal[False] | None, at: object = None, whose: str = "") -> None:
     """Raise the first fault as a `kind`, after the place that it is `at`. A fault that cannot be asked for is False."""
     for fault in filter(None, faults):
-        raise kind(fault if at is None else f"{at}: {fault}")
+        raise kind(f"{whose}{fault}" if at is None else f"{at}: {fault}")
 
 
 def shown(value: Any) -> str:
     return " ".join(_short(value).split())
 
 
-def of_record(record: Any, whose: str = "") -> str | None:
+def of_record(record: Any) -> str | None:
     """Fields of a record that are not of their kind or out of range. A plug-in's numbers may have any range."""
-    fault = _of_fields(record)
-    return fault and f"{whose}{fault}"
-
-
-def _of_fields(record: Any) -> str | None:
     own, kinds = type(record).__module__.startswith(f"{__package__}."), _kinds(type(record))
     for field in fields(record):
         value, kind = getattr(record, field.name), kinds.get(field.name)
@@ -273,7 +268,7 @@ def of_label(feature: Any) -> str | None:
 
 
 def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[str], str]) -> str | None:
-    """Tables in XNLI's schema, {path: split}, without rows or with other orders of classes. `names`: of numbers."""
+    """Tables in XNLI's schema, {path: split}, without rows, or with other orders of classes. `names`: if unnamed."""
     first = orders = ""
     for path, split in files.items():
         with suppress(Exception):  # what is damaged is said where it is read

@@ -96,7 +96,7 @@ class Rulings:
     stopping: Stopping = "averages"
 
     def __post_init__(self) -> None:
-        checks.refuse(UserError, checks.of_record(self, "the ruling "))
+        checks.refuse(UserError, checks.of_record(self), whose="the ruling ")
 
 
 #: Ruling → its values and what it decides.

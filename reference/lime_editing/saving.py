@@ -99,8 +99,7 @@ def save_lora(
     Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
     """
     check_one(update)
-    if rank is not None and checks.of_whole(1, rank=rank):
-        raise UserError(f"an adapter's {checks.of_whole(1, rank=rank)}")
+    checks.refuse(UserError, rank is not None and checks.of_whole(1, rank=rank), whose="an adapter's ")
     pairs, errors = {}, {}
     for name, delta in update.dense(0, backbone.raw).items():
         plain = name in update.factors and name not in update.deltas and name not in update.weights

@@ -52,8 +52,7 @@ def load(
             raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a whole model")
         raise ModelError(
             f"{str(source)!r} is an encoder without a masked-language head (its weights lack {lacks}): it cannot "
-            "answer facts; give a model that has the head, or edit sentence pairs (--task nli): then a classifier is "
-            "made from it"
+            "answer facts; give a model that has the head, or edit sentence pairs (--task nli)"
         )
     return _wrapped(model, source, edited, device, precision)
 
@@ -88,10 +87,7 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
         if adapted(found, loaded=True):  # and from a hub, transformers would load the adapter's own base model
-            raise ModelError(
-                f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away (of a hub id: in a "
-                "copy, and give its folder)"
-            )
+            raise ModelError(f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away")
         config.chunk_size_feed_forward = 0  # chunking only saves memory, and calls an edited matrix several times
         told: dict[str, Any] = {
             "output_loading_info": True,

@@ -109,7 +109,7 @@ def _task(options: Edit) -> str:
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
     half = (options.premise is None) != (options.hypothesis is None)
     if half or sum(way is not None for way in ways) != 1:
-        raise UserError("say what to edit: a sentence with [MASK], --fact, --pair, a premise and hypothesis, or --file")
+        raise UserError("say what to edit: a sentence, --fact, --pair, --premise and --hypothesis, or --file")
     if options.to is None:
         raise UserError("say the desired answer: --to")
     return "facts" if options.sentence is not None or options.fact is not None else "nli"

@@ -23,10 +23,8 @@ def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, b
         if value is None:
             raise UserError(f"the scale has no data for the task {dataset.name}; give {flag(dataset.name)} SOURCE")
         if Path(value).is_relative_to(FIXTURES) and not Path(value).exists():
-            raise UserError(
-                f"{value}: the scale {scale.name} works on fixtures/ of the repository, which is not here; give "
-                f"{flag(what)} of your own, or run in a clone"
-            )
+            told = f"{value}: the scale {scale.name} works on fixtures/ of the repository, which is not here"
+            raise UserError(f"{told}; give {flag(what)} of your own, or run in a clone")
     found = here(str(source), options.offline, dataset.patterns)
     return found, model, raw is not None or not dataset.classifies
 

@@ -50,7 +50,7 @@ class Schedule:
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
     def __post_init__(self) -> None:
-        checks.refuse(UserError, checks.of_record(self, "a schedule's "))
+        checks.refuse(UserError, checks.of_record(self), whose="a schedule's ")
         if self.batch < 1 or min(self.edits, self.validate_every, self.checkpoint_every) < self.batch:
             raise UserError(f"a schedule needs a batch of at least 1, and at least one for each interval; got {self}")
 
@@ -157,7 +157,7 @@ def train(
     checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
     if not callable(validate):
         raise UserError(f"validate must be a function of an editor, as of validator; got {validate!r}")
-    checks.refuse(UserError, checks.of_record(objective, "an objective's "))
+    checks.refuse(UserError, checks.of_record(objective), whose="an objective's ")
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
         state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())

@@ -72,10 +72,8 @@ def find(
     """The (finished or planned) classifier of an encoder (`sources.model`) on these pairs. Nothing is written."""
     device = sources.device
     if dataset.labelled is None or dataset.accuracy is None:
-        raise UserError(
-            f"no raw classifier can be fine-tuned on data of the task {dataset.name}, which lacks `labelled` or "
-            "`accuracy`; give a finished one (--raw-model)"
-        )
+        lacks = "it lacks `labelled` or `accuracy`; give a finished one (--raw-model)"
+        raise UserError(f"no raw classifier can be fine-tuned on data of the task {dataset.name}: {lacks}")
     check_device(device, sources.precision, elsewhere)
     if torch.device(device).index:
         raise UserError(f"{device}: a raw classifier is fine-tuned on the first device; set CUDA_VISIBLE_DEVICES")

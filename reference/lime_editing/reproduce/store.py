@@ -105,10 +105,8 @@ def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: An
     backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(of.task).classifies)
     given = fingerprint(backbone, load_tokenizer(model) if tokenizer is None else tokenizer)
     if given != record["model"]:
-        raise ModelError(
-            f"{folder}: does not fit: it was trained for model {record['model']}, and {model} is {given}; give the "
-            "model, with its tokenizer, that it was trained for"
-        )
+        fits = f"it was trained for model {record['model']}, and {model} is {given}"
+        raise ModelError(f"{folder}: does not fit: {fits}; give the model, with its tokenizer, of its training")
     about = (of.approach, backbone, record["languages"], of.masks, of.seed, method.Settings(**scale["settings"]))
     editor = make_editor(*about, scale.get("mask_lr", 0.0), record["rulings"]["mask_scale"])
     measures, path = isinstance(method, Measuring), folder / results.EDITOR
@@ -152,10 +150,9 @@ def choose(
         return editor
     method = find(approach or "finetuning")
     if method.TRAINED or isinstance(method, Measuring):
-        raise ModelError(
-            f"{approach} needs a {'trained' if method.TRAINED else 'fitted'} checkpoint: --checkpoint CELL, a folder "
-            f"of `python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning needs none"
-        )
+        what, command = "trained" if method.TRAINED else "fitted", f"reproduce --task {task} --approach {approach}"
+        told = f"{approach} needs a {what} checkpoint: --checkpoint, a folder of `python -m lime_editing {command}`"
+        raise ModelError(f"{told}; finetuning needs none")
     backbone = load_model(model, scale.edited_layers, device, classifier=data.find(task).classifies)
     return make_editor(method.NAME, backbone, (language,), settings=scale.settings.get(method.NAME))
 

@@ -200,8 +200,7 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
     for fact, tokens, masks, label in too_long(facts, reader, labels):
         raise DataError(
             f"{fact.source}: {fact.key} in {fact.language!r} comes to {tokens} tokens with the {masks} masks of the "
-            f"longest label ({label.source}), and the model reads at most {reader.longest}; shorten or remove the "
-            "longer of the two"
+            f"longest label ({label.source}), and the model reads at most {reader.longest}; shorten or remove one"
         )
     parts, lengths = split(facts), _lengths(labels)
     shared = _pool(facts, labels) if rulings.label_pool == "all" else None

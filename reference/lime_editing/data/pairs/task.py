@@ -30,7 +30,10 @@ BATCH = 256  # rows that a classifier predicts at a time, in all languages
 
 @dataclass(frozen=True)
 class PairTask:
-    """One split. `wrong`: the inputs that the raw model gets wrong, which alone are edited (D7); None: a training's."""
+    """One split, tokenised. If `wrong` is None, a desired label is any class (training); otherwise the gold class.
+
+    `wrong` holds the ids of the inputs that the raw model gets wrong; only these are edited (clause D7).
+    """
 
     split: Split
     rows: Any
