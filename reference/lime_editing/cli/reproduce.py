@@ -18,6 +18,7 @@ from ..report import many as study, write
 from ..reproduce import cells as grid, classifier, plan, processes
 from ..reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from ..reproduce.classifier import RawClassifier
+from ..reproduce.plan import Protocols
 from ..reproduce.run import prepare
 from ..reproduce.scales import Scale
 from .options import MakeClassifier, Many, Reproduce, Study, command_line
@@ -27,7 +28,6 @@ from .sources import given, refuse_unused, scale_of
 
 FACTS_ONLY = "many edits need facts: an edit of a sentence pair corrects an error of the raw model"
 Main = Callable[[Sequence[str]], int]  # the entry point; cluster jobs call it
-Protocols = Mapping[str, Mapping[str, Experiment]]  # by protocol and task
 
 
 @dataclass(frozen=True)

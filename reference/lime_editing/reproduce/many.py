@@ -31,6 +31,7 @@ from .cells import Cell, Experiment, Many, Status, cell_folder, described
 from .run import EVALUATION_SEED, keep, tasks_of
 
 Asked = tuple[Example, EditRequest, list[Input]]  # an edit, and its update inputs
+Drawn = tuple[list[Asked], list[Input]]  # a series, and its retain inputs
 
 
 def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
@@ -45,8 +46,8 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
     tasks = tasks_of(experiment, editor.backbone)
     outcomes = defaultdict[str, list[Outcome]](list)
     for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
-        asked, kept = _drawn(tasks, languages, experiment, experiment.many)
-        for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
+        drawn = _drawn(tasks, languages, experiment, experiment.many)
+        for status in _judged(editor, drawn, experiment.many, name, outcomes):
             yield replace(status, cell=cell.name)
     results.write_json(folder / "cell.json", described(cell, experiment))
     keep(folder, outcomes)
@@ -81,9 +82,7 @@ def series(
     return pairs, [rest[i] for i in rng.permutation(len(rest))[:n_retain]]
 
 
-def _drawn(
-    tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many
-) -> tuple[list[Asked], list[Input]]:
+def _drawn(tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many) -> Drawn:
     home = {x.id: task for task in tasks.values() for x in task.corpus.examples}
     corpus, asked = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples), list[Asked]()
     test = sorted({x.fact for x in tasks["test"].corpus.examples})
@@ -102,19 +101,13 @@ def _drawn(
 
 
 def _judged(
-    editor: Editor,
-    asked: Sequence[Asked],
-    kept: Sequence[Input],
-    many: Many,
-    name: str,
-    outcomes: dict[str, list[Outcome]],
+    editor: Editor, drawn: Drawn, many: Many, name: str, outcomes: dict[str, list[Outcome]]
 ) -> Iterator[Status]:
     """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series evaluated right after each edit."""
-    backbone = editor.backbone
+    (asked, kept), backbone = drawn, editor.backbone
     raw = predict(backbone, kept)
     for n in many.counts:
-        series_count = max(1, min(many.short, len(asked)) // n)
-        groups = [asked[i * n : (i + 1) * n] for i in range(series_count)]
+        groups = [asked[i * n : (i + 1) * n] for i in range(max(1, min(many.short, len(asked)) // n))]
         share = max(1, len(kept) // len(groups))
         for i, group in enumerate(groups):
             own = [(j, kept[j]) for j in range(i * share, (i + 1) * share) if j < len(kept)]
