@@ -89,10 +89,8 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         if adapted(found, loaded=True):  # and from a hub, transformers would load the adapter's own base model
             raise ModelError(f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away")
         config.chunk_size_feed_forward = 0  # chunking only saves memory, and calls an edited matrix several times
-        told: dict[str, Any] = {
-            "output_loading_info": True,
-            "ignore_mismatched_sizes": True,
-        }  # the callers report mismatches
+        # The callers report mismatches.
+        told: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         told |= {"dtype": torch.float32, "use_safetensors": True, **_safe()}
         model, loading = kind.from_pretrained(found, config=config, **told)
     checks.refuse(

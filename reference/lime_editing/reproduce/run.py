@@ -70,9 +70,8 @@ def prepare(
     remarks = list(dataset.remarks(sources.data, content) if whole else getattr(content, "notes", ()))
     tokenizer, backbone = load_tokenizer(sources.model), _load(dataset, wanted, here)
     if not isinstance(wanted.edited_layers, int):
-        wanted = replace(
-            wanted, edited_layers=backbone.edited
-        )  # in the model's order, so that equal choices give the same cell
+        # In the model's order, so that equal choices give the same cell.
+        wanted = replace(wanted, edited_layers=backbone.edited)
     reader = reader_of(tokenizer, backbone)
     model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
     errors: Errors = {}

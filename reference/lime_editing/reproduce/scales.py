@@ -55,9 +55,7 @@ class TaskScale:
     validation: Evaluation
     test: Evaluation
     classifier: FineTuning  # used if the model for sentence pairs is not a classifier
-    released: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict
-    )  # ruling → field → value of the released code
+    released: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # ruling → field → the released value
 
     def under(self, rulings: Rulings) -> TaskScale:
         """With the released code's values for the rulings that follow it."""
