@@ -63,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, options: Any) -> None:
-    """Run a command. Heavy imports happen only here."""
     if isinstance(options, Common) and options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # the libraries read it when they are imported; worker processes inherit it
     file = {"many": "reproduce", "make-classifier": "reproduce", "edits": "edit"}.get(command, command)

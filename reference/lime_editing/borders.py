@@ -21,24 +21,19 @@ from .errors import UserError
 
 #: The first line of a git-lfs pointer file, which replaces a large file that is not downloaded.
 POINTER = b"version https://git-lfs.github.com/spec/"
-#: A hub id: `name` or `owner/name`.
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # a hub id: `name` or `owner/name`
 #: File extensions; no hub id ends with one.
 FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx|safetensors|bin|pt|py)", re.IGNORECASE)
 #: A model source, described for messages.
 MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
-#: The file beside weights in several files that names the file of each.
-INDEX = "model.safetensors.index.json"
-#: A file with the words of a tokenizer.
-VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|spm)|dict\.txt")
-#: PEFT's file beside an adapter.
-ADAPTER = "adapter_config.json"
+INDEX = "model.safetensors.index.json"  # the file beside weights in several files that names the file of each
+VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|spm)|dict\.txt")  # a file with the words of a tokenizer
+ADAPTER = "adapter_config.json"  # pEFT's file beside an adapter
 SUPPORTED = (
     "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
 )
 OFFLINE = "network access is off; download it first, or run without --offline and HF_HUB_OFFLINE"
-#: The end of a sentence, where a command goes on from what it has kept.
-RESUMES = ", and the same command resumes"
+RESUMES = ", and the same command resumes"  # the end of a sentence, where a command goes on from what it has kept
 ONLINE = "check the network, or name a folder of this machine"
 #: Optional packages of the libraries, as named in their error messages.
 _PACKAGES = re.compile("sentencepiece|tiktoken|protobuf|bitsandbytes|peft|fugashi|ipadic|unidic|jieba", re.IGNORECASE)
@@ -55,10 +50,7 @@ _NETWORK = re.compile(
 def border(
     kind: type[UserError], tried: str, look: Callable[[], str | None] = lambda: None, more: str = ""
 ) -> Iterator[None]:
-    """Turn any exception of the block into a `kind` with one sentence: `tried`, the cause and the remedy.
-
-    `look` may return a more precise cause; `more` follows the cause. A UserError passes unchanged.
-    """
+    """Turn an exception of the block (not a UserError) into a `kind`: `tried`, the cause (see `look`), and `more`."""
     try:
         yield
     except UserError:
@@ -99,7 +91,6 @@ def _say(table: str, said: str) -> str | None:
 
 
 def _known(one: BaseException) -> str | None:
-    """The sentence for one error; None for an unknown kind."""
     if isinstance(one, OSError) and (remedy := _say("system", errno.errorcode.get(one.errno or 0, "no number"))):
         return f"{f'{one.filename}: ' if one.filename else ''}{os.strerror(one.errno or 0)}; {remedy}"
     if isinstance(one, json.JSONDecodeError):
@@ -115,7 +106,6 @@ def _known(one: BaseException) -> str | None:
 
 
 def offline() -> bool:
-    """Whether network access is off; the libraries read this once, at import."""
     told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return told.upper() in ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads it
 
@@ -129,7 +119,6 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _package(error: BaseException) -> str | None:
-    """The missing package that an error names, if any."""
     if isinstance(error, ImportError) and error.name and not error.name.startswith("lime_editing"):
         root = error.name.partition(".")[0]
         return _INSTALLED_AS.get(root, root)
@@ -148,7 +137,6 @@ def _is_network(error: BaseException) -> bool:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is a git-lfs pointer."""
     with suppress(OSError), path.open("rb") as file:
         return file.read(len(POINTER)) == POINTER
     return False
@@ -165,10 +153,9 @@ def expanded(text: str) -> Path:
 
 
 def place(source: str | Path, kind: type[UserError], expected: str, owner: bool = False) -> str:
-    """A local file or folder, with ~ expanded, or a hub id. A text that looks like a path is never sent to a hub.
+    """A local file or folder, with ~ expanded, or a hub id: `name` (without `owner`) or `owner/name`.
 
-    A hub id is `name` or `owner/name` (with `owner`: only the second), has no file extension, and its owner is not a
-    local folder. `kind` is raised for anything else, with what was expected.
+    A text that looks like a path is never sent to a hub: `kind` says what was expected.
     """
     if not isinstance(source, (str, os.PathLike)):
         raise kind(f"got {source!r} for a path; expected {expected}")

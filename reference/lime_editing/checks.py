@@ -23,8 +23,7 @@ from .errors import UserError
 
 #: One of several files of a table or of weights: its number, and how many there are.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
-#: A table, by its name.
-_TABLE = re.compile(r"\.(parquet|jsonl|tsv|csv|arrow)(\.gz)?$", re.IGNORECASE)
+_TABLE = re.compile(r"\.(parquet|jsonl|tsv|csv|arrow)(\.gz)?$", re.IGNORECASE)  # a table, by its name
 #: How a file begins that is packed: what it is, and the end of its name.
 _PACKED = {b"\x1f\x8b": ("gzip", ".gz"), b"PK\x03\x04": ("a zip archive or a spreadsheet", ".zip")}
 _LAYER = re.compile(r"\.(?:layers?|h)\.\d+\.")
@@ -36,22 +35,18 @@ POSITIVE = (
 )
 
 
-def refuse(kind: type[UserError], *faults: str | Literal[False] | None, at: object = None) -> None:
+def refuse(kind: type[UserError], *faults: str | Literal[False] | None, at: object = None, whose: str = "") -> None:
     """Raise the first fault as a `kind`, after the place that it is `at`. A fault that cannot be asked for is False."""
     for fault in filter(None, faults):
-        raise kind(fault if at is None else f"{at}: {fault}")
+        raise kind(f"{whose}{fault}" if at is None else f"{at}: {fault}")
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence, in one short line."""
     return " ".join(_short(value).split())
 
 
 def of_record(record: Any) -> str | None:
-    """Fields of a settings record, schedule or objective that are no numbers or choices of their kind, or out of range.
-
-    A plug-in's numbers may have any range: what they mean is not known.
-    """
+    """Fields of a record that are not of their kind or out of range. A plug-in's numbers may have any range."""
     own, kinds = type(record).__module__.startswith(f"{__package__}."), _kinds(type(record))
     for field in fields(record):
         value, kind = getattr(record, field.name), kinds.get(field.name)
@@ -71,7 +66,6 @@ def of_record(record: Any) -> str | None:
 
 
 def of_choice(name: str, value: Any, kind: Any) -> str | None:
-    """A value that is not one of a Literal's."""
     return None if value in get_args(kind) else f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}"
 
 
@@ -83,7 +77,6 @@ def _kinds(kind: Any) -> Mapping[str, Any]:
 
 
 def of_inputs(inputs: Sequence[Any]) -> str | None:
-    """Inputs that no model can read."""
     for i, one in enumerate(inputs):
         if other := _no_numbers(one.ids) or _no_numbers(one.positions) or _no_numbers(one.types):
             return f"input {i} must have its tokens, positions and types as tuples of whole numbers; got {other}"
@@ -103,7 +96,6 @@ def of_places(inputs: Sequence[Any]) -> str | None:
 
 
 def _no_numbers(values: Any) -> str | None:
-    """What is given in place of a tuple of whole numbers."""
     if not isinstance(values, (tuple, list)):
         return f"one {type(values).__name__} (tuple(x.tolist()) makes a tuple of an array)"
     other = [kind.__name__ for kind in {*map(type, values)} if not issubclass(kind, Integral)]
@@ -161,11 +153,14 @@ def of_whole(least: int | None = 0, **given: Any) -> str | None:
     return None
 
 
+def of_size(what: str, one: str, value: Any) -> str | None:
+    return of_whole(1, size=value) and f"{what} needs at least 1 {one}; got {value!r}"
+
+
 def of_number(name: str, value: Any, above: bool = False) -> str | None:
     """A number that is none, is negative, or is 0 and must be `above` it."""
-    right = (
-        isinstance(value, Real) and not isinstance(value, bool) and (float(value) > 0 if above else float(value) >= 0)
-    )
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    right = number and (float(value) > 0 if above else float(value) >= 0)
     return None if right else f"{name} must be a number {'above 0' if above else 'of 0 or more'}; got {value!r}"
 
 
@@ -192,13 +187,11 @@ def of_parameters(given: Any) -> str | None:
 
 
 def of_tokenizer(tokenizer: Any, needed: str = "mask_token_id") -> str | None:
-    """A value that is no tokenizer."""
     right = callable(tokenizer) and hasattr(tokenizer, needed)
     return None if right else f"give a tokenizer, as of load_tokenizer; got {shown(tokenizer)}"
 
 
 def of_task(task: Any) -> str | None:
-    """A value that is no split of a data set."""
     right = hasattr(task, "request") and hasattr(task, "corpus")
     return None if right else f"task must be one split of a data set, as of Dataset.tasks; got {shown(task)}"
 
@@ -244,14 +237,12 @@ def of_folder(path: str | os.PathLike[str]) -> str | None:
     for folder, below, _ in os.walk(path, onerror=errors.append):
         for link in (Path(folder, name) for name in below if not name.startswith((".", "__"))):
             if link.is_symlink() and _holds_tables(link.resolve(), Path(path).resolve()):
-                return (
-                    f"{link}: is a link to {link.resolve()}, which is not followed; copy that folder here, or name it"
-                )
+                there = f"{link}: is a link to {link.resolve()}"
+                return f"{there}, which is not followed; copy that folder here, or name it"
     return f"{errors[0].filename}: cannot be read ({errors[0].strerror}); change its permissions" if errors else None
 
 
 def _holds_tables(there: Path, root: Path) -> bool:
-    """Whether a folder has tables, and neither lies in `root`, where they are read anyhow, nor holds it."""
     if there.is_relative_to(root) or root.is_relative_to(there):
         return False
     return any(_TABLE.search(name) for _, _, names in os.walk(there) for name in names)
@@ -282,9 +273,8 @@ def of_layout(names: Iterable[str]) -> str | None:
     for path in (path for path in known if path.parent.name and path.parent.parent in roots and path.parent in spoken):
         plain = path.with_name(f"{_TABLE.sub('', path.name)}.jsonl")
         if _TABLE.search(path.name) and path.suffix != ".jsonl" and plain not in known:
-            return (
-                f"{path} is not read in mLAMA's layout, which has only .jsonl; unpack it, or rename it to {plain.name}"
-            )
+            remedy = f"unpack it, or rename it to {plain.name}"
+            return f"{path} is not read in mLAMA's layout, which has only .jsonl; {remedy}"
     return None
 
 
@@ -297,7 +287,6 @@ def of_content(name: str, start: bytes) -> str | None:
 
 
 def of_columns(names: Iterable[str]) -> str | None:
-    """Columns of one name."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     return f"column {twice[0]!r} occurs twice; rename one" if twice else None
 
@@ -310,10 +299,7 @@ def of_label(feature: Any) -> str | None:
 
 
 def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[str], str]) -> str | None:
-    """Tables in XNLI's schema, {path: split}, that have no rows, or number the classes in different orders.
-
-    `names` are those of numbers without names; `spelled` gives a class in XNLI's spelling.
-    """
+    """Tables in XNLI's schema, {path: split}, without rows, or with other orders of classes. `names`: if unnamed."""
     first = orders = ""
     for split in dict.fromkeys(files.values()):
         of = [path for path, own in files.items() if own == split]
@@ -415,7 +401,11 @@ def of_wrapping(model: Any, edited: Any, precision: Any, precisions: Any) -> str
     modules = model.modules() if callable(getattr(model, "modules", None)) else ()
     if any(type(module).__module__.startswith("peft.") for module in modules):
         return "the model has an adapter (PEFT) in it; give what the PeftModel's merge_and_unload() returns"
-    return of_choice("precision", precision, precisions) or _of_edited(edited) or of_mode()
+    if fault := of_choice("precision", precision, precisions) or _of_edited(edited) or of_mode():
+        return fault
+    if not hasattr(model, "base_model") or edited in ([], ()):
+        return f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}"
+    return None
 
 
 def _of_edited(edited: Any) -> str | None:
@@ -442,7 +432,6 @@ def _autocast(device: str) -> bool:
 
 
 def of_mode(trains: bool = False) -> str | None:
-    """A mode of torch in which there are no gradients."""
     import torch  # noqa: PLC0415  slow to import
 
     if torch.is_inference_mode_enabled():
@@ -498,7 +487,6 @@ def of_sum(update: Any, before: Mapping[str, Any]) -> str | None:
 
 
 def _no_tensors(update: Any, raw: Mapping[str, Any]) -> str | None:
-    """A part of an update that is no tensor, or of numbers that the model cannot add to its own."""
     factors = ((name, part) for name, both in update.factors.items() for part in both)
     for name, part in (*factors, *update.deltas.items(), *update.weights.items()):
         if type(part).__module__.partition(".")[0] == "numpy" or not hasattr(part, "is_floating_point"):

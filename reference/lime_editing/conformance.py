@@ -121,7 +121,6 @@ def _leaves(log_alpha: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tenso
 
 
 def _structured(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The inverse of `_leaves`, for parameters or gradients."""
     result: dict[str, dict[str, Any]] = {}
     for name, value in parameters.items():
         matrix, part = name.removeprefix(lime.PREFIX).rsplit(".", 1)
@@ -449,9 +448,8 @@ def _value(scale: Any, place: str) -> Any:
 
 def paper_preset(ruled: Rulings = _PRINTED) -> dict[str, float]:
     scale = PAPER.tasks["facts"].under(ruled)
-    return {name: _value(scale, p.format(penalty=ruled.penalty)) for name, p in _SETTINGS.items()} | {
-        "runs": PAPER.seeds
-    }
+    told = {name: _value(scale, place.format(penalty=ruled.penalty)) for name, place in _SETTINGS.items()}
+    return {**told, "runs": PAPER.seeds}
 
 
 def experiments(languages: Sequence[str]) -> Rows:
@@ -537,7 +535,6 @@ class _Noted:
 
 @cache
 def _noting(kind: str) -> Dataset:
-    """A copy of the data set of this kind, under another name, whose splits record their calls."""
     plain = find_data(kind)
 
     def tasks(*given: Any) -> dict[Split, Any]:
@@ -549,7 +546,6 @@ def _noting(kind: str) -> Dataset:
 
 
 def _tables_of(rows: Mapping[str, Sequence[Any]], folder: Path) -> Path:
-    """Sentence pairs as tables in XNLI's schema, one for each split."""
     for split, told in rows.items():
         table = datasets.Dataset.from_list(list(told)).cast_column("label", datasets.ClassLabel(names=list(NAMES)))
         folder.mkdir(exist_ok=True)
@@ -634,7 +630,6 @@ def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
 
 
 def _judged(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored outcomes of one evaluation, with its requests and inputs."""
     rows = pd.read_parquet(folder / "rows.parquet")
     hits = rows[rows["evaluation"] == name].groupby(["edit", "role"])["hit"].agg(list).unstack()
     edits = [
@@ -699,8 +694,7 @@ def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
 
 # Other rulings ----------------------------------------------------------------------------------------------------
 
-#: Rulings that no clause tests.
-_FREE = {"retain_inputs", "clipping", "log_alpha"}
+_FREE = {"retain_inputs", "clipping", "log_alpha"}  # rulings that no clause tests
 _RULED = (
     *(hit, mask_penalty, initial_masks, editor_shapes, make_editor, loc_loss, fact_inputs, encoded_facts),
     *(paper_preset, run),

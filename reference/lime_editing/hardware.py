@@ -48,7 +48,6 @@ class Processes:
             tensor.copy_(summed.view_as(tensor))
 
     def wait(self) -> None:
-        """Wait until all processes reach this point."""
         if self.count > 1:
             from accelerate import PartialState  # noqa: PLC0415
 
@@ -95,10 +94,7 @@ def launched() -> int:
 
 
 def join(device: str) -> Processes:
-    """The processes that `torchrun` has started, one device each; without it, this one alone.
-
-    UserError: a device with a number, or fewer devices than processes.
-    """
+    """The processes that `torchrun` has started, one device each; without it, this one alone."""
     if launched() == 1:
         return ALONE
     kind, _, number = device.partition(":")
@@ -106,9 +102,7 @@ def join(device: str) -> Processes:
         raise UserError(f"--device {device}: each of several processes takes its own device; give --device {kind}")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if kind == "cuda" and torch.cuda.device_count() < here:
-        raise UserError(
-            f"there are {here} processes and {torch.cuda.device_count()} GPUs; start one process for each GPU"
-        )
+        raise UserError(f"there are {here} processes and {torch.cuda.device_count()} GPUs; start one process for each")
     from accelerate import PartialState  # noqa: PLC0415
 
     state = PartialState(cpu=kind == "cpu")
@@ -116,10 +110,7 @@ def join(device: str) -> Processes:
 
 
 def check_device(device: str, precision: Precision, elsewhere: bool = False) -> None:
-    """UserError: an unknown or unusable device, or one without this precision.
-
-    With `elsewhere` the device belongs to another machine, and only its name is checked.
-    """
+    """UserError: an unusable device or precision. `elsewhere`: of another machine, so only the name is checked."""
     if not isinstance(device, (str, torch.device)):
         raise UserError(f"device {device!r} cannot be used: it is not a name; here are {', '.join(devices())}")
     checks.refuse(UserError, checks.of_choice("precision", precision, Precision))
@@ -142,7 +133,6 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
 
 
 def devices() -> list[str]:
-    """The devices of this machine."""
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     return found + [kind for kind in ("mps", "xpu") if getattr(torch, kind).is_available()]
 
@@ -156,10 +146,7 @@ def name_of(device: str) -> str:
 
 
 def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
-    """`attempt(size)`, with `size` halved until it fits in memory. Returns the result and the size that fitted.
-
-    UserError: not even 1 fits.
-    """
+    """`attempt(size)`, with `size` halved until it fits in memory, and that size. UserError: not even 1 fits."""
     while True:
         try:
             return attempt(size), size
@@ -167,8 +154,6 @@ def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
             reason = str(error).split(". ", maxsplit=1)[0]
         # Outside the except clause, whose traceback would keep the failed attempt's tensors.
         if size == 1:
-            raise UserError(
-                f"the device has too little memory for one edit ({reason}); use a smaller model or another device"
-            )
+            raise UserError(f"the device has too little memory for one edit ({reason}); use a smaller model or another")
         size = (size + 1) // 2
         torch.cuda.empty_cache()

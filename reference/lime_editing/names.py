@@ -15,8 +15,7 @@ Masks = Literal["none", "language", "shared"]
 Precision = Literal["float32", "bf16"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-#: The splits that can be evaluated.
-JUDGED: tuple[Split, ...] = ("validation", "test")
+JUDGED: tuple[Split, ...] = ("validation", "test")  # the splits that can be evaluated
 #: The language of the paper's English-only trainings and English edits, and of the raw classifier's training pairs.
 PIVOT = "en"
 #: The version of the specification (spec_tests/SPEC.md) that this code implements; stored with each result.
@@ -97,8 +96,7 @@ class Rulings:
     stopping: Stopping = "averages"
 
     def __post_init__(self) -> None:
-        if checks.of_record(self):
-            raise UserError(f"the ruling {checks.of_record(self)}")
+        checks.refuse(UserError, checks.of_record(self), whose="the ruling ")
 
 
 #: Ruling → its values and what it decides.

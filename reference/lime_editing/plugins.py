@@ -27,10 +27,7 @@ class Loaded(tuple[str, ...]):
 
 
 def load_all(plugins: Iterable[str]) -> Loaded:
-    """Import each module by its name or its .py file, once in a process.
-
-    UserError: a module that cannot be imported, or that registers no editor and no data set.
-    """
+    """Import each module by its name or its .py file, once in a process. UserError: it registers nothing, or fails."""
     given = Loaded(plugins)
     for source in given:
         path = expanded(source)
@@ -56,7 +53,6 @@ def load_all(plugins: Iterable[str]) -> Loaded:
 
 
 def _further() -> list[Method | Dataset]:
-    """What plug-ins have registered."""
     return [
         *(one for name, one in methods().items() if name not in APPROACHES),
         *(data.find(name) for name in data.titles() if name not in TASKS),
@@ -70,9 +66,7 @@ def _registered() -> set[str]:
 def _import_file(name: str, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"--plugin {path}: no such file")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
+    spec: Any = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])
 
@@ -87,7 +81,6 @@ def files(*registered: Method | Dataset) -> set[Path]:
 
 
 def _modules(*registered: Method | Dataset) -> set[str]:
-    """The module of each member."""
     members = ("Settings", "init", "learning_rates", "update")  # of an editor
     found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
     return {str(getattr(member, "__module__", "")) for member in found}

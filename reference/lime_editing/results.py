@@ -44,8 +44,7 @@ from .turns import one_at_a_time
 STATE = "state.safetensors"
 EDITOR = "editor.safetensors"
 LOCK = ".lock"
-#: Parts of a record that change no number.
-DESCRIBING = ("machine", "titles", "command", "specification", "remarks")
+DESCRIBING = ("machine", "titles", "command", "specification", "remarks")  # parts of a record that change no number
 #: Record fields that are equal in all cells of a table, in addition to the task and the scale's `_SCALE`.
 _SCOPE = ("protocol", "rulings", "languages", "data", "model", "parameters", "items", "split", "precision")
 _SCALE = ("name", "about", "edited_layers", "test")
@@ -81,10 +80,7 @@ def existing(path: Path) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
-    """Call `write` with a temporary path beside `path`, then move the file to `path`. `size`: bytes at most.
-
-    UserError: the file cannot be written; the old file stays, and no temporary file.
-    """
+    """Call `write` with a temporary path beside `path`, then move the file to `path`. `size`: bytes at most."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,10 +133,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); {remedy(path)}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: is not JSON ({error.msg} at line {error.lineno}); {remedy(path)}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise DataError(f"{path}: is {explain(error).partition(';')[0]}; {remedy(path)}") from error
 
 
 def remedy(path: Path) -> str:
@@ -163,7 +157,6 @@ def read_metrics(folder: Path) -> dict[str, Scores]:
 
 
 def write_rows(path: Path, evaluations: Mapping[str, Sequence[Outcome]]) -> None:
-    """Outcomes of named evaluations as one parquet table."""
     rows = [{"evaluation": name, **asdict(o)} for name, outcomes in evaluations.items() for o in outcomes]
     table = pa.Table.from_pylist(rows)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"), table.nbytes)
@@ -230,7 +223,6 @@ def _sources(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _editor(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The settings that all seeds of one editor share."""
     return record["protocol"], *(record["cell"][name] for name in ("task", "approach", "training"))
 
 
@@ -266,11 +258,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def held(folder: Path, patience: float = 10.0, name: str = LOCK) -> Iterator[None]:
-    """Lock a folder: two runs must not write the same cell.
-
-    The lock ends with its process, so no lock is ever stale. UserError: another process still has it after `patience`
-    seconds.
-    """
+    """Lock a folder while its process lives. UserError: another one still has it after `patience` seconds."""
     lock, holder = folder / name, "unknown process"
     file = FileLock(lock)
     with border(UserError, f"{lock}: cannot be written"):
@@ -301,15 +289,13 @@ def clean(folder: Path) -> None:
 
 
 def digest(value: Any) -> str:
-    """A short fingerprint of plain data."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(), digest_size=8).hexdigest()
 
 
 def code_digest(more: Iterable[Path] = ()) -> str:
-    """A short fingerprint of the code that a number depends on, and of `more` files. Paths do not change it.
+    """A short fingerprint of the code that a number depends on, and of `more` files.
 
-    Comments, docstrings, layout and error messages do not change it, nor does a check that only raises. names.py and
-    the scales are not part of it: a cell records the values that it used.
+    names.py and the scales are not part of it: a cell records the values that it used.
     """
     root = Path(__file__).parent
     sources = {path for pattern in SOURCES for path in root.glob(pattern)} - {root / name for name in NO_SOURCES}
@@ -317,7 +303,6 @@ def code_digest(more: Iterable[Path] = ()) -> str:
 
 
 def code_of(files: Iterable[Path]) -> str:
-    """A short fingerprint of some files' code."""
     return digest(sorted(_code(path.read_text(encoding="utf-8")) for path in files))
 
 
@@ -363,7 +348,6 @@ class _Numbers(ast.NodeTransformer):
 
 
 def _names_a_value(node: ast.AST) -> bool:
-    """Whether it has a `:=`, which what comes after may read."""
     return any(isinstance(one, ast.NamedExpr) for one in ast.walk(node))
 
 

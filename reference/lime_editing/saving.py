@@ -43,10 +43,7 @@ OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The file of edits: one update for each edit, or one for all; the requests; and metadata.
-
-    about   fingerprints of the raw model and the editor, and other metadata
-    """
+    """The file of edits: an update for each edit, or one for all; the requests; fingerprints and other metadata."""
 
     updates: tuple[Update, ...]
     requests: tuple[Mapping[str, Any], ...]
@@ -54,11 +51,9 @@ class Saved:
 
 
 def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> None:
-    """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
+    """The raw model of `source`, a folder or hub id, with W + ΔW of one edit, in W's dtype; all else is copied.
 
-    The sum is computed in float32 at least, and stored in W's dtype. All else is copied unchanged, except an adapter
-    beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
-    edited matrix, or are not those of the model.
+    An adapter beside the weights is not. ModelError: the weights are not those of the model.
     """
     check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
@@ -101,14 +96,10 @@ def save_lora(
 ) -> dict[str, float]:
     """Save one edit as a LoRA adapter of `source`. Returns the relative error of each matrix's ΔW.
 
-    It is loaded by `PeftModel.from_pretrained(model, folder)` or the model's `load_adapter(folder)`.
-
     Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
-    UserError: the folder exists already, or cannot be written.
     """
     check_one(update)
-    if rank is not None and checks.of_whole(1, rank=rank):
-        raise UserError(f"an adapter's {checks.of_whole(1, rank=rank)}")
+    checks.refuse(UserError, rank is not None and checks.of_whole(1, rank=rank), whose="an adapter's ")
     pairs, errors = {}, {}
     for name, delta in update.dense(0, backbone.raw).items():
         plain = name in update.factors and name not in update.deltas and name not in update.weights
@@ -145,9 +136,7 @@ def save_lora(
 def save_updates(path: str | Path, saved: Saved) -> None:
     """Write the file of edits. UserError: it cannot be written, or an update is not that of one edit or of all."""
     if len(saved.updates) not in (1, len(saved.requests)):
-        raise UserError(
-            f"{len(saved.updates)} updates of {len(saved.requests)} edits; give one for each, or one for all"
-        )
+        raise UserError(f"{len(saved.updates)} updates of {len(saved.requests)} edits; give one for each or for all")
     tensors: dict[str, Tensor] = {}
     for i, update in enumerate(saved.updates):
         check_one(update)
@@ -162,9 +151,7 @@ def save_updates(path: str | Path, saved: Saved) -> None:
     try:
         metadata = {"lime_editing": json.dumps(about, ensure_ascii=False)}
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: the requests and `about` are kept as JSON: {error}; give texts and numbers"
-        ) from error
+        raise UserError(f"{path}: requests and `about` are kept as JSON: {error}; give texts and numbers") from error
     write_atomically(Path(path), lambda temporary: save_file(held, temporary, metadata), size)
 
 
@@ -224,12 +211,9 @@ def check_one(update: Update) -> None:
     if not all(bool(part.isfinite().all()) for part in (*parts, *update.weights.values())):
         raise UserError("the edit diverged: the update has NaN or infinity; edit again with a smaller learning rate")
     if update.edits > 1 or not (update.edits or update.weights):
-        raise UserError(
-            f"the update has {update.edits} edits, and one is saved; compose([update]) is the sum of several"
-        )
+        raise UserError(f"the update has {update.edits} edits, and one is saved; compose([update]) is their sum")
 
 
 def _read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and its metadata."""
     with safe_open(path, "pt", device) as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a mapping

@@ -9,8 +9,7 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-#: One for all models: two backbones of one model share its modules.
-_LOCK = RLock()
+_LOCK = RLock()  # one for all models: two backbones of one model share its modules
 
 
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:

@@ -28,8 +28,7 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 #: `model_type` → the module that ends a layer's attention block, residual included (None: no module does). Default:
 #: "attention".
 CLOSING: Mapping[str, str | None] = {"distilbert": "sa_layer_norm", "modernbert": None}
-#: Families with relative positions: their layers use a token's index in its row.
-RELATIVE = ("modernbert", "deberta-v2")
+RELATIVE = ("modernbert", "deberta-v2")  # families with relative positions: their layers use a token's index in its row
 
 
 def refuse(config: Any) -> None:
@@ -100,17 +99,13 @@ def shares_rows(model: Any) -> bool:
 
 
 def entrance(model: Any, ids: Tensor, types: Tensor, places: Tensor) -> Tensor:
-    """The input of the first layer (R, C, h)."""
     told = {"token_type_ids": types} if reads_types(model) else {}
     told |= {"position_ids": places} if shares_rows(model) else {}
     return widen(model, model.base_model.embeddings(input_ids=ids, **told))
 
 
 def inputs_of_layers(model: Any, hidden: Tensor, mask: Tensor | None) -> Callable[[nn.Module], dict[str, Any]]:
-    """The keyword arguments of each layer, given hidden states (B, S, h): the mask, and relative positions.
-
-    `mask` is added to the attention scores, 0 or -inf; None means no padding, known without synchronising.
-    """
+    """Each layer's keyword arguments for hidden states (B, S, h). `mask` is added to the scores, 0 or -inf."""
     if shares_rows(model):
         return lambda layer: {"attention_mask": mask}
     config, base, attention = model.config, model.base_model, None if mask is None else mask[:, 0, 0] == 0

@@ -17,14 +17,12 @@ from ..records import Input
 Integers: TypeAlias = NDArray[np.int64]
 Array: TypeAlias = Any  # a record's field: an NDArray on the host, a Tensor on the device
 R = TypeVar("R", bound=tuple[Any, ...])
-#: A batch of this many edits uses a GPU fully.
-MANY = 64
-#: The label of a padding position; cross entropy ignores it.
-NO_LABEL = -100
+MANY = 64  # a batch of this many edits uses a GPU fully
+NO_LABEL = -100  # the label of a padding position; cross entropy ignores it
 
 
 class Rows(NamedTuple):
-    """B inputs in R rows of C tokens, for the trunk. A row may hold several inputs, which do not attend to each other.
+    """B inputs in R rows of C tokens; inputs in one row do not attend to each other.
 
     ids, types and places (R, C) are token, type and position ids. asking and answering (R, C) are the index of a
     token's input, as a query and as a key; None if each row is exactly one input.
@@ -74,10 +72,7 @@ class Bucket(NamedTuple):
 def rows_of(
     inputs: Sequence[Input], pad: int, first: int, shared: bool, bucket: Bucket | None = None
 ) -> tuple[Rows, Integers]:
-    """The inputs in rows, and the start of each among the R·C tokens.
-
-    `pad` is the token id of padding, `first` the first position id. With `shared`, a row may hold several inputs.
-    """
+    """The inputs in rows (`shared`: several may share one), and each one's start. `first` is the first position id."""
     lengths, widths = np.array([len(i.ids) for i in inputs]), np.array([_width(i) for i in inputs])
     starts, shape = _starts(widths, shared, bucket)
     said, whole = _runs(starts, lengths), _runs(starts, widths)
@@ -179,11 +174,7 @@ def _runs(starts: Integers, lengths: Integers) -> Integers:
 
 
 def _starts(widths: Integers, shared: bool, bucket: Bucket | None) -> tuple[Integers, tuple[int, int]]:
-    """The starts of inputs of these widths in rows of equal length, and the shape (R, C) of the rows.
-
-    With `shared`, several inputs share a row if that saves a tenth: otherwise a third or more of a shuffled batch is
-    padding.
-    """
+    """Each input's start in rows (R, C). Inputs share rows if that saves a tenth: a shuffled batch is 1/3 padding."""
     count, longest, few = len(widths), int(widths.max()), len(widths) < 3 * MANY
     alone = longest if bucket is None else bucket.tokens
     if not shared:

@@ -37,11 +37,7 @@ def load(
     classifier: bool = False,
     precision: Precision = "float32",
 ) -> Backbone:
-    """A masked language model, or a sequence classifier, from a folder or hub id, frozen, its weights in float32.
-
-    ModelError: no weights, no configuration, weights that lack a part (such as the head), do not fit config.json or are
-    not finite, an unsupported architecture. UserError: no such device.
-    """
+    """A masked language model or classifier of a folder or hub id, frozen, in float32. ModelError: it is unusable."""
     check_device(device, precision)
     kind = Classifier if classifier else MaskedLM
     model, missing, resized = _pretrained(kind, source)
@@ -54,13 +50,10 @@ def load(
     if missing:  # transformers initialises them at random, differently in each process
         lacks, wanted = ", ".join(missing[:5]), "sequence classifier" if classifier else "masked language model"
         if classifier or any(_of_encoder(model, name) for name in missing):
-            raise ModelError(
-                f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a complete model"
-            )
+            raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a whole model")
         raise ModelError(
             f"{str(source)!r} is an encoder without a masked-language head (its weights lack {lacks}): it cannot "
-            "answer facts; give a model that has the head, or edit sentence pairs (--task nli): then a classifier is "
-            "made from it"
+            "answer facts; give a model that has the head, or edit sentence pairs (--task nli)"
         )
     return _wrapped(model, source, edited, device, precision)
 
@@ -73,10 +66,7 @@ def load_encoder(
     precision: Precision = "float32",
     seed: int = 0,
 ) -> Backbone:
-    """An encoder with a new head for these classes, initialised with `seed`. Any old head is ignored.
-
-    Errors: as of `load`, but weights may lack a head and its pooler.
-    """
+    """An encoder with a new head for these classes, initialised with `seed`. Errors: as of `load`."""
     if isinstance(classes, str) or len({*classes}) < max(2, len(classes)):
         raise ModelError(f"a classifier needs a list of at least two distinct classes; got {classes!r}")
     check_device(device, precision)
@@ -86,13 +76,9 @@ def load_encoder(
         model, missing, resized = _pretrained(Classifier, source, **labels)
     lacks = [name for name in (*missing, *resized) if _of_encoder(model, name)]
     if lacks:
-        raise ModelError(
-            f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}; restore them"
-        )
+        raise ModelError(f"the weights in {str(source)!r} lack a part of an encoder: {', '.join(lacks[:5])}; add it")
     if not missing and not resized:
-        raise ModelError(
-            f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as the raw model (--raw-model)"
-        )
+        raise ModelError(f"{str(source)!r} is a classifier of {len(classes)} classes already: give it as --raw-model")
     return _wrapped(model, source, edited, device, precision)
 
 
@@ -102,15 +88,10 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
         if adapted(found, loaded=True):  # and from a hub, transformers would load the adapter's own base model
-            raise ModelError(
-                f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away (of a hub id: in a "
-                "copy, and give its folder)"
-            )
+            raise ModelError(f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away")
         config.chunk_size_feed_forward = 0  # chunking only saves memory, and calls an edited matrix several times
-        told: dict[str, Any] = {
-            "output_loading_info": True,
-            "ignore_mismatched_sizes": True,
-        }  # the callers report mismatches
+        # The callers report mismatches.
+        told: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         told |= {"dtype": torch.float32, "use_safetensors": True, **_safe()}
         model, loading = kind.from_pretrained(found, config=config, **told)
     checks.refuse(
@@ -131,7 +112,6 @@ def _wrapped(
 
 @contextmanager
 def _reading(source: str | Path, what: str, weights: bool = False) -> Iterator[str]:
-    """Yield the folder or hub id to read. ModelError: it cannot be read, with the cause."""
     found = place(source, ModelError, MODEL)
     here = "" if Path(found).exists() else " (no folder here, so a hub id)"
     with border(ModelError, f"cannot load {what} from {found!r}{here}", lambda: damage(found, weights, what)):
@@ -143,7 +123,7 @@ def _safe() -> dict[str, bool]:
 
 
 def _of_encoder(model: Any, name: str) -> bool:
-    """Whether a parameter belongs to the encoder. A pooler belongs to the head."""
+    """A pooler belongs to the head."""
     prefix = f"{model.base_model_prefix}."
     return name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
 

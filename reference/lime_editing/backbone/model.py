@@ -78,7 +78,6 @@ class Backbone:
 
     @property
     def max_tokens(self) -> int:
-        """The longest input in tokens."""
         return architecture.max_positions(self.model)
 
     @cached_property
@@ -88,7 +87,6 @@ class Backbone:
 
     @cached_property
     def closing(self) -> nn.Module | None:
-        """The module that ends the last layer's attention block; None if no module does."""
         return architecture.closing(self.model, self.layers)
 
     @cached_property
@@ -111,7 +109,7 @@ class Backbone:
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
             raise ModelError(
-                f"an input has {longest} tokens, and the model reads at most {self.max_tokens}; shorten it"
+                f"an input has {longest} tokens, and the model reads at most {self.max_tokens}: shorten it"
             )
         shared = architecture.shares_rows(self.model)
         return rows_of(inputs, self.pad_id, architecture.first_place(self.model), shared, bucket)
@@ -123,9 +121,7 @@ class Backbone:
         try:
             hidden = architecture.entrance(here.model, rows.ids, rows.types, rows.places)
         except IndexError as error:
-            raise ModelError(
-                "a token has no embedding: tokenizer and model do not belong together; load both from one place"
-            ) from error
+            raise ModelError("a token has no embedding: tokenizer and model do not belong together") from error
         if rows.asking is not None and rows.answering is not None:
             apart = rows.answering[:, None, None] < 0
             if architecture.shares_rows(self.model):
@@ -154,8 +150,7 @@ class Backbone:
     def upper(self, states: States, update: Update | None = None, twice: bool = False) -> Tensor:
         """Logits (N, V) at the predicted positions, of the raw model or under an update of E edits, where B = E·k.
 
-        Edit e applies to the rows e·k … (e+1)·k - 1. A classifier gives one row of classes per input. With `twice` the
-        logits are twice differentiable.
+        Edit e applies to the rows e·k … (e+1)·k - 1. `twice`: the logits are twice differentiable.
         """
         checks.refuse(UserError, update is not None and checks.of_update(update, self.raw, len(states.hidden)))
         here, places = self.copy(twice), states.places
@@ -177,9 +172,9 @@ class Backbone:
 
     @torch.no_grad()
     def embedded(self, words: Tensor, lengths: Tensor, classes: Tensor | None = None) -> Tensor:
-        """The model's embeddings (E, S, h) of tokens `words` (E, S); 0 after each row's length (E,).
+        """The embeddings (E, S, h) of tokens `words` (E, S); 0 after each row's length (E,).
 
-        A class has no token embedding: the output layer's row of `classes` (E,) replaces a row's last token (E5).
+        A class has no embedding: the output layer's row of `classes` (E,) replaces a row's last token (E5).
         """
         found = architecture.widen(self.model, self.model.get_input_embeddings()(words))
         column = torch.arange(words.shape[1], device=words.device)
@@ -197,7 +192,6 @@ class Backbone:
 
     @property
     def reads_types(self) -> bool:
-        """Whether the model has token types."""
         return architecture.reads_types(self.model)
 
     @property
@@ -207,7 +201,6 @@ class Backbone:
 
     @property
     def width(self) -> int:
-        """The width of the hidden states."""
         return int(self.model.config.hidden_size)
 
     def _run(
@@ -248,8 +241,7 @@ class Backbone:
     def _narrowed(self, slots: Tensor) -> Iterator[None]:
         """A context in which the last layer, after its attention, has only these (B, P) of its B·S tokens: (B, P, h).
 
-        An input with fewer than P repeats its first token, whose result is not used. If no module ends the attention
-        block, the layer computes all tokens, and `upper` selects from its output.
+        An input with fewer than P repeats its first token. Where no module ends the attention block, all are computed.
         """
 
         def narrow(_: nn.Module, __: Any, output: Any) -> Any:
@@ -265,7 +257,6 @@ class Backbone:
 
 
 def states_at(output: Tensor, places: Places) -> States:
-    """The states of the inputs at these places of the trunk's output."""
     return States(F.embedding(places.tokens, output), places)
 
 
@@ -279,11 +270,8 @@ def capture(
 ) -> tuple[Factors, Tensor]:
     """For each edited matrix its input x (B, T, n), and δ (B, T, m), the loss gradient at its output (§3.3, clause E1).
 
-    T is S, but P in the last layer, where no other row has a gradient. Padding rows have δ = 0.
-
-    `loss_of` maps logits (N, V) to the sum of one loss per example, so each example's δ does not depend on the batch.
-    No `.grad` is set. x and δ have no graph, unless they are `differentiable` with respect to the update `at`. Also
-    returns the logits.
+    T is S, but P in the last layer. Padding rows have δ = 0. `loss_of` maps logits (N, V) to the sum of one loss per
+    example. x and δ have a graph only if `differentiable`. Also returns the logits; no `.grad` is set.
     """
     checks.refuse(UserError, checks.of_mode())
     taken: dict[str, tuple[Tensor, Tensor]] = {}
@@ -309,25 +297,13 @@ def capture(
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "float32") -> Backbone:
-    """Cut a loaded model below the edited layers. The model's mode and gradients do not change.
+    """Cut a loaded model below the edited layers; its mode and gradients stay. ModelError: it cannot be edited.
 
     `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
-    ModelError: an architecture that is not supported, a name that does not exist, weights that are not finite, or a
-    model whose dropout is active or whose MLPs run in chunks.
     """
-    if (
-        checks.of_wrapping(model, edited, precision, Precision)
-        or not hasattr(model, "base_model")
-        or edited in ([], ())
-    ):
-        raise ModelError(
-            checks.of_wrapping(model, edited, precision, Precision)
-            or f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}"
-        )
+    checks.refuse(ModelError, checks.of_wrapping(model, edited, precision, Precision))
     if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
-        raise ModelError(
-            "the model is in training mode, and its dropout changes every answer at random; call model.eval() first"
-        )
+        raise ModelError("the model is in training mode: dropout changes its answers; call model.eval() first")
     checks.refuse(ModelError, checks.of_model(model))
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
     if broken:
@@ -336,9 +312,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
     known = [name for layer in layers for name in mlp_names(model, layer)]
     if isinstance(edited, int):
         if not 1 <= edited <= len(layers):
-            raise ModelError(
-                f"cannot edit the last {edited} layers: the model has {len(layers)}; give a number from 1 to that"
-            )
+            raise ModelError(f"cannot edit the last {edited} layers: the model has {len(layers)}; give at most that")
         names = known[-2 * edited :]
     else:
         for name in edited:
@@ -359,7 +333,6 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
 
 @torch.no_grad()
 def _same(backbone: Backbone) -> bool:
-    """Whether trunk and upper part give the model's logits on a padded batch, with the same layer arguments."""
     model, size, layer = backbone.model, min(backbone.model.config.vocab_size, 20), backbone.layers[-1]
     rows = [tuple((5 * i + 3) % size for i in range(length)) for length in (6, 4)]
     rows = [tuple(i if i != backbone.pad_id else i + 1 for i in row) for row in rows]

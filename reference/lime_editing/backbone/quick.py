@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def quick(model: Any, in_bf16: bool = False, twice: bool = False) -> Any:
     """A copy that computes queries, keys and values in one product.
 
-    With `in_bf16` its linear maps are in bf16, because autocast casts frozen weights again at every use. With `twice`
-    it is twice differentiable at lower cost; fused attention kernels have no second derivative.
+    `in_bf16`: its linear maps are in bf16, because autocast casts frozen weights at every use. `twice`: it is twice
+    differentiable, which fused attention kernels are not.
     """
     copy = deepcopy(model, {id(p): p for p in model.parameters()})
     for module in list(copy.modules()):
@@ -30,8 +30,6 @@ def quick(model: Any, in_bf16: bool = False, twice: bool = False) -> Any:
 
 
 class Attention(nn.Module):
-    """Self-attention of a BERT-like layer."""
-
     def __init__(self, whole: Any, twice: bool) -> None:
         super().__init__()
         parts = (whole.query, whole.key, whole.value)

@@ -17,7 +17,6 @@ from .output import console, doing, here, print_json
 
 
 def check_data(options: CheckData) -> None:
-    """The command. DataError, LanguageError, ModelError: as in a run."""
     path = here(options.path, options.offline, data.find(options.task).patterns if options.task else OF_FACTS)
     dataset = data.find(options.task or task_of(path))
     if dataset.examine is None:
@@ -33,7 +32,6 @@ def check_data(options: CheckData) -> None:
 
 
 def _model(model: str, dataset: Dataset) -> tuple[Reader, Any, str]:
-    """A model's reader, and for a classifier of pairs its predictions and their cache key."""
     from ..backbone import configuration, fingerprint, load, load_tokenizer, max_tokens  # noqa: PLC0415  (torch)
     from ..reproduce.run import check_fit, classes_of, reader_of  # noqa: PLC0415
 
@@ -56,5 +54,4 @@ def task_of(source: str) -> str:
 
 
 def text(found: Examination) -> str:
-    """The report as text."""
     return render("examination.txt.jinja", found=found)

@@ -51,7 +51,6 @@ Said = tuple[tuple[int, ...], tuple[int, ...], dict[str, str]]  # before, after,
 
 
 def edit(options: Edit) -> None:
-    """The command. UserError: as of its parts."""
     if bool(options.file) != bool(options.save):
         raise UserError("--file has the edits, and --save is the folder for them; give both")
     _refuse_mixed(options)
@@ -63,10 +62,7 @@ def edit(options: Edit) -> None:
     scale = scale_of(options.scale, (), options.edited_layers)
     source, model, finished = given(options, scale, dataset)
     if not finished:
-        raise UserError(
-            f"{model} is not a classifier yet: give --raw-model, such as the folder runs/…/classifier-… that "
-            f"`make-classifier --model {model}` makes"
-        )
+        raise UserError(f"{model} is not a classifier yet: give --raw-model, such as one that `make-classifier` makes")
     processes.quiet()
     with doing(console(stderr=True), f"reading {source} and {model}", at_once=False):
         tokenizer = load_tokenizer(model)
@@ -96,7 +92,6 @@ def edit(options: Edit) -> None:
 
 
 def _refuse_mixed(options: Edit) -> None:
-    """UserError: an option of single edits beside --file, or one of --file without it."""
     single = ("sentence", "fact", "pair", "premise", "hypothesis", "to", "look", "unrelated")
     unused = single if options.file else ("as_", "rank", "series", "skip_bad", "task")
     plain = {one.name: one.default for one in fields(options)}
@@ -111,13 +106,10 @@ def _refuse_mixed(options: Edit) -> None:
 
 
 def _task(options: Edit) -> str:
-    """The task of the given input. UserError: no input, or several."""
     ways = [options.sentence, options.fact, options.pair, options.premise or options.hypothesis]
     half = (options.premise is None) != (options.hypothesis is None)
     if half or sum(way is not None for way in ways) != 1:
-        raise UserError(
-            "say what to edit: a sentence with [MASK], --fact, --pair, --premise and --hypothesis, or --file"
-        )
+        raise UserError("say what to edit: a sentence, --fact, --pair, --premise and --hypothesis, or --file")
     if options.to is None:
         raise UserError("say the desired answer: --to")
     return "facts" if options.sentence is not None or options.fact is not None else "nli"
@@ -158,12 +150,10 @@ class Shown:
         return {**told, "languages": len(self.parallel), "unrelated_changed": changed}
 
     def as_dict(self) -> dict[str, Any]:
-        """For a program."""
         return {**asdict(self), **self.counts()}
 
 
 def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | None = None) -> Shown:
-    """Edit, and predict before and after."""
     update = edit_batch(editor, [question.request])
     saving.check_one(update)
     backbone, labels = editor.backbone, question.request.labels
@@ -183,7 +173,6 @@ def show(editor: Editor, tokenizer: Any, question: Question, checkpoint: str | N
 
 
 def write(console: Console, shown: Shown) -> None:
-    """Print the table."""
     console.print(Text.assemble((shown.text, "bold"), " → ", (shown.to, "bold green")))
     of = f"{shown.place} of the corpus, where the answer is {shown.known}" if shown.place else "not in the corpus"
     by = shown.approach if shown.checkpoint is None else f"{shown.approach}, {shown.checkpoint}"
@@ -231,7 +220,6 @@ def _counted(counts: Mapping[str, Any], unrelated: int) -> list[str]:
 
 
 def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update: Update) -> list[Said]:
-    """The model's answers to inputs before and after an edit."""
     pairs = zip(predict(backbone, inputs), predict(backbone, inputs, update), strict=True)
     return [(a, b, {"before": spell(backbone, tokenizer, a), "after": spell(backbone, tokenizer, b)}) for a, b in pairs]
 
@@ -239,7 +227,6 @@ def answered(backbone: Backbone, tokenizer: Any, inputs: Sequence[Input], update
 def _edit_file(
     options: Edit, dataset: Dataset, content: Any, editor: Editor, reader: Reader, model: str, cell: str
 ) -> None:
-    """Read the file, edit, save, and report successful edits and broken answers. UserError: as of its parts."""
     assert options.file is not None
     assert options.save is not None
     saving.check_free(options.save)
@@ -258,11 +245,9 @@ def _edit_file(
     saving.check_one(update)
     if by_name is not None:
         rows = _known(rows, content)
-    found = _report(rows, editor, dataset.tasks(content, reader, Rulings(), {})["test"], reader.tokenizer, update) | {
-        "skipped": skipped,
-        "notes": notes,
-        "as": options.as_,
-    }
+    test = dataset.tasks(content, reader, Rulings(), {})["test"]
+    found = _report(rows, editor, test, reader.tokenizer, update)
+    found |= {"skipped": skipped, "notes": notes, "as": options.as_}
     about = {"approach": editor.method.NAME, "checkpoint": cell, "model": model}
     if options.as_ == "model":
         saving.save_model(update, editor.backbone, model, options.save)
@@ -278,8 +263,7 @@ def _edit_file(
         return
     failed = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]]
     broken = [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]]
-    lines = [line for many in (failed, broken) for line in _first(many)]
-    lines += _first([f"note: {note}" for note in notes])
+    lines = [*_first(failed), *_first(broken), *_first([f"note: {note}" for note in notes])]
     lines += [f"skipped: {line}" for line in skipped]
     lines += [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
     for line in lines:
@@ -310,7 +294,6 @@ def _repeated(rows: Sequence[Row]) -> list[str]:
 
 
 def _first(lines: list[str]) -> list[str]:
-    """The first of many lines, and how many there are beside."""
     left = len(lines) - SHOWN
     return lines[:SHOWN] + [f"… and {left} more, which edits.json has"] * (left > 0)
 
@@ -332,7 +315,6 @@ def _edit(requests: Sequence[EditRequest], editor: Editor, options: Edit, progre
 def _read(
     path: Path, options: Edit, editor: Editor, content: Any, reader: Reader, facts: Facts | None
 ) -> tuple[list[Row], list[str]]:
-    """The rows, and the errors of skipped rows. DataError: a wrong row that is not skipped."""
     if not path.exists():
         raise DataError(f"{path}: no such file; expected a table of edits")
     if not path.is_file() or files.kind(path.name) not in files.TABLES:
@@ -406,7 +388,6 @@ def _lines(table: files.Files, name: str) -> Iterator[tuple[int, dict[str, Any] 
 
 
 def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts: Facts | None) -> Row:
-    """A row with its request. UserError: the row's error. `facts` is None for sentence pairs."""
     ways = [("premise", "hypothesis")] if facts is None else [("prompt",), ("relation", "subject")]
     names = next((way for way in ways if all(name in row for name in way)), None)
     if names is None:
@@ -440,7 +421,6 @@ def _row(row: Mapping[str, Any], where: str, content: Any, reader: Reader, facts
 
 
 def _known(rows: list[Row], content: Any) -> list[Row]:
-    """The rows, with the facts of prompts that are sentences of the corpus: their parallels should change, too."""
     prompts = {(told["language"], told["text"]) for told, _ in rows if told["fact"] is None}
     places = {
         (fact.language, text): f"{fact.relation}/{fact.sub_uri}"
@@ -451,7 +431,6 @@ def _known(rows: list[Row], content: Any) -> list[Row]:
 
 
 def _report(rows: Sequence[Row], editor: Editor, task: Any, tokenizer: Any, update: Update) -> dict[str, Any]:
-    """Successful edits, on the edited inputs, and broken answers, on unrelated inputs of the corpus."""
     edited = {told["fact"] for told, _ in rows}
     others, rng = [x for x in task.corpus.examples if x.fact not in edited], derived_rng(0, "broken")
     unrelated = [task.retain_input(others[i], rng) for i in rng.permutation(len(others))[:UNRELATED]]
@@ -483,7 +462,6 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def edits(options: Edits) -> None:
-    """The command: list a file's edits, or drop some. UserError: as of its parts."""
     path = options.path / saving.UPDATE if options.path.is_dir() else options.path
     saved = saving.load_updates(path)
     report = path.with_name(REPORT)
@@ -505,13 +483,10 @@ def edits(options: Edits) -> None:
 
 
 def _reported(report: Path, saved: saving.Saved) -> dict[str, Any]:
-    """edits.json. UserError: it is damaged, or does not list the edits of the file beside it."""
     told = read_json(report)
     with suppress(TypeError, KeyError, AttributeError):  # not of its form
         rows = told["rows"]
         if told | _counts(rows) | saved.about == told and [_named(row) for row in rows] == list(saved.requests):
             return dict(told)
-    raise UserError(
-        f"{report}: does not list the {len(saved.requests)} edits of {saving.UPDATE} beside it; restore the two "
-        f"together, or remove {REPORT}: the edits are in {saving.UPDATE}"
-    )
+    both = f"the {len(saved.requests)} edits of {saving.UPDATE} beside it; restore both"
+    raise UserError(f"{report}: does not list {both}, or remove it: the edits are in {saving.UPDATE}")

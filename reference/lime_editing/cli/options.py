@@ -34,10 +34,9 @@ def option(
     keys: Keys | None = None,
     positional: bool = False,
 ) -> Any:
-    """A field that is an option: help, default, group in the help, and parser of its text.
+    """A field that is an option; a default of False makes a flag. Eight parameters: those of argparse.
 
-    A default of False makes a flag. `many` options may be repeated; their values are collected. `keys` makes one option
-    for each key of a mapping. Eight parameters: those of argparse.
+    `many` may be repeated, and their values are collected. `keys` makes an option for each key of a mapping.
     """
     told = {"about": about, "group": group, "parse": parse, "values": values, "many": many, "keys": keys}
     given = {"default_factory": dict} if keys is not None else {"default": default}  # MISSING: no default
@@ -101,8 +100,7 @@ def approaches() -> list[str]:
     return OWN + PLUGGED_IN
 
 
-#: Approaches of plug-ins in this process.
-PLUGGED_IN: list[str] = []
+PLUGGED_IN: list[str] = []  # approaches of plug-ins in this process
 OWN = [name for name in APPROACHES if name != "unedited"]
 SCALES, WIDTHS, EXECUTORS = ("tiny", "small", "paper"), ("float32", "bf16"), ("processes", "local", "slurm")
 KNOWN = f"{', '.join(OWN)}, or plug-ins"
@@ -117,8 +115,6 @@ def runs() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Debug:
-    """The option of every command."""
-
     debug: bool = option("show where an error comes from", False)
 
 
@@ -320,12 +316,10 @@ def command_line(command: str, record: Any) -> Names:
 
 
 def flag(name: str) -> str:
-    """The option of a field."""
     return "--" + name.rstrip("_").replace("_", "-")
 
 
 def plug_in(plugins: Sequence[str]) -> None:
-    """Import plug-ins, and add their approaches. UserError: as of `plugins.load_all`."""
     if plugins:
         from ..editors import methods  # noqa: PLC0415  torch takes seconds to import
         from ..plugins import load_all  # noqa: PLC0415

@@ -15,16 +15,12 @@ from rich.text import Text
 
 from ..data import download
 
-#: Seconds between lines of a log, at most.
-EVERY = 30.0
+EVERY = 30.0  # seconds between lines of a log, at most
 
 
 @contextmanager
 def doing(console: Console, what: str, at_once: bool = True) -> Iterator[Callable[[str], None]]:
-    """Print what starts, and repeat it during the block. Calling the yielded function sets the progress text.
-
-    A log gets a line now (if `at_once`) and every 30 seconds.
-    """
+    """Say what starts, and again every 30 seconds in a log. Calling the yielded function sets the progress text."""
     began, far = time.monotonic(), [""]
     if console.is_terminal:
         with console.status(Text(what)) as status:

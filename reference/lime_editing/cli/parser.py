@@ -25,15 +25,12 @@ LIST: Mapping[str, type] = {
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help with unwrapped examples, and one line for each command."""
-
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
         self._action_max_length = 4 + max(map(len, LIST))  # argparse does not count the indent of a command
 
 
 def plugins_of(argv: Sequence[str]) -> list[str]:
-    """The plug-ins on a command line."""
     before = argparse.ArgumentParser(add_help=False)
     before.add_argument("--plugin", action="append", nargs="?", default=[])
     return [name for name in before.parse_known_args(argv)[0].plugin if name is not None]

@@ -83,7 +83,6 @@ def _row(scores: Scores | None) -> str:
 
 
 def show_plan(console: Console, plan: Plan) -> None:
-    """Print the plan."""
     table = Table("cell", "state", *_right("edits trained", "edits judged", "time", "memory", "disk"), box=None)
     for cell in plan.cells:
         edits = f"{cell.trained:,}", f"{cell.judged:,}"
@@ -109,7 +108,6 @@ def _right(*names: str) -> list[Any]:
 
 
 def span(seconds: float) -> str:
-    """A readable duration."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

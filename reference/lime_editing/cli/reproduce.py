@@ -18,6 +18,7 @@ from ..report import many as study, write
 from ..reproduce import cells as grid, classifier, plan, processes
 from ..reproduce.cells import Cell, Experiment, Sources, Status, cell_folder
 from ..reproduce.classifier import RawClassifier
+from ..reproduce.plan import Protocols
 from ..reproduce.run import prepare
 from ..reproduce.scales import Scale
 from .options import MakeClassifier, Many, Reproduce, Study, command_line
@@ -27,13 +28,10 @@ from .sources import given, refuse_unused, scale_of
 
 FACTS_ONLY = "many edits need facts: an edit of a sentence pair corrects an error of the raw model"
 Main = Callable[[Sequence[str]], int]  # the entry point; cluster jobs call it
-Protocols = Mapping[str, Mapping[str, Experiment]]  # by protocol and task
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of the command: its cells, places and processes."""
-
     options: Reproduce
     scale: Scale
     cells: Sequence[Cell]
@@ -50,7 +48,6 @@ class _Run:
 
 
 def reproduce(options: Reproduce, main: Main) -> None:
-    """The command. UserError: as of its parts."""
     _refuse_untrained(options)
     run = _run_of(options)
     processes.quiet()
@@ -93,10 +90,7 @@ def reproduce(options: Reproduce, main: Main) -> None:
 
 
 def many(options: Many, main: Main) -> None:
-    """The command: train editors (or use trained ones), and judge them over many edits in one model.
-
-    UserError: options that do not fit together; as of `reproduce`.
-    """
+    """The command: train editors (or use trained ones), and judge them over many edits in one model."""
     _refuse_untrained(options)
     if any(data.find(task).classifies for task in options.task):
         raise UserError(FACTS_ONLY)
@@ -136,7 +130,6 @@ def make_classifier(options: MakeClassifier) -> None:
 
 
 def _run_of(options: Reproduce) -> _Run:
-    """The run of these options. UserError: they do not fit together, or have no effect; an unknown --cell."""
     _refuse_unused(options)
     scale = scale_of(options.scale, options.set, options.edited_layers)
     protocols = PROTOCOLS if options.protocol == "both" else (options.protocol,)
@@ -157,7 +150,6 @@ def _run_of(options: Reproduce) -> _Run:
 
 
 def _refuse_untrained(options: Study) -> None:
-    """UserError: a training, and no approach that is trained."""
     asked, known = options.approach or PAPER_APPROACHES, methods()
     chosen = "--training" if options.training != type(options).training else "--control" if options.control else None
     if chosen and not any(known[name].TRAINED for name in asked):
@@ -188,7 +180,6 @@ def _cells(options: Reproduce, scale: Scale) -> list[Cell]:
 
 
 def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]:
-    """Run all cells under all protocols, in worker processes or as jobs."""
     options = run.options
     if options.executor != "processes":
         wanted = [
@@ -212,7 +203,6 @@ def _statuses(run: _Run, by_protocol: Protocols, main: Main) -> Iterator[Status]
 
 
 def _prepared(run: _Run) -> tuple[dict[str, Experiment], list[RawClassifier]]:
-    """Each task ready to run, and in a dry run the classifiers that a run would fine-tune."""
     options, rulings = run.options, next(iter(run.rulings.values()))
     command = command_line("reproduce", replace(options, cell=None))
     ready, classifiers = dict[str, Experiment](), list[RawClassifier]()
@@ -252,7 +242,6 @@ def _classifier(run: _Run, sources: Sources, task: str) -> RawClassifier:
 
 
 def _fine_tune(console: Console, wanted: RawClassifier) -> None:
-    """Fine-tune a raw classifier unless done before, and print its accuracy."""
     if wanted.done:
         told = classifier.make(wanted)
     else:

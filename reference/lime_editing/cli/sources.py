@@ -16,20 +16,15 @@ from .output import here
 
 
 def given(options: Sources, scale: Scale, dataset: Dataset) -> tuple[str, str, bool]:
-    """(data, model, whether that model can be edited without fine-tuning); the defaults are the scale's.
-
-    UserError: the scale has no data for this task, or the default is in the repository, which is missing.
-    """
+    """(data, model, whether that model can be edited without fine-tuning); the defaults are the scale's."""
     raw = options.raw_model or (None if options.model or not dataset.classifies else scale.raw_classifier)
     source, model = options.data.get(dataset.name, scale.data.get(dataset.name)), raw or options.model or scale.model
     for what, value in ((dataset.name, source), ("raw-model" if dataset.classifies else "model", model)):
         if value is None:
             raise UserError(f"the scale has no data for the task {dataset.name}; give {flag(dataset.name)} SOURCE")
         if Path(value).is_relative_to(FIXTURES) and not Path(value).exists():
-            raise UserError(
-                f"{value}: the scale {scale.name} works on fixtures/ of the repository, which is not here; give "
-                f"{flag(what)} of your own, or run in a clone"
-            )
+            told = f"{value}: the scale {scale.name} works on fixtures/ of the repository, which is not here"
+            raise UserError(f"{told}; give {flag(what)} of your own, or run in a clone")
     found = here(str(source), options.offline, dataset.patterns)
     return found, model, raw is not None or not dataset.classifies
 
@@ -48,10 +43,7 @@ def refuse_unused(options: Sources, tasks: Sequence[str]) -> None:
 def scale_of(
     name: str, changes: Sequence[tuple[str, str]] = (), edited_layers: int | tuple[str, ...] | None = None
 ) -> Scale:
-    """A scale with changed values. An editor that it does not know has its own defaults.
-
-    UserError: no such value.
-    """
+    """A scale with changed values. An editor that it does not know has its own defaults."""
     scale, defaults = SCALES[name], {approach: method.Settings() for approach, method in methods().items()}
     for path, value in changes:
         known = {task: replace(one, settings={**defaults, **one.settings}) for task, one in scale.tasks.items()}

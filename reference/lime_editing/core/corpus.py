@@ -103,10 +103,7 @@ class ParallelCorpus:
 
 @dataclass(frozen=True)
 class FullCorpus:
-    """Facts "<prefix>/<number>", each in all languages. Like ParallelCorpus, but examples are created on access.
-
-    XNLI's training set has six million.
-    """
+    """Facts "<prefix>/<number>" in all languages. Examples are made on access: XNLI's training set has six million."""
 
     prefix: str
     count: int

@@ -168,10 +168,7 @@ def _together(rows: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The weights of the training objective, and the rulings on it and on the optimiser's step.
-
-    The defaults are the paper's (§B.2, clauses L1-L3).
-    """
+    """The weights of the objective, and its rulings. The defaults are the paper's (§B.2, clauses L1-L3)."""
 
     lambda_rel: float = 0.1
     lambda_loc: float = 1.0
@@ -202,8 +199,7 @@ def make_editor(
 ) -> Editor:
     """An untrained editor. `settings` is the method's Settings, or a mapping of some of its fields.
 
-    UserError: an unknown method or setting (the known ones are listed), a setting that is no number or choice of its
-    kind, or masks on a method without parameters. Eight parameters: each is a choice of its own.
+    UserError: an unknown method, setting or combination. Eight parameters: each is a choice of its own.
     """
     checks.refuse(
         UserError, checks.of_choice("masks", masks, Masks), checks.of_choice("mask_scale", mask_scale, Scaling)
@@ -224,8 +220,7 @@ def make_editor(
             ) from error
     if not isinstance(settings, type(found.Settings())):
         raise UserError(f"settings of {method} must be a mapping, or {found.Settings()}; got {settings!r}")
-    if checks.of_record(settings):
-        raise UserError(f"settings of {method}: {checks.of_record(settings)}")
+    checks.refuse(UserError, checks.of_record(settings), at=f"settings of {method}")
     parameters = found.init(backbone.raw, backbone.width, settings, seed)
     checks.refuse(UserError, checks.of_parameters(parameters), at=method)
     if masks != "none":
@@ -242,9 +237,8 @@ def make_editor(
 def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None, at: Update | None = None) -> Update:
     """One independent edit for each request, in one batch (§3.3, clause E8). The raw model does not change.
 
-    With a seed the gates are sampled, as in training; without it they are deterministic, as at test time. `at` holds
-    the earlier edits of a series: gradients and predictions are computed at θ + at. The result is the new edit alone
-    (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
+    With a seed the gates are sampled, as in training. `at` holds the earlier edits of a series: gradients are computed
+    at θ + at. The result is the new edit alone (chapter C); `compose([at, new])` gives both.
     """
     checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), seed is not None and checks.of_seed(seed))
@@ -353,8 +347,7 @@ def batch_of(
 ) -> Sent[Batch]:
     """Triples as arrays; with `fixed`, of a shape that many batches share.
 
-    "all" computes L_loc at every token of a masked sentence, without padding (clause L2). ModelError: an input that is
-    too long. LanguageError: as of `edit`.
+    "all" computes L_loc at every token of a masked sentence, without padding (clause L2).
     """
     if any(len(t.update.positions) != len(t.edit.labels) for t in triples) and not editor.backbone.classifies:
         raise UserError("an update input needs one predicted position for each label of its edit request")
@@ -395,8 +388,7 @@ def training_losses(
 def losses_of(editor: Editor, batch: Batch, objective: Objective, given: Update | None = None) -> dict[str, Tensor]:
     """`training_losses` of a batch on the device, without synchronising with it.
 
-    `given` is for an editor that is trained on sets or series (sets.py): the set as one update, or for each edit the
-    sum of those before it.
+    `given`, of an editor trained on sets or series: the set as one update, or for each edit the sum of those before it.
     """
     backbone, output, method = editor.backbone, editor.backbone.read(batch.rows), editor.method
     asked, masks, penalty = batch.asked, None, output.new_zeros(())

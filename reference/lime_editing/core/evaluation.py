@@ -57,17 +57,14 @@ def judged(
 ) -> Iterator[list[Outcome]]:
     """The outcomes of this process's share of the pairs, batch by batch: one per edit and input.
 
-    `subject` is an editor, or the raw model without any edit. "all" compares a retained masked sentence with the raw
-    prediction at every position of its padded row (clause M7). The seed draws desired predictions and retain lengths,
-    edit by edit, so that every editor gets the same requests. If `batch` edits do not fit in memory, fewer are computed
-    at a time.
+    "all" compares a retained masked sentence at every position of its padded row (clause M7). The seed draws edit by
+    edit: every editor gets the same requests. If `batch` edits do not fit in memory, fewer are computed at a time.
     """
     if not isinstance(subject, (Editor, Backbone)):
         raise UserError(checks.of_kind(subject, Editor, "an evaluation's subject, an editor or raw model,"))
     checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
     checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
-    if checks.of_whole(batch=batch) or batch < 1:
-        raise UserError(f"a batch needs at least 1 edit; got {batch!r}")
+    checks.refuse(UserError, checks.of_size("a batch", "edit", batch))
     backbone = subject.backbone if isinstance(subject, Editor) else subject
     roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
     mine, size = processes.share(len(pairs)), batch
@@ -103,18 +100,10 @@ def validator(
     con_positions: Positions = "mask",
     stopping: Stopping = "averages",
 ) -> Callable[[Editor], Scores]:
-    """A function that scores an editor on these pairs. What does not depend on the editor is computed once.
-
-    "edits" replaces succ by the mean of the edits' own harmonic means (clause R5).
-    """
-    checks.refuse(
-        UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True), checks.of_seed(seed)
-    )
-    checks.refuse(
-        UserError,
-        checks.of_choice("con_positions", con_positions, Positions),
-        checks.of_choice("stopping", stopping, Stopping),
-    )
+    """A function that scores an editor on these pairs. "edits": by the mean of the edits' own succ (clause R5)."""
+    checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
+    checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
+    checks.refuse(UserError, checks.of_choice("stopping", stopping, Stopping))
     mine = processes.share(len(pairs))
     size, held = BATCH, list[Prepared]()
 
@@ -171,8 +160,7 @@ def batches(
 ) -> Iterator[Prepared]:
     """The batches of an evaluation, with the raw predictions of inputs in the roles `raw_of`.
 
-    With `parallels` the requests include them, for an editor that sees more than clause T5 allows. Eight parameters:
-    the model, the data, and six independent choices of an evaluation.
+    With `parallels` an editor sees more than clause T5 allows. Eight parameters: model, data, six independent choices.
     """
     for start in range(0, len(pairs), batch):
         with backbone.autocast():
@@ -255,10 +243,7 @@ def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
 def predict(
     backbone: Backbone, inputs: Sequence[Input], update: Update | None = None, batch: int = 128
 ) -> list[tuple[int, ...]]:
-    """For each input the most likely token at each predicted position, or the class.
-
-    `batch` inputs are computed at a time; inputs of similar length share a batch.
-    """
+    """For each input the most likely token at each predicted position, or the class; `batch` at a time, by length."""
     checks.refuse(UserError, checks.of_list(inputs, Input, "inputs", empty=True))
     checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
     checks.refuse(
@@ -270,8 +255,7 @@ def predict(
             f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
             "inputs; give update[i] for edit i alone, or compose([update]) for their sum"
         )
-    if checks.of_whole(batch=batch) or batch < 1:
-        raise UserError(f"a batch needs at least 1 input; got {batch!r}")
+    checks.refuse(UserError, checks.of_size("a batch", "input", batch))
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
     found: list[tuple[int, ...]] = [()] * len(inputs)
     for start in range(0, len(order), batch):

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ..backbone.arrays import R, Sent
 
-#: Recorded shapes at most; the least recently used one is dropped.
-MOST = 16
+MOST = 16  # recorded shapes at most; the least recently used one is dropped
 Results = Sequence[Tensor | None]
 
 
@@ -30,9 +29,8 @@ class _Recorded:
 class Graphs(Generic[R]):
     """`compute`, which maps a record of tensors to tensors of the same shapes each time, as CUDA graphs.
 
-    The first call with a shape is computed as usual, the second one is recorded. `compute` must not synchronise with
-    the GPU. The next call overwrites the results. If recording fails, or memory is full, a warning is given and all
-    later calls are computed as usual.
+    A shape is computed as usual at first, and recorded at its second call. The next call overwrites the results. If
+    recording fails, or memory is full, a warning is given, and all later calls are computed as usual.
     """
 
     def __init__(self, compute: Callable[[R], Results], device: torch.device) -> None:

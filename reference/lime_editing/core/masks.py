@@ -62,10 +62,7 @@ def open_share(parameters: Mapping[str, Tensor]) -> float:
 def init_masks(
     shapes: Mapping[str, tuple[int, int]], languages: int, scale: Scaling = "none", like: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Initial mask parameters for matrices {name: (n, m)}: log α = 0, and a scale of 1 if it is learned.
-
-    2·Σ(n + m)·L numbers with a learned scale, Σ(n + m)·L without (clause B1).
-    """
+    """Initial masks of matrices {name: (n, m)}: log α = 0, and a scale of 1 if it is learned (clause B1)."""
     like = torch.zeros(()) if like is None else like
     parameters = {}
     for name, (n, m) in shapes.items():
@@ -95,19 +92,13 @@ def draw_uniforms(parameters: Mapping[str, Tensor], edits: int, seed: int) -> Te
 
 
 def side_by_side(parameters: Mapping[str, Tensor], rows: Tensor | None = None, kind: str = "") -> Tensor:
-    """log α of all matrices (L, gates), x then δ of each, or of these `rows` (E, gates). `kind` "_scale": the scales.
-
-    Rows are gathered first: the cost of an edit does not grow with the number of languages.
-    """
+    """log α of all matrices (L, gates), x then δ of each, or of `rows` (E, gates). `kind` "_scale": the scales."""
     parts = _of_kind(parameters, kind).values()
     return torch.cat([p if rows is None else F.embedding(rows, p) for p in parts], 1)
 
 
 def masked(factors: Factors, m: Tensor) -> Factors:
-    """The factors x (E, T, n) and δ (E, T, m) of each matrix with masks m (E, gates), ordered as in `side_by_side`.
-
-    `apply_mask` for all matrices. O(T·width) work per edit: no intermediate has n·m elements (clause B3).
-    """
+    """x (E, T, n) and δ (E, T, m) of each matrix with masks m (E, gates). No intermediate has n·m elements (B3)."""
     each = iter((1 + m[:, None]).split([t.shape[-1] for pair in factors.values() for t in pair], -1))
     return {matrix: (x * next(each), delta * next(each)) for matrix, (x, delta) in factors.items()}
 

@@ -45,10 +45,7 @@ def derived_rng(seed: int, *place: str | int) -> np.random.Generator:
 
 
 def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[ExampleTriple]:
-    """The `count` triples of one training step, in all languages of `corpus` (clause S6).
-
-    x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
-    """
+    """The `count` triples of one step: x_e uniform over the corpus, x_u over I(x_e), x_r over the rest (clause S6)."""
     checks.refuse(UserError, checks.of_whole(count=count))
     if not corpus.examples:
         raise DataError("the corpus has no examples to train on; give data that have some")
@@ -74,16 +71,11 @@ def evaluation_pairs(
 ) -> list[Pair]:
     """Every edit in the editing languages once, or `limit` of them, drawn evenly over the languages (S1-S5, S9).
 
-    `editable` holds the ids of D_edit; without it D_edit is the whole corpus.
-    Eight parameters: what clauses S1 to S9 name.
-
-    x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
+    `editable`: the ids of D_edit (default: all). x_u are drawn without replacement from I(x_e), x_r from the rest, both
+    within the updating languages. Eight parameters: what clauses S1 to S9 name.
     """
-    checks.refuse(
-        UserError,
-        checks.of_names(edit_languages, "edit_languages"),
-        checks.of_names(update_languages, "update_languages"),
-    )
+    checks.refuse(UserError, checks.of_names(edit_languages, "edit_languages"))
+    checks.refuse(UserError, checks.of_names(update_languages, "update_languages"))
     checks.refuse(UserError, checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0))
     if not edit_languages or not update_languages or min(n_update, n_retain, limit or 0) < 0:
         raise UserError("an evaluation needs at least one editing and one updating language, and no negative numbers")
@@ -118,10 +110,7 @@ def evaluation_edits(
 
 
 def unrelated(corpus: Corpus, edit: Example, count: int, rng: np.random.Generator) -> list[Example]:
-    """`count` examples, uniform over `corpus` minus I(x_e), without replacement if there are enough (clause S3).
-
-    DataError: the corpus holds only parallels of the edit.
-    """
+    """`count` examples, uniform over `corpus` minus I(x_e), without replacement if there are enough (clause S3)."""
     span = corpus.span(edit.fact)
     rest = len(corpus.examples) - len(span)
     if rest == 0:

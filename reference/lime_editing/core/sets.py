@@ -28,8 +28,7 @@ def chunks_of(
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[Callable[[], EditBatch]]:
     """Requests in chunks. Calling a chunk runs the trunk on its inputs."""
-    if checks.of_whole(size=size) or size < 1:
-        raise UserError(f"a chunk needs at least 1 request; got {size!r}")
+    checks.refuse(UserError, checks.of_size("a chunk", "request", size))
 
     def read(start: int) -> EditBatch:
         part = slice(start, start + size)
@@ -49,12 +48,10 @@ def edit_all(
 ) -> Update:
     """Many edits as one: the editor's merge, or their sum. Memory grows with `chunk`, not with the number of edits.
 
-    `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
-    no requests, or as of `edit`.
+    `at` is as in `edit`. `progress` gets the number of edits read, anew in each pass over them.
     """
-    checks.refuse(
-        UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(requests, EditRequest, "requests")
-    )
+    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"))
+    checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
     chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
     if isinstance(editor.method, Merging):
         return editor.method.merge(editor.parameters, editor.settings, chunks)
@@ -78,10 +75,9 @@ def trained_on_sets(editor: Editor) -> bool:
 
 
 class Given:
-    """The set or series of a training batch, for an editor that is trained on them; empty for other editors.
+    """The set or series of a training batch; empty for an editor that is trained on single edits.
 
-    `next` returns the argument `given` of `losses_of` for the next edits. `leaves` are the tensors of a set's update.
-    Their gradients are summed over the parts of the batch; `pulled` propagates them to the parameters, chunk by chunk.
+    `leaves` are the tensors of a set's update; `pulled` propagates their summed gradients to the parameters.
     """
 
     def __init__(

@@ -16,8 +16,7 @@ from .sampling import Pair
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-#: Tokenised inputs that a task keeps: enough for a test set; a training set may be larger.
-REMEMBERED = 100_000
+REMEMBERED = 100_000  # tokenised inputs that a task keeps: enough for a test set; a training set may be larger
 MASK = "[MASK]"  # as users write it; the tokenizer's mask token may differ
 
 
@@ -81,12 +80,8 @@ def with_masks(ids: tuple[int, ...], mask: int, count: int) -> Input:
 
 
 def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
-    """A masked sentence. A single [MASK] becomes `count` masks; several stay unchanged.
-
-    UserError: no [MASK]. ModelError: a tokenizer without a mask token.
-    """
-    if checks.of_whole(count=count) or count < 1:
-        raise UserError(f"a sentence needs at least 1 mask; got {count!r}")
+    """A masked sentence. A single [MASK] becomes `count` masks; several stay. UserError: no [MASK]."""
+    checks.refuse(UserError, checks.of_size("a sentence", "mask", count))
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
     if mask not in ids:
         raise UserError(f"{text!r} has no {MASK}; write it where the answer goes")
@@ -96,10 +91,7 @@ def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
 
 
 def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
-    """A masked sentence in `language`, and its desired answer `to`. One [MASK] stands for the whole answer.
-
-    UserError: no [MASK], more or fewer than the answer has tokens, or an answer that the tokenizer cannot spell.
-    """
+    """A masked sentence in `language`, and its desired answer `to`. One [MASK] stands for the whole answer."""
     checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(text=text, to=to, language=language))
     labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
     if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
@@ -117,10 +109,7 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
 
 
 def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = None) -> Input:
-    """Premise and hypothesis as one input; the class is predicted at its first token.
-
-    An input of more than `longest` tokens is cut at the end of the longer text.
-    """
+    """Premise and hypothesis as one input, the longer cut to `longest` tokens; its first token predicts the class."""
     checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(premise=premise, hypothesis=hypothesis))
     checks.refuse(UserError, longest is not None and checks.of_whole(longest=longest))
     return pairs(tokenizer, [(premise, hypothesis)], longest)[0]

@@ -50,13 +50,9 @@ class Schedule:
     decay: bool = False  # whether learning rates fall linearly to a tenth
 
     def __post_init__(self) -> None:
-        if checks.of_record(self):
-            raise UserError(f"a schedule's {checks.of_record(self)}")
+        checks.refuse(UserError, checks.of_record(self), whose="a schedule's ")
         if self.batch < 1 or min(self.edits, self.validate_every, self.checkpoint_every) < self.batch:
-            raise UserError(
-                f"a schedule needs a batch of at least 1, and at least one batch for edits, validate_every and "
-                f"checkpoint_every; got {self}"
-            )
+            raise UserError(f"a schedule needs a batch of at least 1, and at least one for each interval; got {self}")
 
     @property
     def steps(self) -> int:
@@ -131,10 +127,7 @@ Event = Stepped | Validated | State
 
 
 def early_stopping(validations: Sequence[tuple[int, float]], patience: int) -> tuple[int, bool]:
-    """From validations (step, succ): the step of the best (the earliest of equals), and whether training stops.
-
-    §B.3, clause R5: it stops when succ has not improved for `patience` steps.
-    """
+    """From validations (step, succ): the step of the best, and whether `patience` steps have passed since (R5)."""
     best, _ = max(validations, key=lambda validation: validation[1])
     return best, validations[-1][0] - best >= patience
 
@@ -151,23 +144,20 @@ def train(
 ) -> Iterator[Event]:
     """Train `editor.parameters` in place on all languages of `task`. At the end they are the best validation's.
 
-    The training advances as events are read: exhaust the iterator. Every step has its own random generator, so the
-    validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results. Several
-    processes share each batch. A batch that does not fit in memory is computed in parts; only rounding differs. While a
-    GPU computes a step, the next batch is prepared and the losses of the previous step are read. UserError: a loss that
-    is not finite (that step and later ones change no parameter); no memory for one edit.
+    The training advances as events are read. Every step has its own random generator, so validations change no sample
+    (clause S7), and resuming from a `state` gives bit-identical results. Several processes share each batch. A batch
+    that does not fit in memory is computed in parts; only rounding differs. While a GPU computes a step, the next batch
+    is prepared and the losses of the previous step are read. UserError: a loss that is not finite.
 
     Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
     editor, data, validation, length, objective, seed, state and processes are independent.
     """
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_kind(schedule, Schedule, "schedule"))
-    checks.refuse(
-        UserError, checks.of_task(task), checks.of_kind(objective, Objective, "objective"), checks.of_seed(seed)
-    )
+    checks.refuse(UserError, checks.of_task(task), checks.of_seed(seed))
+    checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
     if not callable(validate):
         raise UserError(f"validate must be a function of an editor, as of validator; got {validate!r}")
-    if checks.of_record(objective):
-        raise UserError(f"an objective's {checks.of_record(objective)}")
+    checks.refuse(UserError, checks.of_record(objective), whose="an objective's ")
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
         state = State(0, {}, _copies(editor.parameters), {}, {}, {}, ())
@@ -237,9 +227,7 @@ def ahead(make: Callable[[int], T], steps: range, threads: int) -> Iterator[T]:
 
 def _check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
-        raise UserError(
-            f"the training loss is {loss} at step {step}; lower the learning rates. Earlier checkpoints are kept"
-        )
+        raise UserError(f"the training loss is {loss} at step {step}; lower the learning rates (checkpoints are kept)")
 
 
 def _report(
@@ -267,17 +255,13 @@ def train_step(
     clip: float,
     graphs: Graphs[Batch] | None = None,
 ) -> dict[str, float]:
-    """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step.
-
-    `graphs`: `graphs_of` this editor and objective, reused in every step.
-    """
-    checks.refuse(
-        UserError, checks.of_kind(editor, Editor, "editor"), checks.of_list(triples, Triple, "triples", empty=True)
-    )
-    checks.refuse(UserError, checks.of_seed(seed), checks.of_step(editor, optimiser, clip))
+    """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step."""
+    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_seed(seed))
+    checks.refuse(UserError, checks.of_list(triples, Triple, "triples", empty=True))
+    checks.refuse(UserError, not triples and "there is nothing to train on; give at least one triple")
+    checks.refuse(UserError, checks.of_step(editor, optimiser, clip))
     checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
-    if not triples or checks.of_record(objective):
-        raise UserError(checks.of_record(objective) or "there is nothing to train on; give at least one triple")
+    checks.refuse(UserError, checks.of_record(objective))
     parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
     values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
     descend(editor, optimiser, clip, objective.clipping, objective.log_alpha)
@@ -344,10 +328,7 @@ def accumulated(
     processes: Processes,
     at_a_time: int,
 ) -> Tensor:
-    """The losses (4,) of a batch of `size` triples. Sets every parameter's `.grad` to the gradient of the total.
-
-    The losses are means over the batch: parts of it, in one or several processes, are weighted by their share.
-    """
+    """The losses (4,) of a batch in parts, as means over all of it. Sets every parameter's `.grad`."""
     parameters, like = list(editor.parameters.values()), editor.backbone.like
     found: Sequence[Tensor | None] = ()
     batches, given = parts(at_a_time)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from .question import Asked, Question
 
 Errors = Mapping[Split, frozenset[str]]
-#: Maps inputs to the raw model's classes.
-Predict = Callable[[Sequence[Any]], Sequence[int]]
+Predict = Callable[[Sequence[Any]], Sequence[int]]  # maps inputs to the raw model's classes
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,7 @@ def locate(
     expected: str = "a file, a folder, an address, or a data set of the hub (owner/name)",
     first: Sequence[str] = OF_FACTS,
 ) -> str:
-    """The local path of data: `source` itself if it exists, else the download of a URL or of a hub data set.
-
-    From a hub data set only files that match `first` are downloaded; if none match, all tables. DataError: the data
-    cannot be downloaded.
-    """
+    """A path, or the download of a URL or a hub data set: its files that match `first`; if none match, all tables."""
     if source.startswith(("http://", "https://")):
         return str(fetch(source, offline, progress))
     found = place(source, DataError, expected, owner=True)
@@ -69,10 +65,7 @@ def locate(
 
 
 def fetch(address: str, offline: bool = False, progress: Progress = lambda done, total: None) -> Path:
-    """The file at a URL, from the cache if it is there.
-
-    DataError: not cached and offline, no answer, an incomplete download, or a wrong checksum.
-    """
+    """The file at a URL, from the cache if it is there. DataError: it cannot be downloaded whole."""
     where, _, fragment = address.partition("#")
     if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
         raise DataError(f"{address}: after '#', only sha256= and 64 hexadecimal digits may follow")
@@ -85,9 +78,7 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
             _verify(path, about, wanted)
             return path
         if offline:
-            raise DataError(
-                f"{where}: is not in {cache_folder()}, and offline nothing is downloaded; run once without --offline"
-            )
+            raise DataError(f"{where}: is not in {cache_folder()}, and offline nothing is downloaded; go online")
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(where, part, progress)
         found = _sha256(part)
@@ -102,9 +93,8 @@ def fetch(address: str, offline: bool = False, progress: Progress = lambda done,
         raise DataError(f"{where}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         come, reason = part.stat().st_size if part.exists() else 0, getattr(error, "reason", error)
-        raise DataError(
-            f"{where}: the download stopped after {come:,} bytes ({reason}); the same command resumes it"
-        ) from error
+        stopped = f"{where}: the download stopped after {come:,} bytes ({reason})"
+        raise DataError(f"{stopped}; the same command resumes it") from error
     except OSError as error:
         reason = error.strerror or explain(error)
         raise DataError(f"{path.parent}: {reason}; LIME_EDITING_CACHE names another folder") from error
@@ -116,9 +106,7 @@ def _verify(path: Path, about: Path, wanted: str) -> None:
     try:
         recorded = json.loads(about.read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{about}: is not the record of a download; remove it and {path.name}, and download again"
-        ) from error
+        raise DataError(f"{about}: is not the record of a download; remove it and {path.name}") from error
     if found != recorded:
         raise DataError(f"{path}: has changed since its download (another SHA-256); remove it, and download it again")
     if wanted not in ("", found):
@@ -126,7 +114,6 @@ def _verify(path: Path, about: Path, wanted: str) -> None:
 
 
 def _download(where: str, part: Path, progress: Progress) -> None:
-    """Download a file to `part`, resuming it if the server still has the same file."""
     version = _beside(part, ".version")  # the server's ETag or date
     start = part.stat().st_size if part.exists() and version.exists() else 0
     request = urllib.request.Request(where, headers={"User-Agent": "lime-editing", "Accept-Encoding": "identity"})

@@ -29,8 +29,7 @@ from .download import OF_FACTS, locate
 
 #: Table formats. If a table exists in two formats, the first of these is read.
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
-#: The file that marks a folder of `save_to_disk`; it represents the table.
-SAVED = "state.json"
+SAVED = "state.json"  # the file that marks a folder of `save_to_disk`; it represents the table
 Rows = Iterator[tuple[int, dict[str, Any]]]
 Opener = Callable[[], Any]  # returns a buffered binary stream
 _OTHERS = Path(__file__).with_name("recognised.toml")
@@ -70,11 +69,7 @@ class Files:
 
 @contextmanager
 def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACTS) -> Iterator[Files]:
-    """The files of a source, downloaded if necessary. Exceptions in the block become a DataError.
-
-    `expected` starts with the title of the data; `patterns` select the files of a hub data set. DataError: no such
-    source, or nothing to read in it.
-    """
+    """The files of a source, downloaded if necessary. `expected` starts with the title of the data. DataError: none."""
     with (
         border(DataError, f"cannot read {expected.partition(':')[0]} from {str(source)!r}"),
         opened(Path(locate(str(source), expected=expected, first=patterns))) as found,
@@ -87,11 +82,7 @@ def located(source: str | Path, expected: str, patterns: Sequence[str] = OF_FACT
 
 @contextmanager
 def opened(path: Path) -> Iterator[Files]:
-    """The files of a folder (of its archives, if it has no tables), of an archive, or a single file.
-
-    No archive entry is ever written to disk. DataError: not a zip archive, a truncated one, an encrypted entry, or an
-    entry that points outside the archive.
-    """
+    """The files of a folder (of its archives, if it has no tables) or an archive, or one file. None is unpacked."""
     with ExitStack() as stack:
         if not path.is_dir():
             zipped = path.suffix.lower() == ".zip"
@@ -134,10 +125,7 @@ def _archive(stack: ExitStack, path: Path) -> dict[str, Opener]:
 
 
 def once(files: Files, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The tables among these names without duplicates, and a note for each duplicate.
-
-    If a table has two formats, the first of `TABLES` is read; of two files with the same bytes, the first.
-    """
+    """The tables without duplicates (one in two formats, or of the same bytes), and a note for each duplicate."""
     formats, contents, kept, notes = dict[str, str](), dict[str, str](), list[str](), list[str]()
     for name in sorted(names, key=lambda name: ([SAVED, *TABLES].index(str(kind(name))), name)):
         stem = name if kind(name) == SAVED else name.lower().removesuffix(".gz").rpartition(".")[0]
@@ -233,7 +221,6 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def _delimited(files: Files, name: str) -> Rows:
-    """(line number, row) of a csv or tsv file with a header; an empty cell is a missing field."""
     where, cells = files.where(name), _cells(files, name, quoted=not _unquoted(files, name))
     _, header = next(cells, (0, list[str]()))
     for column, count in Counter(header).items():
@@ -262,10 +249,7 @@ def _cells(files: Files, name: str, quoted: bool) -> Iterator[tuple[int, list[st
 
 
 def _unquoted(files: Files, name: str) -> bool:
-    """Whether a tab-separated file has no quoting, as is common in NLP: then a cell may start with a quote.
-
-    In a quoted file, all cells that start with a quote are complete, and at least one of them needs its quotes.
-    """
+    """Whether a tab-separated file has no quoting, as is common in NLP: then a cell may start with a quote."""
     if kind(name) != ".tsv":
         return False
     widths, whole, needed = set[int](), True, False

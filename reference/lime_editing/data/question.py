@@ -15,8 +15,8 @@ SEPARATOR = " | "  # between premise and hypothesis of a pair written as one tex
 class Asked:
     """A user's request: either `place` (an input of the corpus) or `texts` (the user's input).
 
-    `source` and `languages` select the corpus; `language` is the editing language, `to` the desired answer; `looks` are
-    further inputs to show, and `unrelated` is the number of unrelated ones.
+    `source` and `languages` select the corpus; `to` is the desired answer in `language`; `looks` and so many
+    `unrelated` inputs are shown, too.
     """
 
     source: str

@@ -48,11 +48,7 @@ def learning_rates(parameters: Mapping[str, Tensor], settings: Settings) -> dict
 
 
 def update(parameters: Mapping[str, Tensor], settings: Settings, edits: Edits) -> Update:
-    """Each edit's own gradient step from θ'.
-
-    θ' is the parameter itself, because a copy would be as large as the matrices (clause B4). So the next training step
-    changes this update.
-    """
+    """Each edit's gradient step from θ', the parameter itself (clause B4): the next step changes this update."""
     weights = {name.removeprefix(WEIGHT): p for name, p in parameters.items() if name.startswith(WEIGHT)}
     gradient = edits.gradient(Update(weights=weights), differentiable=torch.is_grad_enabled())
     rates = parameters[LOG_INNER_LR].exp().neg().unbind()

@@ -97,10 +97,7 @@ def gated(parameters: Mapping[str, Tensor], settings: Any, states: Tensor, facto
 
 
 def read(parameters: Mapping[str, Tensor], embedded: Tensor, lengths: Tensor) -> Tensor:
-    """The LSTM's last states of both directions (E, 2·lstm), for embeddings (E, S, h) of these lengths (E,).
-
-    Each direction also reads the padding, and its state before the padding is taken: so no length is read on the host.
-    """
+    """The last states (E, 2·lstm) of embeddings (E, S, h): both directions read the padding, so no length is read."""
     last = lengths[:, None, None] - 1
     places = torch.arange(embedded.shape[1], device=embedded.device)[:, None]
     turned = embedded.gather(1, (last - places).clamp(min=0).expand_as(embedded))

@@ -32,10 +32,7 @@ def each(rows: Factors, ridge: Tensor) -> Update:
 
 
 def together(rows_of: RowsOf, chunks: Sequence[Chunk], ridge: Tensor, parameters: Sequence[Tensor] = ()) -> Update:
-    """One update for all edits: few rows give an R × R system, many rows an n × n system, chunk by chunk.
-
-    The gradient of `parameters` reads the chunks a second time, so memory does not grow with their number.
-    """
+    """One update for all edits: few rows give an R × R system, many an n × n system, summed chunk by chunk."""
     if len(chunks) == 1:
         rows = {name: (k.flatten(0, 1)[None], d.flatten(0, 1)[None]) for name, (k, d) in rows_of(chunks[0]).items()}
         if all(k.shape[1] <= k.shape[2] for k, _ in rows.values()):

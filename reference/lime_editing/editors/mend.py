@@ -103,10 +103,7 @@ def leaves_out(rows: Tensor) -> bool:
 
 
 def transform(parameters: Mapping[str, Tensor], index: int | Tensor, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """(x̃, δ̃) = g(x, δ) for rows x (…, n) and δ (…, m) of the `index`-th matrix of this shape (clause E6).
-
-    For rows of several matrices, `index` (R,) holds each row's matrix.
-    """
+    """(x̃, δ̃) = g(x, δ) for rows x (…, n) and δ (…, m) of the `index`-th matrix, or each row's, of this shape (E6)."""
     n, m = x.shape[-1], delta.shape[-1]
     own = {
         name.removeprefix(f"mend.{n}x{m}."): p for name, p in parameters.items() if name.startswith(f"mend.{n}x{m}.")

@@ -39,10 +39,7 @@ class Interval:
 def resample_edits(
     runs: Sequence[Counts], select: Select = in_all, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Array:
-    """Means over resampled edits, the same for all runs: (1 + B, runs, L, K). An edit is drawn with all its inputs.
-
-    DataError: the runs have different edits or inputs, so they cannot be paired.
-    """
+    """Means over resampled edits, the same for all runs: (1 + B, runs, L, K). An edit is drawn with all its inputs."""
     if any(run.edits != runs[0].edits or run.languages != runs[0].languages for run in runs):
         raise DataError("these runs were asked different questions; they cannot be paired")
     languages, of, _ = rates(runs[0], select)
@@ -80,20 +77,14 @@ def interval(values: Array) -> Interval:
 
 
 def centred(values: Array) -> Array:
-    """Resamples shifted so that their mean is the sample's value.
-
-    For a spread over languages: resampling adds noise to every language, and so increases the spread itself.
-    """
+    """Resamples shifted to the sample's value: their noise in every language would widen a spread over languages."""
     return np.concatenate([values[:1], values[1:] - np.nanmean(values[1:]) + values[0]])
 
 
 def succ_difference(
     ours: Sequence[Counts], theirs: Sequence[Counts], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Interval:
-    """succ of one approach minus succ of another. Each is given as its runs, in the same order of seeds.
-
-    succ is computed from the resampled means of acc and con over editing languages and seeds (clauses M5, M6, M9).
-    """
+    """succ of one approach's runs minus another's, of resampled means over languages and seeds (M5, M6, M9)."""
     means = resample_edits([*ours, *theirs], in_all, resamples, seed).mean(2)
     parts = means[:, : len(ours)], means[:, len(ours) :]
     a, b = (succ_of(resample_seeds(part, seed)) for part in parts)

@@ -61,10 +61,7 @@ class Section:
 
 
 def read(folders: Iterable[Path]) -> list[Section]:
-    """The sections of finished cells: tasks and protocols in the paper's order, then others by name.
-
-    DataError: a folder that is not a finished cell, a duplicate cell, or cells with different edits or inputs.
-    """
+    """The sections of finished cells, in the paper's order, then by name. DataError: cells that do not fit together."""
     scopes: dict[str, list[Run]] = {}
     for folder in folders:
         if not results.is_done(folder):
@@ -116,8 +113,6 @@ def _agree(stored: Mapping[str, Scores], judged: Mapping[str, Counts]) -> bool:
 
 
 def _arrange(runs: Sequence[Run]) -> dict[Key, dict[int, Run]]:
-    """Runs by approach, training and seed, in the order of the tables."""
-
     def order(run: Run) -> tuple[Any, ...]:
         cell = run.record["cell"]
         return rank(APPROACHES, cell["approach"]), rank((None, *TRAININGS), cell["training"]), cell["seed"]

@@ -81,10 +81,7 @@ def distribution(
 
 
 def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
-    """Figure 5: `cosines` of MEND + LiME's first seed.
-
-    If a checkpoint is missing, as in a clone, the values of an earlier report are used.
-    """
+    """Figure 5: `cosines` of MEND + LiME's first seed, or of an earlier report if its checkpoint is missing."""
     runs = section.runs.get(("mend", "lime"))
     if runs is None:
         return None
@@ -101,7 +98,7 @@ def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
 
 
 def mask_parameters(path: Path) -> tuple[list[str], Array]:
-    """The languages of a checkpoint, and log α of all its matrices, concatenated (L, Σ(n + m)). DataError: no masks."""
+    """The languages of a checkpoint, and log α of all its matrices, concatenated (L, Σ(n + m))."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = sorted(n for n in file.keys() if n.startswith("mask.") and n.endswith((".x", ".delta")))  # noqa: SIM118
@@ -115,10 +112,7 @@ def mask_parameters(path: Path) -> tuple[list[str], Array]:
 
 
 def cosines(parameters: Array, count: int | None = None) -> Array:
-    """Row l: the cosine of l with every language, over the `count` dimensions with l's highest values (§4.5).
-
-    The default of `count` is 1% of the dimensions. A cosine with a zero vector is 0.
-    """
+    """Row l: l's cosine with every language, over l's `count` (default: 1%) highest dimensions (§4.5)."""
     highest = np.argsort(-parameters, axis=1, kind="stable")[:, : count or _preferred(parameters.shape[1])]
     chosen = np.zeros_like(parameters)
     np.put_along_axis(chosen, highest, 1, axis=1)
@@ -185,7 +179,6 @@ def draw_distribution(data: Data, title: str) -> Figure:
 
 
 def draw_similarity(data: Data, title: str) -> Figure:
-    """A heatmap with the number in every cell."""
     matrix, languages = np.array(data["cosine"]), data["languages"]
     side = 2.2 + 0.36 * len(languages)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
@@ -217,7 +210,8 @@ def _cosine(value: float) -> str:
 
 def save(draw: Callable[[], Figure], path: Path) -> None:
     """Draw a figure in our style, and write `path`.svg and .png; with the same fonts the bytes are the same."""
-    with mpl.rc_context(style()):
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "lime-editing", "savefig.dpi": 150, "font.size": 8}
+    with mpl.rc_context({**style, "font.family": [*installed(FAMILIES), "sans-serif"]}):
         figure = draw()
         figure.draw_without_rendering()  # lay out once: each file is then written fast, and from the same layout
         figure.set_layout_engine("none")
@@ -247,10 +241,7 @@ def label(language: str, families: tuple[str, ...]) -> tuple[str, list[str]]:
 
 
 def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
-    """The nearest positions in the same order that are at least `gap` apart, between low and high.
-
-    This is isotonic regression. If not all fit, `low` has priority over `high`.
-    """
+    """The nearest positions in the same order, at least `gap` apart (isotonic regression); `low` has priority."""
     n, order = len(values), np.argsort(values, kind="stable")
     total = np.concatenate([[0.0], np.cumsum(np.asarray(values)[order] - gap * np.arange(n))])
     ends, result = np.arange(1, n + 1), np.empty(n)
@@ -261,7 +252,6 @@ def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: floa
 
 
 def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float], colour: str) -> None:
-    """Points beside a box, each with a thin line to its language's name."""
     lines = [[(x + 0.2, y), (x + 0.25, y), (x + 0.31, at)] for y, at in zip(points, names.values(), strict=True)]
     ax.add_collection(LineCollection(lines, colors="#999999", linewidths=0.5), autolim=False)
     ax.scatter([x + 0.2] * len(points), points, s=9, color=colour, edgecolors="white", linewidths=0.3, zorder=3)
@@ -271,16 +261,10 @@ def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float]
 
 
 def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
-    """The colour of each training in the figure, in the order of the tables."""
     shown = {group["training"] for group in groups}
     order = [*TRAININGS, *sorted(shown - {None, *TRAININGS})]
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order) if name in shown}
     return {None: "#7f7f7f", **colours}
-
-
-def style() -> dict[Any, Any]:
-    files = {"svg.fonttype": "none", "svg.hashsalt": "lime-editing", "savefig.dpi": 150}
-    return {"font.family": [*installed(FAMILIES), "sans-serif"], "font.size": 8, **files}
 
 
 FIGURES = tuple(

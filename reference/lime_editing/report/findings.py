@@ -57,8 +57,6 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The differences and findings of a section."""
-
     differences: tuple[Difference, ...]
     findings: tuple[Finding, ...]
     pipeline_check: bool  # the section is no evidence on the paper's claims
@@ -111,7 +109,6 @@ def judge(section: Section) -> Judgement:
 
 
 def _finding(section: Section, claim: Claim, approach: str) -> Finding | None:
-    """A claim judged on one approach; None if the claim is about another one, or a cell is missing."""
     if claim.approach not in (None, approach):
         return None
     keys = {side: (side.approach or approach, side.training) for pair in claim.pairs for side in pair}
@@ -138,10 +135,7 @@ def _resampled(section: Section, evaluation: str, select: Select) -> Mapping[Key
 
 
 def _means(section: Section, evaluation: str, select: Select, *keys: Key) -> tuple[int, dict[Key, Array]]:
-    """The number of common seeds, and the resampled means (1 + B, L, K) of each key over these seeds.
-
-    An untrained approach has one run, which is compared with all seeds.
-    """
+    """The common seeds, and each key's resampled means (1 + B, L, K) over them; an untrained approach has one run."""
     runs = _resampled(section, evaluation, select)
     if any(key not in runs for key in keys):
         return 0, {}
@@ -151,7 +145,6 @@ def _means(section: Section, evaluation: str, select: Select, *keys: Key) -> tup
 
 
 def _column(i: int) -> Measure:
-    """The mean over editing languages of one column."""
     return lambda means: np.asarray(means.mean(1)[:, i])
 
 

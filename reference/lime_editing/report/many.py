@@ -21,8 +21,7 @@ from .tables import METRICS
 from .template import render
 
 WAYS = {"series": "In series", "at once": "At once"}
-#: An editor keeps working while its succ is at least this share of the succ of a single edit.
-WORKS = 0.5
+WORKS = 0.5  # an editor keeps working while its succ is at least this share of the succ of a single edit
 
 
 def means(runs: Sequence[Counts]) -> dict[str, Interval]:
@@ -36,7 +35,6 @@ def name(section: Section, key: Key) -> str:
 
 
 def table3(section: Section) -> list[list[str]]:
-    """One edit by each editor, in percent, with intervals."""
     body = []
     for key, runs in section.runs.items():
         found = [means([run.judged[e] for run in runs.values()]) for e in (EN, ALL)]
@@ -45,7 +43,6 @@ def table3(section: Section) -> list[list[str]]:
 
 
 def made(section: Section) -> str:
-    """What the numbers are of, and what has made them."""
     scope, records = section.scope, section.records
     told = ([r["machine"] for r in records], *([r["code"][of] for r in records] for of in ("torch", "digest")))
     machines, torch, code = (", ".join(sorted(set(each))) for each in told)
@@ -110,10 +107,8 @@ def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[dict[st
             ours, theirs = ([runs[s].judged[f"{way} {languages} {n}"] for s in seeds] for runs in (masked, plain))
             gains[n] = succ_difference(ours, theirs)
         said = f"{WAYS[way]}, in {'English' if languages == 'en' else 'all languages'}"
-        names = {"name": name(section, key), "approach": section.approaches[key[0]]}
-        found.append(
-            {"said": said, "works": works, "first": own[min(own)], "last": own[max(own)], "gains": gains} | names
-        )
+        told = {"name": name(section, key), "approach": section.approaches[key[0]], "said": said, "works": works}
+        found.append({**told, "first": own[min(own)], "last": own[max(own)], "gains": gains})
     return found
 
 
@@ -126,8 +121,7 @@ def write(root: Path, many: Sequence[Path], single: Sequence[Path]) -> Path:
         for languages in dict.fromkeys(point["languages"] for point in points):
             figures.save(partial(draw, points, languages), root / f"figure6-{section.slug}-{languages}")
         told.append((section, words(section, points)))
-    text = render(
-        "many.md.jinja", single=[(section, table3(section)) for section in read(single)], many=told, made=made
-    )
+    tables = [(section, table3(section)) for section in read(single)]
+    text = render("many.md.jinja", single=tables, many=told, made=made)
     results.write_text(root / "many.md", text + "\n")
     return root / "many.md"

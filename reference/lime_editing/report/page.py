@@ -17,28 +17,19 @@ from .template import render
 
 #: Claim → (title of an approach, its finding in each section).
 Overview = dict[str, list[tuple[str, list[Finding | None]]]]
-#: Figure → its data and its SVG.
-Drawn = Mapping[str, tuple[Data, Path]]
+Drawn = Mapping[str, tuple[Data, Path]]  # figure → its data and its SVG
 
 
 def page(
     sections: Sequence[Section], judgements: Sequence[Judgement], drawn: Mapping[str, Drawn], again: Sequence[str]
 ) -> str:
-    """The whole page. `drawn`: figures by section; `again`: the arguments that write the report again."""
     scopes = [section.scope for section in sections]
+    sizes = sorted({f"{scope['parameters'] / 1e6:.1f}" for scope in scopes})
+    rulings = dict.fromkeys(name for scope in scopes for name in scope["rulings"])
     modules = {"tables": tables, "figures": figures, "findings": findings, "bootstrap": bootstrap}
-    return render(
-        "page.html.jinja",
-        **modules,
-        inline=inline,
-        sizes=sorted({f"{scope['parameters'] / 1e6:.1f}" for scope in scopes}),
-        rulings=dict.fromkeys(name for scope in scopes for name in scope["rulings"]),
-        sections=sections,
-        parts=list(zip(sections, judgements, strict=True)),
-        overview=_overview(sections, judgements),
-        drawn=drawn,
-        again=again,
-    )
+    values = {"sections": sections, "drawn": drawn, "again": again, "sizes": sizes, "rulings": rulings}
+    parts, overview = list(zip(sections, judgements, strict=True)), _overview(sections, judgements)
+    return render("page.html.jinja", **modules, **values, inline=inline, parts=parts, overview=overview)
 
 
 def inline(svg: str, prefix: str, alternative: str) -> str:

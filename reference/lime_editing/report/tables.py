@@ -1,7 +1,4 @@
-"""The paper's tables from stored cells, for the terminal, and in markdown, LaTeX and JSON.
-
-A new table is a record in paper.toml.
-"""
+"""The paper's tables from stored cells, for the terminal, and in markdown, LaTeX and JSON. paper.toml lists them."""
 
 from __future__ import annotations
 
@@ -99,7 +96,6 @@ def _percent(scores: Scores | Row) -> list[str]:
 
 
 def differences(section: Section, judgement: Judgement) -> Grid:
-    """The paired differences: one row per approach and comparison."""
     found = {(d.approach, d.ours, d.theirs, d.evaluation): d for d in judgement.differences}
     body = []
     for approach, ours, theirs in dict.fromkeys(key[:3] for key in found):
@@ -112,7 +108,6 @@ def differences(section: Section, judgement: Judgement) -> Grid:
 
 
 def caption(section: Section) -> str:
-    """The caption: what was run."""
     about, seeds = section.scope, section.seeds
     return (
         f"Raw model of {about['parameters'] / 1e6:.1f} million parameters; {about['items']:,} items in "
@@ -134,7 +129,6 @@ def reference(section: Section) -> str:
 
 
 def note(section: Section) -> str:
-    """What stands below a table of files and pages."""
     return f"{caption(section)} {reference(section)}"
 
 
@@ -157,18 +151,15 @@ def terminal(section: Section) -> rich.table.Table:
 
 
 def grids(section: Section, judgement: Judgement) -> list[Grid]:
-    """All tables of a section, and its differences."""
     return [*(scores_of(section, table) for table in TABLES), differences(section, judgement)]
 
 
 def markdown(sections: Sequence[Section], judgements: Sequence[Judgement]) -> str:
-    """All tables and the differences of every section."""
     parts = list(zip(sections, judgements, strict=True))
     return render("tables.md.jinja", parts=parts, note=note, grids=grids) + "\n"
 
 
 def latex(sections: Sequence[Section], table: Table) -> str:
-    """One booktabs table for each section."""
     return render("table.tex.jinja", sections=sections, table=table, note=note, scores_of=scores_of) + "\n"
 
 

@@ -25,12 +25,10 @@ def render(template: str, **values: Any) -> str:
 
 
 def md(text: str) -> str:
-    """Plain text for markdown."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
 
 
 def tex(text: str) -> str:
-    """Plain text for LaTeX."""
     return "".join(_TEX.get(c, c) for c in text)
 
 
@@ -41,5 +39,4 @@ def each(records: Iterable[Mapping[str, Any]], form: str) -> str:
 
 
 def typed(argv: Sequence[str]) -> str:
-    """A command line for a shell."""
     return shlex.join(["python", "-m", "lime_editing", *argv])

@@ -27,10 +27,7 @@ def table(folders: Iterable[Path]) -> Group:
 
 
 def write(root: Path, folders: Sequence[Path], to: Path | None = None) -> Path:
-    """Write report.html, tables and figures of finished cells to `root` or `to`. Returns the page's path.
-
-    UserError: no cells, a folder that is not a finished cell, or cells that one table cannot hold.
-    """
+    """Write report.html, tables and figures of finished cells to `root` or `to`. Returns the page's path."""
     if not folders:
         raise UserError(f"{root}: no finished cells to report; run `nox -s reproduce` first")
     target, sections = to or root, read(folders)
@@ -48,10 +45,7 @@ def write(root: Path, folders: Sequence[Path], to: Path | None = None) -> Path:
 
 
 def draw(sections: Sequence[Section], folder: Path, before: Path | None = None) -> dict[str, Drawn]:
-    """Draw the figures of the sections as SVG, PNG and JSON, and remove other figures of earlier reports.
-
-    `before`: another folder that may hold the JSON of an earlier report.
-    """
+    """Draw the figures as SVG, PNG and JSON, and remove other ones. `before` may have an earlier report's JSON."""
     drawn: dict[str, dict[str, tuple[Data, Path]]] = {section.slug: {} for section in sections}
     kept = set[Path]()
     for section, figure in product(sections, FIGURES):

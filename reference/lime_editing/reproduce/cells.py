@@ -77,14 +77,11 @@ class Experiment:
 
     @property
     def scale(self) -> TaskScale:
-        """The settings under these rulings."""
         return self.base.under(self.rulings)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The progress of a running cell."""
-
     cell: str
     doing: str
     done: int
@@ -95,10 +92,7 @@ class Status:
 
 
 def grid(tasks: Sequence[str], approaches: Sequence[str], trainings: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """The cells of a reproduction, seed by seed: per task the unedited model, and each approach with each training.
-
-    An untrained approach has one cell, with seed 0. UserError: an unknown approach.
-    """
+    """The cells seed by seed: the unedited model, and each approach with each training; an untrained one has seed 0."""
     cells = [Cell(task, "unedited", None, 0) for task in tasks]
     for seed in seeds:
         for approach in approaches:
@@ -126,7 +120,6 @@ def protocol(rulings: Rulings) -> dict[str, Any]:
 
 
 def under(experiment: Experiment, rulings: Rulings) -> Experiment:
-    """The same data and model, under other rulings."""
     return replace(experiment, rulings=rulings, record={**experiment.record, **protocol(rulings)})
 
 
@@ -155,7 +148,6 @@ def cell_record(cell: Cell, experiment: Experiment) -> dict[str, Any]:
 
 
 def described(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    """The record, with the titles of the cell's task and approach."""
     settings = None if cell.approach == "unedited" else settings_of(cell, experiment)
     approach = "no edit" if settings is None else find(cell.approach).TITLE
     sees = " (sees the other languages)" if getattr(settings, "parallels", False) else ""
@@ -170,11 +162,9 @@ def cell_folder(cell: Cell, experiment: Experiment, root: Path) -> Path:
 
 
 def evaluations(languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The editing languages of both evaluations."""
     return {name: tuple(edited or languages) for name, edited in EVALUATIONS.items()}
 
 
 def status_at_the_end(cell: Cell, folder: Path, how: str) -> Status:
-    """The status of a finished cell: `how` is "done", or "kept" if it was finished before."""
     found = results.read_metrics(folder)
     return Status(cell.name, how, 1, 1, None, found.get(EN), found.get(ALL))

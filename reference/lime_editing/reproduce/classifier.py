@@ -56,7 +56,6 @@ class RawClassifier:
 
     @property
     def examples(self) -> Sequence[tuple[Input, int]]:
-        """The examples of one epoch, each once (clause D8)."""
         assert self.dataset.labelled is not None
         found = self.dataset.labelled(self.content, reader_of(self.tokenizer, self.start))
         most = self.scale.classifier.pairs
@@ -64,24 +63,17 @@ class RawClassifier:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole training."""
         return ceil(len(self.examples) / self.scale.classifier.batch) * self.scale.classifier.epochs
 
 
 def find(
     dataset: Dataset, scale: TaskScale, sources: Sources, root: Path, seed: int = 0, elsewhere: bool = False
 ) -> RawClassifier:
-    """The (finished or planned) classifier of an encoder (`sources.model`) on these pairs. Nothing is written.
-
-    With `elsewhere` the device belongs to another machine. UserError: unusable pairs or encoder, pairs without English,
-    or a device that Trainer cannot use.
-    """
+    """The (finished or planned) classifier of an encoder (`sources.model`) on these pairs. Nothing is written."""
     device = sources.device
     if dataset.labelled is None or dataset.accuracy is None:
-        raise UserError(
-            f"no raw classifier can be fine-tuned on data of the task {dataset.name}, which lacks `labelled` or "
-            "`accuracy`; give a finished one (--raw-model)"
-        )
+        lacks = "it lacks `labelled` or `accuracy`; give a finished one (--raw-model)"
+        raise UserError(f"no raw classifier can be fine-tuned on data of the task {dataset.name}: {lacks}")
     check_device(device, sources.precision, elsewhere)
     if torch.device(device).index:
         raise UserError(f"{device}: a raw classifier is fine-tuned on the first device; set CUDA_VISIBLE_DEVICES")
@@ -107,10 +99,7 @@ def find(
 
 
 def make(wanted: RawClassifier, say: Say = lambda step, steps, loss: None) -> dict[str, dict[str, float]]:
-    """Fine-tune the classifier and measure it, unless done before: {split: {language: accuracy}}.
-
-    ModelError: the training diverged. UserError: the folder cannot be written, or the disk is full.
-    """
+    """Fine-tune the classifier and measure it, unless done before: {split: {language: accuracy}}."""
     folder, measured = wanted.folder, wanted.folder / "metrics.json"
     if not wanted.done:
         elsewhere = "; --results names another place"
@@ -136,7 +125,6 @@ def _make_room(wanted: RawClassifier) -> None:
 
 
 def _train(wanted: RawClassifier, say: Say) -> list[dict[str, float]]:
-    """Train `wanted.start` in place; returns the losses."""
     settings, model, steps = wanted.scale.classifier, wanted.start.model, wanted.steps
     arguments = TrainingArguments(
         output_dir=str(wanted.folder.parent),  # nothing is written to it
@@ -200,7 +188,6 @@ def _keep(wanted: RawClassifier, losses: list[dict[str, float]], folder: Path) -
 
 
 def _measure(wanted: RawClassifier) -> dict[str, dict[str, float]]:
-    """The accuracy of the written classifier on validation and test."""
     sources, dataset = wanted.sources, wanted.dataset
     assert dataset.accuracy is not None
     backbone = load(wanted.folder, wanted.scale.edited_layers, sources.device, True, sources.precision)

@@ -6,6 +6,7 @@ Retain inputs are half of the test facts and all validation facts, which are nev
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from .cells import Cell, Experiment, Many, Status, cell_folder, described
 from .run import EVALUATION_SEED, keep, tasks_of
 
 Asked = tuple[Example, EditRequest, list[Input]]  # an edit, and its update inputs
+Drawn = tuple[list[Asked], list[Input]]  # a series, and its retain inputs
 
 
 def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
@@ -42,10 +44,10 @@ def run(cell: Cell, experiment: Experiment, root: Path) -> Iterator[Status]:
     trained = cell_folder(cell, replace(experiment, many=None), root)
     editor = store.load(trained, experiment.sources.model, experiment.sources.device)
     tasks = tasks_of(experiment, editor.backbone)
-    outcomes: dict[str, list[Outcome]] = {}
+    outcomes = defaultdict[str, list[Outcome]](list)
     for name, languages in (("mixed", experiment.languages), (PIVOT, (PIVOT,))):
-        asked, kept = _drawn(tasks, languages, experiment, experiment.many)
-        for status in _judged(editor, asked, kept, experiment.many, name, outcomes):
+        drawn = _drawn(tasks, languages, experiment, experiment.many)
+        for status in _judged(editor, drawn, experiment.many, name, outcomes):
             yield replace(status, cell=cell.name)
     results.write_json(folder / "cell.json", described(cell, experiment))
     keep(folder, outcomes)
@@ -62,10 +64,9 @@ def series(
     first: frozenset[str] = frozenset(),
     kept: frozenset[str] | None = None,
 ) -> tuple[list[Pair], list[Example]]:
-    """`n_edits` edits of different facts, each in one editing language, and retain inputs for all of them (clause C5).
+    """`n_edits` edits of different facts, those of `first` first, and retain inputs for all of them (clause C5).
 
-    Facts of `first` are edited before others. Facts of `kept` give the retain inputs and are not edited. Nine
-    parameters: those of `evaluation_pairs`, and the two sets of facts.
+    Facts of `kept` give the retain inputs. Nine parameters: those of `evaluation_pairs`, and the two sets of facts.
     """
     rng, edits, pairs = derived_rng(seed, "series"), corpus.within(edit_languages), list[Pair]()
     known = sorted({x.fact for x in edits.examples} - (kept or frozenset()))
@@ -81,10 +82,7 @@ def series(
     return pairs, [rest[i] for i in rng.permutation(len(rest))[:n_retain]]
 
 
-def _drawn(
-    tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many
-) -> tuple[list[Asked], list[Input]]:
-    """The longest series (shorter ones are parts of it), and its retain inputs."""
+def _drawn(tasks: Mapping[Split, Task], languages: Sequence[str], experiment: Experiment, many: Many) -> Drawn:
     home = {x.id: task for task in tasks.values() for x in task.corpus.examples}
     corpus, asked = ParallelCorpus.of(x for task in tasks.values() for x in task.corpus.examples), list[Asked]()
     test = sorted({x.fact for x in tasks["test"].corpus.examples})
@@ -103,22 +101,13 @@ def _drawn(
 
 
 def _judged(
-    editor: Editor,
-    asked: Sequence[Asked],
-    kept: Sequence[Input],
-    many: Many,
-    name: str,
-    outcomes: dict[str, list[Outcome]],
+    editor: Editor, drawn: Drawn, many: Many, name: str, outcomes: dict[str, list[Outcome]]
 ) -> Iterator[Status]:
-    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series evaluated right after each edit.
-
-    Short series are parts of the first `short` edits; each has its share of the retain inputs.
-    """
-    backbone = editor.backbone
+    """Fill `outcomes` by "<way> <languages> <N>"; "efficacy" is a series evaluated right after each edit."""
+    (asked, kept), backbone = drawn, editor.backbone
     raw = predict(backbone, kept)
     for n in many.counts:
-        series_count = max(1, min(many.short, len(asked)) // n)
-        groups = [asked[i * n : (i + 1) * n] for i in range(series_count)]
+        groups = [asked[i * n : (i + 1) * n] for i in range(max(1, min(many.short, len(asked)) // n))]
         share = max(1, len(kept) // len(groups))
         for i, group in enumerate(groups):
             own = [(j, kept[j]) for j in range(i * share, (i + 1) * share) if j < len(kept)]
@@ -126,28 +115,21 @@ def _judged(
             for made, one in enumerate(group, 1):
                 new = edit(editor, [one[1]], at=held)
                 held = compose([new] if held is None else [held, new])
-                _ask(outcomes, f"efficacy {name} {n}", backbone, [one], held)
+                outcomes[f"efficacy {name} {n}"] += _asked(backbone, [one], held)
                 yield Status("", f"series of {n} {name}", i * n + made, len(groups) * n)
             at_once = held if n == 1 else edit_all(editor, [request for _, request, _ in group])
             for way, update in (("series", held), ("at once", at_once)):
-                _ask(outcomes, f"{way} {name} {n}", backbone, group, update)
+                found = outcomes[f"{way} {name} {n}"]
+                found += _asked(backbone, group, update)
                 for (j, _), answer in zip(own, predict(backbone, [x for _, x in own], update), strict=True):
                     of = group[j % len(group)][0]
-                    told = Outcome(of.id, of.language, "retain", "", hit(answer, raw[j]))
-                    outcomes.setdefault(f"{way} {name} {n}", []).append(told)
+                    found.append(Outcome(of.id, of.language, "retain", "", hit(answer, raw[j])))
         # Efficacy is reported with the con of the same series.
-        retains = [o for o in outcomes[f"series {name} {n}"] if o.role == "retain"]
-        outcomes[f"efficacy {name} {n}"] += retains
+        outcomes[f"efficacy {name} {n}"] += [o for o in outcomes[f"series {name} {n}"] if o.role == "retain"]
 
 
 @torch.no_grad()
-def _ask(
-    outcomes: dict[str, list[Outcome]], name: str, backbone: Backbone, group: Sequence[Asked], update: Update | None
-) -> None:
-    """Add the outcomes of a group's update inputs."""
-    answers = iter(predict(backbone, [x for _, _, inputs in group for x in inputs], update))
-    outcomes.setdefault(name, []).extend(
-        Outcome(edit_.id, edit_.language, "update", "", hit(next(answers), request.labels))
-        for edit_, request, inputs in group
-        for _ in inputs
-    )
+def _asked(backbone: Backbone, group: Sequence[Asked], update: Update | None) -> list[Outcome]:
+    asked = [(x, edited, request) for edited, request, inputs in group for x in inputs]
+    answers = zip(predict(backbone, [x for x, _, _ in asked], update), asked, strict=True)
+    return [Outcome(e.id, e.language, "update", "", hit(answer, r.labels)) for answer, (_, e, r) in answers]

@@ -28,6 +28,7 @@ from .classifier import RawClassifier, collate
 from .run import EVALUATION_SEED, assemble, fitted, reader_of
 from .scales import Evaluation
 
+Protocols = Mapping[str, Mapping[str, Experiment]]  # by protocol and task
 SAMPLE = 8  # edits in a timed evaluation
 ROW, NOTES = 2, 8_192  # bytes of an outcome in rows.parquet; of a cell's json files and all headers
 
@@ -96,15 +97,10 @@ def makespan(seconds: Sequence[float], jobs: int) -> float:
 
 
 def make(
-    cells: Sequence[Cell],
-    protocols: Mapping[str, Mapping[str, Experiment]],
-    classifiers: Sequence[RawClassifier],
-    root: Path,
-    jobs: int,
-    shared: int = 1,
+    cells: Sequence[Cell], protocols: Protocols, unmade: Sequence[RawClassifier], root: Path, jobs: int, shared: int = 1
 ) -> Plan:
-    """The plan of a run of these cells under each protocol ({protocol: {task: experiment}}). It writes nothing."""
-    first = [of_classifier(wanted) for wanted in classifiers]
+    """The plan of a run of these cells under each protocol. It writes nothing."""
+    first = [of_classifier(wanted) for wanted in unmade]
     costs: dict[tuple[str, ...], tuple[Cost, Mapping[Any, Task]]] = {}
     planned, device = [], "cpu"
     for protocol, experiments in protocols.items():
@@ -123,7 +119,6 @@ def make(
 
 
 def of_classifier(wanted: RawClassifier) -> Planned:
-    """The plan of a raw classifier's fine-tuning, from one timed step."""
     name, settings, device = f"{wanted.dataset.name}-classifier", wanted.scale.classifier, wanted.sources.device
     if wanted.done:
         return Planned(name, str(wanted.folder))
@@ -142,7 +137,6 @@ def of_classifier(wanted: RawClassifier) -> Planned:
 
 
 def _planned(done: Planned, cell: Cell, experiment: Experiment, cost: Cost, tasks: Mapping[Any, Task]) -> Planned:
-    """`done`, with the work that is left."""
     step = store.step_reached(Path(done.folder, results.STATE))
     scale, languages = experiment.scale, experiment.languages
     asked = sum(_edits(tasks[experiment.split], edited, scale.test) for edited in evaluations(languages).values())

@@ -38,8 +38,7 @@ from . import many
 from .cells import Cell, Experiment, Status, cell_folder, status_at_the_end
 from .run import run_cell
 
-#: How often a job that reached its time limit may be queued again.
-RENEWALS = 100
+RENEWALS = 100  # how often a job that reached its time limit may be queued again
 PAUSE = 1.0  # seconds between two looks at the jobs
 
 
@@ -91,10 +90,7 @@ def scheduled(
 def run_grid(
     cells: Sequence[Cell], experiments: Mapping[str, Experiment], root: Path, where: Sequence[Place]
 ) -> Iterator[Status]:
-    """Run all cells in worker processes, one per place of `where` at a time.
-
-    UserError: one of them failed; the others stop.
-    """
+    """Run all cells in worker processes, one per place of `where` at a time. UserError: one failed; the others stop."""
     context = multiprocessing.get_context("spawn")
 
     def start(job: Job, place: Place) -> tuple[Any, str]:
@@ -133,7 +129,6 @@ def run_grid(
 
 
 def places(device: str, jobs: int | None) -> list[Place]:
-    """The places of parallel cells."""
     gpus, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return assign(device, jobs, os.cpu_count() or 1, gpus, visible)
 
@@ -151,7 +146,6 @@ def assign(device: str, jobs: int | None, cores: int, gpus: int, visible: str | 
 
 
 def on_one_device(places: Sequence[Place]) -> int:
-    """The largest number of cells that share a device."""
     return max(Counter(places).values(), default=1)
 
 
@@ -184,7 +178,6 @@ def quiet() -> None:
 
 
 def _work(loaded: Loaded, cell: Cell, experiment: Experiment, root: Path, place: Place, messages: Connection) -> None:
-    """The body of a worker process. A UserError goes back as a message."""
     signal.signal(signal.SIGTERM, _interrupt)
     if place is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place  # CUDA reads it on first use
@@ -239,10 +232,7 @@ class Command(Checkpointable):
 
 
 def executor(kind: str, folder: Path, hours: float, **slurm: Any) -> Any:
-    """An executor of submitit that logs to `folder`. `slurm` are parameters of its SlurmExecutor (None: not set).
-
-    UserError: there is no Slurm.
-    """
+    """An executor of submitit that logs to `folder`, with parameters of its SlurmExecutor (None: not set)."""
     try:
         found = submitit.AutoExecutor(folder, kind, slurm_max_num_timeout=RENEWALS, local_max_num_timeout=RENEWALS)
     except RuntimeError as error:
@@ -257,8 +247,7 @@ def run_jobs(
 ) -> Iterator[Status]:
     """Run every cell as a job of `submits`, one per place at a time. `command` is the command of the whole run.
 
-    A failed job does not stop others. Ctrl-C cancels all; a job that outlives this process still finishes its cell.
-    UserError: jobs that ended without finishing their cell, each with its log.
+    Ctrl-C cancels all. UserError: jobs that ended without finishing their cell, each with its log; others go on.
     """
     failed = list[str]()
 
@@ -292,7 +281,6 @@ def _submit(submits: Any, job: Job, command: Command) -> Any:
 
 
 def _cancel(jobs: Sequence[Any]) -> None:
-    """Cancel all jobs; wait for local ones to end."""
     for submitted in jobs:
         with suppress(Exception):  # whatever the cluster raises, cancel the others too
             submitted.cancel(check=False)
@@ -304,7 +292,6 @@ def _cancel(jobs: Sequence[Any]) -> None:
 
 @contextmanager
 def _stderr_to(path: Path) -> Iterator[None]:
-    """A context in which started processes write their standard error to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = os.dup(2)
     try:

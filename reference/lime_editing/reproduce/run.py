@@ -45,8 +45,7 @@ from .scales import Scale, TaskScale
 
 #: The seed of evaluations, independent of the cell's: every editor and every run gets the same requests and inputs.
 EVALUATION_SEED = 0
-#: Edits of the training split that an editor is fitted to.
-FITTED_ON = 1_000
+FITTED_ON = 1_000  # edits of the training split that an editor is fitted to
 
 
 def prepare(
@@ -61,7 +60,6 @@ def prepare(
     """Check everything that could stop the run, and record what its numbers depend on.
 
     With `elsewhere` the cells run on other machines, where each checks its device and runs the raw model itself.
-    UserError: an unusable device, unreadable data, a split without one of the languages, a model that does not fit.
     """
     here = replace(sources, device="cpu", precision="float32") if elsewhere else sources
     check_device(sources.device, sources.precision, elsewhere)
@@ -72,9 +70,8 @@ def prepare(
     remarks = list(dataset.remarks(sources.data, content) if whole else getattr(content, "notes", ()))
     tokenizer, backbone = load_tokenizer(sources.model), _load(dataset, wanted, here)
     if not isinstance(wanted.edited_layers, int):
-        wanted = replace(
-            wanted, edited_layers=backbone.edited
-        )  # in the model's order, so that equal choices give the same cell
+        # In the model's order, so that equal choices give the same cell.
+        wanted = replace(wanted, edited_layers=backbone.edited)
     reader = reader_of(tokenizer, backbone)
     model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
     errors: Errors = {}
@@ -107,10 +104,7 @@ def versions(*packages: Any) -> dict[str, str]:
 
 
 def reader_of(tokenizer: Any, backbone: Backbone) -> Reader:
-    """The raw model's reader, after a check that tokenizer and model fit.
-
-    ModelError: they do not fit, or the classes are contradictory.
-    """
+    """The raw model's reader. ModelError: tokenizer and model do not fit, or the classes are contradictory."""
     model, classes = backbone.model, class_ids(backbone.model.config) if backbone.classifies else None
     check_fit(tokenizer, model.get_input_embeddings().num_embeddings, model.name_or_path, masked=classes is None)
     return Reader(tokenizer, backbone.max_tokens, classes)
@@ -129,7 +123,6 @@ def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None
 
 
 def class_ids(config: Any) -> dict[str, int]:
-    """A classifier's {class: number}. ModelError: id2label and label2id contradict each other."""
     ids = {str(name): int(i) for i, name in config.id2label.items()}
     stated = {str(name): int(i) for name, i in (config.label2id or ids).items()}
     if stated != ids or sorted(ids.values()) != list(range(len(config.id2label))):
@@ -141,7 +134,6 @@ def class_ids(config: Any) -> dict[str, int]:
 
 
 def classes_of(backbone: Backbone, inputs: Sequence[Input]) -> list[int]:
-    """The raw model's class of each input."""
     return [label for (label,) in predict(backbone, inputs)]
 
 
@@ -152,7 +144,6 @@ def prediction_key(dataset: Dataset, model: str, content: str, sources: Sources)
 
 
 def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[Split, Task]) -> None:
-    """LanguageError: a cell needs a language that was not chosen. DataError: nothing to train or edit in a language."""
     sources, languages = experiment.sources, experiment.languages
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
@@ -172,9 +163,9 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
 
 
 def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processes = ALONE) -> Iterator[Status]:
-    """Train and judge one cell. An interrupted cell is resumed; a finished one is not run again.
+    """Train and judge one cell, as its statuses are read. A finished cell is not run again.
 
-    It runs as its statuses are read: exhaust the iterator. With several processes, only the first one writes.
+    An interrupted cell is resumed. With several processes, only the first one writes.
     """
     folder = cell_folder(cell, experiment, root)
     if processes.first:
@@ -203,14 +194,12 @@ def run_cell(cell: Cell, experiment: Experiment, root: Path, processes: Processe
 
 
 def keep(folder: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-    """Write the rows and metrics of a finished cell."""
     results.write_rows(folder / "rows.parquet", outcomes)
     found = {name: scores(count(rows)).as_dict() for name, rows in outcomes.items()}
     results.write_json(folder / "metrics.json", found)
 
 
 def assemble(cell: Cell, experiment: Experiment) -> tuple[Editor | Backbone, Mapping[Split, Task]]:
-    """A cell's untrained editor (or the raw model alone), and the splits of its data."""
     backbone = _load(data.find(experiment.dataset), experiment.scale, experiment.sources)
     tasks = tasks_of(experiment, backbone)
     if cell.approach == "unedited":
@@ -274,7 +263,6 @@ def _train(
 
 
 def fitted(editor: Editor, task: Task, seed: int, edits: int = FITTED_ON) -> Editor:
-    """The editor, fitted to edits of the training split."""
     return fit(editor, [triple.edit for triple in batch_of_triples(task, edits, seed, 0)])
 
 

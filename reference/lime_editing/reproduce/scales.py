@@ -55,9 +55,7 @@ class TaskScale:
     validation: Evaluation
     test: Evaluation
     classifier: FineTuning  # used if the model for sentence pairs is not a classifier
-    released: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict
-    )  # ruling → field → value of the released code
+    released: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # ruling → field → the released value
 
     def under(self, rulings: Rulings) -> TaskScale:
         """With the released code's values for the rulings that follow it."""
@@ -213,19 +211,16 @@ TINY = Scale(
 
 
 def override(value: Any, path: str, text: str) -> Any:
-    """A copy of a task's scale with one changed value: path "settings.mend.lr", text "1e-3" (JSON, or a plain word).
-
-    UserError: an unknown name (the known ones are listed), or a value of another type.
-    """
+    """A copy of a record with one changed value: path "settings.mend.lr", text "1e-3" (JSON, or a plain word)."""
     head, _, rest = path.partition(".")
     named = dict(value) if isinstance(value, Mapping) else {f.name: getattr(value, f.name) for f in fields(value)}
     if head not in named:
         raise UserError(f"cannot set {head!r}; there are: {', '.join(named)}")
     old = named[head]
-    if rest and (is_dataclass(old) or isinstance(old, Mapping)):
-        new = override(old, rest, text)
-    elif rest or is_dataclass(old) or isinstance(old, Mapping):
+    if bool(rest) != (is_dataclass(old) or isinstance(old, Mapping)):
         raise UserError(f"cannot set {path!r}: {head!r} is {'one value' if rest else 'more than one value'}")
+    if rest:
+        new = override(old, rest, text)
     else:
         try:
             new = json.loads(text)

@@ -33,7 +33,6 @@ GROUPS = {"now": "parameters", "best": "best", "first": "first", "second": "seco
 
 
 def save_parameters(path: Path, parameters: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors, with a JSON description in the file's metadata."""
     tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
     metadata = {"about": json.dumps(about, ensure_ascii=False)}
     size = sum(tensor.nbytes for tensor in tensors.values())
@@ -54,7 +53,6 @@ def load_parameters(path: Path, expected: Mapping[str, Tensor] | None) -> dict[s
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The JSON description of a checkpoint. ModelError: it cannot be read."""
     with _reading(path), safe_open(path, "pt") as file:
         return dict(json.loads((file.metadata() or {}).get("about", "{}")))
 
@@ -67,17 +65,15 @@ def step_reached(path: Path) -> int:
 
 
 def save_state(path: Path, record: Mapping[str, Any], state: State) -> None:
-    """Write a training's state as one file, with its cell's record."""
     tensors = {f"{group}/{name}": t for group, of in GROUPS.items() for name, t in getattr(state, of).items()}
     reports = [asdict(report) for report in state.reports]
     save_parameters(path, tensors, {"step": state.step, "sums": state.sums, "reports": reports, "record": record})
 
 
 def load_state(path: Path, record: Mapping[str, Any], expected: Mapping[str, Tensor]) -> State | None:
-    """The inverse of save_state; None if there is no file.
+    """The inverse of save_state; None if there is no file. ModelError: of another cell, or damaged.
 
-    ModelError: truncated, or of another cell (the message shows the difference). A damaged state is an error: writes
-    are atomic, so something else damages files, and hours of training would be lost silently.
+    Writes are atomic, so something else damages files, and hours of training would be lost silently.
     """
     if not path.exists():
         return None
@@ -103,20 +99,14 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: Any = None) -> Editor:
-    """The editor of a cell, on the raw model that it was trained for (a folder or hub id).
-
-    The cell's folder has the settings; Finetuning has no parameters. ModelError: no finished cell, a damaged one, or
-    another model; the message shows the difference.
-    """
+    """The editor of a cell, on the raw model (folder or hub id) that it was trained for. ModelError: another model."""
     folder, of, record = _read(cell)
     scale, method = record["scale"], find(of.approach)
     backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(of.task).classifies)
     given = fingerprint(backbone, load_tokenizer(model) if tokenizer is None else tokenizer)
     if given != record["model"]:
-        raise ModelError(
-            f"{folder}: does not fit: it was trained for model {record['model']}, and {model} is {given}; give the "
-            "model, with its tokenizer, that it was trained for"
-        )
+        fits = f"it was trained for model {record['model']}, and {model} is {given}"
+        raise ModelError(f"{folder}: does not fit: {fits}; give the model, with its tokenizer, of its training")
     about = (of.approach, backbone, record["languages"], of.masks, of.seed, method.Settings(**scale["settings"]))
     editor = make_editor(*about, scale.get("mask_lr", 0.0), record["rulings"]["mask_scale"])
     measures, path = isinstance(method, Measuring), folder / results.EDITOR
@@ -146,9 +136,6 @@ def choose(
 ) -> Editor:
     """The editor of a cell to edit in `language`; without a cell, Finetuning with the settings of `scale`.
 
-    ModelError: the approach needs a cell, or is not the cell's; the cell has another task or model. LanguageError: not
-    a language of the cell's editor.
-
     Eight parameters: task, editor, model and device are independent.
     """
     if cell is not None:
@@ -163,10 +150,9 @@ def choose(
         return editor
     method = find(approach or "finetuning")
     if method.TRAINED or isinstance(method, Measuring):
-        raise ModelError(
-            f"{approach} needs a {'trained' if method.TRAINED else 'fitted'} checkpoint: --checkpoint CELL, a folder "
-            f"of `python -m lime_editing reproduce --task {task} --approach {approach}`; finetuning needs none"
-        )
+        what, command = "trained" if method.TRAINED else "fitted", f"reproduce --task {task} --approach {approach}"
+        told = f"{approach} needs a {what} checkpoint: --checkpoint, a folder of `python -m lime_editing {command}`"
+        raise ModelError(f"{told}; finetuning needs none")
     backbone = load_model(model, scale.edited_layers, device, classifier=data.find(task).classifies)
     return make_editor(method.NAME, backbone, (language,), settings=scale.settings.get(method.NAME))
 
@@ -174,10 +160,7 @@ def choose(
 def best(
     places: Sequence[Path], task: str, approach: str | None, model: str, tokenizer: Any, language: str
 ) -> Path | None:
-    """The stored editor with the best succ (all → all) of those that fit; None if none fits.
-
-    `places` are folders of cells, or of scales. Damaged cells are skipped.
-    """
+    """The stored editor with the best succ (all → all) of those that fit, in folders of cells or of scales."""
     found = list[tuple[float, Path, str]]()
     depths = ("cell.json", "*/cell.json", "*/*/cell.json")
     for path in sorted({path for place in places for depth in depths for path in place.glob(depth)}):

@@ -13,16 +13,11 @@ from .. import Reader
 from ..question import Asked, Prompt, Question, ordered
 from .read import Fact, Facts
 
-#: Relation/subject → language → the first such fact.
-_Index = Mapping[str, Mapping[str, Fact]]
+_Index = Mapping[str, Mapping[str, Fact]]  # relation/subject → language → the first such fact
 
 
 def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
-    """A fact of the corpus ("P36/Q142", or "P36/France" by its name in `language`), or a sentence with [MASK].
-
-    For a sentence in the corpus, its parallels are shown too. UserError: no such fact, or nothing to edit.
-    LanguageError: the fact is not in this language.
-    """
+    """A fact of the corpus ("P36/Q142" or "P36/France"), or a sentence with [MASK], with its parallels if any."""
     tokenizer, language = reader.tokenizer, asked.language
     text = asked.texts[0] if asked.texts else "[X]"
     ordered(language, facts.languages, "in the corpus")
@@ -34,9 +29,7 @@ def question(facts: Facts, reader: Reader, asked: Asked) -> Question:
     elif "[X]" not in text:
         place = _written(facts, index, tokenizer, text, language)
     else:
-        raise UserError(
-            f"say what to edit: --fact RELATION/SUBJECT, or a sentence with {MASK} in which the subject replaces [X]"
-        )
+        raise UserError(f"say what to edit: --fact, or a sentence with {MASK} in which the subject replaces [X]")
     said = {code: facts.text(f, MASK) for code, f in index[place].items()} if place else {language: text}
     codes = ordered(language, said, f"for {place}")
     wish = request(tokenizer, said[language], asked.to, language)

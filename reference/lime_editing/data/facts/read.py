@@ -30,8 +30,7 @@ _CODES = (
     "af ar az be bg bn ca ceb cs cy da de el en es et eu fa fi fr ga gl he hi hr hu hy "
     "id it ja ka ko la lt lv ms nl pl pt ro ru sk sl sq sr sv ta th tr uk ur vi zh"
 )
-#: The languages of the real mLAMA; they identify it.
-LANGUAGES = frozenset(_CODES.split())
+LANGUAGES = frozenset(_CODES.split())  # the languages of the real mLAMA; they identify it
 #: GoogleRE's relations, empty in many languages. The paper's corpus has only T-REx's 41, as in the released code.
 GOOGLE_RE = frozenset({"date_of_birth", "place_of_birth", "place_of_death"})
 EXPECTED = (
@@ -51,8 +50,7 @@ COLUMNS: Mapping[str, Sequence[tuple[str, ...]]] = {
     ),
 }
 OWN, M_LAMA = COLUMNS
-#: Fields of a corpus of facts that may be whole numbers.
-IDS = ("subject_id", "fact", "object_id")
+IDS = ("subject_id", "fact", "object_id")  # fields of a corpus of facts that may be whole numbers
 
 
 class Fact(NamedTuple):
@@ -81,8 +79,7 @@ class Fact(NamedTuple):
 class Facts:
     """All facts of some languages, in file order, and the template of each (language, relation).
 
-    `left_out` counts, by reason, the facts of the real mLAMA that the paper's corpus does not have. `notes` are
-    sentences on choices made while reading.
+    `left_out` counts, by reason, the facts that the paper's corpus does not have. `notes` are choices made in reading.
     """
 
     facts: tuple[Fact, ...]
@@ -103,18 +100,14 @@ class Facts:
         return template.replace("[Y]", mask).replace("[X]", subject or fact.sub_label)
 
 
-#: A fact, its template ("" if it has none), and its index within its relation and language.
-_Row = tuple[Fact, str, int]
-#: (language, relation) → template, and its file and line.
-_Templates = dict[tuple[str, str], tuple[str, str]]
+_Row = tuple[Fact, str, int]  # a fact, its template ("" if it has none), and its index within its relation and language
+_Templates = dict[tuple[str, str], tuple[str, str]]  # (language, relation) → template, and its file and line
 
 
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
     """Read the facts in `languages` (default: all), language by language in sorted order.
 
-    `source` is a folder, a zip archive or a file in one of the formats above, a folder that contains one, a URL, or a
-    hub data set. DataError: no such data, a missing template, a malformed line, a bad field. LanguageError: no such
-    language.
+    `source` is a folder, archive or file in one of the formats above, a folder with one, a URL, or a hub data set.
     """
     with files.located(source, EXPECTED) as found:
         checks.refuse(DataError, checks.of_layout(found.openers), at=found.root)
@@ -126,7 +119,6 @@ def read(source: str | Path, languages: Sequence[str] | None = None) -> Facts:
 
 
 def _of_folders(source: Files, root: PurePosixPath, languages: Sequence[str] | None) -> Facts:
-    """mLAMA's layout, with the language folders in `root`."""
     tables: dict[str, dict[str, str]] = {}
     for name in source.openers:
         path = PurePosixPath(name)
@@ -154,14 +146,11 @@ def _of_folders(source: Files, root: PurePosixPath, languages: Sequence[str] | N
 
 
 def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
-    """Tables with m_lama's fields, or with the columns of a user's corpus."""
     names, notes = files.once(source, source.tables)
     columns = {name: files.columns_of(source, name) for name in names}
     kinds = {name: _kind(source.where(name), told) for name, told in columns.items() if told}
     if len(set(kinds.values())) > 1:
-        raise DataError(
-            f"{source.root}: some of its tables have m_lama's fields, and some have other columns; give one kind"
-        )
+        raise DataError(f"{source.root}: some of its tables have m_lama's fields, and others do not; give one kind")
     if any("split" in told for told in columns.values()) or sum(s in " ".join(names).lower() for s in SPLITS) > 1:
         notes.append("their own splits are not used: facts are split 8:1:1 within a relation and language (clause D1)")
     rows = [row for name, kind in kinds.items() for row in _rows(source, name, kind, {})]
@@ -175,7 +164,6 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
 
 
 def _kind(where: str, columns: Sequence[str]) -> str:
-    """The key of `COLUMNS` that fits a table. DataError: none fits."""
     lacking = {kind: files.lacking(columns, wanted) for kind, wanted in COLUMNS.items()}
     kind = min(lacking, key=lambda kind: len(lacking[kind]))
     if lacking[kind]:
@@ -184,7 +172,6 @@ def _kind(where: str, columns: Sequence[str]) -> str:
 
 
 def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Iterator[_Row]:
-    """The facts of one table; `beside` holds fields that mLAMA's file name gives to all rows."""
     file, wanted = source.where(name), COLUMNS[kind]
     for line, own in files.rows(source, name, [*chain(*wanted)]):
         row, where = {**own, **beside}, f"{file}:{line}"
@@ -199,14 +186,11 @@ def _rows(source: Files, name: str, kind: str, beside: Mapping[str, str]) -> Ite
         if isinstance(place, (str, float)) and str(place).removesuffix(".0").isdecimal():
             place = int(float(place))
         if type(place) is not int:
-            raise DataError(
-                f"{where}: field 'lineid' must be a whole number, got {place!r}; it gives the order of facts"
-            )
+            raise DataError(f"{where}: field 'lineid' must be a whole number, which orders facts; got {place!r}")
         yield Fact(*told, file, line), template, place  # type: ignore[call-arg, arg-type]
 
 
 def _template(templates: _Templates, key: tuple[str, str], template: str, where: str) -> None:
-    """Add a template. DataError: it lacks [X] or [Y], or differs from an earlier one."""
     if template.count("[X]") != 1 or template.count("[Y]") != 1:
         raise DataError(f"{where}: template {template!r} must contain [X] and [Y] once each")
     known, first = templates.setdefault(key, (template, where))

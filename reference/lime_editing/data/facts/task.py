@@ -60,11 +60,7 @@ def counts(facts: Facts) -> dict[Split, Count]:
 
 
 def disagreements(source: str | Path, facts: Facts) -> list[str]:
-    """Differences of the splits from the paper's counts, or from the authors' lists of subjects beside the data.
-
-    Only facts in all languages can agree. The real mLAMA has the paper's counts and is recognised by its languages.
-    DataError: a file that is not a list of subjects.
-    """
+    """Differences of the splits from the paper's counts, or the authors' subjects, of facts in all languages."""
     found: list[str] = []
     if set(facts.languages) >= LANGUAGES:
         found = [
@@ -179,9 +175,7 @@ class FactTask:
     def _text(self, asked: Example, edit: Example) -> str:
         """The sentence of an example with one mask for [Y]; the subject follows ruling D6."""
         if (asked.fact, asked.language) not in self._inputs:
-            raise DataError(
-                f"this split has no fact {asked.fact!r} in {asked.language!r}; take the pairs from its corpus"
-            )
+            raise DataError(f"this split has no fact {asked.fact!r} in {asked.language!r}; take its own pairs")
         fact = self._inputs[asked.fact, asked.language]
         subject = self._inputs[edit.fact, edit.language] if self.subject == "edit-language" else fact
         return self.facts.text(fact, self.tokenizer.mask_token, subject.sub_label)
@@ -195,8 +189,7 @@ class FactTask:
 def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, FactTask]:
     """The three splits, tokenised. They share the labels [Y] (clause D2). Every fact may be edited.
 
-    DataError: a label that tokenises to nothing or contains the mask token; a language in which all labels have unknown
-    tokens; a sentence that can become too long for the model. ModelError: no mask token.
+    DataError: labels that cannot be spelled; a sentence that can become too long. ModelError: no mask token.
     """
     tokenizer, labels = reader.tokenizer, _labels(facts, reader.tokenizer)
     for language, (count, unknown, _) in _spelling(facts, tokenizer, labels).items():
@@ -208,8 +201,7 @@ def tasks(facts: Facts, reader: Reader, rulings: Rulings, errors: Errors) -> dic
     for fact, tokens, masks, label in too_long(facts, reader, labels):
         raise DataError(
             f"{fact.source}: {fact.key} in {fact.language!r} comes to {tokens} tokens with the {masks} masks of the "
-            f"longest label ({label.source}), and the model reads at most {reader.longest}; shorten or remove the "
-            "longer of the two"
+            f"longest label ({label.source}), and the model reads at most {reader.longest}; shorten or remove one"
         )
     parts, lengths = split(facts), _lengths(labels)
     shared = _pool(facts, labels) if rulings.label_pool == "all" else None
@@ -289,11 +281,7 @@ def _lengths(labels: Labels) -> dict[str, tuple[int, ...]]:
 
 
 def too_long(facts: Facts, reader: Reader, labels: Labels | None = None) -> Iterator[tuple[Fact, int, int, Fact]]:
-    """(fact, tokens, masks, fact with the longest label) for each sentence that can become too long.
-
-    An update input has as many masks as a label of its relation in any language; a retain input, as a label in its own
-    language.
-    """
+    """(fact, tokens, masks, fact with the longest label) for each sentence that can become too long with all masks."""
     labels, longest = labels or _labels(facts, reader.tokenizer), reader.longest or sys.maxsize
     widest, lengths = dict[str, int](), _lengths(labels)
     for (_, relation), ids in labels.items():

@@ -18,11 +18,7 @@ _Texts = tuple[str, ...]  # premise and hypothesis
 
 
 def question(pairs: Pairs, reader: Reader, asked: Asked) -> Question:
-    """A pair of the corpus ("test/17"), or a premise and a hypothesis (recognised if in validation or test).
-
-    A further input is written "premise | hypothesis". UserError: no such pair or class, or nothing to edit.
-    LanguageError: the pair is not in this language.
-    """
+    """A pair of the corpus ("test/17"), or a premise and a hypothesis. A further input is "premise | hypothesis"."""
     language, to, place = asked.language, asked.to, asked.place
     ordered(language, pairs.languages, "in the corpus")
     numbers = dict(zip(pairs.classes, class_numbers(pairs, reader.classes or {}), strict=True))

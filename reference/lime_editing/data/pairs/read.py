@@ -79,8 +79,6 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table, its columns, and the split and language that its path gives."""
-
     name: str
     columns: tuple[str, ...]
     nested: bool  # in XNLI's schema
@@ -94,11 +92,7 @@ _Loaded = tuple[dict[Split, Any], tuple[str, ...], list[str]]
 
 
 def read(source: str | Path, languages: Sequence[str] | None = None) -> Pairs:
-    """Load sentence pairs in some languages (default: all).
-
-    `source` is a folder, a zip archive, a table, a URL, or a hub data set. DataError: no such data, another schema, a
-    bad field, or a row without a class. LanguageError: no such language.
-    """
+    """Sentence pairs in some languages (default: all) of a folder, a zip archive, a table, a URL, or a hub data set."""
     with files.located(source, EXPECTED, PATTERNS) as found:
         loaded, classes, notes = _loaded(found)
         for split in JUDGED:
@@ -133,9 +127,7 @@ def _loaded(found: Files) -> _Loaded:
             break
     notes += [f"left out: {name}, which is no table of pairs" for name, table in known.items() if tables and not table]
     if len({table.nested for table in tables}) > 1:
-        raise DataError(
-            f"{found.root}: some tables have XNLI's schema, and some a row for each language; give one kind"
-        )
+        raise DataError(f"{found.root}: some tables have XNLI's schema, and some one row a language; give one kind")
     rows, classes, more = (_nested if tables and tables[0].nested else _of_rows)(found, tables)
     return rows, classes, [*notes, *more]
 
@@ -179,9 +171,7 @@ def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
             paths = [glob.escape(found.where(name)) for name in names]
             loaded[split] = datasets.load_dataset("parquet", data_files={split: paths})[split]
         else:
-            raise DataError(
-                f"{found.where(names[0])}: tables in XNLI's schema are only read from a folder; unpack the archive"
-            )
+            raise DataError(f"{found.where(names[0])}: XNLI's schema is only read from a folder; unpack the archive")
         _check_schema(loaded[split].features, f"{found.root}, split {split!r}")
         if _codes(loaded[split]) != _codes(next(iter(loaded.values()))):
             raise DataError(f"{found.root}, split {split!r}: has other languages than the earlier splits")
@@ -205,7 +195,6 @@ def _codes(rows: Any) -> list[str]:
 
 
 def _check_schema(features: Any, where: str) -> None:
-    """DataError: neither the hub's schema, nor its form in files of other libraries."""
     checks.refuse(DataError, checks.of_label(features.get("label")), at=where)
     for name, kinds in _SCHEMA.items():
         found = type(features[name]).__name__ if name in features else "no such column"
@@ -215,7 +204,6 @@ def _check_schema(features: Any, where: str) -> None:
 
 
 def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
-    """Rows in XNLI's schema, from tables with one row for each pair and language."""
     pairs: dict[Split, dict[str, dict[str, Any]]] = {split: {} for split in SPLITS}
     home: dict[str, Split] = {}  # the split of each id; a user's ids are unique over all splits
     left: Counter[str] = Counter()
@@ -235,14 +223,10 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
             language, label = table.language or told[named["language"]], _label(label, where)
             files.check_language(language, where)
             if own and home.setdefault(name, split) != split:
-                raise DataError(
-                    f"{where}: id {name!r} is in {home[name]} and in {split}; parallel pairs are in one split"
-                )
+                raise DataError(f"{where}: id {name!r} is in {home[name]} and in {split}; its pairs are in one split")
             pair = pairs[split].setdefault(name, {"premise": {}, "hypothesis": {}, "label": label})
             if language in pair["premise"]:
-                raise DataError(
-                    f"{where}: id {name!r} occurs twice in language {language!r}; give each pair its own id"
-                )
+                raise DataError(f"{where}: id {name!r} occurs twice in language {language!r}; give each its own")
             if pair["label"] != label:
                 both = f"{label!r}, and {pair['label']!r} in another language"
                 raise DataError(f"{where}: label of id {name!r} is {both}")
@@ -272,7 +256,6 @@ def _dataset(pairs: Sequence[Mapping[str, Any]], codes: Sequence[str], names: Se
 
 
 def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
-    """The split of a row, from its column or its table's name. DataError: none, or two different ones."""
     split: Any = row.get("split") if "split" in table.columns else table.split
     if split not in SPLITS or table.split not in (None, split):
         meant = f"{table.split}, as the name of the file says" if table.split else f"one of {', '.join(SPLITS)}"
@@ -297,9 +280,7 @@ def spelled(label: Any) -> Any:
 def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
     """The classes in XNLI's order, or sorted if they are not XNLI's; and a note if the order is assumed."""
     if any(str(label) != str(label).strip() for label in labels):
-        raise DataError(
-            f"{source}: labels {', '.join(sorted(map(repr, labels)))} have spaces around them; remove the spaces"
-        )
+        raise DataError(f"{source}: labels {sorted(labels, key=repr)} have spaces around them; remove the spaces")
     if labels <= set(NAMES):
         return NAMES, []
     if labels <= set(range(len(NAMES))):
@@ -313,10 +294,7 @@ def _names(labels: set[Any], source: str) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _lacking(rows: Any, languages: Sequence[str], classes: int, where: str) -> frozenset[tuple[int, str]]:
-    """The missing texts: (row, language). DataError: a row with an unknown class.
-
-    It works on whole columns, because XNLI has twelve million texts.
-    """
+    """The missing texts: (row, language). It works on whole columns, because XNLI has twelve million texts."""
     found, start = set[tuple[int, str]](), 0
     for table in rows.with_format("arrow").iter(10_000):
         for i, label in enumerate(table["label"].to_pylist()):

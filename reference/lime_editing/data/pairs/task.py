@@ -108,10 +108,7 @@ class PairTask:
 
 
 def tasks(pairs: Pairs, reader: Reader, rulings: Rulings, errors: Errors) -> dict[Split, PairTask]:
-    """The three splits, tokenised; `errors` holds the editable ids of validation and test (clause D7).
-
-    ModelError: the classifier has other classes than the data.
-    """
+    """The three splits, tokenised; `errors` holds the editable ids of validation and test (clause D7)."""
     numbers = class_numbers(pairs, reader.classes or {})
     return {split: _task(pairs, reader, split, numbers, errors.get(split)) for split in pairs.rows}
 
@@ -124,10 +121,7 @@ def _task(
 
 
 def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]:
-    """The classifier's number (config.label2id) of each of the data's classes, in any spelling.
-
-    ModelError: other classes, or unnamed ones (LABEL_0, …) if the data's classes are not XNLI's, whose order is known.
-    """
+    """The classifier's number of each of the data's classes, in any spelling. ModelError: it has others."""
     theirs, ours = ", ".join(label_ids), ", ".join(pairs.classes)
     numbers = {str(spelled(name)).casefold(): number for name, number in label_ids.items()}
     if unnamed(label_ids) and len(numbers) == len(pairs.classes):
@@ -138,9 +132,7 @@ def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]
             )
         numbers = {name: i for i, name in enumerate(NAMES)}
     if set(numbers) != {name.casefold() for name in pairs.classes}:
-        raise ModelError(
-            f"the classifier's classes are {theirs}, but the data's are {ours}; give a classifier of these classes"
-        )
+        raise ModelError(f"the classifier's classes are {theirs}, but the data's are {ours}; give one of these classes")
     return tuple(numbers[name.casefold()] for name in pairs.classes)
 
 
@@ -214,10 +206,7 @@ def _asked(pairs: Pairs, reader: Reader, split: Split, predict: Predict, key: st
 
 
 def predicted(task: PairTask, predict: Predict, key: str | None = None) -> NDArray[np.int8]:
-    """The class of every input (rows, languages), in the model's numbers; -1 if a row lacks the language.
-
-    With a `key` for model and data, the classes are cached in the cache folder of `datasets`.
-    """
+    """The model's class of every input (rows, languages), -1 where a language lacks; cached by a `key`."""
     shape = (len(task.rows), len(task.languages))
     path = Path(datasets.config.HF_DATASETS_CACHE) / "lime_editing" / f"{key}.npy"
     with suppress(OSError, ValueError, EOFError):  # no file, or a damaged one
@@ -271,10 +260,7 @@ class Labelled(Sequence[tuple[Input, int]]):
 
 
 def labelled(pairs: Pairs, reader: Reader) -> Labelled:
-    """The examples of one epoch of a raw classifier's fine-tuning, with the data's class numbers (clause D8).
-
-    The English training pairs in the data's order, each once, with the gold class.
-    """
+    """The English training pairs in the data's order, each once, with the data's class numbers (clause D8)."""
     task = _task(pairs, reader, "train", tuple(range(len(pairs.classes))))
     return Labelled(task, [i for i in range(len(task.rows)) if (i, PIVOT) not in task.lacking])
 
