@@ -28,7 +28,7 @@ FILES = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|zip|gz|tar|tgz|txt|xml|xlsx
 MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub id (name or owner/name)"
 INDEX = "model.safetensors.index.json"  # the file beside weights in several files that names the file of each
 VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|spm)|dict\.txt")  # a file with the words of a tokenizer
-ADAPTER = "adapter_config.json"  # pEFT's file beside an adapter
+ADAPTER = "adapter_config.json"  # PEFT's file beside an adapter
 SUPPORTED = (
     "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
 )

@@ -23,7 +23,8 @@ class Input:
 class EditRequest:
     """All that an editor sees (clause T5): x_e, y_e (one token or class per position), and the editing language.
 
-    `parallels` are x_e in other languages, for the setting `parallels`, which sees more than T5 allows.
+    `parallels` are x_e in other languages, with the same number of predicted positions. An editor with the setting
+    `parallels` sees them, which is more than T5 allows; tables mark it.
     """
 
     input: Input

@@ -43,7 +43,10 @@ OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The file of edits: an update for each edit, or one for all; the requests; fingerprints and other metadata."""
+    """The file of edits: one update for each edit, or one for all; the requests; and metadata.
+
+    about   fingerprints of the raw model and the editor, and other metadata
+    """
 
     updates: tuple[Update, ...]
     requests: tuple[Mapping[str, Any], ...]
@@ -51,9 +54,11 @@ class Saved:
 
 
 def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> None:
-    """The raw model of `source`, a folder or hub id, with W + ΔW of one edit, in W's dtype; all else is copied.
+    """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
-    An adapter beside the weights is not. ModelError: the weights are not those of the model.
+    The sum is computed in float32 at least, and stored in W's dtype. All else is copied unchanged, except an adapter
+    beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
+    edited matrix, or are not those of the model.
     """
     check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
@@ -96,7 +101,10 @@ def save_lora(
 ) -> dict[str, float]:
     """Save one edit as a LoRA adapter of `source`. Returns the relative error of each matrix's ΔW.
 
+    It is loaded by `PeftModel.from_pretrained(model, folder)` or the model's `load_adapter(folder)`.
+
     Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
+    UserError: the folder exists already, or cannot be written.
     """
     check_one(update)
     checks.refuse(UserError, rank is not None and checks.of_whole(1, rank=rank), whose="an adapter's ")

@@ -82,7 +82,8 @@ def _plus(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
 def compose(updates: Iterable[Update], dense: bool = False) -> Update:
     """The sum of all edits of the updates, as one edit (clause C1); θ' of Editable Training counts once.
 
-    Factors are multiplied out with `dense`, or when they hold more numbers than ΔW, so that memory does not grow.
+    Factors are multiplied out with `dense`, or when they hold more numbers than ΔW: memory does not grow with the
+    number of edits. UserError: updates with different θ', or of matrices of different sizes.
     """
     if updates is None or isinstance(updates, Update):
         raise UserError("compose adds a list of updates; for the edits of one update, give compose([update])")

@@ -37,7 +37,11 @@ def load(
     classifier: bool = False,
     precision: Precision = "float32",
 ) -> Backbone:
-    """A masked language model or classifier of a folder or hub id, frozen, in float32. ModelError: it is unusable."""
+    """A masked language model, or a sequence classifier, from a folder or hub id, frozen, its weights in float32.
+
+    ModelError: no weights, no configuration, weights that lack a part (such as the head), do not fit config.json or are
+    not finite, an unsupported architecture. UserError: no such device.
+    """
     check_device(device, precision)
     kind = Classifier if classifier else MaskedLM
     model, missing, resized = _pretrained(kind, source)
@@ -53,7 +57,8 @@ def load(
             raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a whole model")
         raise ModelError(
             f"{str(source)!r} is an encoder without a masked-language head (its weights lack {lacks}): it cannot "
-            "answer facts; give a model that has the head, or edit sentence pairs (--task nli)"
+            "answer facts; give a model that has the head, or edit sentence pairs (--task nli): then a classifier is "
+            "made from it"
         )
     return _wrapped(model, source, edited, device, precision)
 
@@ -66,7 +71,10 @@ def load_encoder(
     precision: Precision = "float32",
     seed: int = 0,
 ) -> Backbone:
-    """An encoder with a new head for these classes, initialised with `seed`. Errors: as of `load`."""
+    """An encoder with a new head for these classes, initialised with `seed`. Any old head is ignored.
+
+    Errors: as of `load`, but weights may lack a head and its pooler.
+    """
     if isinstance(classes, str) or len({*classes}) < max(2, len(classes)):
         raise ModelError(f"a classifier needs a list of at least two distinct classes; got {classes!r}")
     check_device(device, precision)
@@ -88,7 +96,10 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
         if adapted(found, loaded=True):  # and from a hub, transformers would load the adapter's own base model
-            raise ModelError(f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away")
+            raise ModelError(
+                f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away (of a hub id: in a "
+                "copy, and give its folder)"
+            )
         config.chunk_size_feed_forward = 0  # chunking only saves memory, and calls an edited matrix several times
         # The callers report mismatches.
         told: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}

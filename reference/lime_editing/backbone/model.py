@@ -150,7 +150,8 @@ class Backbone:
     def upper(self, states: States, update: Update | None = None, twice: bool = False) -> Tensor:
         """Logits (N, V) at the predicted positions, of the raw model or under an update of E edits, where B = E·k.
 
-        Edit e applies to the rows e·k … (e+1)·k - 1. `twice`: the logits are twice differentiable.
+        Edit e applies to the rows e·k … (e+1)·k - 1. A classifier gives one row of classes per input. With `twice` the
+        logits are twice differentiable.
         """
         checks.refuse(UserError, update is not None and checks.of_update(update, self.raw, len(states.hidden)))
         here, places = self.copy(twice), states.places
@@ -172,9 +173,9 @@ class Backbone:
 
     @torch.no_grad()
     def embedded(self, words: Tensor, lengths: Tensor, classes: Tensor | None = None) -> Tensor:
-        """The embeddings (E, S, h) of tokens `words` (E, S); 0 after each row's length (E,).
+        """The model's embeddings (E, S, h) of tokens `words` (E, S); 0 after each row's length (E,).
 
-        A class has no embedding: the output layer's row of `classes` (E,) replaces a row's last token (E5).
+        A class has no token embedding: the output layer's row of `classes` (E,) replaces a row's last token (E5).
         """
         found = architecture.widen(self.model, self.model.get_input_embeddings()(words))
         column = torch.arange(words.shape[1], device=words.device)
@@ -297,9 +298,11 @@ def capture(
 
 
 def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "float32") -> Backbone:
-    """Cut a loaded model below the edited layers; its mode and gradients stay. ModelError: it cannot be edited.
+    """Cut a loaded model below the edited layers. The model's mode and gradients do not change.
 
     `edited` is a number of layers from the top (§B.2: the MLPs of the last three) or a list of parameter names.
+    ModelError: an architecture that is not supported, a name that does not exist, weights that are not finite, or a
+    model whose dropout is active or whose MLPs run in chunks.
     """
     checks.refuse(ModelError, checks.of_wrapping(model, edited, precision, Precision))
     if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):

@@ -168,7 +168,10 @@ def _together(rows: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The weights of the objective, and its rulings. The defaults are the paper's (§B.2, clauses L1-L3)."""
+    """The weights of the training objective, and the rulings on it and on the optimiser's step.
+
+    The defaults are the paper's (§B.2, clauses L1-L3).
+    """
 
     lambda_rel: float = 0.1
     lambda_loc: float = 1.0
@@ -199,7 +202,8 @@ def make_editor(
 ) -> Editor:
     """An untrained editor. `settings` is the method's Settings, or a mapping of some of its fields.
 
-    UserError: an unknown method, setting or combination. Eight parameters: each is a choice of its own.
+    UserError: an unknown method or setting (the known ones are listed), a setting that is no number or choice of its
+    kind, or masks on a method without parameters. Eight parameters: each is a choice of its own.
     """
     checks.refuse(
         UserError, checks.of_choice("masks", masks, Masks), checks.of_choice("mask_scale", mask_scale, Scaling)
@@ -237,8 +241,9 @@ def make_editor(
 def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = None, at: Update | None = None) -> Update:
     """One independent edit for each request, in one batch (§3.3, clause E8). The raw model does not change.
 
-    With a seed the gates are sampled, as in training. `at` holds the earlier edits of a series: gradients are computed
-    at θ + at. The result is the new edit alone (chapter C); `compose([at, new])` gives both.
+    With a seed the gates are sampled, as in training; without it they are deterministic, as at test time. `at` holds
+    the earlier edits of a series: gradients and predictions are computed at θ + at. The result is the new edit alone
+    (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
     """
     checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), seed is not None and checks.of_seed(seed))

@@ -100,7 +100,10 @@ def validator(
     con_positions: Positions = "mask",
     stopping: Stopping = "averages",
 ) -> Callable[[Editor], Scores]:
-    """A function that scores an editor on these pairs. "edits": by the mean of the edits' own succ (clause R5)."""
+    """A function that scores an editor on these pairs. What does not depend on the editor is computed once.
+
+    "edits" replaces succ by the mean of the edits' own harmonic means (clause R5).
+    """
     checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
     checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
     checks.refuse(UserError, checks.of_choice("stopping", stopping, Stopping))
@@ -243,7 +246,10 @@ def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
 def predict(
     backbone: Backbone, inputs: Sequence[Input], update: Update | None = None, batch: int = 128
 ) -> list[tuple[int, ...]]:
-    """For each input the most likely token at each predicted position, or the class; `batch` at a time, by length."""
+    """For each input the most likely token at each predicted position, or the class.
+
+    `batch` inputs are computed at a time; inputs of similar length share a batch.
+    """
     checks.refuse(UserError, checks.of_list(inputs, Input, "inputs", empty=True))
     checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
     checks.refuse(

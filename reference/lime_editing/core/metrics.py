@@ -135,7 +135,7 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
 def breakdown(
     counts: Counts, by: Literal["edit_language", "language"], incomplete: Literal["refuse", "skip"] = "refuse"
 ) -> dict[str, Scores]:
-    """Scores per editing language (l → all, Figure 4) or language of the input (→ l, Figure 3); clause M8.
+    """Scores per editing language (l → all, Figure 4) or per language of the input (→ l, Figure 3); clause M8.
 
     NoOutcomes: a language has no outcome in some role, unless `incomplete` is "skip".
     """

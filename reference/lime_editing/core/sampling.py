@@ -45,7 +45,10 @@ def derived_rng(seed: int, *place: str | int) -> np.random.Generator:
 
 
 def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[ExampleTriple]:
-    """The `count` triples of one step: x_e uniform over the corpus, x_u over I(x_e), x_r over the rest (clause S6)."""
+    """The `count` triples of one training step, in all languages of `corpus` (clause S6).
+
+    x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
+    """
     checks.refuse(UserError, checks.of_whole(count=count))
     if not corpus.examples:
         raise DataError("the corpus has no examples to train on; give data that have some")
@@ -71,8 +74,10 @@ def evaluation_pairs(
 ) -> list[Pair]:
     """Every edit in the editing languages once, or `limit` of them, drawn evenly over the languages (S1-S5, S9).
 
-    `editable`: the ids of D_edit (default: all). x_u are drawn without replacement from I(x_e), x_r from the rest, both
-    within the updating languages. Eight parameters: what clauses S1 to S9 name.
+    `editable` holds the ids of D_edit; without it D_edit is the whole corpus.
+    Eight parameters: what clauses S1 to S9 name.
+
+    x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
     """
     checks.refuse(UserError, checks.of_names(edit_languages, "edit_languages"))
     checks.refuse(UserError, checks.of_names(update_languages, "update_languages"))

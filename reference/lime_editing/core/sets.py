@@ -48,7 +48,8 @@ def edit_all(
 ) -> Update:
     """Many edits as one: the editor's merge, or their sum. Memory grows with `chunk`, not with the number of edits.
 
-    `at` is as in `edit`. `progress` gets the number of edits read, anew in each pass over them.
+    `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
+    no requests, or as of `edit`.
     """
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"))
     checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))

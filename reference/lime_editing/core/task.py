@@ -80,7 +80,10 @@ def with_masks(ids: tuple[int, ...], mask: int, count: int) -> Input:
 
 
 def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
-    """A masked sentence. A single [MASK] becomes `count` masks; several stay. UserError: no [MASK]."""
+    """A masked sentence. A single [MASK] becomes `count` masks; several stay unchanged.
+
+    UserError: no [MASK]. ModelError: a tokenizer without a mask token.
+    """
     checks.refuse(UserError, checks.of_size("a sentence", "mask", count))
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
     if mask not in ids:
@@ -91,7 +94,10 @@ def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
 
 
 def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
-    """A masked sentence in `language`, and its desired answer `to`. One [MASK] stands for the whole answer."""
+    """A masked sentence in `language`, and its desired answer `to`. One [MASK] stands for the whole answer.
+
+    UserError: no [MASK], more or fewer than the answer has tokens, or an answer that the tokenizer cannot spell.
+    """
     checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(text=text, to=to, language=language))
     labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
     if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
@@ -109,7 +115,10 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
 
 
 def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = None) -> Input:
-    """Premise and hypothesis as one input, the longer cut to `longest` tokens; its first token predicts the class."""
+    """Premise and hypothesis as one input; the class is predicted at its first token.
+
+    An input of more than `longest` tokens is cut at the end of the longer text.
+    """
     checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(premise=premise, hypothesis=hypothesis))
     checks.refuse(UserError, longest is not None and checks.of_whole(longest=longest))
     return pairs(tokenizer, [(premise, hypothesis)], longest)[0]

@@ -144,10 +144,11 @@ def train(
 ) -> Iterator[Event]:
     """Train `editor.parameters` in place on all languages of `task`. At the end they are the best validation's.
 
-    The training advances as events are read. Every step has its own random generator, so validations change no sample
-    (clause S7), and resuming from a `state` gives bit-identical results. Several processes share each batch. A batch
-    that does not fit in memory is computed in parts; only rounding differs. While a GPU computes a step, the next batch
-    is prepared and the losses of the previous step are read. UserError: a loss that is not finite.
+    The training advances as events are read: exhaust the iterator. Every step has its own random generator, so the
+    validation interval changes no sample (clause S7). Resuming from a `state` gives bit-identical results. Several
+    processes share each batch. A batch that does not fit in memory is computed in parts; only rounding differs. While a
+    GPU computes a step, the next batch is prepared and the losses of the previous step are read. UserError: a loss that
+    is not finite (that step and later ones change no parameter); no memory for one edit.
 
     Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
     editor, data, validation, length, objective, seed, state and processes are independent.
@@ -255,7 +256,10 @@ def train_step(
     clip: float,
     graphs: Graphs[Batch] | None = None,
 ) -> dict[str, float]:
-    """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step."""
+    """One optimiser step on a batch; the seed samples its gates. Returns the losses before the step.
+
+    `graphs`: `graphs_of` this editor and objective, reused in every step.
+    """
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_seed(seed))
     checks.refuse(UserError, checks.of_list(triples, Triple, "triples", empty=True))
     checks.refuse(UserError, not triples and "there is nothing to train on; give at least one triple")

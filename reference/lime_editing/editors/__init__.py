@@ -51,15 +51,19 @@ class Edits(Protocol):
     ) -> Gradient:
         """The gradient of the cross entropy of y_e at x_e, under an update or at the raw parameters.
 
-        It includes the earlier edits of a series, and the masks of the editing languages (clause A7). `differentiable`
-        keeps the graph. `keep` (weight, logits) adds weight times the KL divergence from an earlier gradient's logits.
+        In a series, both include the earlier edits. The masks of the editing languages are already applied to the
+        factors (clause A7). `differentiable` keeps the graph. `keep` (weight, logits) adds weight times the KL
+        divergence from these logits of an earlier gradient, over all answers but the desired one.
         """
 
     def answering(self, rows: Tensor) -> Tensor:
         """The rows at predicted positions (E, P, w) of a gradient's rows (E, T, w); 0 if an edit has fewer than P."""
 
     def condition(self, labels: bool) -> tuple[Tensor, Tensor]:
-        """Frozen embeddings (E, S, h) of x_e, with `labels` then those of y_e, and the lengths (E,), on the device."""
+        """Frozen embeddings (E, S, h) of x_e, with `labels` followed by those of y_e, and the lengths (E,).
+
+        Both are on the model's device: reading a length there would synchronise with the GPU.
+        """
 
     def take(self, chosen: Tensor) -> Edits:
         """The edits at these indices, ascending."""
@@ -102,7 +106,8 @@ Chunk = Callable[[], Edits]  # calling it computes some edits
 class Merging(Protocol):
     """An optional member of a `Method`: how it makes one update of many edits. The default is `updates.compose`.
 
-    A trained editor that merges is trained on sets; one whose settings have `series`, on series of that many edits.
+    A trained editor that merges is trained on sets: all edits of a batch become one update, which is used for all
+    update and retain inputs. An editor whose settings have `series` is trained on series of that many edits.
     """
 
     def merge(self, parameters: Mapping[str, Tensor], settings: Any, chunks: Sequence[Chunk]) -> Update:
@@ -129,7 +134,11 @@ _MEMBERS = {"NAME": None, "TITLE": None, "TRAINED": None, "Settings": 0, "init":
 
 
 def register(method: Method) -> None:
-    """Register an editor under its NAME. UserError: it is not a Method, or its NAME is taken or unfit for a file."""
+    """Register an editor under its NAME.
+
+    UserError: a member is missing or takes other arguments than Method's; NAME cannot be part of a file name, or is
+    taken.
+    """
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
         raise UserError(f"{method!r} is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method")

@@ -42,7 +42,10 @@ class Settings:
 
 
 def fit(settings: Settings, languages: int, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-    """Each matrix's sums (L, 1 + 2(n + m)) of 1, (x, δ) and its squares, by language. UserError: too few edits."""
+    """For each matrix (L, 1 + 2(n + m)): by editing language the number of rows (x, δ), their sum and squares' sum.
+
+    UserError: too few edits for a deviation.
+    """
     sums = _seen({}, languages, chunks)
     for name, total in sums.items():
         counts = total[:, 0] if settings.statistics == "language" else total[:, 0].sum(0, keepdim=True)

@@ -99,7 +99,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def load(cell: str | Path, model: str | Path, device: str = "cpu", tokenizer: Any = None) -> Editor:
-    """The editor of a cell, on the raw model (folder or hub id) that it was trained for. ModelError: another model."""
+    """The editor of a cell, on the raw model that it was trained for (a folder or hub id).
+
+    The cell's folder has the settings; Finetuning has no parameters. ModelError: no finished cell, a damaged one, or
+    another model; the message shows the difference.
+    """
     folder, of, record = _read(cell)
     scale, method = record["scale"], find(of.approach)
     backbone = load_model(model, scale["edited_layers"], device, classifier=data.find(of.task).classifies)
