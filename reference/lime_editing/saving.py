@@ -57,13 +57,15 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
 
     The sum is computed in float32 at least, and stored in W's dtype. All else is copied unchanged, except an adapter
-    beside the weights. UserError: the folder exists already, or cannot be written. ModelError: the weights lack an
-    edited matrix, or are not those of the model.
+    beside the weights. UserError: the folder exists already, is in the model's, or cannot be written. ModelError: the
+    weights lack an edited matrix, or are not those of the model.
     """
     check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
         here = Path(source).expanduser()
         here = here if here.is_dir() else Path(snapshot_download(str(source), allow_patterns=NEEDED))
+    if Path(folder).resolve().is_relative_to(here.resolve()):
+        raise UserError(f"{folder}: is in the model's own folder, of which it would be a part; name another place")
     prefix, changes = f"{backbone.model.base_model_prefix}.", update.dense(0, backbone.raw)
     # A file of the encoder alone has no encoder prefix; a file of a larger model has one.
     known = {key: name for name in changes for key in (name, name.removeprefix(prefix), prefix + name)}

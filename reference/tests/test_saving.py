@@ -172,6 +172,14 @@ def test_an_adapter_of_a_classifier_is_loaded_by_peft(classifier: Path, tmp_path
     assert not torch.allclose(adapted, raw, atol=1e-3)
 
 
+def test_an_edited_model_is_not_kept_in_the_raw_model_s_folder(model: Path) -> None:
+    """It would be a part of the raw model, and be copied with it."""
+    editor, asked = editor_of(model), requests_of(model)
+    with pytest.raises(UserError, match="is in the model's own folder, of which it would be a part; name another"):
+        saving.save_model(edit_all(editor, asked), editor.backbone, model, model / "edited")
+    assert not (model / "edited").exists()
+
+
 def test_a_file_of_edits_has_one_update_for_each_or_one_for_all(model: Path, tmp_path: Path) -> None:
     """An update of several edits would be read back as its first alone."""
     editor, asked = editor_of(model), requests_of(model)

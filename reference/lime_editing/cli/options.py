@@ -71,7 +71,7 @@ def hours(text: str) -> float:
 def names(text: str) -> tuple[str, ...]:
     found = tuple(name.strip() for name in text.split(","))
     if "" in found or len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"expected distinct names, separated by commas, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected different values, separated by commas, got {text!r}")
     return found
 
 
