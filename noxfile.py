@@ -1,4 +1,4 @@
-"""Sessions: `nox -l` lists them, plain `nox` runs the quick ones. All share one environment, so torch installs once."""
+"""Sessions: `nox -l` lists them; plain `nox` runs spec, tests and lint. All share one environment, with one torch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def spec(session: nox.Session) -> None:
         what = ["--editable", str(folder)] if folder.is_dir() else [wanted]
         pins = ("--constraint", str(HERE / "constraints.txt"))
         session.run(interpreter, "-m", "pip", "install", "--quiet", *pins, *what, external=True)
-    commands = {"start", "compare", "badge"}
+    commands = {"start", "compare", "badge", "--help", "--version", "--where"}
     if not commands & {*args[:1]} and not any(arg.startswith("--implementation") for arg in args):
         args = ["--implementation", REFERENCE, *args]
     paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", ""))))

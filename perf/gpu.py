@@ -6,7 +6,7 @@
 4  the peak memory of each editor at each batch, from the runs of part 3
 5  some cells of the tiny grid beside the CPU's published rows; left out where packages are missing
 6  where the time of a step goes: kernels, waiting, host, synchronisations, dispatched operations
-7  steps that are recorded as CUDA graphs against eager ones: gradients, twenty steps, and that the loop stops in time
+7  steps that are captured as CUDA graphs against eager ones: gradients, twenty steps, and that the loop stops in time
 
 Each part is a process of its own with a time limit, so that none loses what another has found, and the files are
 written after each. Parts that an earlier run on the same kind of machine has measured stay in them. Nothing but torch,

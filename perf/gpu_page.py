@@ -70,7 +70,7 @@ def _recorded(rows: list[Row]) -> list[str]:
         ]
         for row in rows
     ]
-    lines = ["Largest relative error of recorded steps; `again` compares a second training with the first.", ""]
+    lines = ["Largest relative error of captured steps; `again` compares a second training with the first.", ""]
     return lines + table(("editor", "task", "masks", "precision", *quantities, "graphs", "", ""), body)
 
 

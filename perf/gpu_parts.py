@@ -271,7 +271,7 @@ RECORDED = {
 
 
 def recorded(log: Log) -> None:
-    """Gradients, twenty steps and the loop with recorded steps, against the same eagerly."""
+    """Gradients, twenty steps and the loop with captured steps, against the same eagerly."""
     combinations: list[tuple[str, MaskKind]] = [("facts", "language"), ("nli", "language"), ("facts", "none")]
     for task, masks in combinations[:1] if log.quick else combinations:
         size = setting.size_of("tiny" if log.quick else "small", task)

@@ -12,8 +12,11 @@ Of judging:
   --leave-out E10,TEST  all but these clauses or tests           --xfails FILE         known failures, with reasons
   --report FILE         .html, .md or .json; may be repeated     --dtype float32       what is handed out; or both
   --call-timeout S      seconds that one call may take           --repeat N            under N seeds
-A test's id repeats one test; all other options are pytest's. Exit codes: 0 conforms in all that it claims, 1 does not,
-2 could not be judged. SPEC.md, RULINGS.md and WALKTHROUGH.md lie beside this program: lime-spec --where.
+  --mlama FOLDER        the real mLAMA, unpacked, for D2
+A test's id repeats one test; all other options are pytest's. `start` also has --editors. In a clone, `nox -s spec --`
+takes the place of `lime-spec`, and has --install too. Exit codes: 0 conforms in all that it claims, 1 does not, 2 could
+not be judged. --version prints the specification's version, and --where the folder of SPEC.md, RULINGS.md and
+WALKTHROUGH.md.
 """
 
 from __future__ import annotations

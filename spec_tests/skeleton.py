@@ -14,6 +14,8 @@ from .conformance import OPTIONAL, SuiteError, clauses, version
 from .contract import EDITORS, NAMES, OF_EDITOR
 
 CONTRACT = Path(__file__).parent / "contract.py"
+#: How the suite is called: in a clone by a session, elsewhere by its own command.
+PROGRAM = "nox -s spec --" if (CONTRACT.parents[1] / "noxfile.py").is_file() else "lime-spec"
 
 
 @functools.cache
@@ -48,7 +50,7 @@ def write(path: Path, chapters: str, editors: str | None = None) -> list[str]:
     count = text.count("\ndef ")
     what = f"{count} function{'s' * (count > 1)} of chapter{'s' * (len(chosen) > 1)} {', '.join(chosen)}"
     lines = [f"{path}: {what}. An empty one counts as not claimed yet."]
-    return [*lines, f"lime-spec --implementation {shlex.quote(str(path))} --chapters {','.join(chosen)}"]
+    return [*lines, f"{PROGRAM} --implementation {shlex.quote(str(path))} --chapters {','.join(chosen)}"]
 
 
 def _known(given: str, known: list[str], option: str) -> list[str]:
@@ -80,7 +82,7 @@ def _names(chapter: str, editors: list[str]) -> list[str]:
 
 
 def _head(path: Path, chapters: list[str], editors: list[str]) -> str:
-    command = f"lime-spec --implementation {shlex.quote(path.name)} --chapters {','.join(chapters)}"
+    command = f"{PROGRAM} --implementation {shlex.quote(path.name)} --chapters {','.join(chapters)}"
     own = f"EDITORS = {tuple(editors)!r}\n" if "E" in chapters else ""
     return f'''"""The adapter of ... for version {version()} of the specification of cross-lingual model editing.
 
@@ -90,7 +92,7 @@ Fill in the functions below; one that has nothing but its docstring counts as no
     {command} --python path/to/environment
 
 judges it, in this interpreter or in another one (Python 3.8 or later, NumPy, and whatever the code needs). What the
-words mean: SPEC.md, which lies where `lime-spec --where` says, with RULINGS.md and WALKTHROUGH.md.
+words mean: SPEC.md, in the folder that `lime-spec --where` prints, with RULINGS.md and WALKTHROUGH.md.
 """
 
 # Without CLAIMS a chapter is claimed as soon as one of its functions is there. RULINGS in contract.py has all rulings.

@@ -452,7 +452,7 @@ def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
             told = f"{here[0]} on {here[1]}" if here else f"not edited; edited are {', '.join(raw)}"
             return f"the update of {name} is {there[0]} on {there[1]}, but in the model this matrix is {told}"
     if update.edits and inputs % update.edits:
-        return f"the update has {update.edits} edits, and there are {inputs} inputs; each edit needs equally many"
+        return f"the update has {update.edits} edits; the number of inputs is {inputs}; each edit needs equally many"
     return None
 
 

@@ -112,13 +112,13 @@ def join(device: str) -> Processes:
 def check_device(device: str, precision: Precision, elsewhere: bool = False) -> None:
     """UserError: an unusable device or precision. `elsewhere`: of another machine, so only the name is checked."""
     if not isinstance(device, (str, torch.device)):
-        raise UserError(f"device {device!r} cannot be used: it is not a name; here are {', '.join(devices())}")
+        raise UserError(f"device {device!r} cannot be used: it is not a name; available: {', '.join(devices())}")
     checks.refuse(UserError, checks.of_choice("precision", precision, Precision))
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise UserError(
-            f"device {device!r} cannot be used: torch does not know it; here are {', '.join(devices())}"
+            f"device {device!r} cannot be used: torch does not know it; available: {', '.join(devices())}"
         ) from error
     if elsewhere and kind != "meta":
         return
@@ -126,7 +126,7 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
         torch.ones(1, device=device).sum().item()  # a device may exist and not work
     except Exception as error:  # each kind of device has its own error type
         raise UserError(
-            f"device {device!r} cannot be used: {first_line(error)}; here are {', '.join(devices())}"
+            f"device {device!r} cannot be used: {first_line(error)}; available: {', '.join(devices())}"
         ) from error
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"{torch.cuda.get_device_name(device)} does not support bf16; use --precision float32")

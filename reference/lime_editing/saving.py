@@ -45,7 +45,8 @@ OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
 class Saved:
     """The file of edits: one update for each edit, or one for all; the requests; and metadata.
 
-    about   fingerprints of the raw model and the editor, and other metadata
+    requests  one mapping of texts and numbers for each edit, as `edit --as update` writes them; no `EditRequest`
+    about     fingerprints of the raw model and the editor, and other metadata
     """
 
     updates: tuple[Update, ...]
@@ -190,7 +191,7 @@ def load_updates(path: str | Path, device: str = "cpu") -> Saved:
             made.append(Update(factors, {name: delta[None] for name, delta in deltas.items()}, parts["weight"]))
         return Saved(tuple(made), requests, told["about"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is no file of edits, or a damaged one ({error}); save the edits again") from error
+        raise UserError(f"{path}: is not a file of edits, or is damaged ({error}); save the edits again") from error
 
 
 def drop(saved: Saved, numbers: Sequence[int]) -> Saved:
@@ -210,7 +211,7 @@ def check_free(folder: Path) -> None:
     if folder.is_symlink():
         raise UserError(f"{folder}: is a symbolic link, which would be replaced; give the folder that it points to")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; give another folder, or remove it first")
+        raise UserError(f"{folder}: exists already; give another folder, or remove it first")
     with border(UserError, f"{folder}: cannot be written"):
         NamedTemporaryFile(dir=existing(folder.absolute().parent), prefix=".", suffix=".tmp").close()
 

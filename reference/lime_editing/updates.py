@@ -99,7 +99,7 @@ def compose(updates: Iterable[Update], dense: bool = False) -> Update:
 
     for update in updates:
         if not isinstance(update, Update):
-            raise UserError(f"compose adds a list of updates, and {type(update).__name__} is none")
+            raise UserError(f"compose adds a list of updates, and {type(update).__name__} is not one")
         checks.refuse(UserError, checks.of_sum(update, {**weights, **sums, **pending}))
         for name, weight in update.weights.items():
             if weights.setdefault(name, weight) is not weight and not torch.equal(weights[name], weight):

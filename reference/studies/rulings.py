@@ -560,7 +560,7 @@ ROWS = (
     ("E3", "RMSprop; Finetuning", "finetuning_optimiser", "judged"),
     ("E12", "the hundredth step lost; Finetuning", "last_step", "judged"),
     ("E15", "gradients clipped together at 100; MEND + LiME", "clipping", "trained"),
-    ("D4", "entities of the own split; MEND", "label_pool", "trained"),
+    ("D4", "entities of the edit's own split; MEND", "label_pool", "trained"),
     ("D4", "entities drawn as often as in facts; MEND", "judged_by_facts", "D4"),
     ("D5", "lengths drawn as often as in facts; MEND", "judged_by_facts", "D5"),
     ("R5", "stopped by the mean of the edits; MEND", "stopping", "trained"),
@@ -588,7 +588,9 @@ def table(measured: Mapping[str, Numbers]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each ruling changes, at tiny scale.")
-    parser.add_argument("--only", default=",".join(MEASUREMENTS), help=f"of {', '.join(MEASUREMENTS)} (default: all)")
+    parser.add_argument(
+        "--only", default=",".join(MEASUREMENTS), help=f"some of {', '.join(MEASUREMENTS)} (default: all)"
+    )
     parser.add_argument("--cells", type=Path, default=ROOT / "runs/rulings", help="where trained editors are kept")
     parser.add_argument("--publish", action="store_true", help="write results/rulings.json (default: beside the cells)")
     parser.add_argument("--table", action="store_true", help="print the table of the stored numbers")

@@ -177,7 +177,7 @@ def test_asking_the_hub(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_device(error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "ones", raising(error))
     for attempt in (lambda: check_device("cuda", "float32"), lambda: load(model, device="cuda")):
-        with pytest.raises(UserError, match=r"device 'cuda' cannot be used: .*; here are cpu"):
+        with pytest.raises(UserError, match=r"device 'cuda' cannot be used: .*; available: cpu"):
             attempt()
 
 
@@ -202,7 +202,7 @@ def test_a_device_that_is_not_here(
     said = said_in_one_sentence([*argv, "--device", device], capsys)
     assert f"device {device!r}" in said
     assert DEVICES[device] in said
-    assert "here are cpu" in said
+    assert "available: cpu" in said
 
 
 @pytest.mark.parametrize("error", ESCAPED, ids=IDS)

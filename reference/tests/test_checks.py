@@ -257,11 +257,11 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "answers-of-two-edits": (
         lambda g: le.answers(g.backbone, g.tokenizer, [INPUT] * 3, g.two),
-        r"has 2 edits, and there are 3 inputs: .* give update\[i\]",
+        r"has 2 edits, and the number of inputs is 3: .* give update\[i\]",
     ),
     "three-inputs-for-two-edits": (
         lambda g: g.backbone.upper(g.backbone.trunk([INPUT] * 3), g.two),
-        "the update has 2 edits, and there are 3 inputs",
+        "the update has 2 edits; the number of inputs is 3",
     ),
     "update-of-another-matrix": (
         lambda g: le.predict(g.backbone, [INPUT], le.Update(deltas={"w": torch.zeros(1, 2, 2)})),
@@ -277,7 +277,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "compose-one": (lambda g: le.compose(g.one), r"a list of updates; .* give compose\(\[update\]\)"),
     "compose-none": (lambda _: le.compose(None), "a list of updates"),  # type: ignore[arg-type]
-    "compose-nones": (lambda _: le.compose([None]), "NoneType is none"),  # type: ignore[list-item]
+    "compose-nones": (lambda _: le.compose([None]), "NoneType is not one"),  # type: ignore[list-item]
     "compose-two-sizes": (
         lambda _: le.compose([delta_of(2, 3), delta_of(3, 3)]),
         r"the updates of w are \(2, 3\) on cpu and \(3, 3\) on cpu; add only edits of one model",

@@ -163,7 +163,7 @@ def test_a_wrong_option_is_told_with_the_usage_of_its_command(capsys: pytest.Cap
     [
         (["reproduce", "--approach", "finetuning", "--training", "lime"], "--training has no effect on finetuning"),
         (["many", "--approach", "finetuning,rome", "--control"], "--control has no effect on finetuning, rome"),
-        (["many", "--task", "nli", "--nli", "not/read/at-all"], "many edits need facts"),
+        (["many", "--task", "nli", "--nli", "not/read/at-all"], "`many` edits facts only"),
     ],
 )
 def test_what_has_no_effect_is_refused_before_anything_is_read(

@@ -109,7 +109,7 @@ def test_an_option_is_a_field(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the suite, with the clause of the page, its test and its mutant."""
+    """A copy of the suite, with the clause of the page, its version, its test and its mutant."""
     root = tmp_path_factory.mktemp("suite")
     for name in ("spec_tests", "fixtures/golden", "reference"):
         leave = shutil.ignore_patterns("__pycache__", ".hypothesis")
@@ -119,7 +119,11 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     text = specification.read_text(encoding="utf-8")
     last = list(re.finditer(r"^\*\*M\d+\*\* .*$", text, re.MULTILINE))[-1].end()
     (clause,) = re.findall(r"^```markdown\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    specification.write_text(f"{text[:last]}\n\n{clause}\n{text[last:]}", encoding="utf-8")
+    text = f"{text[:last]}\n\n{clause}\n{text[last:]}"
+    (version,) = re.findall(r"since (\d+\.\d+)", clause)
+    specification.write_text(re.sub(r"^Version \d+\.\d+", f"Version {version}", text, flags=re.MULTILINE), "utf-8")
+    changes = root / "spec_tests" / "CHANGELOG.md"
+    changes.write_text(changes.read_text("utf-8").replace("\n## ", f"\n## {version}\n\nM11.\n\n## ", 1), "utf-8")
     for name in ("spec_tests/test_m_metrics.py", "spec_tests/mutants/m_metrics.py"):
         with (root / name).open("a", encoding="utf-8") as file:
             file.write(f"\n\n{example(name)}")

@@ -178,7 +178,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a-file-s-name": ({"NAME": "../good"}, "cannot have the NAME '../good'"),
     "a-name-with-a-comma": ({"NAME": "a,b"}, "cannot have the NAME"),
     "the-raw-model": ({"NAME": "unedited"}, "cannot have the NAME 'unedited'"),
-    "another-editor": ({"NAME": "mend"}, "another editor named 'mend'"),
+    "another-editor": ({"NAME": "mend"}, "an editor named 'mend' exists"),
     "settings-of-no-record": ({"Settings": dict}, r"good\.Settings is not a dataclass"),
     "settings-without-defaults": ({"Settings": EditRequest}, r"good\.Settings does not take 0 arguments"),
     "too-few-arguments": ({"update": lambda self, edits: None}, r"good\.update does not take 3 arguments"),
@@ -210,7 +210,7 @@ def test_an_editor_is_registered_once_and_found(backbone: Backbone) -> None:
         register(one)
     assert methods()["good"] is one
     assert tensors_of(edit(make_editor("good", backbone, ["de", "en"]), REQUESTS))
-    with pytest.raises(UserError, match="another editor named 'good'"):
+    with pytest.raises(UserError, match="an editor named 'good' exists"):
         register(Good())
 
 

@@ -189,10 +189,10 @@ BROKEN: dict[str, tuple[str | None, str]] = {
     "exit": ("raise SystemExit(3)", "cannot be imported: SystemExit"),
     "nothing": ("x = 1", "registers no editor and no data set; call lime_editing.register"),
     "no-editor": ("import lime_editing\nlime_editing.register(object())", "is not an editor: it lacks NAME"),
-    "a-name-that-is-taken": (PLAIN.replace('"plain"', '"mend"'), "another editor named 'mend'"),
+    "a-name-that-is-taken": (PLAIN.replace('"plain"', '"mend"'), "an editor named 'mend' exists"),
     "a-data-set-s-name-that-is-taken": (
         'CAPITALS.replace(\'"capitals", "Cap\', \'"facts", "Cap\')',
-        "another data set named 'facts'",
+        "a data set named 'facts' exists",
     ),
     "a-data-set-named-like-an-option": ("CAPITALS.replace('(\"capitals\"', '(\"model\"')", "named like an option"),
     "a-data-set-with-a-path": ("CAPITALS.replace('(\"capitals\"', '(\"../x\"')", "cannot have the name '../x'"),

@@ -95,7 +95,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "a-number-to-compose": (
         lambda: compose([Update(), 3]),  # type: ignore[list-item]
         UserError,
-        "compose adds a list of updates, and int is none",
+        "compose adds a list of updates, and int is not one",
     ),
     "different-weights-to-compose": (
         lambda: compose([Update(weights={"w": torch.full((2, 2), value)}) for value in (0.0, 1.0)]),

@@ -212,7 +212,7 @@ def test_what_cannot_be_saved_or_read_is_said(model: Path, tmp_path: Path) -> No
     update = edit_all(editor, asked)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         saving.save_model(update, editor.backbone, model, tmp_path / "full")
     other = tmp_path / "other"
     shutil.copytree(model, other)
@@ -223,7 +223,7 @@ def test_what_cannot_be_saved_or_read_is_said(model: Path, tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "model", "other"]
     for content in (b"", b"\x08\0\0\0\0\0\0\0{}      "):
         (tmp_path / "bad").write_bytes(content)
-        with pytest.raises(UserError, match="is no file of edits"):
+        with pytest.raises(UserError, match="is not a file of edits"):
             saving.load_updates(tmp_path / "bad")
     with pytest.raises(UserError, match=r"no such file; expected update\.safetensors"):
         saving.load_updates(tmp_path / "nowhere")
@@ -298,7 +298,7 @@ def test_edits_are_kept_listed_and_dropped(
     assert run(facts, model, "--file", str(path), "--save", str(kept.parent), "--as", "update", *more) == 0
     printed = capsys.readouterr().out
     assert "By finetuning: " in printed
-    assert "3 edits took" in printed
+    assert "3 edits succeeded" in printed
     assert main(["edits", str(kept.parent)]) == 0  # the folder that was given to --save
     assert capsys.readouterr().out.splitlines()[1] == "2\tde\tBema P2 de [MASK] .\tDira"
     report = kept.with_name("edits.json")
@@ -368,7 +368,7 @@ def test_a_file_of_edits_with_another_number_of_updates_is_refused(model: Path, 
     elif change == "a third tensor":
         tensors["2/delta/x"] = torch.zeros(1)
     save_file(tensors, path, {"lime_editing": json.dumps(about)})
-    with pytest.raises(UserError, match=r"is no file of edits, or a damaged one \(\d updates of \d edits"):
+    with pytest.raises(UserError, match=r"is not a file of edits, or is damaged \(\d updates of \d edits"):
         saving.load_updates(path)
 
 

@@ -261,8 +261,8 @@ def _edit_file(
     if options.json:
         print_json(found | about)
         return
-    failed = [f"did not take: {r['where']} {r['text']} → {r['after']}" for r in found["rows"] if not r["took"]]
-    broken = [f"broken: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]]
+    failed = [f"failed: {r['where']} {r['text']}: the answer is {r['after']}" for r in found["rows"] if not r["took"]]
+    broken = [f"changed, though unrelated: {r['text']}: {r['before']} → {r['after']}" for r in found["changed"]]
     lines = [*_first(failed), *_first(broken), *_first([f"note: {note}" for note in notes])]
     lines += [f"skipped: {line}" for line in skipped]
     lines += [f"{name}: relative error {error:.2g}" for name, error in found.get("lora_errors", {}).items()]
@@ -270,7 +270,7 @@ def _edit_file(
         out.print(line)
     by = f"{editor.method.NAME}, {cell}" if cell else editor.method.NAME
     out.print(
-        f"By {by}: {found['took']} of {found['edits']} edits took ({found['right_before']} were right before); "
+        f"By {by}: {found['took']} of {found['edits']} edits succeeded ({found['right_before']} were right before); "
         f"{found['unrelated'] - len(found['changed'])} of {found['unrelated']} unrelated answers are unchanged; "
         f"{len(skipped)} rows were skipped. Kept as {options.as_} in {options.save}, with edits.json."
     )

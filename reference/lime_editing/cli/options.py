@@ -152,14 +152,14 @@ class Study(Sources):
         f"trainings of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(TRAININGS.keys)
     )
     control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
-    seeds: int | None = option("runs per cell (default: the scale's)", None, WHAT, positive)
+    seeds: int | None = option("seeds of each approach and training (default: the scale's)", None, WHAT, positive)
     languages: Names | None = option("separated by commas (default: all of the data)", None, WHAT, names)
     protocol: str = option("the paper's text, or the released code", "paper", WHAT, values=(*PROTOCOLS, "both"))
     ruling: Mapping[str, str] = option("", group=WHAT, keys=lambda: [(name, *told) for name, told in RULINGS.items()])
     split: Split = option("evaluated split; use validation for tuning (default: test)", "test", WHAT, values=JUDGED)
     set: Settings = option(f"change the scale, such as settings.mend.lr=1e-3; {AGAIN}", (), WHAT, setting, many=True)
     jobs: int | None = option("cells at a time (default: one per CPU core or GPU)", None, WHERE, positive)
-    precision: Precision = option("of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
+    precision: Precision = option("precision of matrix products (default: float32)", "float32", WHERE, values=WIDTHS)
     results: Path = option("folder for cells and the report (default: runs)", runs(), KEPT, expanded)
 
 
@@ -182,7 +182,7 @@ class Many(Study):
 
     task: Names = option("facts, or a plug-in's (default: facts)", ("facts",), WHAT, of(data.titles))
     approach: Names | None = option(f"{KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
-    training: Names | None = option("of learned editors (default: all,lime)", ("all", "lime"), WHAT, of(TRAININGS.keys))
+    training: Names | None = option("editors' trainings (default: all,lime)", ("all", "lime"), WHAT, of(TRAININGS.keys))
     protocol: str = option("the paper's text, or the released code", "paper", WHAT, values=tuple(PROTOCOLS))
     edits: tuple[int, ...] = option("edits in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
 
@@ -200,11 +200,11 @@ class Edit(Sources):
     file: Path | None = option("a table of edits instead, with --save (see below)", None, parse=expanded)
     save: Path | None = option("folder for the edits of --file", None, parse=expanded)
     as_: str = option("what to save: the model, a LoRA adapter, or edits", "model", values=("model", "lora", "update"))
-    rank: int | None = option("of the LoRA adapter (default: the rows of factors, or 64)", None, parse=positive)
+    rank: int | None = option("rank of the LoRA adapter (default: the rows of factors, or 64)", None, parse=positive)
     series: bool = option("each edit of the file starts from those before it", False)
     skip_bad: bool = option("skip wrong rows of the file", False)
     task: str | None = option("the task of the file (default: facts)", None)
-    language: str = option("the editing language (default: en)", PIVOT)
+    language: str = option("the language in which the edit is made (default: en)", PIVOT)
     checkpoint: Path | None = option("folder of a finished cell: use its editor", None, parse=expanded)
     approach: str | None = option("the editor (default: the best stored one of the model, or finetuning)", None)
     results: Path = option("folder with stored editors (default: runs)", runs(), parse=expanded)
@@ -212,7 +212,7 @@ class Edit(Sources):
     look: Names = option(f"a further input to show; a pair as 'PREMISE | HYPOTHESIS'; {AGAIN}", (), many=True)
     unrelated: int = option("number of unrelated inputs to show (default: 6)", 6, parse=count)
     languages: Names | None = option("languages to show, separated by commas (default: all)", None, parse=names)
-    json: bool = option("print for a program", False)
+    json: bool = option("print as JSON", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ class Edits(Debug):
 
     path: Path = option("update.safetensors of `edit --as update`, or its folder", parse=expanded, positional=True)
     drop: tuple[int, ...] = option(f"drop the edit with this number; {AGAIN}", (), parse=positive, many=True)
-    json: bool = option("print for a program", False)
+    json: bool = option("print as JSON", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,11 +236,11 @@ class Report(Debug):
 class CheckData(Common):
     """`check-data`: report on data."""
 
-    path: str = option("folder, zip archive, table, hub id, or URL", positional=True)
+    path: str = option("folder, zip archive, table, hub id, or address (URL)", positional=True)
     task: str | None = option("task of the data (default: from their names)", None)
-    languages: Names | None = option("between commas (default: all)", None, parse=names)
-    model: str | None = option("model, folder or hub id: tell what it cannot read, or a classifier's accuracy", None)
-    json: bool = option("print for a program", False)
+    languages: Names | None = option("separated by commas (default: all)", None, parse=names)
+    model: str | None = option("model, folder or hub id: show what it cannot read, or a classifier's accuracy", None)
+    json: bool = option("print as JSON", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +252,7 @@ class MakeClassifier(Common):
     scale: str = option("scale of the settings (default: tiny)", "tiny", values=SCALES)
     set: Settings = option(f"change a setting, such as classifier.lr=1e-5; {AGAIN}", (), parse=setting, many=True)
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu")
-    precision: Precision = option("of matrix products (default: float32)", "float32", values=WIDTHS)
+    precision: Precision = option("precision of matrix products (default: float32)", "float32", values=WIDTHS)
     results: Path = option("folder for the classifier (default: runs)", runs(), parse=expanded)
 
 

@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import UserError
 from .options import CheckData, Edit, Edits, MakeClassifier, Many, Report, Reproduce, add
 
+PROGRAM = "python -m lime_editing"
 #: Each command, with its options.
 LIST: Mapping[str, type] = {
     "reproduce": Reproduce,
@@ -39,12 +40,12 @@ def plugins_of(argv: Sequence[str]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """All commands and options, one line each. UserError: a plug-in's data set has an option's name."""
     told = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    result = argparse.ArgumentParser("lime_editing", **told["all"], formatter_class=_Help)
+    result = argparse.ArgumentParser(PROGRAM, **told["all"], formatter_class=_Help)
     result.add_argument("--version", action="version", version=f"lime_editing {__version__}")
-    commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="lime_editing")
+    commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=PROGRAM)
     for name, options in LIST.items():
-        about, usage = told[name]["help"], f"python -m lime_editing {name} [options]"
-        shown: dict[str, Any] = {**told[name], "description": f"{about[0].upper()}{about[1:]}.", "usage": usage}
+        about = told[name]["help"]
+        shown: dict[str, Any] = {**told[name], "description": f"{about[0].upper()}{about[1:]}."}
         made = commands.add_parser(name, **shown, formatter_class=_Help)
         made.set_defaults(own=made)
         try:

@@ -26,7 +26,7 @@ from .output import console, doing, here, print_json
 from .progress import lines, show_plan, watch
 from .sources import given, refuse_unused, scale_of
 
-FACTS_ONLY = "many edits need facts: an edit of a sentence pair corrects an error of the raw model"
+FACTS_ONLY = "`many` edits facts only; leave out --task, or name a data set of facts"
 Main = Callable[[Sequence[str]], int]  # the entry point; cluster jobs call it
 
 

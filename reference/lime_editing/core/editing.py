@@ -203,8 +203,9 @@ def make_editor(
     """An untrained editor. `settings` is the method's Settings, or a mapping of some of its fields.
 
     UserError: an unknown method or setting (the known ones are listed), a setting that is no number or choice of its
-    kind, or masks on a method without parameters. Eight parameters: each is a choice of its own.
+    kind, or masks on a method without parameters.
     """
+    # Eight parameters: each is a choice of its own.
     checks.refuse(
         UserError, checks.of_choice("masks", masks, Masks), checks.of_choice("mask_scale", mask_scale, Scaling)
     )

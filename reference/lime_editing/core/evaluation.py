@@ -258,8 +258,8 @@ def predict(
     checks.refuse(UserError, checks.of_places(inputs), update is not None and checks.of_edits(update))
     if update is not None and update.edits > 1:
         raise UserError(
-            f"the update has {update.edits} edits, and there are {len(inputs)} inputs: only one edit is applied to all "
-            "inputs; give update[i] for edit i alone, or compose([update]) for their sum"
+            f"the update has {update.edits} edits, and the number of inputs is {len(inputs)}: only one edit is applied "
+            "to all inputs; give update[i] for edit i alone, or compose([update]) for their sum"
         )
     checks.refuse(UserError, checks.of_size("a batch", "input", batch))
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))

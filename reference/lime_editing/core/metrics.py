@@ -113,7 +113,7 @@ def rates(counts: Counts, select: Select) -> tuple[list[str], NDArray[np.intp], 
 def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
     """Macro average over editing languages of the mean over edits of the mean over an edit's inputs (M1-M6).
 
-    NoOutcomes: one of `languages` (default: those that occur) has no outcome in some role.
+    UserError: one of `languages` (default: those that occur) has no outcome in some role.
     """
     checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "`count` counts outcomes"))
     checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
@@ -137,7 +137,7 @@ def breakdown(
 ) -> dict[str, Scores]:
     """Scores per editing language (l → all, Figure 4) or per language of the input (→ l, Figure 3); clause M8.
 
-    NoOutcomes: a language has no outcome in some role, unless `incomplete` is "skip".
+    UserError: a language has no outcome in some role, unless `incomplete` is "skip".
     """
     checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "`count` counts outcomes"))
     checks.refuse(UserError, checks.of_choice("by", by, Literal["edit_language", "language"]))

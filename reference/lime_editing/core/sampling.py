@@ -75,10 +75,10 @@ def evaluation_pairs(
     """Every edit in the editing languages once, or `limit` of them, drawn evenly over the languages (S1-S5, S9).
 
     `editable` holds the ids of D_edit; without it D_edit is the whole corpus.
-    Eight parameters: what clauses S1 to S9 name.
 
     x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
     """
+    # Eight parameters: what clauses S1 to S9 name.
     checks.refuse(UserError, checks.of_names(edit_languages, "edit_languages"))
     checks.refuse(UserError, checks.of_names(update_languages, "update_languages"))
     checks.refuse(UserError, checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0))

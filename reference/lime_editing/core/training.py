@@ -149,10 +149,9 @@ def train(
     processes share each batch. A batch that does not fit in memory is computed in parts; only rounding differs. While a
     GPU computes a step, the next batch is prepared and the losses of the previous step are read. UserError: a loss that
     is not finite (that step and later ones change no parameter); no memory for one edit.
-
-    Over sixty lines, because the order of reading, validating and yielding is all that it does. Eight parameters:
-    editor, data, validation, length, objective, seed, state and processes are independent.
     """
+    # Over sixty lines: the order of reading, validating and yielding is all that it does. Eight parameters:
+    # editor, data, validation, length, objective, seed, state and processes are independent.
     checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_kind(schedule, Schedule, "schedule"))
     checks.refuse(UserError, checks.of_task(task), checks.of_seed(seed))
     checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))

@@ -83,7 +83,7 @@ def register(dataset: Dataset) -> None:
     if not dataset.name.isidentifier():
         raise UserError(f"a data set cannot have the name {dataset.name!r}; use letters, digits and _")
     if dataset.name in TASKS or _REGISTERED.get(dataset.name, dataset) is not dataset:
-        raise UserError(f"there is another data set named {dataset.name!r} already; give yours another name")
+        raise UserError(f"a data set named {dataset.name!r} exists already; give yours another name")
     _REGISTERED[dataset.name] = dataset
 
 

@@ -150,7 +150,7 @@ def register(method: Method) -> None:
     if not method.NAME.isidentifier() or method.NAME == "unedited":
         raise UserError(f"an editor cannot have the NAME {method.NAME!r}; use letters, digits and _")
     if _METHODS.get(method.NAME, method) is not method:
-        raise UserError(f"there is another editor named {method.NAME!r} already; give yours another NAME")
+        raise UserError(f"an editor named {method.NAME!r} exists already; give yours another NAME")
     _METHODS[method.NAME] = method
 
 
