@@ -182,6 +182,16 @@ def test_the_same_plug_in_may_be_named_in_every_command_of_a_process(
         assert main(["check-data", str(facts), "--plugin", str(path)]) == 0
 
 
+def test_a_file_of_edits_is_of_the_tasks_that_edit_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, file = write_example(tmp_path, "capitals.py"), tmp_path / "edits.jsonl"
+    file.write_text('{"prompt": "[MASK]", "to": "Aton"}\n')
+    argv = ["edit", "--file", str(file), "--save", str(tmp_path / "kept"), "--plugin", str(path), "--task", "capitals"]
+    assert main(argv) == 2
+    assert "--task capitals: a file of edits is of facts or nli; edit data of your own from Python" in (
+        capsys.readouterr().err
+    )
+
+
 BROKEN: dict[str, tuple[str | None, str]] = {
     "no-file": (None, "mine.py: no such file"),
     "syntax": ("def", "cannot be imported: SyntaxError"),

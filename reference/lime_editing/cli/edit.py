@@ -31,7 +31,7 @@ from ..data.pairs.task import class_numbers
 from ..data.question import Asked, Prompt, Question
 from ..editors import Merging
 from ..errors import DataError, LanguageError, UserError
-from ..names import Rulings
+from ..names import TASKS, Rulings
 from ..records import EditRequest, Input
 from ..reproduce import processes, store
 from ..reproduce.run import reader_of
@@ -55,6 +55,8 @@ def edit(options: Edit) -> None:
         raise UserError("--file has the edits, and --save is the folder for them; give both")
     _refuse_mixed(options)
     task = (options.task or "facts") if options.file else _task(options)
+    if task not in TASKS:
+        raise UserError(f"--task {task}: a file of edits is of {' or '.join(TASKS)}; edit data of your own from Python")
     refuse_unused(options, (task,))
     dataset = data.find(task)
     if options.edited_layers and options.checkpoint:
