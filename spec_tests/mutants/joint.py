@@ -414,3 +414,11 @@ class PairsByHash(Mutation):
     def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
         call = named(Data.pair_training, args, kwargs)
         return self.base.pair_training(**call | {"seed": call["seed"] + hash("pairs") % 1000})
+
+
+@mutant("classes-of-one-seed", "S7", "The desired classes of a training are those of one seed.", "D")
+class ClassesOfOneSeed(Mutation):
+    def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
+        call = named(Data.pair_training, args, kwargs)
+        first = self.base.pair_training(**call | {"seed": 0})
+        return [{**e, "label": one["label"]} for e, one in zip(self.base.pair_training(**call), first, strict=True)]
