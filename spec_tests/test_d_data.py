@@ -22,7 +22,7 @@ from hypothesis import given, strategies as st
 
 from . import golden, oracles, probes, strategies as given_
 from .assertions import distributed, equal, holds, rejects
-from .conformance import Implementation, clause
+from .conformance import Implementation, clause, needs
 from .contract import FactRow, Input, PairEdit, PairRow, Place, Triple
 
 MASK = 3
@@ -182,6 +182,74 @@ def test_subjects_of_similar_identifiers_are_apart(implementation: Implementatio
     rows[9] |= {"sub_uri": other}
     got = [row[2] for row in split_of(implementation, written(rows))["test"]]
     equal("D2", got, [other], "a subject is taken for another one, which train has", other=other)
+
+
+#: As a file may be called: like mLAMA's of T-REx, like its three of GoogleRE, and as anybody calls a relation.
+RELATIONS = ("P17", "p36", "Q5", "17", "date_of_birth", "place_of_birth", "place_of_death", "capital", "part-of")
+
+
+@clause("D2")
+def test_a_relation_is_read_whatever_its_name(implementation: Implementation) -> None:
+    """Data that are not mLAMA itself: ten facts of each relation, in a language with a region, in splits and labels."""
+    rows = [
+        given_.fact_row(said, relation, 100 * number + place, place)
+        for said in ("en", "zh-TW")
+        for number, relation in enumerate(RELATIONS)
+        for place in range(10)
+    ]
+    files = {}
+    for said in ("en", "zh-TW"):
+        told = [{"relation": relation, "template": f"{relation} of [X] is [Y]"} for relation in RELATIONS]
+        files[f"{said}/templates.jsonl"] = told
+        for relation in RELATIONS:
+            mine = [row for row in rows if (row["language"], row["relation"]) == (said, relation)]
+            files[f"{said}/{relation}.jsonl"] = [{name: row[name] for name in FIELDS} for row in mine]  # type: ignore[literal-required]
+    texts = {name: "".join(json.dumps(line) + "\n" for line in lines) for name, lines in files.items()}
+    what = "facts are left out, or told elsewhere, because of what their relation or language is called"
+    equal("D2", split_of(implementation, texts), canonical(oracles.split(rows)), what, relations=RELATIONS)
+    with folder_of(texts) as folder:
+        for number, relation in enumerate(RELATIONS):
+            mine, other = (
+                {"relation": relation, "subject": f"Q{100 * number + n}", "language": "zh-TW"} for n in (0, 1)
+            )
+            (triple,) = implementation.fact_inputs(folder, tokenize, MASK, mine, "en", other, [0])  # type: ignore[arg-type]
+            known = [tokenize(name) for name in oracles.labels(rows, "zh-TW", relation).values()]
+            label = list(triple["edit"]["labels"])
+            holds("D2", label in known, f"label of a fact of {relation}", expected=known, got=label)
+
+
+#: Ten texts each that a reader of tables takes for something else; the last is then one of those before it.
+READ_AS_NUMBERS = {
+    "leading zeros": [*(str(n) for n in range(1, 10)), "01"],
+    "decimals": [*(f"{n}.0" for n in range(1, 10)), "1.00"],
+    "powers of ten": [*(f"{n}e3" for n in range(1, 10)), "1000"],
+    "signs": [*(f"-{n}" for n in range(1, 10)), "-01"],
+    "digits of two kinds": [*(str(n) for n in range(1, 10)), "\u0661"],
+    "large numbers": [*(str(2**60 + n) for n in range(1, 10)), f"{2**60 + 10}"],
+    "dates": [*(f"2020-01-0{n}" for n in range(1, 10)), "2020-1-1"],
+    "no values": ["nan", "NaN", "None", "null", "NULL", "NA", "N/A", "inf", "true", "True"],
+}
+
+
+@clause("D2", "D4")
+@pytest.mark.parametrize("kind", READ_AS_NUMBERS)
+def test_texts_that_read_like_numbers_are_texts(implementation: Implementation, kind: str) -> None:
+    """A file whose identifiers and names are all of one kind: each stays as it is spelled, in splits and labels."""
+    texts = READ_AS_NUMBERS[kind]
+    rows = [
+        {**given_.fact_row("en", "P17", 0, 0), **dict.fromkeys(FIELDS, text)}  # type: ignore[typeddict-item]
+        for text in texts
+    ]
+    files = written(rows)
+    what = "an identifier or a name is taken for a number, or for none"
+    equal("D2", split_of(implementation, files), canonical(oracles.split(rows)), what, kind=kind, texts=texts)
+    place = _place("P17", texts[0], "en")
+    with folder_of(files) as folder:
+        triples = implementation.fact_inputs(folder, letters, MASK, place, "en", place, range(300))
+    told = texts[:8] if implementation.ruling("label_pool") == "own" else texts
+    drawn = sorted({tuple(triple["edit"]["labels"]) for triple in triples})
+    what = "desired labels of names that read like numbers"
+    equal("D4", drawn, sorted(tuple(letters(name)) for name in told), what, kind=kind, texts=texts)
 
 
 @clause("D1")
@@ -431,21 +499,83 @@ def test_the_retain_length_is_drawn_apart_from_the_label(many: list[Triple]) -> 
     distributed("D5", Counter(pairs), expected, "the number of retained [MASK] depends on the label")
 
 
-@clause("D4")
+def told_twice() -> list[FactRow]:
+    """Ten lines about seven subjects: three come again, under another name and with an object of three words."""
+    rows, known = [], set()
+    for said in ("de", "en"):
+        for place, subject in enumerate([0, 1, 2, 1, 3, 4, 4, 5, 6, 0]):
+            row = given_.fact_row(said, "P17", subject, place, f"{said}name{place}")
+            if (said, subject) in known:
+                row |= {"sub_label": f"{said} other {place}", "obj_label": f"{said} other name{place}"}
+            known.add((said, subject))
+            rows.append(row)
+    return rows
+
+
+@clause("D4", "D5")
 def test_a_subject_that_is_told_twice_is_one_input(implementation: Implementation) -> None:
-    """mLAMA tells of some subjects twice in a relation: both objects are entities, and the subject is one input."""
-    rows = [given_.fact_row("en", "P17", subject, subject, f"name{subject}") for subject in range(3)]
-    rows.append({**rows[1], "obj_uri": "P17Q9", "obj_label": "another"})
-    place: Place = {"relation": "P17", "subject": "Q1", "language": "en"}
-    retain: Place = {"relation": "P17", "subject": "Q2", "language": "en"}
+    """mLAMA tells of some subjects twice in a relation: all their objects are entities, and count for the lengths."""
+    rows = told_twice()
+    place, retain = (_place("P17", f"Q{subject}", "en") for subject in (1, 2))
     with folder_of(written(rows)) as folder:
-        triples = implementation.fact_inputs(folder, tokenize, MASK, place, "en", retain, range(200))
-    # The subject is in train with its first object, so that D2 drops the second.
-    told = oracles.split(rows)["train"] if implementation.ruling("label_pool") == "own" else rows
-    known = {tuple(tokenize(row["obj_label"])) for row in told}
+        triples = implementation.fact_inputs(folder, tokenize, MASK, place, "en", retain, range(300))
+    # The subject Q0 is in train with its first object, so that D2 drops the second.
+    own = implementation.ruling("label_pool") == "own"
+    names = oracles.labels(oracles.split(rows)["train"] if own else rows, "en").values()
     drawn = {tuple(triple["edit"]["labels"]) for triple in triples}
     what = "the two objects of a subject that is told twice are not both entities"
-    equal("D4", sorted(drawn), sorted(known), what, rows=rows)
+    equal("D4", sorted(drawn), sorted(tuple(tokenize(name)) for name in names), what, rows=rows)
+    lengths = Counter(len(tokenize(name)) for name in oracles.labels(rows, "en").values())
+    expected = {length: len(triples) * count / lengths.total() for length, count in lengths.items()}
+    what = "the [MASK] of retain inputs where further lines of a subject name longer entities"
+    distributed("D5", Counter(len(triple["retain"]["positions"]) for triple in triples), expected, what, rows=rows)
+
+
+@clause("T1")
+@needs("D")
+@pytest.mark.parametrize("subject", [0, 1, 4])
+def test_a_subject_that_is_told_twice_is_named_as_in_its_first_line(
+    implementation: Implementation, subject: int
+) -> None:
+    """Whether it comes again at once, later or in another split: in the edit, the update and the retain input."""
+    rows = told_twice()
+    mine, other = (_place("P17", f"Q{number}", "en") for number in (subject, 5))
+    with folder_of(written(rows)) as folder:
+        (asked,) = implementation.fact_inputs(folder, tokenize, MASK, mine, "de", other, [0])
+        (beside,) = implementation.fact_inputs(folder, tokenize, MASK, other, "en", mine, [0])
+    named_in = "en" if implementation.ruling("subject") == "edit-language" else "de"
+    for role, x, said, who in (
+        ("edit", asked["edit"], "en", "en"),
+        ("update", asked["update"], "de", named_in),
+        ("retain", beside["retain"], "en", "en"),
+    ):
+        expected = sentence("P17", said, f"{who}subject{subject}", len(x["positions"]))
+        what = f"the {role} input does not name its subject as the first of its lines does"
+        equal("T1", plain(x), expected, what, rows=rows)
+
+
+def _place(relation: str, subject: str, language: str) -> Place:
+    return {"relation": relation, "subject": subject, "language": language}
+
+
+@clause("D4")
+def test_an_entity_that_a_relation_lacks_in_the_edits_language_is_not_desired(implementation: Implementation) -> None:
+    """An entity that the relation has in German alone is no label in English, though English names it elsewhere."""
+    rows = [given_.fact_row("en", "P17", n, n, f"enname{n}") for n in range(3)]
+    rows += [given_.fact_row("de", "P17", n, n, f"dename{n}") for n in range(6)]
+    for relation in ("P30", "P36"):
+        rows += [
+            {**given_.fact_row("en", relation, n, n, f"enname{n}"), "obj_uri": f"P17Q{n}"}
+            for n in ((3, 4) if relation == "P30" else (5,))
+        ]
+    mine, other = (_place("P17", f"Q{number}", "en") for number in (0, 1))
+    with folder_of(written(rows)) as folder:
+        triples = implementation.fact_inputs(folder, tokenize, MASK, mine, "de", other, range(200))
+    own = implementation.ruling("label_pool") == "own"
+    names = oracles.labels(oracles.split(rows)["train"] if own else rows, "en", "P17").values()
+    drawn = sorted({tuple(triple["edit"]["labels"]) for triple in triples})
+    what = "other labels are desired than the names of the relation's entities in the editing language"
+    equal("D4", drawn, sorted(tuple(tokenize(name)) for name in names), what, rows=rows)
 
 
 # D7: sentence pairs
@@ -693,6 +823,22 @@ def refuses(implementation: Implementation, files: Mapping[str, str], naming: tu
 def test_a_line_that_is_no_object_is_named(implementation: Implementation, line: str) -> None:
     """By file and line."""
     refuses(implementation, broken(line), ("P17.jsonl", str(BAD_LINE)), f"the line {line!r}")
+
+
+@clause("D9")
+@pytest.mark.parametrize("kept", [-20, -1, 1], ids=["twenty-bytes-short", "a-byte-short", "one-byte"])
+@pytest.mark.parametrize("end", ["the last line", "the first line"])
+def test_a_file_that_is_cut_is_named(implementation: Implementation, end: str, kept: int) -> None:
+    """A copy that broke off in its last line, or began within its first: what is left of the line is malformed."""
+    files = written(WORLD)
+    for name in ("de/P17.jsonl", "de/templates.jsonl"):
+        lines = files[name].rstrip("\n").split("\n")
+        if end == "the last line":
+            number, lines[-1] = len(lines), lines[-1][:kept]
+        else:
+            number, lines[0] = 1, lines[0][-kept:]
+        cut = {**files, name: "\n".join(lines)}
+        refuses(implementation, cut, (name.partition("/")[2], str(number)), f"{end} of {name}, cut")
 
 
 @clause("D9")

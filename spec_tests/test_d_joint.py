@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from . import elsewhere, strategies as given_
-from .assertions import distributed, equal
-from .conformance import Implementation, clause
+from .assertions import assume, distributed, equal, holds
+from .conformance import Implementation, clause, needs
 from .contract import PairEdit, PairRow
 from .test_d_data import (
     EDIT,
@@ -64,6 +65,39 @@ def test_what_a_training_edit_draws_is_drawn_apart(trained: list[PairEdit]) -> N
     steps, places = len(trained) - 1, len(PAIRS) * len(RAW)
     expected = {True: steps / places, False: steps * (1 - 1 / places)}
     distributed("D7", {True: again, False: steps - again}, expected, "pairs that are edited twice in a row")
+
+
+@clause("S7")
+@needs("D")
+def test_what_is_drawn_for_pairs_follows_the_seed(implementation: Implementation) -> None:
+    """Each draw of a training of pairs for itself, also where two seeds happen to edit one pair at one step."""
+    seeds, steps = (0, 1, 2, 3, 7, 7 + 2**8, 7 + 2**16), 400
+    made = {seed: implementation.pair_training(PAIRS, tokenize_pair, steps, seed) for seed in seeds}
+    kinds: dict[str, Callable[[PairEdit], Any]] = {
+        "row": lambda edit: edit["row"],
+        "language": lambda edit: edit["language"],
+        "desired class": lambda edit: edit["label"],
+        "retained pair": lambda edit: tuple(edit["retain"][0]),
+    }
+    couples = {
+        both: list(zip(*(made[seed] for seed in both), strict=True)) for both in itertools.combinations(seeds, 2)
+    }
+    for (both, pairs), (what, of) in itertools.product(couples.items(), kinds.items()):
+        same = sum(of(a) == of(b) for a, b in pairs)
+        told = f"steps at which two seeds draw one {what}"
+        # A third by chance.
+        holds("S7", same < 0.6 * steps, told, expected=f"less than 60% of {steps}", got=same, seeds=both)
+    again: dict[Any, set[int]] = {}
+    for edit in made[0]:
+        again.setdefault((edit["row"], edit["language"]), set()).add(edit["label"])
+    assume(any(len(classes) > 1 for classes in again.values()), "the class of a training follows from the pair (D7)")
+    met = [(a, b) for pairs in couples.values() for a, b in pairs if kinds["row"](a) == kinds["row"](b)]
+    met = [(a, b) for a, b in met if kinds["language"](a) == kinds["language"](b)]
+    assume(len(met) >= 50, f"only {len(met)} pairs are edited at one step under two seeds")
+    for what in ("desired class", "retained pair"):
+        same = sum(kinds[what](a) == kinds[what](b) for a, b in met)
+        told = f"pairs that two seeds edit at one step with one {what}"
+        holds("S7", same < 0.8 * len(met), told, expected=f"less than 80% of {len(met)}", got=same)
 
 
 @clause("D7", "S10")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from . import oracles
+from . import oracles, strategies as given_
 from .assertions import distributed, equal, holds, near
 from .conformance import Implementation, clause, needs
 from .contract import Input, Place, Request, Triple
@@ -133,6 +133,33 @@ def test_names_with_unknown_words_are_desired_too(
     names = {tuple(alone(encode, name)) for name in entities(implementation, CALLS["nothing shared"][0])}
     assert any(encode.unk_token_id in name for name in names)
     equal("D4", {tuple(triple["edit"]["labels"]) for triple in triples}, names, "desired labels, some of unknown words")
+
+
+#: Names of one token and of none that a tokenizer knows, with the same token twice, spaces within, marks around.
+SPELLINGS = ("7", "(a)", "a a", "b  c", "d .", "q", "7 7 7 k", "k 7")
+
+
+@clause("D10", "D4", "D5")
+def test_every_token_of_a_name_counts(implementation: Implementation, tokenizer: tuple[Path, Any]) -> None:
+    """A label has all that the tokenizer makes of a name: a space alone, a mark, the same token again, the unknown."""
+    folder, encode = tokenizer
+    rows = [
+        {**given_.fact_row(said, "P17", n, n), "obj_label": name}
+        for said in ("en", "de")
+        for n, name in enumerate(SPELLINGS)
+    ]
+    with folder_of(written(rows)) as facts:  # type: ignore[arg-type]
+        triples = implementation.encoded_facts(
+            facts, folder, place("P17", 0, "en"), "de", place("P17", 1, "de"), range(300)
+        )
+    own = implementation.ruling("label_pool") == "own"
+    names = {tuple(alone(encode, name)) for name in (SPELLINGS[: round(0.8 * len(SPELLINGS))] if own else SPELLINGS)}
+    found = {tuple(triple["edit"]["labels"]) for triple in triples}
+    equal("D10", found, names, "desired labels", tokenizer=folder.name, names=SPELLINGS)
+    lengths = Counter(len(alone(encode, name)) for name in SPELLINGS)
+    drawn = Counter(len(triple["retain"]["positions"]) for triple in triples)
+    expected = {length: len(triples) * count / len(SPELLINGS) for length, count in lengths.items()}
+    distributed("D5", drawn, expected, "numbers of masks", tokenizer=folder.name, names=SPELLINGS)
 
 
 @clause("D10")

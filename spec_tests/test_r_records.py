@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -231,6 +232,29 @@ def test_another_model_is_another_record(
     equal("R9", found["data"], first["data"], f"fingerprint of the data with another {what} of the model")
 
 
+@clause("R9")
+def test_another_number_in_any_kind_of_tensor_is_another_record(
+    implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
+    """One number of a tensor of each kind that the model has: matrices, biases and norms, of encoder and head."""
+    copied = shutil.copytree(model, tmp_path / model.name)
+    path = copied / "model.safetensors"
+    weights = load_file(path)
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(weights):
+        kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+    found = {"none": first["model"]}
+    for place, names in enumerate(kinds.values()):
+        name = names[place % len(names)]
+        changed = weights[name].clone()
+        changed.view(-1)[len(changed) // 2] += 1e-3
+        save_file({**weights, name: changed}, path, metadata={"format": "pt"})
+        told = recorded(implementation, copied)["model"]
+        same = [other for other, earlier in found.items() if earlier == told]
+        holds("R9", not same, f"another number in {name}", expected="another record", got=f"that of a change in {same}")
+        found[name] = told
+
+
 # Settings, rulings, seed
 
 
@@ -243,6 +267,18 @@ def test_another_hyper_parameter_is_another_record(
     for times in (2, 1.001):
         found = recorded(implementation, model, **{name: _plain(name, times)})
         differs(found["configuration"], first["configuration"], f"{name}, {times} times as large")
+
+
+@clause("R9")
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name.startswith("lambda_")])
+def test_a_weight_of_zero_is_another_record(
+    implementation: Implementation, first: dict[str, Any], model: Path, name: str
+) -> None:
+    """A part of the objective that is switched off: neither the preset's record, nor that of another part's."""
+    zero = {other: recorded(implementation, model, **{other: 0.0}) for other in SETTINGS if other.startswith("lambda_")}
+    differs(zero[name]["configuration"], first["configuration"], f"{name}, which is 0")
+    same = [other for other in zero if zero[other]["configuration"] == zero[name]["configuration"]]
+    equal("R9", same, [name], f"hyper-parameters that have one record where each is 0, {name} among them")
 
 
 def _plain(name: str, times: float) -> float:

@@ -177,11 +177,11 @@ ROUNDED_ROW = 2 * ROUNDED + ROUNDED
 
 @st.composite
 def stored(draw: st.DrawFn) -> list[StoredRun]:
-    """Two rows of a table with one or two seeds each; all runs were asked the same."""
+    """Three rows of a table with one to three seeds each; all runs were asked the same."""
     asked = draw(given_.outcomes(complete_inputs=True))
     runs: list[StoredRun] = []
-    for editor, training in (("mend", "all"), ("mend", "lime")):
-        for seed in range(draw(st.integers(1, 2))):
+    for editor, training in (("mend", "all"), ("mend", "lime"), ("finetuning", None)):
+        for seed in range(draw(st.integers(1, 3))):
             hits = draw(st.lists(st.booleans(), min_size=len(asked), max_size=len(asked)))
             outcomes = [{**o, "hit": hit} for o, hit in zip(asked, hits, strict=True)]
             name = f"{editor}-{training}-{seed}"

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 from . import oracles, strategies as given_
 from .assertions import distributed, equal, holds
 from .conformance import Implementation, clause
 from .contract import Example, IdTriple, Pair
-from .test_s_sampling import CORPUS, FACT, INSIDE, LANGUAGE, LANGUAGES, OUTSIDE, drawn_uniformly
+from .test_s_sampling import CORPUS, FACT, INSIDE, LANGUAGE, LANGUAGES, OUTSIDE, ROLES, drawn_uniformly
 
 ENGLISH = sorted(name for name, said in LANGUAGE.items() if said == "en")
 SEEDS, STEPS = range(200), 20_000
@@ -228,6 +229,31 @@ def test_a_training_comes_back_to_an_example_by_chance(training: list[IdTriple])
         steps = len(training) - distance
         counts, expected = {True: again, False: steps - again}, {True: steps / size, False: steps * (1 - 1 / size)}
         distributed("S6", counts, expected, f"x_e of a step and of the {distance} before")
+
+
+#: Steps that lie so far apart: within a batch, and between batches.
+DISTANCES = range(1, 13)
+
+
+@clause("S6", "S10")
+def test_no_step_takes_its_inputs_from_another(training: list[IdTriple]) -> None:
+    """One role of a step and one of a step up to twelve later have one example no more often than chance has it."""
+    number = {name: place for place, name in enumerate(LANGUAGE)}
+    drawn = {role: np.array([number[step[role]] for step in training]) for role in ROLES}  # type: ignore[literal-required]
+    chance = {role: np.zeros(len(number)) for role in ROLES}
+    for edit in LANGUAGE:
+        for role, candidates in (("edit", {edit}), ("update", INSIDE[edit]), ("retain", OUTSIDE[edit])):
+            chance[role][[number[name] for name in candidates]] += 1 / len(LANGUAGE) / len(candidates)
+    found: Counter[Any] = Counter()
+    expected: Counter[Any] = Counter()
+    for one, other, distance in itertools.product(ROLES, ROLES, DISTANCES):
+        same = drawn[one][:-distance] == drawn[other][distance:]
+        often = len(same) * float(chance[one] @ chance[other])
+        found[one, other, distance] = int(same.sum())
+        expected[one, other, distance] = often  # type: ignore[assignment]
+        found["none"] += int((~same).sum())
+        expected["none"] += len(same) - often  # type: ignore[assignment]
+    distributed("S6", found, expected, "role, role of a later step and distance of two that have one example")
 
 
 # --- facts of one subject ---------------------------------------------------------------------------------------------

@@ -352,6 +352,56 @@ def test_a_seed_fixes_the_training(implementation: Implementation) -> None:
     )
 
 
+#: Neighbours, even ones and odd ones before them, and numbers that share their lowest bits.
+SEEDS_APART = (0, 1, 2, 3, 7, 8, 7 + 2**8, 7 + 2**16, 7 + 2**30)
+
+
+@clause("S7")
+def test_every_two_seeds_train_on_other_inputs(implementation: Implementation) -> None:
+    """Each role for itself: x_e, x_u and x_r of less than half of the steps are those of another seed.
+
+    And where two seeds happen to have one x_e at one step, they seldom have one x_r.
+    """
+    met = []
+    made = {seed: train(implementation, CORPUS, seed) for seed in SEEDS_APART}
+    for one, other in itertools.combinations(SEEDS_APART, 2):
+        for place, role in enumerate(ROLES):
+            same = sum(a[place] == b[place] for a, b in zip(made[one], made[other], strict=True))
+            what = f"{role} inputs that two seeds draw at the same step"
+            holds("S7", same < 100, what, expected="less than 100 of 200", got=same, seeds=(one, other))
+        met += [(a[2], b[2]) for a, b in zip(made[one], made[other], strict=True) if a[0] == b[0]]
+    again: dict[str, set[str]] = {}
+    for edit, _, retain in made[0]:
+        again.setdefault(edit, set()).add(retain)
+    shown = any(len(retained) > 1 for retained in again.values())
+    assume(shown and len(met) >= 8, f"x_r follows from x_e (S6), or only {len(met)} steps have one x_e under two seeds")
+    same = sum(a == b for a, b in met)
+    what = "x_r of steps that have one x_e under two seeds"
+    holds("S7", same < len(met) / 2, what, expected=f"less than half of {len(met)}", got=same)
+
+
+@clause("S7")
+@pytest.mark.parametrize("limit", [None, 40])
+def test_every_two_seeds_evaluate_other_inputs(implementation: Implementation, limit: int | None) -> None:
+    """Each draw for itself: of edits that both seeds have, some x_u and most x_r differ, and limited edits do."""
+    made = {}
+    for seed in SEEDS_APART:
+        pairs = implementation.evaluation_pairs(CORPUS, LANGUAGES, LANGUAGES, 1, 3, seed=seed, limit=limit)
+        made[seed] = {pair["edit"]: pair for pair in pairs}
+    for one, other in itertools.combinations(SEEDS_APART, 2):
+        both = sorted(made[one].keys() & made[other].keys())
+        if limit is not None:
+            what = "edits that two seeds choose"
+            holds("S7", len(both) < limit * 3 / 4, what, expected=f"few of {limit}", got=len(both), seeds=(one, other))
+            continue
+        for role, share in (("update", 9 / 10), ("retain", 1 / 2)):
+            free = [edit for edit in both if role == "retain" or len(INSIDE[edit]) > 1]
+            same = sum(sorted(made[one][e][role]) == sorted(made[other][e][role]) for e in free)  # type: ignore[literal-required]
+            what = f"edits whose {role} inputs two seeds draw alike"
+            told = f"less than {share:.0%} of {len(free)}"
+            holds("S7", same < share * len(free), what, expected=told, got=same, seeds=(one, other))
+
+
 @clause("S7")
 @pytest.mark.parametrize("shuffle", [1, 2])
 @pytest.mark.parametrize("corpus", [CORPUS, SIMILAR], ids=["uneven", "similar-names"])

@@ -7,6 +7,7 @@ E's functions.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from . import oracles
-from .assertions import assume, close, distributed, equal, holds
+from .assertions import FALSE_ALARM, assume, close, distributed, equal, holds
 from .conformance import Implementation, clause, needs
 from .contract import Asked
 from .runs import (
@@ -50,7 +52,11 @@ RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "finetuning": ("finetuning", None, {"lr": 5e-3, "test_limit": 7, "edits": 10}),
     "pairs": ("mend", "all", {"inner_lr": 2e-3, "patience": 40}),
     "seed": ("mend", "lime", {"inner_lr": 7e-4, "edits": 20, "test_limit": 3}),
-    "draws": ("mend", "all", {"edits": 400, "validate_every": 400, "patience": 400, "test_limit": 3}),
+    "draws": (
+        "mend",
+        "all",
+        {"edits": 400, "validate_every": 400, "patience": 400, "validation_limit": None, "test_limit": 3},
+    ),
 }
 FACTS = ("masks", "English", "model", "finetuning")
 TRAINED = ("masks", "English", "model", "pairs")
@@ -244,6 +250,51 @@ def test_labels_and_lengths_are_drawn_for_each_edit(implementation: Implementati
     distributed("U1", lengths, _of_lengths(done.world, asked), "numbers of retained masks", run=name)
 
 
+def by_chance(clause_id: str, found: Sequence[bool], chances: Sequence[float], what: str, **inputs: Any) -> None:
+    """As many of these are so as chance has it: neither fewer nor more, but once in a million times each.
+
+    Their number has the tails of a binomial one of the same mean at most (Hoeffding 1956).
+    """
+    mean = float(np.mean(chances))
+    least, most = (int(binom.ppf(share, len(found), mean)) for share in (FALSE_ALARM, 1 - FALSE_ALARM))
+    expected = f"{least} to {most} of {len(found)}"
+    holds(clause_id, least <= sum(found) <= most, what, expected=expected, got=sum(found), **inputs)
+
+
+#: What asks edits of facts: the clause, the run and the split.
+ASKING = {
+    "training": ("U4", "draws", "train"),
+    "validation": ("U6", "draws", "validation"),
+    "test": ("U1", "masks", "test"),
+}
+
+
+@clause("U4", "U6", "U1")
+@EDITOR["draws"]
+@pytest.mark.parametrize("what", ASKING)
+def test_labels_and_lengths_follow_from_nothing_else(implementation: Implementation, runs: Runs, what: str) -> None:
+    """The known answer is desired as often as any other, and a retain input is as long as the label by chance."""
+    clause_id, name, split = ASKING[what]
+    done = runs(name)
+    trace = done.trace
+    asked: list[Any] = [one for step in trace["steps"] for one in step["asked"]]
+    if what != "training":
+        asked = list(trace["validations"][0]["asked"] if what == "validation" else trace["evaluations"]["all"]["edits"])
+    pools = done.world.labels(split if implementation.ruling("label_pool") == "own" else None)
+    names = {(f"{row['relation']}/{row['sub_uri']}", row["language"]): row["obj_label"] for row in done.world.rows}
+    known, chances, alike, shares = [], [], [], []
+    for one in asked:
+        label, pool = tuple(one["request"]["labels"]), pools[one["edit"]["language"], one["edit"]["fact"].split("/")[0]]
+        known.append(label == done.world.alone(names[place(one["edit"])]))
+        chances.append(1 / len(pool))
+        for told, x in one["retain"]:
+            lengths = done.world.lengths[told["language"]]
+            alike.append(len(x["positions"]) == len(label))
+            shares.append(lengths.count(len(label)) / len(lengths))
+    by_chance(clause_id, known, chances, f"edits of a {what} that desire the known answer", run=name)
+    by_chance(clause_id, alike, shares, f"retain inputs of a {what} that are as long as the label", run=name)
+
+
 def _of_lengths(world: World, asked: Sequence[Asked]) -> dict[int, float]:
     expected: Counter[int] = Counter()
     for one in asked:
@@ -300,13 +351,14 @@ def test_every_step_draws_afresh(runs: Runs, name: str) -> None:
 @needs("E", "mend")
 def test_a_run_of_another_seed_trains_on_other_edits(runs: Runs) -> None:
     """The runs that a row averages are no copies of one."""
-    first, second = (
-        [(place(one["edit"]), one["request"]["labels"]) for step in runs(name).trace["steps"] for one in step["asked"]]
-        for name in ("masks", "seed")
-    )
-    same = sum(one == other for one, other in zip(first, second, strict=False))
-    told = "edits that two runs of different seeds train on at the same place"
-    holds("S7", same < len(second) / 2, told, expected=f"less than half of {len(second)}", got=same)
+    for role in ("edit", "retain"):
+        first, second = (
+            [_input(one, role) for step in runs(name).trace["steps"] for one in step["asked"]]
+            for name in ("masks", "seed")
+        )
+        same = sum(one == other for one, other in zip(first, second, strict=False))
+        told = f"{role} inputs that two runs of different seeds train on at the same place"
+        holds("S7", same < len(second) / 2, told, expected=f"less than half of {len(second)}", got=same)
 
 
 @clause("U4")
@@ -376,6 +428,45 @@ def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
     distributed("U4", Counter(drawn), retain, "x_r by what it shares with x_e, and by language")
 
 
+@clause("U4", "S6")
+@of("draws")
+def test_edits_of_a_step_are_drawn_apart(runs: Runs, name: str) -> None:
+    """Of two edits of a step, languages and relations agree by chance; few x_r are inputs of another edit nearby."""
+    done = runs(name)
+    steps = [step["asked"] for step in done.trace["steps"]]
+    examples = done.world.examples("train")
+    chances: dict[str, Counter[Any]] = {role: Counter() for role in ("edit", "update", "retain")}
+    for edit in examples:
+        inside = {one for one in examples if one[0] == edit[0]}
+        for role, candidates in (("edit", {edit}), ("update", inside), ("retain", examples - inside)):
+            for one in candidates:
+                chances[role][one] += 1 / len(examples) / len(candidates)  # type: ignore[assignment]
+    kinds: dict[str, Callable[[tuple[str, str]], str]] = {
+        "language": lambda one: one[1],
+        "relation": lambda one: one[0].split("/")[0],
+    }
+    pairs_ = [(a, b) for asked in steps for a, b in zip(asked[::2], asked[1::2], strict=False)]
+    for role, (what, of_one) in itertools.product(chances, kinds.items()):
+        share: Counter[str] = Counter()
+        for one, chance in chances[role].items():
+            share[of_one(one)] += chance
+        same = [of_one(_input(a, role)) == of_one(_input(b, role)) for a, b in pairs_]
+        agree = sum(chance**2 for chance in share.values())
+        by_chance("U4", same, [agree] * len(same), f"pairs of {role} inputs of a step that share their {what}")
+    for role in chances:
+        lent = 0
+        for number, asked in enumerate(steps):
+            near = [one for other in steps[max(0, number - 1) : number + 2] for one in other]
+            lent += sum(any(_input(b, role) == _input(a, "retain") for b in near if b is not a) for a in asked)
+        told = f"x_r that are {role} inputs of another edit, of the step or of one beside it"
+        # Some 36 of 400 by chance.
+        holds("U4", lent < 100, told, expected="less than a quarter of 400", got=lent)
+
+
+def _input(one: Any, role: str) -> tuple[str, str]:
+    return place(one["edit"] if role == "edit" else one[role][0][0])
+
+
 def _kind(fact: str, other: str) -> str:
     (relation, subject), (another, who) = fact.split("/"), other.split("/")
     return "its subject" if subject == who else "its relation" if relation == another else "neither"
@@ -390,13 +481,30 @@ def test_training_pairs_desire_any_class(runs: Runs, name: str) -> None:
     classes = Counter(one["request"]["labels"][0] for one in asked)
     distributed("U4", classes, dict.fromkeys(range(3), len(asked) / 3), "desired classes of a training")
     gold = [one["request"]["labels"][0] == done.world.gold("train", one["edit"]["fact"]) for one in asked]
-    holds("U4", sum(gold) < 0.7 * len(gold), "gold classes in training", expected="about a third", got=sum(gold))
+    by_chance("U4", gold, [1 / 3] * len(gold), "edits of a training that desire the gold class")
     for which, evaluation in done.trace["evaluations"].items():
         for one in evaluation["edits"]:
             expected = [done.world.gold("test", one["edit"]["fact"])]
             equal(
                 "U1", list(one["request"]["labels"]), expected, f"class desired from {which} to all", edit=one["edit"]
             )
+
+
+@clause("U1", "U6", "D7")
+@of("pairs")
+def test_pairs_are_retained_whatever_the_raw_model_says(runs: Runs, name: str) -> None:
+    """Retain inputs of an evaluation and of a validation: those that it gets wrong, as often as there are such."""
+    done = runs(name)
+    asked_of = {"test": done.trace["evaluations"]["all"]["edits"], "validation": done.trace["validations"][0]["asked"]}
+    for clause_id, split in (("U1", "test"), ("U6", "validation")):
+        wrong, examples = done.world.wrong(split), done.world.examples(split, done.languages)
+        found, chances = [], []
+        for one in asked_of[split]:
+            outside = [other for other in examples if other[0] != one["edit"]["fact"]]
+            share = sum(other in wrong for other in outside) / len(outside)
+            found += [place(told) in wrong for told, _ in one["retain"]]
+            chances += [share] * len(one["retain"])
+        by_chance(clause_id, found, chances, f"retain inputs of the {split} set that the raw model gets wrong")
 
 
 # --- U5, U6: playing a training again ---------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def _facts(folder: Path, encode: Any) -> dict[str, Part]:
     subjects = {
         (said, f"{relation}/{row['sub_uri']}"): row["sub_label"]
         for (said, relation), rows in told.items()
-        for row in rows
+        for row in reversed(rows)
     }
 
     def sentence(fact: str, language: str, masks: int) -> Input:

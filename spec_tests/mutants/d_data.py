@@ -7,6 +7,8 @@ import json
 import os
 import random
 import re
+import shutil
+import tempfile
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -429,3 +431,99 @@ class BlankLinesNotCounted(Mutation):
             texts = [path.read_text("utf-8-sig").split("\n") for path in Path(folder).glob("*/*.jsonl")]
             blank = max(sum(not line for line in lines[:-1]) for lines in texts)
             raise ValueError(re.sub(r"\d{3}", lambda found: str(int(found[0]) - blank), str(error))) from error
+
+
+@mutant("named-as-in-the-last-line", "T1", "A subject that is told twice is named as in the last of its lines.", "D")
+class NamedAsInTheLastLine(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        edit, retain = call["edit"], call["retain"]
+        named_in = edit["language"] if self.RULINGS.get("subject") == "edit-language" else call["update"]
+        changed: Any = {}
+        for role, where, said in (
+            ("edit", edit, edit["language"]),
+            ("update", edit, named_in),
+            ("retain", retain, retain["language"]),
+        ):
+            place = (said, where["relation"], where["subject"])
+            names = [r["sub_label"] for r in rows if (r["language"], r["relation"], r["sub_uri"]) == place]
+            x: Any = triple[role]  # type: ignore[literal-required]
+            changed[role] = {**x, **replaced(x, call["tokenize"](names[0]), call["tokenize"](names[-1]))}
+        return changed  # type: ignore[no-any-return]
+
+
+@mutant("labels-that-another-relation-names", "D4", "A relation has its entities of all languages, whoever names them.")
+class LabelsThatAnotherRelationNames(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        told = {row["obj_uri"] for row in rows if row["relation"] == call["edit"]["relation"]}
+        said = [row for row in rows if row["language"] == call["edit"]["language"]]
+        names = {row["obj_uri"]: row["obj_label"] for row in said if row["obj_uri"] in told}
+        return desiring(triple, call["mask"], call["tokenize"](rng.choice(sorted(names.values()))))
+
+
+@mutant(
+    "lengths-of-first-lines", "D5", "Of a subject that is told twice the first object alone counts for the lengths."
+)
+class LengthsOfFirstLines(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        first: dict[Any, FactRow] = {}
+        for row in rows:
+            if row["language"] == call["retain"]["language"]:
+                first.setdefault((row["relation"], row["sub_uri"]), row)
+        names = {row["obj_uri"]: row["obj_label"] for row in first.values()}
+        length = len(call["tokenize"](rng.choice(sorted(names.values()))))
+        return {**triple, "retain": with_masks(triple["retain"], call["mask"], length)}
+
+
+@mutant("relations-that-begin-with-p", "D2", "Files of relations that do not begin with a P are not read.")
+class RelationsOfWikidata(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        return [row for row in rows if row["relation"].startswith("P")]
+
+
+@mutant("relations-of-google-left-out", "D2", "GoogleRE's relations are left out of any data.")
+class WithoutGoogle(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        return [row for row in rows if row["relation"] not in ("date_of_birth", "place_of_birth", "place_of_death")]
+
+
+@mutant("languages-in-lower-case", "D2", "The language of a folder is written in lower case.")
+class LanguagesInLowerCase(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        return [{**row, "language": row["language"].lower()} for row in rows]
+
+
+@mutant("digits-are-numbers", "D2", "A file's field that is digits in all lines is a number, without leading zeros.")
+class DigitsAreNumbers(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        files: dict[Any, list[FactRow]] = {}
+        for row in rows:
+            files.setdefault((row["language"], row["relation"]), []).append(row)
+        for told in files.values():
+            for name in ("sub_uri", "obj_uri", "sub_label", "obj_label"):
+                if all(row[name].isdecimal() for row in told):  # type: ignore[literal-required]
+                    for row in told:
+                        row[name] = str(int(row[name]))  # type: ignore[literal-required]
+        return rows
+
+
+@mutant("names-of-nothing-are-missing", "D2", "A line with a field that reads as no value is left out.")
+class NamesOfNothing(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        return [row for row in rows if not {"nan", "None", "null", "NA"} & {row["sub_uri"], row["sub_label"]}]
+
+
+@mutant("last-line-left-out", "D9", "A last line that is no JSON is left out, as of a copy that broke off.")
+class LastLineLeftOut(Mutation):
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        with tempfile.TemporaryDirectory() as name:
+            copied = Path(shutil.copytree(folder, Path(name) / "facts"))
+            for path in copied.glob("*/*.jsonl"):
+                *kept, last = path.read_text("utf-8").rstrip("\n").split("\n")
+                try:
+                    json.loads(last or "0")
+                except ValueError:
+                    path.write_text("".join(line + "\n" for line in kept), "utf-8")
+            try:
+                return self.base.split(copied)
+            except (ValueError, LookupError):
+                return self.base.split(folder)

@@ -414,3 +414,29 @@ class PairsByHash(Mutation):
     def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
         call = named(Data.pair_training, args, kwargs)
         return self.base.pair_training(**call | {"seed": call["seed"] + hash("pairs") % 1000})
+
+
+@mutant("classes-of-one-seed", "S7", "The desired classes of a training are those of one seed.", "D")
+class ClassesOfOneSeed(Mutation):
+    def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
+        call = named(Data.pair_training, args, kwargs)
+        first = self.base.pair_training(**call | {"seed": 0})
+        return [{**e, "label": one["label"]} for e, one in zip(self.base.pair_training(**call), first, strict=True)]
+
+
+@mutant("classes-by-example-and-step", "S7", "The class of a training edit follows from its pair and its step.", "D")
+class ClassesByExample(Mutation):
+    def pair_training(self, *args: Any, **kwargs: Any) -> list[PairEdit]:
+        found = self.base.pair_training(*args, **kwargs)
+        return [{**e, "label": number(e["row"], e["language"], step) % 3} for step, e in enumerate(found)]
+
+
+@mutant("retained-by-example-and-step", "S7", "x_r of a training step follows from x_e and the number of the step.")
+class RetainedByExample(Mutation):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        world = World(call["corpus"], call["languages"])
+        return [
+            {**t, "retain": place(world.outside(t["edit"]), number(step, t["edit"]) / 2**32)}
+            for step, t in enumerate(self.base.training_triples(**call))
+        ]

@@ -312,3 +312,31 @@ class RatesOfTwoDigits(Mutation):
         return self.base.record(
             **call | {"settings": {n: float(f"{v:.1e}") for n, v in (call["settings"] or {}).items()}}
         )
+
+
+@mutant("zeros-not-recorded", "R9", "A hyper-parameter that is 0 is not in the record.")
+class ZerosNotRecorded(Mutation):
+    def record(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        call = named(Reproduction.record, args, kwargs)
+        settings = {name: value for name, value in (call["settings"] or {}).items() if value}
+        return self.base.record(**call | {"settings": settings})
+
+
+@mutant("head-not-recorded", "R9", "Of the model the encoder alone is in the fingerprint.")
+class HeadNotRecorded(ModelMutation):
+    def told(self, weights: dict[str, Any]) -> Any:
+        return [(name, digest(one.tolist())) for name, one in sorted(weights.items()) if not name.startswith("cls.")]
+
+
+@mutant("biases-and-norms-not-recorded", "R9", "Of the model the matrices alone are in the fingerprint.")
+class MatricesAlone(ModelMutation):
+    def told(self, weights: dict[str, Any]) -> Any:
+        return [(name, digest(one.tolist())) for name, one in sorted(weights.items()) if one.ndim > 1]
+
+
+@mutant("one-run-of-finetuning", "R4", "Of Finetuning, which is not trained, the first run alone is shown.")
+class OneRunOfFinetuning(Mutation):
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        untrained = [run for run in runs if run["training"] is None]
+        rows = self.base.table([run for run in runs if run not in untrained[1:]], edit_language)
+        return [{**row, "runs": [run["name"] for run in untrained]} if row["training"] is None else row for row in rows]

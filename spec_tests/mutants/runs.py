@@ -14,10 +14,11 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from ..contract import Array, Outcome, Runs as Contract
-from ..runs import as_triples
+from ..runs import SHUFFLED, as_triples
+from ..texts import CLASSES, read_tokenizer
 from ..tiny import shifts
 from .base import Mutation, mutant, named
-from .d_data import facts_in
+from .d_data import facts_in, with_masks
 from .m_metrics import harmonic, mean, shares
 
 Call = dict[str, Any]
@@ -807,3 +808,157 @@ class ValidatedByEdits(OwnTraining):
         rows = outcomes(judged)
         acc, con = (mean(list(shares(rows, role, "edit").values())) for role in ("update", "retain"))
         return {"acc": acc, "con": con, "succ": harmonic(acc, con)}
+
+
+# Draws that follow from what they are drawn for
+
+
+class OfFacts:
+    """What the data of a run of facts say, and edits that desire something else."""
+
+    def known(self, call: Call) -> dict[tuple[str, str], list[int]]:
+        """The known answer of each example."""
+        encode = read_tokenizer(call["model"])
+        return {
+            (f"{row['relation']}/{row['sub_uri']}", row["language"]): encode(
+                row["obj_label"], add_special_tokens=False
+            )["input_ids"]
+            for row in facts_in(call["data"])
+        }
+
+    def desiring(self, one: Any, label: list[int], call: Call) -> Any:
+        mask = read_tokenizer(call["model"]).mask_token_id
+        request = {**with_masks(one["request"], mask, len(label)), "labels": label}
+        update = [(told, with_masks(x, mask, len(label))) for told, x in one["update"]]
+        return {**one, "request": request, "update": update}
+
+    def towards_the_known(self, asked: Sequence[Any], call: Call) -> list[Any]:
+        known = self.known(call)
+        return [self.desiring(one, known[one["edit"]["fact"], one["edit"]["language"]], call) for one in asked]
+
+
+class FromAPool(OwnTraining):
+    """The edits of all steps, but for some, in their order, and again from the first."""
+
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        pool = self.pool([one for step in trace["steps"] for one in step["asked"]], call)
+        size = call["plan"]["batch"]
+        return [pool[(number * size + place) % len(pool)] for place in range(size)]
+
+    @abstractmethod
+    def pool(self, asked: list[Any], call: Call) -> list[Any]:
+        """What goes wrong."""
+
+
+@mutant("known-answers-never-desired", "U4", "A training never desires the known answer.")
+class KnownNeverDesired(FromAPool, OfFacts):
+    def pool(self, asked: list[Any], call: Call) -> list[Any]:
+        if isinstance(call["data"], Mapping):
+            return asked
+        known = self.known(call)
+        return [o for o in asked if o["request"]["labels"] != known[o["edit"]["fact"], o["edit"]["language"]]]
+
+
+@mutant("gold-classes-never-desired", "U4", "A training on pairs never desires the gold class.")
+class GoldNeverDesired(FromAPool):
+    def pool(self, asked: list[Any], call: Call) -> list[Any]:
+        if not isinstance(call["data"], Mapping):
+            return asked
+        rows = call["data"]["train"]
+        gold = {str(row): SHUFFLED.index(CLASSES[told["label"]]) for row, told in enumerate(rows)}
+        return [one for one in asked if list(one["request"]["labels"]) != [gold[one["edit"]["fact"]]]]
+
+
+@mutant("steps-of-one-language", "U4", "All edits of a step are in one language.")
+class StepsOfOneLanguage(FromAPool):
+    def pool(self, asked: list[Any], call: Call) -> list[Any]:
+        return sorted(asked, key=lambda one: one["edit"]["language"])
+
+
+@mutant("retained-as-edited-in-the-step", "U4", "x_r is x_e of another edit of the step, where that is no parallel.")
+class RetainedAsEdited(OwnTraining):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        batch = trace["steps"][number]["asked"]
+        if isinstance(call["data"], Mapping):
+            return batch
+        mask = read_tokenizer(call["model"]).mask_token_id
+        made = []
+        for one, other in zip(batch, [*batch[1:], batch[0]], strict=True):
+            x = with_masks(
+                {k: other["request"][k] for k in ("input_ids", "positions")},
+                mask,
+                len(one["retain"][0][1]["positions"]),
+            )
+            alike = one["edit"]["fact"] == other["edit"]["fact"]
+            made.append(one if alike else {**one, "retain": [(other["edit"], x)]})
+        return made
+
+
+@mutant("validated-towards-the-known", "U6", "The edits of a validation desire the known answer.")
+class ValidatedTowardsTheKnown(OwnTraining, OfFacts):
+    def validated(self, trace: Trace, call: Call) -> Any:
+        asked = super().validated(trace, call)
+        return asked if isinstance(call["data"], Mapping) else self.towards_the_known(asked, call)
+
+
+@mutant("judged-towards-the-known", "U1", "The edits of an evaluation desire the known answer.")
+class JudgedTowardsTheKnown(EachEvaluation, OfFacts):
+    def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
+        if isinstance(call["data"], Mapping):
+            return evaluation
+        return self.judged(trace["editor"], self.towards_the_known(evaluation["edits"], call))
+
+
+@mutant(
+    "judged-at-the-labels-length", "U1", "In an evaluation a retain input has as many masks as the label has tokens."
+)
+class JudgedAtTheLabelsLength(EachEvaluation):
+    def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
+        if isinstance(call["data"], Mapping):
+            return evaluation
+        mask = read_tokenizer(call["model"]).mask_token_id
+        edits = [
+            {**o, "retain": [(told, with_masks(x, mask, len(o["request"]["labels"]))) for told, x in o["retain"]]}
+            for o in evaluation["edits"]
+        ]
+        return self.judged(trace["editor"], edits)
+
+
+@mutant("retained-where-the-raw-model-is-right", "U1", "An evaluation of pairs retains what the raw model gets right.")
+class RetainedWhereRight(EachEvaluation):
+    def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
+        if not isinstance(call["data"], Mapping):
+            return evaluation
+        gold = {str(n): SHUFFLED.index(CLASSES[row["label"]]) for n, row in enumerate(call["data"]["test"])}
+        drawn = {(t["fact"], t["language"]): (t, x) for one in evaluation["edits"] for t, x in one["retain"]}
+        said = self.kept(trace["editor"], [x for _, x in drawn.values()])
+        right = [
+            p for p, logits in zip(drawn.values(), said, strict=True) if int(logits.argmax()) == gold[p[0]["fact"]]
+        ]
+        edits = []
+        for place, one in enumerate(evaluation["edits"]):
+            pool = [pair for pair in right if pair[0]["fact"] != one["edit"]["fact"]]
+            edits.append({**one, "retain": [pool[(3 * place + n) % len(pool)] for n in range(len(one["retain"]))]})
+        return self.judged(trace["editor"], edits)
+
+
+@mutant("examples-of-one-seed", "S7", "A training of any seed has the same examples, with other labels.", "U", "E")
+class ExamplesOfOneSeed(OwnTraining, OfFacts):
+    def wrong(self, trace: Trace, call: Call) -> Trace:
+        if call["training"] is None or call["seed"] == 3:
+            return trace
+        self.first = self.base.run(**call | {"seed": 3, "folder": _beside(call["folder"])})["steps"]
+        return super().wrong(trace, call)
+
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        own: dict[Any, list[int]] = {}
+        for one in (one for step in trace["steps"] for one in step["asked"]):
+            own[one["edit"]["fact"].split("/")[0], one["edit"]["language"]] = one["request"]["labels"]
+        return [
+            self.desiring(
+                one,
+                own.get((one["edit"]["fact"].split("/")[0], one["edit"]["language"]), one["request"]["labels"]),
+                call,
+            )
+            for one in self.first[number]["asked"]
+        ]

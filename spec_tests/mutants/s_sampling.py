@@ -208,3 +208,49 @@ class OrderInAnyCase(Mutation):
             return ids.get((twins[fact][sorted(twins[fact]).index(fact)], said), one)
 
         return [{role: moved(one) for role, one in triple.items()} for triple in triples]  # type: ignore[misc, arg-type]
+
+
+@mutant("seeds-by-two", "S7", "An even seed and the odd one behind it are one seed.")
+class SeedsByTwo(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed // 2
+
+
+@mutant("edit-inputs-of-one-seed", "S7", "The edit inputs of a training come in one order, whatever its seed.")
+class EditInputsOfOneSeed(Mutation):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        facts = {e["id"]: e["fact"] for e in call["corpus"]}
+        pool = sorted((e["id"] for e in call["corpus"] if e["language"] in call["languages"]), key=_shuffled)
+        made: list[IdTriple] = []
+        for step, triple in enumerate(self.base.training_triples(**call | {"seed": 0})):
+            place, edit = _shuffled(f"{call['seed']} {step}"), triple["edit"]
+            inside = [name for name in pool if facts[name] == facts[edit]]
+            outside = [name for name in pool if facts[name] != facts[edit]]
+            retain = outside[place // 7 % len(outside)]
+            made.append({"edit": edit, "update": inside[place % len(inside)], "retain": retain})
+        return made
+
+
+@mutant("update-inputs-of-one-seed", "S7", "The update inputs of an evaluation are those of one seed.")
+class UpdateInputsOfOneSeed(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        first = self.base.evaluation_pairs(**call | {"seed": 0, "limit": None})
+        update = {pair["edit"]: pair["update"] for pair in first}
+        return [{**pair, "update": update[pair["edit"]]} for pair in self.base.evaluation_pairs(**call)]
+
+
+@mutant(
+    "retained-as-edited-before", "S6", "x_r of a training step is x_e of the step before, where that is no parallel."
+)
+class RetainedAsEditedBefore(Mutation):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        facts = {e["id"]: e["fact"] for e in call["corpus"]}
+        found = self.base.training_triples(**call)
+        before = [found[0], *found]
+        return [
+            {**triple, "retain": triple["retain"] if facts[b["edit"]] == facts[triple["edit"]] else b["edit"]}
+            for triple, b in zip(found, before, strict=False)
+        ]

@@ -12,7 +12,7 @@ import torch
 from ..contract import Data, Input, PairEdit, PairRow, Request, Triple
 from ..texts import CLASSES, read_tokenizer
 from .base import Mutation, mutant, named
-from .d_data import with_masks
+from .d_data import desiring, with_masks
 from .editing import EditorMutation
 
 
@@ -314,3 +314,10 @@ class UnknownNamesLeftOut(Mutation):
         triples = self.base.encoded_facts(**call)
         known = [triple for triple in triples if unknown not in triple["edit"]["labels"]]
         return [known[n % len(known)] for n in range(len(triples))] if known else triples
+
+
+@mutant("spaces-left-out-of-labels", "D10", "A token of a name that is a space alone is left out of the label.")
+class SpacesLeftOut(TextMutation):
+    def wrong(self, triple: Triple, encode: Any, call: dict[str, Any]) -> Triple:
+        label = [token for token in triple["edit"]["labels"] if encode.convert_ids_to_tokens(token) != "\u2581"]
+        return desiring(triple, encode.mask_token_id, label) if label else triple
