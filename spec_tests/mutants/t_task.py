@@ -248,34 +248,38 @@ class MemberForEachNaming(Mutation):
 
 
 @mutant("edits-in-one-workspace", "T2", "The next edit of the same size overwrites the numbers of the one before.")
-class OneWorkspace(NotedEdits):
+class OneWorkspace(EditorMutation):
     def __init__(self, base: Any) -> None:
         super().__init__(base)
-        self.space: dict[Any, Any] = {}
+        self.size: dict[int, tuple[Any, Any]] = {}
+        self.last: dict[Any, Any] = {}
 
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         edits = self.base.edit(editor, requests)
         size = id(editor), tuple(len(request["input_ids"]) for request in requests)
-        self.space[size] = edits
-        return edits, size
+        self.size[id(edits)], self.last[size] = (edits, size), edits
+        return edits
 
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
-        return self.base.dense(editor, self.space[edits[1]], index)
+        _, size = self.size.get(id(edits), (edits, None))
+        return self.base.dense(editor, self.last.get(size, edits), index)
 
 
 @mutant(
     "trained-weights-added-when-asked", "T2", "Each time ΔW is asked for, θ' − θ is added to it.", "editable_training"
 )
-class AddedWhenAsked(OfEditableTraining, NotedEdits):
-    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
-        return self.base.edit(editor, requests), [0]
+class AddedWhenAsked(OfEditableTraining):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.asked: dict[int, tuple[Any, int]] = {}
 
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
-        made, update = self.made[id(editor)], self.base.dense(editor, edits[0], index)
+        made, update = self.made[id(editor)], self.base.dense(editor, edits, index)
         if made.name != "editable_training":
             return update
-        raw, times = dict(made.model.named_parameters()), edits[1][0]
-        edits[1][0] += 1
+        _, times = self.asked.get(id(edits), (edits, 0))
+        self.asked[id(edits)] = edits, times + 1
+        raw = dict(made.model.named_parameters())
         return {m: update[m] + times * (value - raw[m].detach()) for m, value in self.trained(editor).items()}
 
 
