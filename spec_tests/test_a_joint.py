@@ -117,8 +117,8 @@ def test_gates_in_training_are_drawn_for_each_edit_factor_and_matrix(implementat
 @needs("E")
 @every_learned
 def test_no_two_places_of_a_large_batch_share_a_draw(implementation: Implementation, name: str) -> None:
-    """Forty equal edits, each in a language of its own: no two have the same gates of x, or of δ."""
-    world, languages = setting("square"), tuple(f"l{place}" for place in range(40))
+    """Forty equal edits, each in its own language: no two have the same gates of x, or of δ."""
+    world, languages = setting("square"), (*LANGUAGES, *(f"l{place}" for place in range(3, 40)))
     editor = felt(implementation, name, world, "language", log_alpha=(0.0, 0.0), languages=languages)
     found = patterns(implementation, world, editor, languages, seed=6)
     for factor in ("x", "delta"):

@@ -284,13 +284,15 @@ def test_a_gradient_that_has_fallen_is_forgotten(implementation: Implementation)
         if levels not in slopes:
             _, gradient = implementation.losses(editor, triples, seed=0)
             found = test_a_masks.mask_gradients(implementation, editor, gradient)
-            slopes[levels] = {key: one[row].double() for key, one in found.items()}
+            slopes[levels] = {key: one[row].double() for key, one in found.items() if key[1] in ("x", "delta")}
         take_step(implementation, editor, triples, seed=0)
         pieces.put_rates_back(implementation, editor, kept)
         if number >= LARGE + SMALL:
-            last.append({key: (STAYING - masks[key[0]][key[1]][row].detach().double()) / MASK_LR for key in found})
+            last.append(
+                {key: (STAYING - masks[key[0]][key[1]][row].detach().double()) / MASK_LR for key in slopes[levels]}
+            )
     large, small = slopes.values()
-    for key in found:
+    for key in small:
         moved = torch.stack([one[key] for one in last]).mean(0)
         falling, less, staying = (float(moved[place::3].median()) for place in range(3))
         ratios = [float((large[key] / small[key])[place]) for place in range(2)]
