@@ -113,6 +113,21 @@ def test_gates_in_training_are_drawn_for_each_edit_factor_and_matrix(implementat
     independent(steps, "gates of two seeds", editor=name)
 
 
+@clause("A3")
+@needs("E")
+@every_learned
+def test_no_two_places_of_a_large_batch_share_a_draw(implementation: Implementation, name: str) -> None:
+    """Forty equal edits, each in its own language: no two have the same gates of x, or of δ."""
+    world, languages = setting("square"), (*LANGUAGES, *(f"l{place}" for place in range(3, 40)))
+    editor = felt(implementation, name, world, "language", log_alpha=(0.0, 0.0), languages=languages)
+    found = patterns(implementation, world, editor, languages, seed=6)
+    for factor in ("x", "delta"):
+        rows = [torch.cat([found[m, factor, row] for m in world.edited]).tolist() for row in range(len(languages))]
+        pairs = itertools.combinations(range(len(rows)), 2)
+        shared = [(one, other) for one, other in pairs if rows[one] == rows[other]]
+        equal("A3", shared, [], f"places of a batch that share the gates of {factor}", editor=name)
+
+
 @clause("A3", "S10")
 @needs("E")
 @every_learned

@@ -244,7 +244,7 @@ def test_the_tokens_of_an_edit_share_the_draw(implementation: Implementation, da
 
 
 @clause("A3")
-@pytest.mark.parametrize("log_alpha", [-2.0, 0.0, 1.5])
+@pytest.mark.parametrize("log_alpha", [-4.0, -2.0, 0.0, 1.5, 4.0])
 def test_sampled_gates_have_the_hard_concrete_distribution(implementation: Implementation, log_alpha: float) -> None:
     """80,000 gates of one edit fall into eleven bins as the law says (chi-square, false alarm 1e-6)."""
     size = 40_000
@@ -300,6 +300,26 @@ def test_the_share_of_open_gates_agrees(
     agrees = abs(open_share - probability) <= 1.5 / count
     inputs = {"log_alpha": log_alpha, "beta": beta, "gamma": gamma, "zeta": zeta}
     holds("A4", agrees, "another share of the sampled gates is open", expected=probability, got=open_share, **inputs)
+
+
+# A9
+
+
+@clause("A9")
+@pytest.mark.parametrize("seed", [None, 0, 5])
+def test_a_draw_knows_nothing_of_the_order_of_languages(implementation: Implementation, seed: int | None) -> None:
+    """With languages and rows in another order an edit has the masks that it had, those that a seed draws, too."""
+    names, order = ["en", "de", "zh", "fr"], [2, 3, 1, 0]
+    rng = np.random.default_rng(47)
+    parameters = table(implementation, rng.normal(size=(4, 30)), rng.normal(size=(4, 20)))
+    turned = {key: value[order] for key, value in parameters.items()}
+    ones = [Handed.out(np.ones((1, width))) for width in (30, 20)]
+    for language in names:
+        before = implementation.mask_factors(parameters, names, language, *ones, seed=seed)
+        after = implementation.mask_factors(turned, [names[i] for i in order], language, *ones, seed=seed)
+        for factor, one, other in zip(("x", "δ"), before, after, strict=True):
+            what = f"the order of the languages changes the masks of {factor}"
+            close("A9", other, one, what, "gates", language=language, seed=seed)
 
 
 # A5
@@ -551,20 +571,25 @@ def test_a_shared_mask_is_counted_once(implementation: Any, name: str) -> None:
 
 @clause("A5")
 @needs("E")
+@pytest.mark.parametrize("count", [1, 3])
 @every_learned
-def test_the_penalty_is_part_of_the_training_objective(implementation: Any, name: str) -> None:
-    """The mask part is Σ P(gate ≠ 0) over all languages and matrices, and pushes the gates of every language."""
+def test_the_penalty_is_part_of_the_training_objective(implementation: Any, name: str, count: int) -> None:
+    """The mask part is Σ P(gate ≠ 0) over all languages and matrices, and pushes the gates of every language.
+
+    So it is for a batch of any size: the penalty is the editor's, and no edit's.
+    """
     editor = masked_editor(implementation, name, setting("bert"))
     value, slopes = penalty(implementation, editor)
-    triple = make_triple("bert", np.random.default_rng(26), "en")
-    parts, gradient = implementation.losses(editor, [triple], seed=0)
+    rng = np.random.default_rng(26)
+    triples = [make_triple("bert", rng, "en") for _ in range(count)]
+    parts, gradient = implementation.losses(editor, triples, seed=0)
     what = "the mask part of the training objective is not the expected number of open gates"
-    close("A5", parts["mask"], value, what, "losses", editor=name, triple=triple)
+    close("A5", parts["mask"], value, what, "losses", editor=name, triples=triples)
     found = mask_gradients(implementation, editor, gradient)
     for (matrix, factor), slope in slopes.items():
         for row in (LANGUAGES.index("de"), LANGUAGES.index("fr")):
             what = "the penalty does not push the gates of languages that nothing edits"
-            about = {"editor": name, "matrix": matrix, "factor": factor, "language": LANGUAGES[row]}
+            about = {"editor": name, "matrix": matrix, "factor": factor, "language": LANGUAGES[row], "edits": count}
             near("A5", found[matrix, factor][row], slope[row], what, "model", **about)
 
 
@@ -743,7 +768,10 @@ def test_with_all_gates_closed_a_masked_editor_is_its_base_editor(implementation
 @needs("E")
 @every_learned
 def test_permuting_the_languages_permutes_the_masks(implementation: Any, name: str) -> None:
-    """An editor whose languages are listed in another order, with its rows in that order, makes the same edits."""
+    """An editor whose languages are listed in another order, with its rows in that order, makes the same edits.
+
+    And it has the same objective, with the gates that a seed draws.
+    """
     world = setting("bert")
     order = (2, 0, 1)
     editor = masked_editor(implementation, name, world)
@@ -760,22 +788,45 @@ def test_permuting_the_languages_permutes_the_masks(implementation: Any, name: s
         for matrix in world.edited:
             what = "the order of the languages is not that of the mask rows"
             near("A9", found[matrix], expected[matrix], what, "arrays", editor=name, edit=request, matrix=matrix)
+    triples = [make_triple("bert", np.random.default_rng(36), language) for language in LANGUAGES]
+    objectives = [implementation.losses(one, triples, seed=5)[0] for one in (editor, permuted)]
+    for part, value in objectives[0].items():
+        what = f"the order of the languages changes {part} of the objective under a seed"
+        close("A9", objectives[1][part], value, what, "losses", editor=name, triples=triples)
+
+
+#: As many as mLAMA has.
+MANY = (*LANGUAGES, *(f"q{number:02}" for number in range(50)))
 
 
 @clause("A10")
 @needs("E")
-@pytest.mark.parametrize("unknown", ["xx", "en-US", "DE"])
+@pytest.mark.parametrize(
+    ("unknown", "known"), [("xx", LANGUAGES), ("en-US", LANGUAGES), ("DE", LANGUAGES), ("xx", MANY)]
+)
 @every_learned
 def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(
-    implementation: Any, name: str, unknown: str
+    implementation: Any, name: str, unknown: str, known: tuple[str, ...]
 ) -> None:
-    """An editing language that has no mask is refused, by name and with the known ones."""
+    """An editing language that has no mask is refused, by name and with the known ones, however many these are."""
     request = make_request("bert", np.random.default_rng(33), language=unknown)
-    editor = make(implementation, name, setting("bert"), "language")
+    editor = make(implementation, name, setting("bert"), "language", languages=known)
     what = "an edit in a language without a mask"
-    rejects(
-        "A10", lambda: implementation.edit(editor, [request]), (unknown, *LANGUAGES), what, editor=name, edit=request
-    )
+    rejects("A10", lambda: implementation.edit(editor, [request]), (unknown, *known), what, editor=name, edit=request)
+
+
+@clause("A10")
+@needs("E", "C")
+@every_learned
+def test_the_next_edit_of_a_series_in_an_unknown_language_is_an_error(implementation: Any, name: str) -> None:
+    """After other edits as without them: no other language's mask stands in."""
+    rng = np.random.default_rng(45)
+    editor = make(implementation, name, setting("bert"), "language")
+    first, next_ = make_request("bert", rng, "en"), make_request("bert", rng, "xx")
+    before = implementation.compose_edits(editor, [implementation.edit(editor, [first])])
+    what = "an edit after others in a language without a mask"
+    call = lambda: implementation.edit_after(editor, before, [next_])  # noqa: E731
+    rejects("A10", call, ("xx", *LANGUAGES), what, editor=name, edit=next_)
 
 
 @clause("A10")

@@ -105,9 +105,10 @@ def test_every_editor_pays_the_same_for_its_masks(implementation: Implementation
 @pytest.mark.parametrize("masks", ["none", "language", "shared"])
 def test_an_editor_grows_at_most_quadratically(implementation: Implementation, masks: str) -> None:
     """Doubling h multiplies no parameter, no buffer and not their sum by more than 4 (up to lower-order terms)."""
-    sizes = [64, 128, 256]
-    totals = [size(implementation, mlp(h), 15, masks) for h in sizes]
-    largest = [_largest(implementation, mlp(h), 15, masks) for h in sizes]
+    # A small model's transform may be as wide as its matrices; a large one's keeps its rank.
+    sizes = [64, 128, 256, *([512, 1024] if masks == "none" else [])]
+    made = [implementation.editor_shapes(mlp(h, 1), spoken(15), masks) for h in sizes]
+    totals, largest = ([kind(map(math.prod, one.values())) for one in made] for kind in (sum, max))
     for what, numbers in (("sum of parameters", totals), ("largest parameter", largest)):
         growth = [after / before for before, after in itertools.pairwise(numbers)]
         faster = f"the {what} of an editor grows faster than h²"
@@ -164,10 +165,6 @@ def test_an_edit_makes_no_matrix_per_language(implementation: Implementation, na
     limit = max(largest[0] + 38 * of_masks, 40 * (n + m))
     what, expected = "an edit makes a matrix for each language", f"tensors of at most {limit} elements"
     holds("B2", largest[1] <= limit, what, expected=expected, got=largest[1], editor=name, masks=masks)
-
-
-def _largest(implementation: Implementation, shapes: Shapes, languages: int, masks: str) -> int:
-    return max(math.prod(shape) for shape in implementation.editor_shapes(shapes, spoken(languages), masks).values())
 
 
 # B3
@@ -247,14 +244,15 @@ def test_factors_multiply_out_to_the_edit(implementation: Any, name: str, kind: 
 def test_an_edit_makes_nothing_of_the_size_of_a_matrix(implementation: Any, name: str, masks: str) -> None:
     """While edits of wide matrices are made, no operation makes a tensor of n·m elements for one of them.
 
-    Editable Training may form its θ' once for a call, however many edits the call makes.
+    Editable Training may form its θ' once for a call, however many edits the call makes. Short inputs keep all rows of
+    a call together below n·m elements.
     """
     world = setting("wide", torch.float32)
     editor = make(implementation, name, world, masks)
-    requests = [make_request("wide", np.random.default_rng(seed), words=3, positions=1) for seed in range(35, 39)]
+    requests = [make_request("wide", np.random.default_rng(seed), words=1, positions=1) for seed in range(35, 52)]
     n, m = world.shapes[world.edited[0]]
     made = []
-    for count in (2, 4):
+    for count in (2, 17):
         implementation.edit(editor, requests[:count])
         with watching_tensors(implementation, n * m) as seen:
             implementation.edit(editor, requests[:count])
@@ -263,7 +261,7 @@ def test_an_edit_makes_nothing_of_the_size_of_a_matrix(implementation: Any, name
     what = "an edit makes something of n · m elements"
     if name == "editable_training":
         same = made[0].made == made[1].made
-        expected = f"as much for four edits as for two: {made[0].made} elements"
+        expected = f"as much for 17 edits as for two: {made[0].made} elements"
         holds("B4", same, what, expected=expected, got=made[1].made, by=made[1].found[:4], **about)
     else:
-        equal("B4", made[0].found[:4], [], what, **about)
+        equal("B4", [*made[0].found[:4], *made[1].found[:4]], [], what, **about)

@@ -309,13 +309,42 @@ def test_an_edit_after_a_series_starts_from_the_raw_parameters(implementation: A
         same_bits("T2", later[matrix], delta, f"an edit after a series: ΔW of {matrix}", request=request)
 
 
+@clause("T2")
+@needs("C", "E")
+@every_editor
+def test_compositions_and_saving_leave_the_raw_model_as_it_was(implementation: Any, name: str, tmp_path: Path) -> None:
+    """However large an edit is, beside which the raw numbers would be rounded: they stay, bit for bit."""
+    world = setting("bert")
+    rates = {"finetuning": {"lr": 3.0}, "knowledge_editor": {}}.get(name, {"inner_lr": 50.0})
+    editor = make_felt(implementation, name, world, **rates)
+    perturb(implementation, editor)
+    before, asked_ = snapshot(world.model), requests_of("bert", 3, 16)
+    made = implementation.edit(editor, asked_[:2])
+    held: dict[str, Any] = {}
+    calls = {
+        "compose_edits": lambda: held.update(all=implementation.compose_edits(editor, [made])),
+        "edit_after": lambda: implementation.edit_after(editor, held["all"], asked_[2:]),
+        "drop_edit": lambda: implementation.drop_edit(editor, made, 1),
+        "save_edited": lambda: implementation.save_edited(editor, held["all"], 0, tmp_path / "saved"),
+    }
+    for function, call in calls.items():
+        call()
+        changed = differences(before, snapshot(world.model))
+        equal("T2", changed, [], f"`{function}` left the raw model changed", editor=name)
+
+
 # C3
 
 
 @clause("C3")
 @needs("E")
-@pytest.mark.parametrize("kind", ["bert", "classifier", "roberta"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *((kind, dtype) for kind in ("bert", "classifier", "roberta") for dtype in (torch.float64, torch.float32)),
+        ("deep", torch.float64),
+    ],
+)
 @each_of("mend", "finetuning", "editable_training")
 def test_a_saved_model_answers_as_under_the_edit(
     implementation: Any, name: str, dtype: torch.dtype, kind: str, tmp_path: Path

@@ -322,7 +322,9 @@ def test_languages_and_learning_rates_do_not_move_the_start(implementation: Impl
     base = _started(implementation, name, world, seed=5)
     tried = {
         "two languages": _started(implementation, name, world, seed=5, languages=LANGUAGES[:2]),
-        "a learning rate": _started(implementation, name, world, seed=5, lr=0.5),
+        "a large learning rate": _started(implementation, name, world, seed=5, lr=0.5),
+        "a learning rate": _started(implementation, name, world, seed=5, lr=2e-4),
+        "a small learning rate": _started(implementation, name, world, seed=5, lr=1e-9),
     }
     for what, found in tried.items():
         differing = [own for own in base if own not in found or not torch.equal(base[own], found[own])]

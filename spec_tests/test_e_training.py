@@ -249,6 +249,80 @@ def test_later_steps_are_adams_too(implementation: Implementation, name: str) ->
         agree("E15", middle[None], 1.0, f"{count} steps of one gradient, in the middle", editor=name)
 
 
+#: log α of gates whose penalty falls to a thirtieth and to an eleventh, and of gates at which it stays what it is.
+FALLING, LESS, STAYING = 0.77, 1.93, 4.4
+LARGE, SMALL = 4, 120
+
+
+@clause("E15")
+@needs("mend")
+def test_a_gradient_that_has_fallen_is_forgotten(implementation: Implementation) -> None:
+    """Adam's mean of squares falls when gradients do: four large gradients, 120 small ones, and the steps after these.
+
+    They are those of gates in a language that nothing edits, which follow their penalty alone, and log α decides how
+    steep that is. Gates whose gradient stays say what weight decay does, and those whose gradient falls less say how
+    large ones were scaled down.
+    """
+    made = setting("square")
+    world = Setting("square", made.model, made.edited[-1:])
+    editor = felt(implementation, "mend", world, "language", lr=1e-9)
+    triples, row = batch("square", 76, languages=LANGUAGES[:2]), LANGUAGES.index(LANGUAGES[2])
+    pieces = Pieces(implementation, editor)
+    kept, masks = pieces.copied(implementation, editor), implementation.mask_parameters(editor)
+    start = {matrix: {own: one.detach().clone() for own, one in arrays.items()} for matrix, arrays in masks.items()}
+    last: list[dict[tuple[str, str], torch.Tensor]] = []
+    slopes: dict[tuple[float, ...], dict[tuple[str, str], torch.Tensor]] = {}
+    for number in range(LARGE + SMALL + 5):
+        levels = (FALLING, LESS, STAYING) if number < LARGE else (STAYING,) * 3
+        with torch.no_grad():
+            for matrix, arrays in masks.items():
+                for own, value in arrays.items():
+                    value.copy_(start[matrix][own])
+                for factor in ("x", "delta"):
+                    for place, level in enumerate(levels):
+                        arrays[factor][row, place::3] = level
+        if levels not in slopes:
+            _, gradient = implementation.losses(editor, triples, seed=0)
+            found = test_a_masks.mask_gradients(implementation, editor, gradient)
+            slopes[levels] = {key: one[row].double() for key, one in found.items() if key[1] in ("x", "delta")}
+        take_step(implementation, editor, triples, seed=0)
+        pieces.put_rates_back(implementation, editor, kept)
+        if number >= LARGE + SMALL:
+            last.append(
+                {key: (STAYING - masks[key[0]][key[1]][row].detach().double()) / MASK_LR for key in slopes[levels]}
+            )
+    large, small = slopes.values()
+    for key in small:
+        moved = torch.stack([one[key] for one in last]).mean(0)
+        falling, less, staying = (float(moved[place::3].median()) for place in range(3))
+        ratios = [float((large[key] / small[key])[place]) for place in range(2)]
+        decay = staying - _after_a_fall(1.0)
+        # The less a gradient was scaled down while it was large, the shorter are the steps after it.
+        scales = np.exp(np.linspace(np.log(1e-2), np.log(1e2), 4001))
+        scale = float(min(scales, key=lambda one: abs(_after_a_fall(one * ratios[1]) + decay - less)))
+        expected = _after_a_fall(scale * ratios[0]) + decay
+        holds(
+            "E15",
+            abs(falling - expected) <= 0.003,
+            f"steps of {key[1]} of {key[0]} after its gradient fell to {1 / ratios[0]:.2g} of what it was",
+            expected=f"{expected:.4f} of the learning rate",
+            got=falling,
+            large_gradients=LARGE,
+            small_gradients=SMALL,
+        )
+
+
+def _after_a_fall(ratio: float) -> float:
+    """Adam's mean step over the learning rate: after gradients of `ratio`, and many of 1, in five more of 1."""
+    first = second = 0.0
+    steps = []
+    for count in range(1, LARGE + SMALL + 6):
+        gradient = ratio if count <= LARGE else 1.0
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        steps.append(first / (1 - 0.9**count) / (second / (1 - 0.999**count)) ** 0.5)
+    return sum(steps[-5:]) / 5
+
+
 # --- E16 --------------------------------------------------------------------------------------------------------------
 
 

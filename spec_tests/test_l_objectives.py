@@ -166,6 +166,25 @@ def _is_the_mean_over_its_examples(
     near("L4", found[1], expected[1], what, "model", beside=batch.weight * batch.spread, batch=batch)
 
 
+@clause("L1", "L2")
+@pytest.mark.parametrize("spread", [0.1, 3.0])
+def test_a_large_vocabulary_is_summed_over_whole(implementation: Any, spread: float) -> None:
+    """Over 4,000 tokens, nearly equal ones and not: none is too unlikely to count, for either loss."""
+    generator, classes = torch.Generator().manual_seed(45), 4000
+    logits = spread * torch.randn(2, 2, 3, classes, generator=generator, dtype=torch.float64)
+    edited, raw = logits.to(getattr(torch, Handed.width))
+    labels = torch.randint(0, classes, (2, 3), generator=generator)
+    batch = Batch(edited, raw, labels, torch.tensor([[True, True, True], [False, True, False]]), 1.0)
+    direction = implementation.ruling("kl_direction")
+    for clause_id, name, found, expected in (
+        ("L1", "L_rel", rel(implementation, batch), expected_rel(batch)),
+        ("L2", "L_loc", loc(implementation, batch), expected_loc(batch, direction)),
+    ):
+        close(clause_id, found[0], expected[0], f"{name} over {classes} tokens", "losses", spread=spread)
+        what = f"{name} has another gradient over {classes} tokens"
+        near(clause_id, found[1], expected[1], what, "model", spread=spread)
+
+
 @clause("L2")
 @given(batch=batches())
 def test_the_raw_side_carries_no_gradient(implementation: Any, batch: Batch) -> None:

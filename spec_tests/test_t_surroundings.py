@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from .conformance import Implementation, clause, every_editor, every_learned, ne
 from .editing import updates, widest
 from .stepping import batch
 from .test_b_budget import watching_tensors
-from .tiny import make, make_felt, make_input, make_request, setting
+from .tiny import Setting, make, make_felt, make_input, make_request, make_triple, setting
 
 
 def lend(world: Any) -> None:
@@ -78,6 +79,39 @@ def test_nothing_is_left_behind(implementation: Implementation, name: str, kind:
         model, shared = probes.surroundings(implementation, world.model), probes.process_state(implementation)
         for function, call in calls.items():
             call()
+            unchanged(shared, probes.process_state(implementation), function, name)
+            unchanged(model, probes.surroundings(implementation, world.model), function, name)
+
+
+@clause("T8")
+@needs("E")
+@every_editor
+def test_what_is_refused_leaves_nothing_behind(implementation: Implementation, name: str) -> None:
+    """A call that ends in an error: the model and the process are as they were, whatever was begun before it."""
+    world = setting("bert")
+    lend(world)
+    rng = np.random.default_rng(125)
+    known, unknown = make_request("bert", rng, "en"), make_request("bert", rng, "xx")
+    triples = [make_triple("bert", rng, language) for language in ("en", "xx")]
+    missing = (*world.edited, "no.such.weight")
+    calls: dict[str, Callable[[], Any]] = {
+        "make_editor, of an unknown editor": lambda: make(implementation, "no such editor", world),
+        "make_editor, of an unknown parameter": lambda: make(
+            implementation, name, Setting("bert", world.model, missing), widest(name)
+        ),
+    }
+    with probes.kept_process(implementation):
+        if name == "finetuning":
+            calls["make_editor, of finetuning with masks"] = lambda: make(implementation, name, world, "language")
+        else:
+            editor = make_felt(implementation, name, world, "language")
+            calls["edit, in an unknown language"] = lambda: implementation.edit(editor, [known, unknown])
+            calls["losses, in an unknown language"] = lambda: implementation.losses(editor, triples, seed=3)
+            calls["train_step, in an unknown language"] = lambda: implementation.train_step(editor, triples, seed=3)
+        model, shared = probes.surroundings(implementation, world.model), probes.process_state(implementation)
+        for function, call in calls.items():
+            with contextlib.suppress(ValueError, LookupError):
+                call()
             unchanged(shared, probes.process_state(implementation), function, name)
             unchanged(model, probes.surroundings(implementation, world.model), function, name)
 

@@ -105,6 +105,18 @@ def test_languages_restrict_the_class(
 
 
 @clause("T1")
+@pytest.mark.parametrize("languages", [("en", "de", "en"), ("de", "de"), ("fr", "en", "fr", "fr")], ids="-".join)
+def test_a_language_that_is_asked_for_twice_is_one_language(
+    implementation: Implementation, languages: tuple[str, ...]
+) -> None:
+    """A class has one member in a language, however often the language is named."""
+    corpus = [given_.example(f"f{number}", code) for number in range(2) for code in ("en", "de", "fr")]
+    got = implementation.parallel(corpus, "f1/en", list(languages))
+    expected = sorted(f"f1/{code}" for code in set(languages))
+    equal("T1", sorted(got), expected, "I(x) within languages that are named twice", languages=languages)
+
+
+@clause("T1")
 @given(given_.corpora(), st.data())
 def test_one_fact_twice_in_one_language_is_an_error(
     implementation: Implementation, corpus: list[Example], data: st.DataObject
@@ -206,6 +218,35 @@ def test_an_edit_knows_nothing_of_the_edits_before_it(implementation: Any, name:
             about = {"editor": name, "model": kind, "edit": requests[index], "matrix": matrix}
             what = "an edit depends on the edits before it"
             same_bits("T2", found[matrix], expected[index][matrix], what, **about)
+
+
+@clause("T2")
+@needs("E")
+@every_editor
+def test_an_edit_stays_what_it_is_while_others_are_made(implementation: Any, name: str) -> None:
+    """Its ΔW, asked again and again, before and after edits of the same size: bit for bit the same."""
+    world = setting("bert")
+    editor = make_felt(implementation, name, world, widest(name))
+    perturb(implementation, editor)
+    first = make_request("bert", np.random.default_rng(44), language="en", positions=2)
+    second = {**first, "labels": other_labels("bert", other_labels("bert", first["labels"])), "language": "de"}
+    edits = implementation.edit(editor, [first])
+
+    def told() -> dict[str, torch.Tensor]:
+        return {matrix: delta.detach().clone() for matrix, delta in implementation.dense(editor, edits, 0).items()}
+
+    expected = told()
+    for after in ("being asked", "an edit of the same size", "that edit's being asked", "an edit of another size"):
+        if after == "an edit of the same size":
+            others = implementation.edit(editor, [second])
+        elif after == "that edit's being asked":
+            implementation.dense(editor, others, 0)
+            implementation.edited_logits(editor, others, 0, [first])
+        elif after == "an edit of another size":
+            implementation.edit(editor, [make_request("bert", np.random.default_rng(45), positions=3)] * 2)
+        for matrix, found in told().items():
+            what = f"an edit is another one after {after}"
+            same_bits("T2", found, expected[matrix], what, editor=name, edit=first, matrix=matrix)
 
 
 @clause("T2")
@@ -323,6 +364,14 @@ def test_only_declared_matrices_change(implementation: Any, name: str, kind: str
             differs("T4", found, before, "the edited model computes what the raw one does", expected="others", **about)
 
 
+@clause("T4")
+@needs("E")
+@every_editor
+def test_layers_are_told_apart_by_their_whole_number(implementation: Any, name: str) -> None:
+    """Of twelve layers, 1 and 10 are edited, and neither 11 nor another one whose number begins like one of these."""
+    test_only_declared_matrices_change(implementation, name, "deep", slice(None))
+
+
 @clause("T5")
 @needs("E")
 @every_learned
@@ -348,7 +397,7 @@ def test_an_edit_does_not_see_what_it_is_judged_by(implementation: Any, name: st
 @needs("E")
 @every_editor
 def test_an_edit_sees_input_labels_and_language(implementation: Any, name: str) -> None:
-    """Each of the three, changed alone, changes the edit; finetuning has no use for the language."""
+    """Each of the three, changed alone, changes the edit; without masks an editor has no use for the language."""
     world = setting("bert")
     learned = name != "finetuning"
     editor = masked_editor(implementation, name, world) if learned else make_felt(implementation, name, world)
@@ -371,6 +420,50 @@ def test_an_edit_sees_input_labels_and_language(implementation: Any, name: str) 
             else:
                 what = "the language changes an edit of finetuning"
                 near("T5", found[matrix], expected[matrix], what, matrix=matrix, **about)
+    if learned:
+        plain = make_felt(implementation, name, world)
+        perturb(implementation, plain)
+        english, french = updates(implementation, plain, [request, changed["editing language"]])
+        for matrix in world.edited:
+            what = "the language changes an edit of an editor without masks"
+            near("T5", french[matrix], english[matrix], what, editor=name, matrix=matrix, edit=request)
+
+
+@clause("T5")
+@needs("E")
+@every_editor
+def test_a_request_is_what_it_says_when_it_is_made(implementation: Any, name: str) -> None:
+    """One that was changed in place, and made again, is the edit of what it says now."""
+    world = setting("bert")
+    editor = make_felt(implementation, name, world, widest(name))
+    set_masks(implementation, editor)
+    request = make_request("bert", np.random.default_rng(46), language="en", positions=2, words=4)
+    requests = [request]
+    tokens, labels = list(request["input_ids"]), other_labels("bert", request["labels"])
+    word = next(i for i in range(1, len(tokens) - 1) if i not in request["positions"])
+
+    def another_word() -> None:
+        request["input_ids"][word] = 5 + (tokens[word] - 4) % 50
+
+    def other_predictions() -> None:
+        request["labels"][:] = labels
+
+    def another_language() -> None:
+        request["language"] = "de"
+
+    def another_request() -> None:
+        requests[0] = make_request("bert", np.random.default_rng(47), language="fr", positions=2, words=4)
+
+    implementation.edit(editor, requests)
+    for change in (another_word, other_predictions, another_language, another_request):
+        change()
+        fresh: Request = {**requests[0], "input_ids": list(requests[0]["input_ids"])}
+        fresh["labels"], fresh["positions"] = list(fresh["labels"]), list(fresh["positions"])
+        found = implementation.dense(editor, implementation.edit(editor, requests), 0)
+        (expected,) = updates(implementation, editor, [fresh])
+        for matrix in world.edited:
+            what = f"an edit of a request with {change.__name__.replace('_', ' ')} is not that of an equal request"
+            near("T5", found[matrix], expected[matrix], what, "arrays", editor=name, edit=fresh, matrix=matrix)
 
 
 @clause("T6")

@@ -727,6 +727,9 @@ def test_figure_5_is_of_both_factors_of_all_matrices(
         # Preferred dimensions lie in δ for one language, in x for another.
         masks[world.edited[0]]["delta"][0] += 6
         masks[world.edited[-1]]["x"][1] += 6
+        # Two languages prefer the same dimensions, and each has numbers of its own there.
+        top = masks[world.edited[0]]["delta"][0].topk(2).indices
+        masks[world.edited[0]]["delta"][2, top] = masks[world.edited[0]]["delta"][0, top].flip(0) + 3
     parts = [masks[m][factor].detach().double().numpy() for m in world.edited for factor in ("x", "delta")]
     log_alpha = np.concatenate(parts, axis=1)
     # A hundredth of 160 dimensions is one or two, by how it is rounded.

@@ -32,7 +32,7 @@ from .strategies import BOUND
 LANGUAGES = ("en", "de", "fr")
 CLASSES = 3
 _VOCABULARY, _FIRST_WORD, _MASK = 60, 5, 4
-_BEGIN_END = {"bert": (2, 3), "square": (2, 3), "classifier": (2, 3), "wide": (2, 3), "long": (2, 3), "roberta": (0, 2)}
+_BEGIN_END = dict.fromkeys(("bert", "square", "classifier", "wide", "long", "deep"), (2, 3)) | {"roberta": (0, 2)}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Setting:
 
 @functools.cache
 def _setting(kind: str, dtype: torch.dtype) -> Setting:
-    hidden, inner, layers = {"square": (16, 16, 2), "wide": (256, 512, 2)}.get(kind, (16, 24, 3))
+    sizes_of = {"square": (16, 16, 2), "wide": (256, 512, 2), "deep": (16, 24, 12)}
+    hidden, inner, layers = sizes_of.get(kind, (16, 24, 3))
     sizes = {
         "vocab_size": _VOCABULARY,
         "hidden_size": hidden,
@@ -75,13 +76,14 @@ def _setting(kind: str, dtype: torch.dtype) -> Setting:
             model: torch.nn.Module = BertForSequenceClassification(BertConfig(**sizes, num_labels=CLASSES))
         elif kind == "roberta":
             special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-            model = XLMRobertaForMaskedLM(XLMRobertaConfig(**sizes, **special))
+            # Its eps is that of XLM-R, and not BERT's.
+            model = XLMRobertaForMaskedLM(XLMRobertaConfig(**sizes, **special, layer_norm_eps=1e-5))
         else:
             model = BertForMaskedLM(BertConfig(**sizes))
     names = [name for name, _ in model.named_parameters()]
     edited = tuple(
         name
-        for layer in range(layers - 2, layers)
+        for layer in ((1, 10) if kind == "deep" else range(layers - 2, layers))
         for name in names
         if f"encoder.layer.{layer}." in name and name.endswith((".output.dense.weight", ".intermediate.dense.weight"))
         if ".attention." not in name
@@ -90,7 +92,10 @@ def _setting(kind: str, dtype: torch.dtype) -> Setting:
 
 
 def setting(kind: str = "bert", dtype: torch.dtype | None = None) -> Setting:
-    """One of bert, square (n = m), classifier, roberta (position ids depend on padding), wide and long; a copy."""
+    """A copy of bert, square (n = m), classifier, roberta (position ids depend on padding), wide, long or deep.
+
+    Of deep's twelve layers two are edited, whose numbers begin alike.
+    """
     made = _setting(kind, dtype or getattr(torch, Handed.width))
     return Setting(kind, copy.deepcopy(made.model), made.edited)
 

@@ -337,3 +337,76 @@ class SharedMaskCounted(LossMutation):
 class RegionsCutOff(EditorMutation):
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         return self.base.edit(editor, [{**r, "language": r["language"].partition("-")[0]} for r in requests])
+
+
+@mutant("draws-repeat-after-sixteen", "A3", "The gates of a batch are drawn for sixteen places, and then once more.")
+class DrawsRepeat(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        chunks = [triples[start : start + 16] for start in range(0, len(triples), 16)]
+        shares = [len(chunk) / len(triples) for chunk in chunks]
+        made = [self.base.losses(editor, chunk, seed) for chunk in chunks]
+        parts = {
+            name: sum(share * one[name] for share, (one, _) in zip(shares, made, strict=True)) for name in made[0][0]
+        }
+        gradient: dict[str, Any] = dict.fromkeys(made[0][1])
+        for name in gradient:
+            some = [share * one[name] for share, (_, one) in zip(shares, made, strict=True) if one[name] is not None]
+            gradient[name] = torch.stack(some).sum(0) if some else None
+        return parts, gradient
+
+
+@mutant("draws-kept-from-the-ends", "A3", "Uniform draws are kept within 0.02 and 0.98.")
+class DrawsKeptFromTheEnds(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        if call["seed"] is None or call["language"] not in call["languages"]:
+            return self.base.mask_factors(**call)
+        drawn = self.base.mask_factors(**call | {side: np.ones_like(call[side]) for side in ("x", "delta")})
+        row, made = list(call["languages"]).index(call["language"]), []
+        for side, factor in zip(("x", "delta"), drawn, strict=True):
+            log_alpha = call["log_alpha"][side][row]
+            scale = call["log_alpha"].get(f"{side}_scale", np.ones_like(call["log_alpha"][side]))[row]
+            low, high = (np.asarray(self.base.gate(log_alpha, np.full_like(log_alpha, u))) for u in (0.02, 0.98))
+            gates = (np.asarray(factor) - 1) / np.where(scale == 0, 1, scale)
+            made.append(call[side] * (1 + scale * np.clip(gates, low, high)))
+        return made[0], made[1]
+
+
+@mutant("draws-by-the-place-of-a-language", "A9", "What a seed draws depends on the place of the edit's language.")
+class DrawsByPlace(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        if call["seed"] is None or call["language"] not in call["languages"]:
+            return self.base.mask_factors(**call)
+        return self.base.mask_factors(**call | {"seed": call["seed"] + list(call["languages"]).index(call["language"])})
+
+
+@mutant("training-draws-by-the-first-language", "A9", "What a seed draws in training depends on the first language.")
+class TrainingDrawsByFirst(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        first = self.made[id(editor)].languages[0]
+        return self.base.losses(editor, triples, seed + sum(map(ord, first)))
+
+
+@mutant("penalty-shared-by-a-batch", "A5", "L_mask is divided by the number of a batch's edits.")
+class PenaltyShared(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        parts, gradient = self.base.losses(editor, triples, seed)
+        paid = parts["mask"] / len(triples)
+        return {**parts, "mask": paid, "total": parts["total"] - parts["mask"] + paid}, gradient
+
+
+@mutant("eight-languages-listed", "A10", "The error of an unknown language lists eight of the known ones at most.")
+class EightListed(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        made = self.made[id(editor)]
+        unknown = [r["language"] for r in requests if r["language"] not in made.languages]
+        if unknown and made.masks == "language":
+            raise ValueError(f"no mask of {unknown[0]}; known are {', '.join(made.languages[:8])}")
+        return self.base.edit(editor, requests)
+
+
+@mutant("language-guessed-in-a-series", "A10", "After other edits, an unknown language gets the first mask.", "C", "E")
+class GuessedInASeries(EditorMutation):
+    def edit_after(self, editor: Any, before: Any, requests: Sequence[Request]) -> Any:
+        known = self.made[id(editor)].languages
+        guessed = [{**r, "language": r["language"] if r["language"] in known else known[0]} for r in requests]
+        return self.base.edit_after(editor, before, guessed)

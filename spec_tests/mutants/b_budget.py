@@ -80,3 +80,19 @@ class UpdateMaterialised(EditorMutation):
 class FactorsOfTheFirst(EditorMutation):
     def factors(self, editor: Any, edits: Any, index: int) -> Any:
         return self.base.factors(editor, edits, 0)
+
+
+@mutant("rank-of-the-size-of-a-matrix", "B2", "Of large matrices the rank of MEND's blocks grows like n·m.")
+class RankOfTheSize(ShapesMutation):
+    def further(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        return {f"{key}.more": (n + m, max(0, (n + m) ** 2 // 4096 - 1920)) for key, (n, m) in shapes.items()}
+
+
+@mutant("many-edits-multiplied-out", "B4", "More than eight edits at once are multiplied out.", "E", "factored")
+class ManyEditsMultipliedOut(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        for index in range(len(requests)) if len(requests) > 8 else ():
+            for u, v in self.base.factors(editor, edits, index).values():
+                v.T @ u
+        return edits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..contract import ManyEdits, Request, Series, SeriesOutcome
 from ..tiny import with_update
 from .base import Mutation, mutant, named
 from .editing import EditorMutation, OfEditableTraining, Update
+from .t_task import spread_over_layers
 
 
 class Composed(EditorMutation):
@@ -419,3 +421,28 @@ class ConByLanguage(OfMetrics):
                 hits.setdefault(o["language"], []).append(o["hit"])
         con = sum(sum(one) / len(one) for one in hits.values()) / len(hits)
         return {**self.base.series_metrics(outcomes), "con": con}
+
+
+@mutant("edit-written-in-to-be-saved", "T2", "Saving adds ΔW to the live model and subtracts it again.", "C", "E")
+class WrittenInToBeSaved(EditorMutation):
+    def save_edited(self, editor: Any, edits: Any, index: int, folder: Path) -> None:
+        model, update = self.made[id(editor)].model, self.base.dense(editor, edits, index)
+        weights = dict(model.named_parameters())
+        with torch.no_grad():
+            for matrix, delta in update.items():
+                weights[matrix].add_(delta)
+            model.save_pretrained(folder)  # type: ignore[operator]
+            for matrix, delta in update.items():
+                weights[matrix].sub_(delta)
+
+
+@mutant("saved-into-layers-of-a-like-number", "C3", "What is saved of layer 1 is also in the layers 10 and 11.")
+class SavedIntoLikeLayers(EditorMutation):
+    def save_edited(self, editor: Any, edits: Any, index: int, folder: Path) -> None:
+        model, update = self.made[id(editor)].model, self.base.dense(editor, edits, index)
+        saved = copy.deepcopy(model)
+        weights = dict(saved.named_parameters())
+        with torch.no_grad():
+            for matrix, delta in spread_over_layers(model, update).items():
+                weights[matrix].add_(delta)
+        saved.save_pretrained(folder)  # type: ignore[operator]

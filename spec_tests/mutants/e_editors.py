@@ -477,3 +477,98 @@ class SumOverPositions(OfEditableTraining, NotedEdits):
         raw, trained = dict(made.model.named_parameters()), self.trained(editor)
         shift = {matrix: trained[matrix] - raw[matrix].detach() for matrix in update}
         return {m: shift[m] + edits[1][index] * (delta - shift[m]) for m, delta in update.items()}
+
+
+@mutant("nearly-desired-is-enough", "E3", "Fine-tuning stops where y_e is less than 0.01 behind.", "finetuning")
+class NearlyDesired(OfFinetuning):
+    def spoilt(self, made: Made, request: Request) -> Update:
+        path = self.path(made, request)
+        for update in path:
+            logits = logits_of(with_update(made.model, update), request)
+            wanted = logits[torch.arange(len(logits)), request["labels"]]
+            if bool((wanted >= logits.max(-1).values - 1e-2).all()):
+                return update
+        return path[-1]
+
+
+@mutant(
+    "large-batches-in-first-order",
+    "E4",
+    "In a batch of more than four edits the gradient of the inner step counts as a constant.",
+    "editable_training",
+)
+class LargeBatchesFirstOrder(FirstOrder):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return (super() if len(triples) > 4 else self.base).losses(editor, triples, seed)
+
+
+@mutant(
+    "norms-of-the-trained-model-at-berts-eps",
+    "E4",
+    "Editable Training's own copy of the model normalises with an eps of 1e-12, whatever the model's is.",
+    "editable_training",
+)
+class NormsAtBertsEps(AskedMutation, OfEditableTraining):
+    OF = "editable_training"
+
+    def wrong(self, editor: Any, requests: Any, index: int, update: Update) -> Update:
+        made, model = self.made[id(editor)], self.trained_model(editor)
+        right = gradients(self.trained_model(editor), made.edited, requests[index])
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = 1e-12
+        wrong = gradients(model, made.edited, requests[index])
+        raw, trained = dict(made.model.named_parameters()), self.trained(editor)
+        shift = {m: trained[m] - raw[m].detach() for m in made.edited}
+        return {m: shift[m] - rate(update[m] - shift[m], right[m]) * wrong[m] for m in made.edited}
+
+
+class MadeOnce(EditorMutation):
+    """Requests that agree in some of what they say are one edit."""
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        keys = [repr([request[part] for part in self.parts()]) for request in requests]  # type: ignore[literal-required]
+        first = dict(reversed(list(zip(keys, requests, strict=True))))
+        order = list(first)
+        return self.base.edit(editor, list(first.values())), [order.index(key) for key in keys]
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        return self.base.dense(editor, edits[0], edits[1][index])
+
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        return self.base.edited_logits(editor, edits[0], edits[1][index], inputs)
+
+    def factors(self, editor: Any, edits: Any, index: int) -> Any:
+        return self.base.factors(editor, edits[0], edits[1][index])
+
+    @abstractmethod
+    def parts(self) -> Sequence[str]:
+        """What is looked at."""
+
+
+@mutant("one-edit-for-two-languages", "E8", "In a batch the language of a request is overlooked.", "batched")
+class OneForTwoLanguages(MadeOnce):
+    def parts(self) -> Sequence[str]:
+        return "input_ids", "positions", "labels"
+
+
+@mutant("one-edit-for-two-answers", "E8", "In a batch the same input is edited once, whatever is desired.", "batched")
+class OneForTwoAnswers(MadeOnce):
+    def parts(self) -> Sequence[str]:
+        return "input_ids", "positions", "language"
+
+
+@mutant("batches-known-by-their-list", "E14", "A list of edits that was changed in place is the batch that it was.")
+class KnownByTheirList(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.known: dict[int, tuple[Any, list[Triple]]] = {}
+
+    def held(self, triples: Sequence[Triple]) -> list[Triple]:
+        return self.known.setdefault(id(triples), (triples, list(triples)))[1]
+
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, self.held(triples), seed)
+
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        return self.base.train_step(editor, self.held(triples), seed)

@@ -114,3 +114,27 @@ class BatchSummed(Mutation):
     def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
         value, gradient = self.base.rel_loss(logits, labels, mask, weight)
         return value * len(mask), gradient * len(mask)
+
+
+@mutant("a-hundred-tokens-of-the-divergence", "L2", "The divergence is summed over the hundred most likely tokens.")
+class HundredTokens(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        if edited.shape[-1] <= 100:
+            return self.base.loc_loss(edited, raw, mask, weight)
+        edited = edited.detach().requires_grad_()
+        p, q = torch.log_softmax(edited, -1), torch.log_softmax(raw, -1)
+        if self.RULINGS.get("kl_direction") == "released":
+            p, q = q, p
+        top = p.topk(100, -1).indices
+        p, q = p.gather(-1, top), q.gather(-1, top)
+        each = (p.exp() * (p - q)).sum(-1)
+        loss = weight * ((each * mask).sum(-1) / mask.sum(-1)).mean()
+        return loss.item(), torch.autograd.grad(loss, [edited])[0], None
+
+
+@mutant("a-thousand-tokens-normalised", "L1", "The cross entropy is normalised over the first thousand tokens and y_e.")
+class ThousandTokens(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        labels, classes = labels.clamp(min=0), logits.shape[-1]
+        far = (torch.arange(classes) >= 1000) & (torch.arange(classes) != labels[..., None])
+        return self.base.rel_loss(logits.masked_fill(far, -1e4), labels, mask, weight)

@@ -962,3 +962,14 @@ class ExamplesOfOneSeed(OwnTraining, OfFacts):
             )
             for one in self.first[number]["asked"]
         ]
+
+
+@mutant("languages-that-prefer-alike-share-a-row", "U8", "Languages of one hundredth of dimensions share a row.")
+class ShareARow(FigureMutation):
+    def of(self, parts: list[list[Array]], table: Array) -> Array:
+        values = np.concatenate([one for pair in parts for one in pair], axis=1)
+        rows: dict[tuple[int, ...], int] = {}
+        for row, own in enumerate(values):
+            top = sorted(np.argsort(-own)[: max(1, round(values.shape[1] / 100))].tolist())
+            table[row] = table[rows.setdefault(tuple(top), row)]
+        return table

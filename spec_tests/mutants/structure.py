@@ -266,3 +266,14 @@ class EightTokensOfAnAnswer(EditorMutation):
     def gates(self, editor: Any, request: Request) -> dict[str, Gates]:
         labels = list(request["labels"])
         return self.base.gates(editor, {**request, "labels": [*labels[:8], *[labels[0]] * len(labels[8:])]})
+
+
+@mutant("a-small-rate-starts-small", "E18", "An editor of a small learning rate starts from smaller numbers.")
+class SmallRateStartsSmall(EditorMutation):
+    def make_editor(self, *args: Any, **kwargs: Any) -> Any:
+        editor = super().make_editor(*args, **kwargs)
+        lr = self.made[id(editor)].lr
+        with torch.no_grad():
+            for value in self.base.parameters(editor).values():
+                value.mul_(1 if lr is None else min(1.0, (lr / 1e-3) ** 0.25))
+        return editor

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..contract import Input, Losses, Request, Triple
-from .base import mutant
+from ..contract import Editors, Input, Losses, Request, Triple
+from .base import mutant, named
 from .editing import EditorMutation, NotedEdits
 
 
@@ -226,3 +226,76 @@ class ManyInputsMultipliedOut(EditorMutation):
 class AttentionSwitchedOff(MakingLeaves):
     def leave(self, model: Any) -> None:
         torch.backends.cuda.enable_mem_efficient_sdp(False)
+
+
+@mutant("flags-off-where-an-edit-fails", "T8", "An edit that is refused leaves `requires_grad` switched off.")
+class FlagsOffWhereAnEditFails(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        model = self.made[id(editor)].model
+        flags = [value.requires_grad for value in model.parameters()]
+        model.requires_grad_(False)
+        edits = self.base.edit(editor, requests)
+        for value, flag in zip(model.parameters(), flags, strict=True):
+            value.requires_grad_(flag)
+        return edits
+
+
+@mutant("hooks-left-where-training-fails", "T8", "A training step that is refused leaves its hook on the model.")
+class HooksLeftWhereTrainingFails(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        made = self.made[id(editor)]
+        linear = made.model.get_submodule(made.edited[0].removesuffix(".weight"))
+        handle = linear.register_forward_hook(lambda *_: None)
+        parts = self.base.train_step(editor, triples, seed)
+        handle.remove()
+        return parts
+
+
+@mutant("modes-left-where-making-fails", "T8", "An editor that is refused leaves the model in evaluation mode.")
+class ModesLeftWhereMakingFails(EditorMutation):
+    def make_editor(self, *args: Any, **kwargs: Any) -> Any:
+        model = named(Editors.make_editor, args, kwargs)["model"]
+        modes = [module.training for module in model.modules()]
+        model.eval()
+        editor = super().make_editor(*args, **kwargs)
+        for module, mode in zip(model.modules(), modes, strict=True):
+            module.training = mode
+        return editor
+
+
+@mutant("variables-of-the-environment-set", "T8", "Making an editor sets variables of the process's environment.")
+class VariablesSet(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
+
+@mutant("cache-of-autocast-off-for-good", "T8", "Training switches autocast's cache off for good.")
+class AutocastCacheOff(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        torch.set_autocast_cache_enabled(False)
+        return self.base.train_step(editor, triples, seed)
+
+
+@mutant("small-numbers-flushed-for-good", "T8", "Editing rounds all numbers below the normal ones to 0 for good.")
+class SmallNumbersFlushed(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        torch.set_flush_denormal(True)
+        return self.base.edit(editor, requests)
+
+
+@mutant("checkpointing-for-good", "T8", "Training leaves gradient checkpointing switched on in the model's modules.")
+class CheckpointingForGood(EditorMutation):
+    def train_step(self, editor: Any, triples: Sequence[Triple], seed: int) -> Losses:
+        parts = self.base.train_step(editor, triples, seed)
+        for module in self.made[id(editor)].model.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = True
+        return parts
+
+
+@mutant("dropout-in-place-for-good", "T8", "Making an editor changes what the model's dropout is set to.")
+class DropoutInPlace(MakingLeaves):
+    def leave(self, model: Any) -> None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.inplace = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,15 @@ import torch
 from ..contract import Example, Input, Losses, Pair, Request, Sampling, Triple
 from ..tiny import divergence, logits_of, with_update
 from .base import Mutation, mutant, named
-from .editing import DenseMutation, EditorMutation, NotedEdits, OfEditableTraining, ScaledMutation, Update
+from .editing import (
+    AskedMutation,
+    DenseMutation,
+    EditorMutation,
+    NotedEdits,
+    OfEditableTraining,
+    ScaledMutation,
+    Update,
+)
 from .m_metrics import mean
 
 
@@ -228,3 +237,94 @@ class FactTwiceInOthers(Mutation):
     def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
         within = [e for e in corpus if languages is None or e["language"] in languages or e["id"] == example]
         return self.base.parallel(within, example, languages)
+
+
+@mutant("a-member-for-each-naming", "T1", "A language that is asked for twice gives its member twice.")
+class MemberForEachNaming(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        if languages is None or len(languages) < 2:
+            return self.base.parallel(corpus, example, languages)
+        return [one for language in languages for one in self.base.parallel(corpus, example, [language])]
+
+
+@mutant("edits-in-one-workspace", "T2", "The next edit of the same size overwrites the numbers of the one before.")
+class OneWorkspace(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.size: dict[int, tuple[Any, Any]] = {}
+        self.last: dict[Any, Any] = {}
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        edits = self.base.edit(editor, requests)
+        size = id(editor), tuple(len(request["input_ids"]) for request in requests)
+        self.size[id(edits)], self.last[size] = (edits, size), edits
+        return edits
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        _, size = self.size.get(id(edits), (edits, None))
+        return self.base.dense(editor, self.last.get(size, edits), index)
+
+
+@mutant(
+    "trained-weights-added-when-asked", "T2", "Each time ΔW is asked for, θ' − θ is added to it.", "editable_training"
+)
+class AddedWhenAsked(OfEditableTraining):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.asked: dict[int, tuple[Any, int]] = {}
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        made, update = self.made[id(editor)], self.base.dense(editor, edits, index)
+        if made.name != "editable_training":
+            return update
+        _, times = self.asked.get(id(edits), (edits, 0))
+        self.asked[id(edits)] = edits, times + 1
+        raw = dict(made.model.named_parameters())
+        return {m: update[m] + times * (value - raw[m].detach()) for m, value in self.trained(editor).items()}
+
+
+@mutant("layers-by-the-start-of-their-number", "T4", "What edits layer 1 also edits the layers 10 and 11.")
+class LayersByStart(EditorMutation):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        made, update = self.made[id(editor)], self.base.dense(editor, edits, index)
+        with torch.no_grad():
+            model = with_update(made.model, spread_over_layers(made.model, update))
+            return [logits_of(model, one) for one in inputs]
+
+
+def spread_over_layers(model: torch.nn.Module, update: Update) -> Update:
+    """ΔW of all layers whose number begins with that of an edited one."""
+    found: Update = {}
+    for matrix, delta in update.items():
+        before, number, after = re.split(r"\.(\d+)\.", matrix, maxsplit=1)
+        like = re.compile(re.escape(before) + rf"\.{number}\d*\." + re.escape(after))
+        for name, _ in model.named_parameters():
+            if like.fullmatch(name):
+                found[name] = found.get(name, 0) + delta
+    return found
+
+
+@mutant(
+    "language-moves-an-unmasked-edit", "T5", "Without masks, too, the editing language has a part in an edit.", "mend"
+)
+class LanguageMovesUnmasked(AskedMutation):
+    OF = "mend"
+
+    def wrong(self, editor: Any, requests: Any, index: int, update: Update) -> Update:
+        if self.made[id(editor)].masks != "none":
+            return update
+        return {matrix: delta * (1 + 1e-3 * (requests[index]["language"] == "fr")) for matrix, delta in update.items()}
+
+
+@mutant("requests-known-by-their-object", "T5", "A request that was changed in place gets the edit that it had before.")
+class KnownByObject(EditorMutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.known: dict[Any, Any] = {}
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        values = [(id(value), value._version) for value in self.base.parameters(editor).values()]
+        key = id(editor), *map(id, requests), *values
+        if key not in self.known:
+            self.known[key] = list(requests), self.base.edit(editor, requests)
+        return self.known[key][1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -727,3 +727,23 @@ class MemoryLost(EditorMutation):
             for name, value in self.base.parameters(other).items():
                 live[name].copy_(value)
         return parts
+
+
+@mutant("largest-second-moment-for-ever", "E15", "Steps are those of AMSGrad, whose second moment never falls.")
+class LargestForEver(OwnSteps):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.largest: dict[int, Gradient] = {}
+        self.turn: Iterator[torch.Tensor] = iter(())
+
+    def descend(self, editor: Any, gradient: Gradient) -> None:
+        second = self.moments[id(editor)][2] if id(editor) in self.moments else {}
+        now = {name: 0.999 * second.get(name, 0) + 0.001 * one.square() for name, one in gradient.items()}
+        before = self.largest.get(id(editor), now)
+        largest = {name: torch.maximum(before[name], one) for name, one in now.items()}
+        self.largest[id(editor)] = largest
+        self.turn = iter([largest[name] for name in self.base.parameters(editor)])
+        super().descend(editor, gradient)
+
+    def step(self, first: torch.Tensor, second: torch.Tensor, count: int) -> torch.Tensor:
+        return super().step(first, next(self.turn), count)

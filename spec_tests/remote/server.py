@@ -437,6 +437,12 @@ def surroundings(model):
         "gradients": {n: None if one is None else (one.data_ptr(), one.tolist()) for n, one in gradients.items()},
         "modes": {name: module.training for name, module in modules.items()},
         "modules": {name: type(module).__name__ for name, module in modules.items()},
+        "what modules are set to": {
+            ".".join(filter(None, (name, own))): repr(value)
+            for name, module in modules.items()
+            for own, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str)) and not own.startswith("_") and own != "training"
+        },
         "buffers": {name: (id(value), value.tolist()) for name, value in model.named_buffers()},
         "hooks": {
             name: {kind: list(getattr(module, kind)) for kind in HOOKS if hasattr(module, kind)}
@@ -453,9 +459,24 @@ def surroundings(model):
 ATTENTION = ("flash", "mem_efficient", "math")
 
 
+#: Variables by which a process tells its libraries how to compute, beside those that it had at the start. Others a
+#: library may set for itself when it is first used.
+VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS")
+VARIABLES += ("NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED")
+VARIABLES += ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ENABLE_MPS_FALLBACK", "TOKENIZERS_PARALLELISM")
+VARIABLES += ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+AT_START = frozenset(os.environ)
+
+
+def variables():
+    """The environment's variables that nobody changes but the user: a value for each, None where there is none."""
+    return {name: os.environ.get(name) for name in sorted(AT_START.union(VARIABLES))}
+
+
 def process_state():
     """The state that all code of a process shares, each thing by name."""
     found = {
+        "variables of the environment": variables(),
         "random generator of NumPy": repr(np.random.get_state()),
         "random generator of Python": repr(random.getstate()),
         "working directory": os.getcwd(),
@@ -471,6 +492,7 @@ def process_state():
         ("precision of matrix products", "get_float32_matmul_precision"),
         ("inference mode", "is_inference_mode_enabled"),
         ("autocast", "is_autocast_cpu_enabled"),
+        ("autocast's cache", "is_autocast_cache_enabled"),
         ("deterministic algorithms", "are_deterministic_algorithms_enabled"),
         *((kind + " attention", "backends.cuda." + kind + "_sdp_enabled") for kind in ATTENTION),
     ):
@@ -478,6 +500,7 @@ def process_state():
             warnings.simplefilter("ignore")
             value = operator.attrgetter(name)(torch)
             told[what] = value() if callable(value) else value
+    told["numbers below the normal ones"] = bool(torch.full((4,), 1e-40).mul(0.5).any())
     return dict(found, **told)
 
 
@@ -486,13 +509,18 @@ def kept_process():
     """Put back what a wrong implementation changes, so that it harms its own test only."""
     torch = sys.modules.get("torch")
     states = random.getstate(), np.random.get_state()
-    folder = os.getcwd()
+    folder, told = os.getcwd(), variables()
+    for name in set(VARIABLES) - AT_START:
+        os.environ.pop(name, None)
     if torch is not None:
         dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         drawn, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
         anomalies, precision = torch.is_anomaly_enabled(), torch.get_float32_matmul_precision()
         attention = {kind: getattr(torch.backends.cuda, kind + "_sdp_enabled")() for kind in ATTENTION}
         # An earlier call may have left them so for good: a further one would then change nothing.
+        torch.use_deterministic_algorithms(False)
+        torch.set_flush_denormal(False)
+        torch.set_autocast_cache_enabled(True)
         torch.autograd.set_detect_anomaly(False)
         torch.set_float32_matmul_precision("highest")
     try:
@@ -501,12 +529,19 @@ def kept_process():
         random.setstate(states[0])
         np.random.set_state(states[1])
         os.chdir(folder)
+        for name, value in told.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         if torch is not None:
             torch.set_rng_state(drawn)
             torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
             torch.set_grad_enabled(grad)
             torch.use_deterministic_algorithms(deterministic)
+            torch.set_flush_denormal(False)
+            torch.set_autocast_cache_enabled(True)
             torch.autograd.set_detect_anomaly(anomalies)
             torch.set_float32_matmul_precision(precision)
             for kind, enabled in attention.items():
