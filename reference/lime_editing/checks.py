@@ -251,7 +251,8 @@ def _holds_tables(there: Path, root: Path) -> bool:
 
 def of_special(facts: Iterable[Any], tokenizer: Any) -> str | None:
     """A name in facts that contains a special token, which the tokenizer would read as such."""
-    special = [token for token in tokenizer.all_special_tokens if token != tokenizer.mask_token]
+    known = getattr(tokenizer, "all_special_tokens", ())
+    special = [token for token in known if token != tokenizer.mask_token]
     for fact in facts:
         for name in ("sub_label", "obj_label"):
             told = getattr(fact, name)
