@@ -174,6 +174,14 @@ def test_another_kind_of_result_is_an_error_of_the_adapter(name: str, result: An
         guarded(lambda: result, name, Journal(Clock(0)))()
 
 
+def test_what_an_interrupted_run_returns_is_not_looked_at() -> None:
+    """It is as if the process had been killed."""
+    run = guarded(lambda interrupt=None: None, "run", Journal(Clock(0)))
+    run(interrupt=30)
+    with pytest.raises(SuiteError, match="`run` returned NoneType"):
+        run()
+
+
 @pytest.mark.parametrize("result", [["a"], ("a",), {"a"}, np.array(["a"]), torch.tensor([1])])
 def test_a_list_may_be_of_any_library(result: Any) -> None:
     """A tuple, a set or an array will do."""
