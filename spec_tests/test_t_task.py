@@ -382,18 +382,24 @@ def test_an_edit_does_not_see_what_it_is_judged_by(implementation: Any, name: st
     """Another retain input leaves L_rel as it was, another update input leaves L_loc as it was."""
     world = setting("bert")
     editor = masked_editor(implementation, name, world)
-    rng = np.random.default_rng(24)
-    triple = make_triple("bert", rng, "de")
-    other = make_triple("bert", rng)
-    update = make_input("bert", rng, positions=len(triple["edit"]["labels"]))
-    about = {"editor": name, "triple": triple}
-    parts, _ = implementation.losses(editor, [triple], seed=5)
-    retained, _ = implementation.losses(editor, [{**triple, "retain": other["retain"]}], seed=5)
-    updated, _ = implementation.losses(editor, [{**triple, "update": update}], seed=5)
-    close("T5", retained["rel"], parts["rel"], "L_rel depends on the retain input", "losses", **about)
-    close("T5", updated["loc"], parts["loc"], "L_loc depends on the update input", "losses", **about)
-    for what, found, before in (("L_loc", retained["loc"], parts["loc"]), ("L_rel", updated["rel"], parts["rel"])):
-        assume(not agree(found, before, "losses"), f"{what} does not depend on its own input, so nothing is shown")
+    shown = {"loc": False, "rel": False}
+    for seed in range(24, 34):  # where an edit reaches its answer with certainty, L_rel is 0 for many inputs
+        rng = np.random.default_rng(seed)
+        triple = make_triple("bert", rng, "de")
+        retain = make_triple("bert", rng)["retain"]
+        update = make_input("bert", rng, positions=len(triple["edit"]["labels"]))
+        about = {"editor": name, "triple": triple}
+        parts, _ = implementation.losses(editor, [triple], seed=5)
+        retained, _ = implementation.losses(editor, [{**triple, "retain": retain}], seed=5)
+        updated, _ = implementation.losses(editor, [{**triple, "update": update}], seed=5)
+        close("T5", retained["rel"], parts["rel"], "L_rel depends on the retain input", "losses", **about)
+        close("T5", updated["loc"], parts["loc"], "L_loc depends on the update input", "losses", **about)
+        for part, found in (("loc", retained), ("rel", updated)):
+            shown[part] |= not agree(found[part], parts[part], "losses")
+        if all(shown.values()):
+            return
+    dull = [f"L_{part}" for part, seen in shown.items() if not seen]
+    assume(False, f"{' and '.join(dull)} does not depend on its own input, so nothing is shown")
 
 
 @clause("T5")
