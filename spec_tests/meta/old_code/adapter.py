@@ -91,12 +91,16 @@ def transform(editor, matrix, x, delta, language):
     return tuple(editor.nets.transform(matrix, x, delta, language))
 
 
-@with_settings
-@torch.enable_grad()
-def edit(editor, requests):
+def known(requests):
     for request in requests:
         if request["language"] not in args.ARGS.langs:
             raise KeyError("no language {}; there are {}".format(request["language"], args.ARGS.langs))
+
+
+@with_settings
+@torch.enable_grad()
+def edit(editor, requests):
+    known(requests)
     edits = [editor.edit(batch(request, request["labels"])) for request in requests]
     return [{name: dw.detach() for name, dw in one.items()} for one in edits]
 
@@ -123,6 +127,7 @@ def edited_logits(editor, edits, index, inputs):
 @with_settings
 @torch.enable_grad()
 def train_step(editor, triples, seed, run=trainer.EditTrainer.step):
+    known([triple["edit"] for triple in triples])
     torch.manual_seed(seed)
     labels = [triple["edit"]["labels"] for triple in triples]
     made = [
