@@ -13,19 +13,21 @@ from .options import Report
 
 
 def report(options: Report) -> None:
-    listed = results.read_index(options.results)
-    folders = _chosen(options.results, listed)
-    places = {place.resolve(): place for place in (options.results, options.to or options.results)}
+    root, own = options.results, False
+    places = {place.resolve(): place for place in (root, options.to or root)}
     with ExitStack() as stack:
         # Without cells `write` raises the error, and no folder is created.
-        for place in places.values() if folders else ():
-            if place == options.results != options.to and options.to and not os.access(place, os.W_OK):
+        for place in places.values() if any(map(results.is_done, root.glob("*/"))) else ():
+            if place == root != options.to and options.to and not os.access(place, os.W_OK):
                 continue  # another's results, which only --to copies from
             results.check_place(place)
             stack.enter_context(results.held(place))
-            if place == options.results and {*folders} != {*listed}:
-                results.write_json(place / "index.json", [folder.name for folder in folders])
-        print(write.write(options.results, folders, options.to))
+            own |= place == root
+        listed = results.read_index(root)  # under the lock: a run that ends now adds to it
+        folders = _chosen(root, listed)
+        if own and {*folders} != {*listed}:
+            results.write_json(root / "index.json", [folder.name for folder in folders])
+        print(write.write(root, folders, options.to))
 
 
 def _chosen(root: Path, listed: list[Path]) -> list[Path]:
