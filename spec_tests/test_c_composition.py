@@ -344,6 +344,7 @@ def test_compositions_and_saving_leave_the_raw_model_as_it_was(implementation: A
         *((kind, dtype) for kind in ("bert", "classifier", "roberta") for dtype in (torch.float64, torch.float32)),
         ("deep", torch.float64),
     ],
+    ids=lambda value: str(value).removeprefix("torch."),
 )
 @each_of("mend", "finetuning", "editable_training")
 def test_a_saved_model_answers_as_under_the_edit(

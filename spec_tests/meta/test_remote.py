@@ -389,7 +389,7 @@ MUTANTS = {
     "order-of-files": ("test_d_data.py", "order_of_a_listing"),
     "mask-multiplied-out": ("test_b_budget.py", "nothing_of_n_times_m and test-forward"),
     "hooks-left-behind": ("test_t_surroundings.py", "nothing_is_left_behind and mend-bert"),
-    "saved-in-bfloat16": ("test_c_composition.py", "saved_model and mend-float64-bert"),
+    "saved-in-bfloat16": ("test_c_composition.py", "saved_model and mend-bert-float64"),
     "composition-of-the-last": ("test_c_composition.py", "sum_of_its_edits and mend-bert"),
     "a-matrix-per-language-on-the-way": ("test_b_budget.py", "makes_no_matrix_per_language and mend-language"),
 }
