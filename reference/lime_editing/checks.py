@@ -179,12 +179,52 @@ def of_parameters(given: Any) -> str | None:
     """What a plug-in's `init` gives that is no tensor by name, or has a name like a mask's."""
     if not isinstance(given, dict) or not all(hasattr(one, "requires_grad_") for one in given.values()):
         return f"`init` must give a dict of tensors by name; got {shown(given)}"
-    taken = [name for name in given if name.startswith("mask.") or name.endswith("_scale")]
-    return (
-        f"the parameter {taken[0]!r} has a name as of masks; no name may begin with 'mask.' or end with '_scale'"
-        if taken
-        else None
-    )
+    for name, one in given.items():
+        if name.startswith("mask.") or name.endswith("_scale"):
+            return f"the parameter {name!r} has a name as of masks; no name may begin with 'mask.' or end with '_scale'"
+        if not one.is_floating_point():
+            return f"the parameter {name!r} must be of floating point, to be trained; got {one.dtype}"
+    return None
+
+
+def of_rates(given: Any) -> str | None:
+    """What a plug-in's `learning_rates` gives that is no number of 0 or more by name."""
+    if not isinstance(given, dict):
+        return f"`learning_rates` must give a dict of numbers by name; got {shown(given)}"
+    return next(filter(None, (of_number(f"the learning rate of {name}", rate) for name, rate in given.items())), None)
+
+
+def of_made(given: Any, edits: int) -> str | None:
+    """What a plug-in's `update` gives that is no Update, or not one edit for each request (clause E8)."""
+    if not hasattr(given, "edits"):
+        return f"`update` must give an Update; got {shown(given)}"
+    right = given.edits in (0, edits)  # 0: an update that changes nothing
+    return None if right else f"`update` must give one edit for each request; got {given.edits} for {edits}"
+
+
+def of_method(method: Any) -> str | None:
+    """Members of an editor that are not of their kind."""
+    if method.TRAINED not in (True, False):
+        return f"TRAINED must be True or False; got {method.TRAINED!r}"
+    return of_texts(NAME=method.NAME, TITLE=method.TITLE)
+
+
+def of_reading(content: Any, languages: Sequence[str] | None) -> str | None:
+    """What a data set's `read` gives that has no languages, or lacks one that was asked for."""
+    if not hasattr(content, "languages") or not hasattr(content, "__len__"):
+        return f"`read` must give content with languages and a length; got {shown(content)}"
+    lacks = [language for language in languages or () if language not in content.languages]
+    return f"unknown language {lacks[0]!r}; known: {', '.join(content.languages)}" if lacks else None
+
+
+def of_splits(tasks: Any, splits: Sequence[str]) -> str | None:
+    right = isinstance(tasks, Mapping) and all(hasattr(tasks.get(name), "corpus") for name in splits)
+    return None if right else f"`tasks` must give the splits {', '.join(splits)}; got {shown(tasks)}"
+
+
+def of_within(task: Any, languages: Sequence[str]) -> str | None:
+    other = sorted({*task.corpus.languages} - {*languages})
+    return f"`within` must leave out all languages but {', '.join(languages)}; {other[0]} is left" if other else None
 
 
 def of_tokenizer(tokenizer: Any, needed: str = "mask_token_id") -> str | None:

@@ -41,7 +41,10 @@ def load_all(plugins: Iterable[str]) -> Loaded:
         try:
             _import_file(name, path) if name == own else importlib.import_module(name)
             if _registered() == before:
-                raise UserError(f"--plugin {source}: registers no editor and no data set; call lime_editing.register")
+                raise UserError(
+                    f"--plugin {source}: registers no editor and no data set; call lime_editing.register, or "
+                    "lime_editing.data.register"
+                )
         except (Exception, SystemExit) as error:  # a plug-in may raise anything
             if name not in there:
                 sys.modules.pop(name, None)

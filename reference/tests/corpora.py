@@ -37,6 +37,16 @@ def write_lines(path: Path, rows: Rows) -> Path:
     return path
 
 
+def capitals() -> Rows:
+    """Rows for the data set of CONTRIBUTING.md."""
+    splits = ["train"] * 8 + ["validation"] * 2 + ["test"] * 2
+    return [
+        {"split": split, "fact": city, "language": code, "text": f"{city} P1 {code} [MASK] .", "answer": CITIES[i % 3]}
+        for i, (split, city) in enumerate(zip(splits, CITIES, strict=True))
+        for code in LANGUAGES
+    ]
+
+
 def write_parquet(path: Path, rows: Rows) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)

@@ -19,7 +19,7 @@ from lime_editing.__main__ import main
 from lime_editing.cli import options
 from lime_editing.cli.options import command_line, read
 from lime_editing.cli.parser import parser, plugins_of
-from reference.tests.corpora import CITIES, LANGUAGES, write_lines
+from reference.tests.corpora import capitals, write_lines
 from reference.tests.miniature import set_options
 from reference.tests.page import PAGE, ROOT, command_with, commands, example, write_example
 
@@ -76,13 +76,7 @@ def test_an_editor_outside_the_package_runs_to_a_report(in_folder: Path, facts: 
 
 def test_a_data_set_of_one_file_runs_to_a_report(in_folder: Path, model: Path) -> None:
     write_example(in_folder, "capitals.py")
-    splits = ["train"] * 8 + ["validation"] * 2 + ["test"] * 2
-    rows = [
-        {"split": split, "fact": city, "language": code, "text": f"{city} P1 {code} [MASK] .", "answer": CITIES[i % 3]}
-        for i, (split, city) in enumerate(zip(splits, CITIES, strict=True))
-        for code in LANGUAGES
-    ]
-    write_lines(in_folder / "my.jsonl", rows)
+    write_lines(in_folder / "my.jsonl", capitals())
     argv = [*command_with("capitals.py"), *set_options(), "--model", str(model), "--jobs", "2"]
     assert main(argv) == 0
     root = in_folder / "runs" / "tiny-changed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +15,11 @@ import pytest
 
 from lime_editing import data, editors, plugins, results
 from lime_editing.__main__ import main
+from lime_editing.errors import UserError
 from lime_editing.names import PAPER_APPROACHES
 from lime_editing.reproduce.cells import Cell, cell_record
-from reference.tests.miniature import prepared, run, set_options
+from reference.tests.corpora import capitals, write_lines
+from reference.tests.miniature import finished, prepared, run, set_options
 from reference.tests.page import example, write_example
 from reference.tests.refusals import refused
 
@@ -219,6 +222,89 @@ def test_a_broken_plug_in_ends_with_one_sentence(
         path.write_text(written, encoding="utf-8")
     for _ in range(2):  # in the same process
         refused(capsys, ["reproduce", "--plugin", str(path)], [said])
+
+
+def written(folder: Path, name: str, change: tuple[str, str]) -> str:
+    """An example of the page with one text exchanged."""
+    path, text = write_example(folder, name), example(name)
+    assert change[0] in text
+    path.write_text(text.replace(*change), encoding="utf-8")
+    return str(path)
+
+
+#: A mistake in the page's editor: what it exchanges there, and what is said about it.
+IN_AN_EDITOR = {
+    "a-name-that-is-a-number": ('= "mine",', "= 7,", "NAME must be a text; got 7"),
+    "no-title": ('"My Editor"', "None", "TITLE must be a text; got None"),
+    "a-text-for-trained": ('r", True', 'r", "no"', "TRAINED must be True or False; got 'no'"),
+    "whole-numbers": (".inner_lr))", ".inner_lr)).long()", "mine: the parameter 'mine.log_rates' must be of floating"),
+    "no-rates": ("return dict.fromkeys(parameters, settings.lr)", "pass", "mine: `learning_rates` must give a dict"),
+    "a-rate-below-0": ("settings.lr)", "-1.0)", "the learning rate of mine.log_rates must be a number"),
+    "a-rate-of-words": ("settings.lr)", '"fast")', "the learning rate of mine.log_rates must be a number"),
+    "no-return": ("return le.Update", "le.Update", "mine: `update` must give an Update; got None"),
+    "a-dict": ("return le.Update(", "return dict(", "mine: `update` must give an Update; got {"),
+    "one-for-all": ("(x, -next(rates) * delta)", "(x[:1], -delta[:1])", "`update` must give one edit for each request"),
+    "no-registration": ("le.register(Mine())", "", "call lime_editing.register, or lime_editing.data.register"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "said"), IN_AN_EDITOR.values(), ids=IN_AN_EDITOR.keys())
+def test_a_mistake_in_an_editor_is_told(
+    old: str, new: str, said: str, facts: Path, model: Path, tmp_path: Path
+) -> None:
+    source = written(tmp_path, "mine.py", (old, new))
+
+    def judged() -> None:
+        plugins.load_all([source])
+        run(facts, model, tmp_path / "results", MINE)
+
+    with pytest.raises(UserError, match=re.escape(said)):
+        judged()
+
+
+def test_an_editor_without_training_gives_an_edit_for_each_request(facts: Path, model: Path, tmp_path: Path) -> None:
+    """It is first asked where it is judged."""
+    path = tmp_path / "plain.py"
+    path.write_text(PLAIN.replace("return Update({", "Update({"))
+    plugins.load_all([str(path)])
+    with pytest.raises(UserError, match="plain: `update` must give an Update; got None"):
+        run(facts, model, tmp_path / "results", Cell("facts", "plain", None, 0))
+
+
+def test_a_data_set_that_is_registered_as_an_editor_is_told_where_it_belongs(tmp_path: Path) -> None:
+    path = written(tmp_path, "capitals.py", ("data.register(", "le.register("))
+    with pytest.raises(UserError, match=r"is not an editor: it lacks .*lime_editing.data.register$") as raised:
+        plugins.load_all([path])
+    assert len(str(raised.value)) < 250
+
+
+#: A mistake in the page's data set: what it exchanges there, the run's languages, and what is said about it.
+IN_A_DATA_SET = {
+    "a-name-that-is-a-number": ('"capitals", "C', '7, "C', None, "name must be a text; got 7"),
+    "no-title": ('"Capitals"', "None", None, "title must be a text; got None"),
+    "an-unknown-language": ("", "", ("de", "en", "xx"), "my.jsonl: unknown language 'xx'; known: de, en"),
+    "no-content": ("return Rows([row for row in rows", "Rows([row for row in rows", None, "`read` must give"),
+    "no-fingerprint": ("return hashlib", "hashlib", None, "capitals: fingerprint must be a text; got None"),
+    "no-tasks": ("return {name", "{name", None, "`tasks` must give the splits train, validation, test; got None"),
+    "two-splits": ('"validation", ', "", None, "`tasks` must give the splits train, validation, test; got"),
+    "all-languages-for-one": (' if row["language"] in languages], self', "], self", None, "`within` must leave out"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "languages", "said"), IN_A_DATA_SET.values(), ids=IN_A_DATA_SET.keys())
+def test_a_mistake_in_a_data_set_is_told(
+    old: str, new: str, languages: tuple[str, ...] | None, said: str, model: Path, tmp_path: Path
+) -> None:
+    """Most of them would else give numbers of other data than were asked for."""
+    rows, cell = write_lines(tmp_path / "my.jsonl", capitals()), Cell("capitals", "mend", "en", 0)
+    source = written(tmp_path, "capitals.py", (old, new))
+
+    def judged() -> None:
+        plugins.load_all([source])
+        finished(cell, prepared(rows, model, languages=languages, cell=cell), tmp_path / "results")
+
+    with pytest.raises(UserError, match=re.escape(said)):
+        judged()
 
 
 def no_data(argv: list[str], path: Path) -> str:

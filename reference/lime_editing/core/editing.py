@@ -55,6 +55,7 @@ class Editor:
         """The learning rate of each parameter, masks included. UserError: one is missing or given twice (E9)."""
         own = self.own_parameters()
         rates = self.method.learning_rates(own, self.settings)
+        checks.refuse(UserError, checks.of_rates(rates), at=self.method.NAME)
         if rates.keys() != own.keys():
             names = ", ".join(sorted(rates.keys() ^ own.keys()))
             raise UserError(f"{self.method.NAME}: each parameter needs one learning rate; too many or missing: {names}")
@@ -409,6 +410,7 @@ def losses_of(editor: Editor, batch: Batch, objective: Objective, given: Update 
     else:
         edits = EditBatch(editor, asked, states_at(output, batch.edits), masks, at=given)
         new = method.update(editor.parameters, editor.settings, edits)
+        checks.refuse(UserError, checks.of_made(new, len(asked.masks)), at=method.NAME)
         update = new if given is None else plus(given, new)
     with torch.no_grad():
         raw = backbone.upper(states_at(output, batch.retains))

@@ -229,6 +229,7 @@ def judge(subject: Editor | Backbone, prepared: Prepared) -> list[Outcome]:
     if isinstance(subject, Editor):
         with subject.backbone.autocast():
             update = edit_from(subject, prepared.requests, prepared.edits)
+            checks.refuse(UserError, checks.of_made(update, len(prepared.requests)), at=subject.method.NAME)
             found.append(subject.backbone.upper(prepared.states, update).argmax(-1))
     # One read per batch, because each read synchronises with the device.
     best = iter(torch.cat(found).tolist())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .. import checks
 from ..errors import UserError
 from ..names import TASKS, Rulings, Split
 from .download import OF_FACTS
@@ -80,6 +81,7 @@ _REGISTERED: dict[str, Dataset] = {}
 
 def register(dataset: Dataset) -> None:
     """Register a data set under its name. UserError: the name is taken, or cannot be part of a file name."""
+    checks.refuse(UserError, checks.of_texts(name=dataset.name, title=dataset.title), at="a data set")
     if not dataset.name.isidentifier():
         raise UserError(f"a data set cannot have the name {dataset.name!r}; use letters, digits and _")
     if dataset.name in TASKS or _REGISTERED.get(dataset.name, dataset) is not dataset:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from .. import checks
 from ..errors import UserError
 from ..updates import Factors, Update
 from . import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
@@ -141,7 +142,11 @@ def register(method: Method) -> None:
     """
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
-        raise UserError(f"{method!r} is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method")
+        raise UserError(
+            f"{checks.shown(method)} is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or, for a "
+            "data set, lime_editing.data.register"
+        )
+    checks.refuse(UserError, checks.of_method(method))
     if not is_dataclass(method.Settings):
         raise UserError(f"{method.NAME}.Settings is not a dataclass; see lime_editing.Method")
     for name, count in _MEMBERS.items():

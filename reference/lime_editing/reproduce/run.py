@@ -12,7 +12,7 @@ import datasets
 import torch
 import transformers
 
-from .. import __version__, data, plugins, results
+from .. import __version__, checks, data, plugins, results
 from ..backbone import Backbone, fingerprint, load, load_encoder, load_tokenizer
 from ..borders import beside
 from ..core.editing import Editor, Objective, make_editor
@@ -26,7 +26,7 @@ from ..data import Dataset, Errors, Reader
 from ..editors import Measuring
 from ..errors import DataError, LanguageError, ModelError
 from ..hardware import ALONE, Processes, check_device, name_of
-from ..names import EVALUATIONS, SPECIFICATION, Rulings, Split, Training
+from ..names import EVALUATIONS, SPECIFICATION, SPLITS, Rulings, Split, Training
 from ..records import Input, Outcome
 from . import store
 from .cells import (
@@ -66,6 +66,7 @@ def prepare(
     dataset = data.find(task)
     wanted = scale.task(dataset)
     content = dataset.read(sources.data, sources.languages)
+    checks.refuse(DataError, checks.of_reading(content, sources.languages), at=sources.data)
     whole = sources.languages is None
     remarks = list(dataset.remarks(sources.data, content) if whole else getattr(content, "notes", ()))
     tokenizer, backbone = load_tokenizer(sources.model), _load(dataset, wanted, here)
@@ -74,6 +75,7 @@ def prepare(
         wanted = replace(wanted, edited_layers=backbone.edited)
     reader = reader_of(tokenizer, backbone)
     model, print_of = fingerprint(backbone, tokenizer), dataset.fingerprint(content)
+    checks.refuse(DataError, checks.of_texts(fingerprint=print_of), at=task)
     errors: Errors = {}
     ask, key = None if sources.classes or elsewhere else partial(classes_of, backbone), ""
     if not elsewhere:
@@ -145,6 +147,7 @@ def prediction_key(dataset: Dataset, model: str, content: str, sources: Sources)
 
 def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[Split, Task]) -> None:
     sources, languages = experiment.sources, experiment.languages
+    checks.refuse(DataError, checks.of_splits(tasks, SPLITS), at=experiment.dataset)
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
     for language in sorted(needed - set(languages)):
@@ -240,6 +243,7 @@ def _train(
     state = store.load_state(folder / results.STATE, record, editor.parameters)
     processes.wait()
     task, validation, plan = tasks["train"].within(languages), tasks["validation"], scale.validation
+    checks.refuse(DataError, checks.of_within(task, languages), at=experiment.dataset)
     # Validation uses only items in the training languages.
     shape = (plan.n_update, plan.n_retain, cell.seed, plan.edits, validation.editable)
     pairs = evaluation_pairs(validation.corpus.within(languages), languages, languages, *shape)
