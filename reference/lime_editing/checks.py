@@ -202,13 +202,6 @@ def of_made(given: Any, edits: int) -> str | None:
     return None if right else f"`update` must give one edit for each request; got {given.edits} for {edits}"
 
 
-def of_method(method: Any) -> str | None:
-    """Members of an editor that are not of their kind."""
-    if method.TRAINED not in (True, False):
-        return f"TRAINED must be True or False; got {method.TRAINED!r}"
-    return of_texts(NAME=method.NAME, TITLE=method.TITLE)
-
-
 def of_reading(content: Any, languages: Sequence[str] | None) -> str | None:
     """What a data set's `read` gives that has no languages, or lacks one that was asked for."""
     if not hasattr(content, "languages") or not hasattr(content, "__len__"):

@@ -13,7 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from .. import checks
 from ..errors import UserError
 from ..updates import Factors, Update
 from . import editable_training, finetuning, knowledge_editor, malmen, memit, mend, rome, slag, ultraedit
@@ -143,10 +142,14 @@ def register(method: Method) -> None:
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
         raise UserError(
-            f"{checks.shown(method)} is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or, for a "
-            "data set, lime_editing.data.register"
+            f"{type(method).__name__} is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or, for "
+            "a data set, lime_editing.data.register"
         )
-    checks.refuse(UserError, checks.of_method(method))
+    if not (isinstance(method.NAME, str) and isinstance(method.TITLE, str) and method.TRAINED in (True, False)):
+        raise UserError(
+            "an editor's NAME and TITLE must be texts, and TRAINED True or False; got "
+            f"{method.NAME!r}, {method.TITLE!r}, {method.TRAINED!r}"
+        )
     if not is_dataclass(method.Settings):
         raise UserError(f"{method.NAME}.Settings is not a dataclass; see lime_editing.Method")
     for name, count in _MEMBERS.items():
