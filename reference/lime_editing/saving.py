@@ -54,12 +54,12 @@ class Saved:
     about: Mapping[str, Any]
 
 
-def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> None:
-    """The raw model of `source`, a folder or hub id, with W + ΔW of one edit.
+def save_model(update: Update, backbone: Backbone, source: str | Path, folder: str | Path) -> Update:
+    """Save the raw model of `source`, a folder or hub id, with W + ΔW of one edit. Returns what is stored.
 
-    The sum is computed in float32 at least, and stored in W's dtype. All else is copied unchanged, except an adapter
-    beside the weights. UserError: the folder exists already, is in the model's, or cannot be written. ModelError: the
-    weights lack an edited matrix, or are not those of the model.
+    The sum is computed in float32 at least, and stored in W's dtype, whose rounding may change answers. All else is
+    copied unchanged, except an adapter beside the weights. UserError: the folder exists already, is in the model's, or
+    cannot be written. ModelError: the weights lack an edited matrix, or are not those of the model.
     """
     check_one(update)
     with border(ModelError, f"cannot find the model {str(source)!r}"):
@@ -70,9 +70,9 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
     prefix, changes = f"{backbone.model.base_model_prefix}.", update.dense(0, backbone.raw)
     # A file of the encoder alone has no encoder prefix; a file of a larger model has one.
     known = {key: name for name in changes for key in (name, name.removeprefix(prefix), prefix + name)}
+    stored = dict[str, Tensor]()
 
     def write(new: Path) -> None:
-        missing = set(changes)
         for path in sorted(here.rglob("*")):
             name = path.relative_to(here)
             hidden = any(part.startswith(".") for part in name.parts) or path.name.startswith("adapter_")
@@ -90,24 +90,20 @@ def save_model(update: Update, backbone: Backbone, source: str | Path, folder: s
                     raise ModelError(f"{path}: its {key} is not that of the loaded model; give the model's own folder")
                 exact = torch.promote_types(old.dtype, torch.float32)
                 tensors[key] = (old.to(exact) + change.to(exact)).to(old.dtype)
-                missing.discard(known[key])
+                stored[known[key]] = tensors[key].to(backbone.raw[known[key]])
             write_atomically(new / path.name, partial(save_file, tensors, metadata=metadata))
-        if missing:
+        if missing := changes.keys() - stored.keys():
             raise ModelError(f"{here}: its weights have no {min(missing)}; give the folder of the loaded model")
 
     check_free(Path(folder))
     write_folder(Path(folder), write)
+    return Update(weights=stored)
 
 
-def save_lora(
-    update: Update, backbone: Backbone, source: str | Path, folder: str | Path, rank: int | None = None
-) -> dict[str, float]:
-    """Save one edit as a LoRA adapter of `source`. Returns the relative error of each matrix's ΔW.
+def lora(update: Update, backbone: Backbone, rank: int | None = None) -> tuple[Update, dict[str, float]]:
+    """The edit that `save_lora` saves, as factors, and the relative error of each matrix's ΔW.
 
-    It is loaded by `PeftModel.from_pretrained(model, folder)` or the model's `load_adapter(folder)`.
-
-    Factors with at most `rank` rows are stored unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
-    UserError: the folder exists already, or cannot be written.
+    Factors with at most `rank` rows are unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
     """
     check_one(update)
     checks.refuse(UserError, rank is not None and checks.of_whole(1, rank=rank), whose="an adapter's ")
@@ -120,8 +116,21 @@ def save_lora(
             u, s, vh = torch.linalg.svd(delta.detach().double(), full_matrices=False)
             kept = min(rank or RANK, len(s))
             a, b = (vh[:kept] * s[:kept, None]).to(delta), u[:, :kept].mT.to(delta)
-        pairs[name] = (a, b)
+        pairs[name] = (a[None], b[None])
         errors[name] = float((b.mT @ a - delta).norm() / delta.norm().clamp_min(1e-30))
+    return Update(pairs), errors
+
+
+def save_lora(
+    update: Update, backbone: Backbone, source: str | Path, folder: str | Path, rank: int | None = None
+) -> dict[str, float]:
+    """Save `lora` of one edit as an adapter of `source`. Returns the relative error of each matrix's ΔW.
+
+    It is loaded by `PeftModel.from_pretrained(model, folder)` or the model's `load_adapter(folder)`. UserError: the
+    folder exists already, or cannot be written.
+    """
+    kept, errors = lora(update, backbone, rank)
+    pairs = {name: (u[0], v[0]) for name, (u, v) in kept.factors.items()}
     widest = max(1, *(len(a) for a, _ in pairs.values()))
     tensors = {}
     for name, (a, b) in pairs.items():

@@ -72,7 +72,7 @@ def test_an_edited_model_folder_is_the_raw_one_but_for_the_edited_matrices(
     editor, asked = editor_of(model), requests_of(model)
     update = edit_all(editor, asked)
     folder = tmp_path / "there" / "edited"
-    saving.save_model(update, editor.backbone, str(model), str(folder))  # paths as text
+    kept = saving.save_model(update, editor.backbone, str(model), str(folder))  # paths as text
     assert {p.name for p in folder.iterdir()} == {p.name for p in model.iterdir()} - {"pytorch_model.bin"}
     edited = {name if prefix else name.removeprefix("bert.") for name in editor.backbone.edited}
     changes = update.dense(0)
@@ -87,6 +87,7 @@ def test_an_edited_model_folder_is_the_raw_one_but_for_the_edited_matrices(
     again = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
     tolerance = 1e-4 if width == torch.float32 else 0.05
     torch.testing.assert_close(answered(again, asked), logits(editor.backbone, asked, update), rtol=0, atol=tolerance)
+    torch.testing.assert_close(answered(again, asked), logits(editor.backbone, asked, kept), rtol=0, atol=1e-5)
     assert load_tokenizer(folder)("Aton P1")["input_ids"] == load_tokenizer(model)("Aton P1")["input_ids"]
 
 
@@ -273,6 +274,34 @@ def test_a_table_of_edits_becomes_a_model(
         assert (tokenizer.decode([best]) == row["to"]) == row["took"]
         assert tokenizer.decode([best]) == row["after"]
     assert all(row["fact"] not in ("P2/Q1", "P2/Q6") for row in told["changed"] if "fact" in row)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, in how peft calls it
+def test_the_report_of_an_adapter_that_is_cut_is_the_adapter_s(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first edit succeeds, but not at rank 1."""
+    peft = pytest.importorskip("peft")
+    path, folder = table(tmp_path / "edits.jsonl", ROWS[:1]), tmp_path / "kept"
+    more = ("--as", "lora", "--rank", "1", "--json")
+    assert run(facts, model, "--file", str(path), "--save", str(folder), *more) == 0
+    told, tokenizer = json.loads(capsys.readouterr().out), load_tokenizer(model)
+    adapted = peft.PeftModel.from_pretrained(AutoModelForMaskedLM.from_pretrained(model).eval(), folder).eval()
+    (best,) = answered(adapted, requests_of(model)[:1]).argmax(-1).tolist()
+    assert told["rows"][0]["after"] == tokenizer.decode([best]) != "Cola"
+    assert told["took"] == 0
+
+
+def test_the_report_of_a_model_is_of_what_its_width_keeps(
+    facts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if nothing of the edits were left of them in the weights' width."""
+    monkeypatch.setattr(saving, "save_model", lambda *_: Update())
+    path, folder = table(tmp_path / "edits.jsonl", ROWS), tmp_path / "kept"
+    assert run(facts, model, "--file", str(path), "--save", str(folder), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert all(row["before"] == row["after"] for row in told["rows"])
+    assert told["changed"] == []
 
 
 def test_a_prompt_of_the_corpus_is_its_fact_and_null_is_missing(

@@ -248,17 +248,19 @@ def _edit_file(
     if by_name is not None:
         rows = _known(rows, content)
     test = dataset.tasks(content, reader, Rulings(), {})["test"]
-    found = _report(rows, editor, test, reader.tokenizer, update)
-    found |= {"skipped": skipped, "notes": notes, "as": options.as_}
+    found: dict[str, Any] = {"skipped": skipped, "notes": notes, "as": options.as_}
     about = {"approach": editor.method.NAME, "checkpoint": cell, "model": model}
+    # The answers are those of what is kept: a narrow dtype or rank may lose a part of the edits.
     if options.as_ == "model":
-        saving.save_model(update, editor.backbone, model, options.save)
+        update = saving.save_model(update, editor.backbone, model, options.save)
     elif options.as_ == "lora":
-        found["lora_errors"] = saving.save_lora(update, editor.backbone, model, options.save, options.rank)
+        update, found["lora_errors"] = saving.lora(update, editor.backbone, options.rank)
+        saving.save_lora(update, editor.backbone, model, options.save, options.rank)
     else:
         about["model_fingerprint"] = fingerprint(editor.backbone, reader.tokenizer)
-        told = tuple(_named(row) for row in found["rows"])
+        told = tuple(_named(row) for row, _ in rows)
         saving.save_updates(options.save / saving.UPDATE, saving.Saved(tuple(apart or [update]), told, about))
+    found |= _report(rows, editor, test, reader.tokenizer, update)
     write_json(options.save / REPORT, found | about)
     if options.json:
         print_json(found | about)
