@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from safetensors.numpy import save_file
 
 from lime_editing import results as store
@@ -183,6 +185,26 @@ def test_an_svg_keeps_its_text_and_has_no_date(folders: list[Path], tmp_path: Pa
         assert "English</text>" in text
         assert "<dc:date>" not in text
         assert "<image" not in text
+
+
+@pytest.mark.parametrize("name", ["figure3", "figure4", "figure5"])
+def test_titles_and_names_stay_in_a_narrow_figure(name: str, tmp_path: Path) -> None:
+    """Of one editor, whose title is long and has a sign of TeX, in a few languages."""
+    title = "My editor of many words, at $5 or at 6$ each"
+    scores = {code: {"succ": 0.1 * i} for i, code in enumerate(FEW)}
+    data = {
+        "groups": [{"title": title, "training": "lime", "languages": scores}],
+        "cosine": np.eye(2).tolist(),
+        "languages": FEW[:2],
+    }
+    drawing, drawn = next(one for one in FIGURES if one.name == name), list[Figure]()
+    whole = f"{drawing.title} · Facts, protocol “paper”"
+    figures.save(lambda: drawn.append(drawing.draw(data, whole)) or drawn[0], tmp_path / name)
+    inside, texts = drawn[0].bbox.padded(3), drawn[0].axes[0].findobj(Text)
+    for text in (one for one in texts if one.get_text() and one.get_in_layout()):
+        box = text.get_window_extent()
+        assert inside.x0 <= box.x0 <= box.x1 <= inside.x1, text.get_text()
+    assert name == "figure5" or "$5" in html.unescape((tmp_path / f"{name}.svg").read_text(encoding="utf-8"))
 
 
 def test_labels_stay_within_their_bounds() -> None:

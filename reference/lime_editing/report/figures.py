@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median
+from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -165,10 +166,10 @@ def draw_distribution(data: Data, title: str) -> Figure:
         ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True, **parts)
         names = dict(zip(group["languages"], spaced(points, gap, low + gap / 2, high - gap / 2), strict=True))
         _label(ax, i, points, names, colour)
-    editors = [f"{g['title']}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
+    editors = [f"{fill(plain(g['title']), 18)}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
     ax.set_xticks(range(len(groups)), editors)
     ax.set(xlim=(-0.4, len(groups) - 0.2), ylim=(low, high), ylabel="succ (%)")
-    ax.set_title(title, fontsize=10, loc="left")
+    ax.set_title(plain(title), fontsize=10, loc="left", wrap=True)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -198,9 +199,14 @@ def draw_similarity(data: Data, title: str) -> Figure:
     ax.invert_yaxis()
     ax.tick_params(length=0)
     ax.set(xlabel="compared with", ylabel="on the preferred dimensions of", aspect="equal")
-    ax.set_title(title, fontsize=10, loc="left")
+    ax.set_title(plain(title), fontsize=10, loc="left", wrap=True)
     figure.colorbar(mesh, ax=ax, shrink=0.6, aspect=30, label="cosine similarity")
     return figure
+
+
+def plain(text: str) -> str:
+    """A user's text, whose dollar signs are no TeX."""
+    return text.replace("$", r"\$")
 
 
 def _cosine(value: float) -> str:

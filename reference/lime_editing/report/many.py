@@ -80,7 +80,7 @@ def draw(points: Sequence[Mapping[str, Any]], languages: str) -> Figure:
         for (i, editor), kind in product(enumerate(names), kinds):
             own = [p for p in points if (p["name"], p["way"], p["languages"]) == (editor, kind, languages)]
             x, (value, low, high) = [p["edits"] for p in own], 100 * np.array([p[metric] for p in own]).reshape(-1, 3).T
-            style = {"color": f"C{i}", "label": editor, "linestyle": "-" if kind == way else "--"}
+            style = {"color": f"C{i}", "label": figures.plain(editor), "linestyle": "-" if kind == way else "--"}
             ax.plot(x, value, marker="o", markersize=3, linewidth=1.2, **style)
             ax.fill_between(x, low, high, color=f"C{i}", alpha=0.12)
         title = titles[metric] + " (dashed: right after the edit)" * (len(kinds) > 1)
