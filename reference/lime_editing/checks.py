@@ -284,14 +284,22 @@ def _holds_tables(there: Path, root: Path) -> bool:
 
 def of_special(facts: Iterable[Any], tokenizer: Any) -> str | None:
     """A name in facts that contains a special token, which the tokenizer would read as such."""
-    known = getattr(tokenizer, "all_special_tokens", ())
-    special = [token for token in known if token != tokenizer.mask_token]
+    tokens = special(tokenizer)
     for fact in facts:
-        for name in ("sub_label", "obj_label"):
-            told = getattr(fact, name)
-            for token in (token for token in special if token in told):
-                return f"{fact.source}: {name} {told!r} contains the special token {token}; remove it"
+        if fault := of_plain(tokens, sub_label=fact.sub_label, obj_label=fact.obj_label):
+            return f"{fact.source}: {fault}"
     return None
+
+
+def of_plain(tokens: Iterable[str], **given: str) -> str | None:
+    found = ((name, told, token) for name, told in given.items() for token in tokens if token in told)
+    return next((f"{name} {told!r} contains the special token {token}; remove it" for name, told, token in found), None)
+
+
+def special(tokenizer: Any) -> list[str]:
+    """The tokens that a tokenizer reads as its own signs, such as [SEP], and not as words; the mask is meant as one."""
+    known = getattr(tokenizer, "all_special_tokens", ())
+    return [token for token in known if token != tokenizer.mask_token]
 
 
 def of_code(language: str) -> str | None:

@@ -305,6 +305,8 @@ BAD = {
     "no-such-language": (["--fact", "P1/Q0", "--language", "sw"], ["'sw'", "de, en, fr"]),
     "unknown-word": (["--fact", "P1/Q0", "--to", "Berlin"], ["cannot spell", "'Berlin'"]),
     "no-answer": (["--fact", "P1/Q0", "--to", " "], ["cannot spell"]),
+    "an-answer-of-the-tokenizer": (["--fact", "P1/Q0", "--to", "[SEP]"], ["to '[SEP]' contains the special token"]),
+    "a-sentence-with-an-end": (["Aton [SEP] P1 en [MASK] .", "--to", "Bema"], ["text 'Aton [SEP] P1", "token [SEP]"]),
     "untrained": (["--fact", "P1/Q0", "--approach", "mend"], ["needs a trained checkpoint", "reproduce", "finetuning"]),
 }
 

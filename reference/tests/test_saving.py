@@ -498,7 +498,7 @@ def test_an_unreadable_header_is_no_row(
         (["--save", "kept"], "give both"),
         (["--file", "no.jsonl", "--save", "kept"], "no.jsonl: no such file"),
         (["--file", "empty.txt", "--save", "kept"], "is no table of edits"),
-        (["--file", "empty.jsonl", "--save", "kept"], "it is empty"),
+        (["--file", "empty.jsonl", "--save", "kept"], "it has no rows"),
         (["Aton P1 en [MASK] ."], "--to"),
         (["Aton P1 en [MASK] .", "--to", "Cola", "--series"], "--series has no effect without --file"),
         (["Aton P1 en [MASK] .", "--to", "Cola", "--as", "lora"], "--as has no effect without --file"),

@@ -39,6 +39,7 @@ def load(
 ) -> Backbone:
     """A masked language model, or a sequence classifier, from a folder or hub id, frozen, its weights in float32.
 
+    `edited` is a number of layers from the top, or names of matrices, as of `wrap`.
     ModelError: no weights, no configuration, weights that lack a part (such as the head), do not fit config.json or are
     not finite, an unsupported architecture. UserError: no such device.
     """

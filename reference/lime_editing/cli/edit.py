@@ -344,7 +344,8 @@ def _read(
                     raise DataError(f"{said} (--skip-bad leaves such rows out)") from error
                 skipped.append(said)
     if not rows:
-        raise DataError(f"{path}: no row can be edited; {skipped[0] if skipped else 'it is empty'}")
+        none = "it has no rows (the first line of a .csv or .tsv has the columns' names)"
+        raise DataError(f"{path}: no row can be edited; {skipped[0] if skipped else none}")
     return rows, skipped
 
 

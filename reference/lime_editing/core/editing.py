@@ -203,6 +203,8 @@ def make_editor(
 ) -> Editor:
     """An untrained editor. `settings` is the method's Settings, or a mapping of some of its fields.
 
+    It may edit in `languages`. `masks` is "language" (one mask for each of them), "shared" (one for all) or "none".
+
     UserError: an unknown method or setting (the known ones are listed), a setting that is no number or choice of its
     kind, or masks on a method without parameters.
     """

@@ -88,7 +88,7 @@ def evaluate(
     batch: int = BATCH,
     con_positions: Positions = "mask",
 ) -> list[Outcome]:
-    """All outcomes of `judged`, in a single process."""
+    """One outcome for each edit and each of its inputs. A backbone as `subject` is judged without edits."""
     return [outcome for found in judged(subject, task, pairs, seed, batch, con_positions) for outcome in found]
 
 
@@ -102,7 +102,7 @@ def validator(
 ) -> Callable[[Editor], Scores]:
     """A function that scores an editor on these pairs. What does not depend on the editor is computed once.
 
-    "edits" replaces succ by the mean of the edits' own harmonic means (clause R5).
+    `stopping="edits"` replaces succ by the mean of the edits' own harmonic means (clause R5).
     """
     checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
     checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))

@@ -76,7 +76,8 @@ def evaluation_pairs(
 
     `editable` holds the ids of D_edit; without it D_edit is the whole corpus.
 
-    x_u are drawn without replacement from I(x_e), x_r from the rest, both within the updating languages.
+    x_u are drawn without replacement from I(x_e), x_e and its parallels, and x_r from the rest, both within the
+    updating languages.
     """
     # Eight parameters: what clauses S1 to S9 name.
     checks.refuse(UserError, checks.of_names(edit_languages, "edit_languages"))

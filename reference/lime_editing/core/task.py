@@ -99,6 +99,7 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
     UserError: no [MASK], more or fewer than the answer has tokens, or an answer that the tokenizer cannot spell.
     """
     checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(text=text, to=to, language=language))
+    checks.refuse(UserError, checks.of_plain(checks.special(tokenizer), text=text, to=to))
     labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
     if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
         raise UserError(

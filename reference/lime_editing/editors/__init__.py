@@ -70,7 +70,8 @@ class Edits(Protocol):
 
 
 class Method(Protocol):
-    """The interface of an editor. All functions are pure; parameters are a flat {name: tensor}.
+    """The interface of an editor. All functions are pure: they change no tensor that they are given, the raw matrices
+    included. Parameters are a flat {name: tensor}.
 
     NAME      the approach in options, files and cells
     TITLE     the approach in tables and figures
