@@ -12,6 +12,7 @@ import ctypes
 import faulthandler
 import functools
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -34,6 +35,8 @@ WIDTHS = ("float64", "float32")
 CALL_TIMEOUT = 120.0
 #: A function that ran out of time this often is not called again.
 GIVEN_UP_AFTER = 2
+#: Ends the process at once; during a call of the implementation it is no longer `os._exit`.
+END = os._exit
 #: What a test framework understands as an order, and no implementation may give.
 ORDERS = (unittest.SkipTest, hypothesis.errors.HypothesisException, pytest.exit.Exception)
 
@@ -193,7 +196,7 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                with journal.clock.limiting(name):
+                with journal.clock.limiting(name), _staying():
                     result = function(*args, **kwargs)
         except TimedOut as error:
             journal.timeouts[name] += 1
@@ -217,6 +220,23 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
         return finish(result)
 
     return call
+
+
+@contextlib.contextmanager
+def _staying() -> Iterator[None]:
+    """`os._exit` raises SystemExit: the run would end without a verdict, with any exit code. A forked child may end."""
+    own = os.getpid()
+
+    def leave(code: int) -> None:
+        if os.getpid() != own:
+            END(code)
+        raise SystemExit(f"os._exit({code})")
+
+    os._exit = leave  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = END
 
 
 def _check(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> None:
