@@ -28,6 +28,7 @@ from lime_editing.reproduce.cells import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECK = [sys.executable, "-m", "lime_editing", "check-data"]
+REPORT = [sys.executable, "-m", "lime_editing", "report", "--results"]
 EDIT = [sys.executable, "-m", "lime_editing", "edit", "--fact", "P1/Q0", "--to", "Bema"]
 
 
@@ -90,6 +91,12 @@ def test_an_output_that_is_closed_from_the_start(facts: Path) -> None:
     command = ["bash", "-c", f"{' '.join(CHECK)} {facts} >&- 2>&-"]
     assert run(command).returncode == 0
     assert run([*command[:2], f"{' '.join(CHECK)} {facts}/none >&- 2>&-"]).returncode == 1
+
+
+def test_a_backend_of_figures_that_is_not_here_is_no_matter(tmp_path: Path) -> None:
+    """As another program's: matplotlib refuses it when it is imported."""
+    done = run([*REPORT, str(tmp_path)], MPLBACKEND="another")
+    assert (done.returncode, done.stderr.split(b":")[1]) == (2, f" {tmp_path}".encode())
 
 
 def test_bytes_that_are_no_text_are_refused_as_an_argument() -> None:
