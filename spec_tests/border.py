@@ -88,7 +88,6 @@ class Clock:
         self.last_resort = True
         self._call: tuple[str, float, int] | None = None
         self._watcher: threading.Thread | None = None
-        self._previous: Any = None
         self._fired = self._armed = False
         self._lock = threading.Lock()
 
@@ -111,25 +110,24 @@ class Clock:
         self._fired = False
         self._call = (name, time.monotonic() + self.limit, 0 if signals else threading.get_ident())
         if signals:
-            if self._previous is None:
-                self._previous = signal.signal(signal.SIGALRM, self._ring)
+            # Anew for each call, and back after it: a plug-in that limits tests takes the signal and its timer, too.
+            began, before = time.monotonic(), signal.signal(signal.SIGALRM, self._ring)
             # Again and again, for code that swallows every exception.
-            signal.setitimer(signal.ITIMER_REAL, self.limit, max(0.05, self.limit / 10))
+            left, every = signal.setitimer(signal.ITIMER_REAL, self.limit, max(0.05, self.limit / 10))
         try:
             yield
         finally:
             self._call = None
             if signals:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, left and max(0.001, left - time.monotonic() + began), every)
             elif self._fired:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
 
     def close(self) -> None:
         """Leave the process as it was."""
         atexit.unregister(self.close)
-        if self._previous is not None:
-            signal.signal(signal.SIGALRM, self._previous)
-            self._previous = None
         with self._lock:
             self.limit = 0
             if self._armed:

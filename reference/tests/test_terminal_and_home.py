@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,13 @@ OLD = [path for path in OLD if path.parts[-3].split(".")[1] in ("8", "9", "10")]
 
 
 @pytest.mark.skipif(not OLD, reason="no older Python here")
+def test_an_archive_is_no_place_to_run_from(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.write(Path(__main__.__file__).with_name("__init__.py"), "lime_editing/__init__.py")
+    done = run([sys.executable, "-m", "lime_editing"], PYTHONPATH=str(tmp_path / "own.zip"))
+    assert done.stderr == b"error: lime_editing cannot be imported from an archive; unpack or install it\n"
+
+
 def test_an_older_python_is_named_in_one_line(tmp_path: Path) -> None:
     """By the package, run or imported, and by the noxfile; nox itself is not needed to see that."""
     (tmp_path / "nox.py").write_text("")
