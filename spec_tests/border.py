@@ -12,6 +12,7 @@ import ctypes
 import faulthandler
 import functools
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -34,6 +35,8 @@ WIDTHS = ("float64", "float32")
 CALL_TIMEOUT = 120.0
 #: A function that ran out of time this often is not called again.
 GIVEN_UP_AFTER = 2
+#: Ends the process at once; during a call of the implementation it is no longer `os._exit`.
+END = os._exit
 #: What a test framework understands as an order, and no implementation may give.
 ORDERS = (unittest.SkipTest, hypothesis.errors.HypothesisException, pytest.exit.Exception)
 
@@ -85,7 +88,6 @@ class Clock:
         self.last_resort = True
         self._call: tuple[str, float, int] | None = None
         self._watcher: threading.Thread | None = None
-        self._previous: Any = None
         self._fired = self._armed = False
         self._lock = threading.Lock()
 
@@ -108,25 +110,24 @@ class Clock:
         self._fired = False
         self._call = (name, time.monotonic() + self.limit, 0 if signals else threading.get_ident())
         if signals:
-            if self._previous is None:
-                self._previous = signal.signal(signal.SIGALRM, self._ring)
+            # Anew for each call, and back after it: a plug-in that limits tests takes the signal and its timer, too.
+            began, before = time.monotonic(), signal.signal(signal.SIGALRM, self._ring)
             # Again and again, for code that swallows every exception.
-            signal.setitimer(signal.ITIMER_REAL, self.limit, max(0.05, self.limit / 10))
+            left, every = signal.setitimer(signal.ITIMER_REAL, self.limit, max(0.05, self.limit / 10))
         try:
             yield
         finally:
             self._call = None
             if signals:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, left and max(0.001, left - time.monotonic() + began), every)
             elif self._fired:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
 
     def close(self) -> None:
         """Leave the process as it was."""
         atexit.unregister(self.close)
-        if self._previous is not None:
-            signal.signal(signal.SIGALRM, self._previous)
-            self._previous = None
         with self._lock:
             self.limit = 0
             if self._armed:
@@ -193,7 +194,7 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                with journal.clock.limiting(name):
+                with journal.clock.limiting(name), _staying():
                     result = function(*args, **kwargs)
         except TimedOut as error:
             journal.timeouts[name] += 1
@@ -217,6 +218,23 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
         return finish(result)
 
     return call
+
+
+@contextlib.contextmanager
+def _staying() -> Iterator[None]:
+    """`os._exit` raises SystemExit: the run would end without a verdict, with any exit code. A forked child may end."""
+    own = os.getpid()
+
+    def leave(code: int) -> None:
+        if os.getpid() != own:
+            END(code)
+        raise SystemExit(f"os._exit({code})")
+
+    os._exit = leave  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = END
 
 
 def _check(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> None:

@@ -34,6 +34,7 @@ NOT_JUDGED = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  closed, as by a service
     if not given or given[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if given else NOT_JUDGED
@@ -50,11 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _judge(given: list[str]) -> int:
+    if sys.flags.optimize:
+        print("Python runs without assertions (-O, PYTHONOPTIMIZE), and the tests need them", file=sys.stderr)
+        return NOT_JUDGED
     import pytest  # noqa: PLC0415
 
     named = {argument: test for argument in given if (test := _test(argument))}
     everything = [] if named else [str(HERE), f"--ignore={HERE / 'meta'}"]
-    return int(pytest.main([*_configuration(), *everything, *(named.get(argument, argument) for argument in given)]))
+    try:
+        code = pytest.main([*_configuration(), *everything, *(named.get(argument, argument) for argument in given)])
+    except Exception as error:  # raised by pytest itself, such as by a full disk or a closed pipe
+        print(f"could not be judged: {type(error).__name__}: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of the output cannot be written when Python ends
+        return NOT_JUDGED
+    return int(code) if code in (0, 1) else NOT_JUDGED  # pytest has others for its own errors
 
 
 def _test(argument: str) -> str:

@@ -20,7 +20,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,10 +193,17 @@ class Implementation:
         return guarded(function, name, self.__dict__["journal"])
 
 
+def _declared(target: Any, name: str, default: Any, kind: type = Collection) -> Any:
+    declared = getattr(target, name, default)
+    if not isinstance(declared, kind):
+        raise SuiteError(f"{name} is {declared!r}; expected {'a dictionary' if kind is Mapping else 'a list of names'}")
+    return declared
+
+
 def _claims(target: Any) -> frozenset[str]:
-    declared = getattr(target, "CLAIMS", None)
-    if declared is None:
+    if getattr(target, "CLAIMS", None) is None:
         return frozenset(key for key, names in NAMES.items() if any(callable(getattr(target, n, None)) for n in names))
+    declared = _declared(target, "CLAIMS", ())
     unknown = set(declared) - set(NAMES) - set(CAPABILITIES)
     if unknown:
         raise SuiteError(f"CLAIMS names {sorted(unknown)}; known are {[*NAMES, *CAPABILITIES]}")
@@ -204,7 +211,7 @@ def _claims(target: Any) -> frozenset[str]:
 
 
 def _rulings(target: Any) -> dict[str, str]:
-    declared = dict(getattr(target, "RULINGS", {}))
+    declared = dict(_declared(target, "RULINGS", {}, Mapping))
     for name, value in declared.items():
         if value not in RULINGS.get(name, ()):
             known = f"its alternatives are {RULINGS[name]}" if name in RULINGS else f"known rulings are {list(RULINGS)}"
@@ -213,7 +220,7 @@ def _rulings(target: Any) -> dict[str, str]:
 
 
 def _editors(target: Any) -> tuple[str, ...]:
-    declared = tuple(getattr(target, "EDITORS", EDITORS))
+    declared = tuple(_declared(target, "EDITORS", EDITORS))
     unknown = [name for name in declared if name not in EDITORS]
     if unknown:
         raise SuiteError(f"EDITORS names {unknown}; known are {list(EDITORS)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,7 +16,7 @@ import pytest
 
 from . import known_failures, report, skeleton
 from .assertions import NotShown
-from .border import CALL_TIMEOUT, WIDTHS, Clock, Handed, Journal, Lacking, TimedOut
+from .border import CALL_TIMEOUT, END, WIDTHS, Clock, Handed, Journal, Lacking, TimedOut
 from .conformance import Implementation, Injected, SuiteError, Violation, clauses, load
 from .contract import CAPABILITIES, EDITORS, NAMES
 from .verdicts import NOT_JUDGED, OUTCOMES, WRONG, Result, by_clause, depth, exit_code, shadowed, table, verdict
@@ -556,7 +555,7 @@ def _abort(config: pytest.Config, function: str) -> None:
         print(f"could not be judged: {why}")
         sys.stdout.flush()
     finally:
-        os._exit(NOT_JUDGED)
+        END(NOT_JUDGED)
 
 
 def _is_whole(config: pytest.Config) -> bool:

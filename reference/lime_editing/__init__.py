@@ -13,11 +13,13 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_FAULT = None if Path(__file__).is_file() else "lime_editing cannot be imported from an archive; unpack or install it"
 if sys.version_info < (3, 11):  # noqa: UP036  # pip does not check this for a checkout
-    _NEEDED = f"lime_editing needs Python 3.11 or later, and this is {sys.version.split()[0]}"
+    _FAULT = f"lime_editing needs Python 3.11 or later, and this is {sys.version.split()[0]}"
+if _FAULT:
     if sys.argv[:1] == ["-m"]:
-        sys.exit(f"error: {_NEEDED}")
-    raise ImportError(_NEEDED)
+        sys.exit(f"error: {_FAULT}")
+    raise ImportError(_FAULT)
 
 
 def _homes() -> dict[str, str]:

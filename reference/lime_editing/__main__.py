@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="replace")  # a letter that the terminal cannot show must not end a run
     os.environ.pop("LIME_DEBUG", None)
+    os.environ.pop("MPLBACKEND", None)  # figures need none, and matplotlib refuses one that it does not know
     if "--debug" in given:
         os.environ["LIME_DEBUG"] = "1"  # worker processes read it too
     try:

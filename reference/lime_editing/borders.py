@@ -183,6 +183,8 @@ def _damages(folder: Path, weights: bool, what: str) -> Iterator[str]:
     if folder.exists() and not folder.is_dir():
         yield f"it is a file; expected {MODEL}"
     names = [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    for snapshot in sorted(folder.glob("snapshots/*/config.json"))[:1]:
+        yield f"it is a folder of the hub's cache, which keeps files elsewhere; give {snapshot.parent}"
     for path in (folder / name for name in names):
         read = weights if path.suffix == ".safetensors" else path.suffix == ".json" or VOCABULARY.fullmatch(path.name)
         if read and not path.exists():
@@ -209,7 +211,7 @@ def _of_weights(folder: Path, names: Sequence[str]) -> Iterator[str]:
         yield lack
     if any(SHARD.search(name) for name in tensors) and not {"model.safetensors", INDEX} & {*names}:
         yield f"{INDEX} is not in it, which says where each weight is; download it, too"
-    if names and not tensors:
+    if names and not {"model.safetensors", INDEX} & {*names}:
         yield str(_say("weights", "\n".join(names))).replace("FOLDER", str(folder))
     if folder.is_dir() and "config.json" not in names:
         yield f"there is no config.json in it; expected {MODEL}"

@@ -24,9 +24,10 @@ from .errors import UserError
 #: One of several files of a table or of weights: its number, and how many there are.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 _TABLE = re.compile(r"\.(parquet|jsonl|tsv|csv|arrow)(\.gz)?$", re.IGNORECASE)  # a table, by its name
+_READ = re.compile(rf"{_TABLE.pattern}|\.zip$", re.IGNORECASE)  # what a folder without tables is read from
 #: How a file begins that is packed: what it is, and the end of its name.
 _PACKED = {b"\x1f\x8b": ("gzip", ".gz"), b"PK\x03\x04": ("a zip archive or a spreadsheet", ".zip")}
-_LAYER = re.compile(r"\.(?:layers?|h)\.\d+\.")
+_LAYER = re.compile(r"\.(?:layers?|h)\.(\d+)\.")
 LARGEST = 1e30  # a setting's number; a larger one is infinite in float32 after a few products
 #: Numbers of settings and schedules that must be above 0. Others may be 0; only a layer may be negative.
 POSITIVE = (
@@ -268,18 +269,20 @@ def of_files(names: Iterable[str], first: int = 0) -> str | None:
 def of_folder(path: str | os.PathLike[str]) -> str | None:
     """A folder below the path that cannot be read, or a link to one elsewhere: tables in it would be left out."""
     errors: list[OSError] = []
-    for folder, below, _ in os.walk(path, onerror=errors.append):
+    found = [*os.walk(path, onerror=errors.append)]
+    tables = any(_TABLE.search(name) for *_, names in found for name in names)
+    for folder, below, _ in found:
         for link in (Path(folder, name) for name in below if not name.startswith((".", "__"))):
-            if link.is_symlink() and _holds_tables(link.resolve(), Path(path).resolve()):
+            if link.is_symlink() and _holds(_TABLE if tables else _READ, link.resolve(), Path(path).resolve()):
                 there = f"{link}: is a link to {link.resolve()}"
                 return f"{there}, which is not followed; copy that folder here, or name it"
     return f"{errors[0].filename}: cannot be read ({errors[0].strerror}); change its permissions" if errors else None
 
 
-def _holds_tables(there: Path, root: Path) -> bool:
+def _holds(read: re.Pattern[str], there: Path, root: Path) -> bool:
     if there.is_relative_to(root) or root.is_relative_to(there):
         return False
-    return any(_TABLE.search(name) for _, _, names in os.walk(there) for name in names)
+    return any(read.search(name) for *_, names in os.walk(there) for name in names)
 
 
 def of_special(facts: Iterable[Any], tokenizer: Any) -> str | None:
@@ -300,6 +303,16 @@ def special(tokenizer: Any) -> list[str]:
     """The tokens that a tokenizer reads as its own signs, such as [SEP], and not as words; the mask is meant as one."""
     known = getattr(tokenizer, "all_special_tokens", ())
     return [token for token in known if token != tokenizer.mask_token]
+
+
+def unread(tokenizer: Any, text: str) -> str | None:
+    """What a tokenizer does not read as it is written: the name of a special token, or words that it cannot spell."""
+    for token in (token for token in special(tokenizer) if token in text):
+        return f"{text!r} has {token}, which the tokenizer reads as its special token; remove it if a text is meant"
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    words = [word for word in text.split() if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    told = f"the tokenizer cannot spell {', '.join(words[:5])}, and reads {getattr(tokenizer, 'unk_token', '')} there"
+    return f"{told}{spellable(tokenizer, words[0])}" if words else None
 
 
 def of_code(language: str) -> str | None:
@@ -339,6 +352,27 @@ def of_label(feature: Any) -> str | None:
     kind = str(getattr(feature, "dtype", ""))
     wrong = kind.startswith(("float", "bool", "double", "timestamp", "date"))
     return f"column 'label' must have whole numbers or names, found {kind}" if wrong else None
+
+
+def of_gold(label: Any) -> str | None:
+    """A label that stands for no class, or a number that is not whole."""
+    told = str(label).strip().casefold()
+    if told in ("-", "nan", "<na>", "n/a"):
+        return f"field 'label' is {label!r}: the pair has no gold label; remove its rows"
+    number = isinstance(label, str) and re.fullmatch(r"-?\d*\.\d*|-\d+", told)
+    return f"field 'label' is {label!r}; write a class by its name, or as a whole number from 0" if number else None
+
+
+def of_tables(files: Mapping[str, Any]) -> str | None:
+    """A table, {path: split}, that a word in its name sets apart from its split's own in that folder: dev_hard, dev."""
+    names = {path: re.findall("[a-z]+", _TABLE.sub("", PurePosixPath(path).name.lower())) for path in files}
+    words = {path: [word for word in found if len(word) > 3 or word == "dev"] for path, found in names.items()}
+    plain = (path for path in sorted(files, key=len, reverse=True) if len(words[path]) == 1)
+    own = {(PurePosixPath(path).parent, files[path]): path for path in plain}  # of several the shortest
+    for path, split in files.items():
+        if split and len(words[path]) > 1 and (beside := own.get((PurePosixPath(path).parent, split))):
+            return f"{path} and {beside} would both be read as split {split!r}; move one elsewhere, or join them in one"
+    return None
 
 
 def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[str], str]) -> str | None:
@@ -392,14 +426,18 @@ def spellable(tokenizer: Any, text: str) -> str:
     return ""
 
 
-def of_unused(names: Iterable[str], missing: Iterable[str]) -> str | None:
-    """Weights that no parameter has the name of: all have a prefix, or they are of more layers than config.json has."""
+def of_unused(names: Iterable[str], missing: Iterable[str], layers: int) -> str | None:
+    """Weights that no parameter has the name of: all have a prefix, or they are of a further layer or part of one."""
     names, missing = {*names}, [*missing]
     for prefix in {name.removesuffix(missing[0]) for name in names if missing and name.endswith(f".{missing[0]}")}:
         if 2 * sum(f"{prefix}{name}" in names for name in missing) > len(missing):  # not all: tied ones are in no file
             return f"have {prefix!r} before each name, such as {prefix}{missing[0]}; remove it from the names"
-    beyond = [] if any(map(_LAYER.search, missing)) else sorted(name for name in names if _LAYER.search(name))
-    return f"config.json has fewer layers: {beyond[0]} is in none; restore it" if beyond else None
+    numbers = {name: int(found[1]) for name in sorted(names) if (found := _LAYER.search(name))}
+    beyond = [] if any(map(_LAYER.search, missing)) else [name for name, number in numbers.items() if number >= layers]
+    if beyond:
+        return f"config.json has fewer layers: {beyond[0]} is in none; restore it"
+    part = f"have {next(iter(numbers), '')}, and a layer of this kind of model has no such part"
+    return f"{part}; merge what was added to the model, or give the model without it" if numbers else None
 
 
 def of_head(config: Any, classifies: bool, missing: Sequence[str]) -> str | None:
@@ -408,7 +446,8 @@ def of_head(config: Any, classifies: bool, missing: Sequence[str]) -> str | None
         told = f"num_labels: {config.num_labels}, problem_type: {config.problem_type}"
         return f"a classifier must choose one of several classes, and config.json says {told}; give another"
     untied = missing and not config.tie_word_embeddings and all("decoder." in name for name in missing)
-    return "config.json says tie_word_embeddings: false, but they have no decoder; set it to true" if untied else None
+    told = "config.json says tie_word_embeddings: false, but they have no"
+    return f"{told} {missing[0]}; set it to true" if untied else None
 
 
 def of_case(folder: str, tokenizer: Any) -> str | None:
@@ -425,11 +464,15 @@ def of_case(folder: str, tokenizer: Any) -> str | None:
 
 
 def of_model(model: Any) -> str | None:
-    """A model that runs its MLPs in chunks, or has weights in half precision, or such that allow no gradient."""
+    """A model that runs its MLPs in chunks or its layers twice, or weights elsewhere, in half precision, or fixed."""
     if getattr(model.config, "chunk_size_feed_forward", 0):
         return "the model runs its MLPs in chunks; set chunk_size_feed_forward=0: the answers stay"
     if any(p.is_inference() for p in model.parameters()):
         return "the model was loaded under torch.inference_mode(), so that nothing can be edited; load it outside"
+    if any(p.is_meta for p in model.parameters()):
+        return "the weights are not in memory (torch's meta device, as device_map does); load it without device_map"
+    if any(module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return "gradient checkpointing is on and the model in training mode: layers run twice; call model.eval() first"
     half = next((name for name, p in model.named_parameters() if p.is_floating_point() and p.element_size() < 4), None)
     return f"the weights are not in float32 ({half}); call model.float() first" if half else None
 

@@ -363,6 +363,17 @@ def shards(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(told))
 
 
+def in_the_hub_s_cache(folder: Path) -> None:
+    files, there = [*folder.iterdir()], folder / "snapshots" / "0a1b"
+    there.mkdir(parents=True)
+    for path in files:
+        path.rename(there / path.name)
+
+
+def with_a_further_part(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["bert.encoder.layer.0.attention.self.distance_embedding.weight"] = torch.zeros(3, 2)
+
+
 def sentencepiece(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
@@ -406,6 +417,15 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "model.safetensors").rename(f / "model.onnx"),
         r"there is no model\.safetensors in it, but model\.onnx",
     ),
+    "a-variant": (
+        lambda f: (f / "model.safetensors").rename(f / "model.fp16.safetensors"),
+        r"there is no model\.safetensors in it, but model\.fp16\.safetensors; .*rename it",
+    ),
+    "in-the-hub-s-cache": (in_the_hub_s_cache, r"a folder of the hub's cache, .*; give .*snapshots/0a1b"),
+    "a-further-part-of-a-layer": (
+        lambda f: weights(f, with_a_further_part),
+        r"have bert\.encoder\.layer\.0\.attention\.self\.distance_embedding\.weight, and a layer .* has no such part",
+    ),
     "cut-short": (halved, r"damaged or cut short; download them again"),
     "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), r"damaged or cut short"),
     "a-shard-is-missing": (shards, r"model-00001-of-00002\.safetensors"),
@@ -427,7 +447,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a-head-that-is-not-tied": (
         lambda f: about(f, tie_word_embeddings=False),
-        r"config\.json says tie_word_embeddings: false, but they have no decoder; set it to true",
+        r"config\.json says tie_word_embeddings: false, but they have no cls\.predictions\.decoder\.\w+; set",
     ),
     "config-is-no-json": (
         lambda f: (f / "config.json").write_text('{"a":'),
@@ -442,7 +462,11 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no-tokenizer": (lambda f: [p.unlink() for p in f.glob("*token*")], r"tokenizer"),
     "unknown-type": (lambda f: about(f, model_type="nothing"), r"not supported; supported are BERT"),
-    "no-type": (lambda f: about(f, model_type=..., architectures=...), r"not supported; supported are BERT"),
+    "no-type": (lambda f: about(f, model_type=..., architectures=...), r"config\.json has no model_type; add it"),
+    "a-package-of-its-attention": (
+        lambda f: about(f, _attn_implementation="flash_attention_2"),
+        r"asks for FlashAttention, which is not installed; remove its attn_implementation",
+    ),
     "another-kind": (lambda f: about(f, model_type="gpt2"), r"not supported; supported are BERT"),
     "remote-code": (
         lambda f: about(f, model_type="mine", auto_map={"AutoConfig": "mine.Config", "AutoModelForMaskedLM": "mine.M"}),

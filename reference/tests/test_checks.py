@@ -94,6 +94,14 @@ def under(mode: Any, call: Callable[[], Any]) -> Any:
         return call()
 
 
+def checkpointed(model: Any) -> Any:
+    for module in model.train().modules():
+        module.gradient_checkpointing = True
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # active dropout is refused first
+    return model
+
+
 def unwrapped(given: Given) -> Any:
     return type(given.backbone.model).from_pretrained(given.model)
 
@@ -500,6 +508,8 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         lambda g: le.wrap(under(torch.inference_mode(), lambda: unwrapped(g))),
         "load it outside",
     ),
+    "not-in-memory": (lambda g: le.wrap(unwrapped(g).to("meta")), "not in memory .*; load it without device_map"),
+    "checkpointed": (lambda g: le.wrap(checkpointed(unwrapped(g))), r"layers run twice; call model.eval\(\) first"),
     "wrap-in-inference-mode": (
         lambda g: under(torch.inference_mode(), lambda: le.wrap(g.backbone.model)),
         r"inference_mode\(\) is on, .* use torch.no_grad\(\) instead, which is fine",

@@ -168,6 +168,22 @@ def test_a_sentence_is_found_in_the_corpus_as_a_tokenizer_reads_it(facts: Path, 
     assert (free.place, len(free.parallel), len(free.unrelated)) == (None, 1, 6)
 
 
+def test_what_is_not_read_as_it_is_written_is_said(
+    facts: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a sentence, of what is to be looked at, and of the rows of a file."""
+    argv = command(facts, model, "--to", "Bema", f"Nobody P1 en {MASK} .")
+    assert main([*argv, "--look", f"Aton [SEP] {MASK} ."]) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")] == [
+        "note: the tokenizer cannot spell Nobody, and reads [UNK] there",
+        f"note: 'Aton [SEP] {MASK} .' has [SEP], which the tokenizer reads as its special token; "
+        "remove it if a text is meant",
+    ]
+    (tmp_path / "edits.jsonl").write_text(json.dumps({"prompt": f"Nobody P1 en {MASK} .", "to": "Bema"}))
+    assert main(command(facts, model, "--file", str(tmp_path / "edits.jsonl"), "--save", str(tmp_path / "saved"))) == 0
+    assert "note: line 1: the tokenizer cannot spell Nobody, and reads [UNK] there" in capsys.readouterr().out
+
+
 def test_a_pair_is_shown_by_its_classes(pairs: Path, classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By its row, as text that is in the corpus, and as text that is not."""
     argv = ["edit", "--nli", str(pairs), "--raw-model", str(classifier), "--language", "fr", "--to", "neutral"]

@@ -207,6 +207,15 @@ def test_titles_and_names_stay_in_a_narrow_figure(name: str, tmp_path: Path) -> 
     assert name == "figure5" or "$5" in html.unescape((tmp_path / f"{name}.svg").read_text(encoding="utf-8"))
 
 
+def test_a_matplotlibrc_changes_no_figure(folders: list[Path], tmp_path: Path) -> None:
+    """It may even ask for a LaTeX that is not there."""
+    plain = report.draw(read(folders), tmp_path / "plain")["facts"]
+    with figures.mpl.rc_context({"text.usetex": True, "axes.facecolor": "red", "figure.figsize": (30, 1)}):
+        own = report.draw(read(folders), tmp_path / "own")["facts"]
+    for (_, one), (_, other) in zip(plain.values(), own.values(), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
 def test_labels_stay_within_their_bounds() -> None:
     assert figures.spaced([9.9, 9.8, 0.1], 1.0, 0.5, 9.5) == [9.5, 8.5, 0.5]
     assert figures.spaced([5, 5, 5], 3.0, 1.0, 7.0) == [1, 4, 7]

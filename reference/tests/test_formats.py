@@ -561,6 +561,29 @@ def test_a_link_to_a_folder_elsewhere_is_refused(facts: Path, tmp_path: Path) ->
         read_facts(facts)
 
 
+def test_a_link_to_a_folder_of_archives_is_refused_where_archives_are_read(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "elsewhere/xnli.zip").write_bytes(b"")
+    (tmp_path / "own/more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"own/more: is a link to .*elsewhere, which is not followed"):
+        read(tmp_path / "own")
+    (tmp_path / "own/pairs.csv").write_text("id,language,premise,hypothesis,label,split\n")
+    with pytest.raises(DataError, match="no sentence pairs"):  # beside tables no archive is read
+        read(tmp_path / "own")
+
+
+def test_a_second_table_of_a_split_is_refused_beside_its_own(tmp_path: Path) -> None:
+    """Its rows would be judged, too: parts with numbers, and of languages, are one split."""
+    row = {"language": "en", "premise": "a", "hypothesis": "b", "label": "neutral"}
+    for name in ("train-1.csv", "train-2.csv", "dev.csv", "dev.de.csv", "test.csv"):
+        (tmp_path / name).write_text(f"id,{','.join(row)}\n{name},{','.join(row.values())}\n")
+    assert {split: len(rows) for split, rows in read(tmp_path).rows.items()} == {"train": 2, "validation": 2, "test": 1}
+    (tmp_path / "dev_hard.csv").write_text((tmp_path / "dev.csv").read_text().replace("dev.csv", "hard"))
+    with pytest.raises(DataError, match=r"dev_hard\.csv and dev\.csv would both be read as split 'validation'; move"):
+        read(tmp_path)
+
+
 def test_a_broken_link_is_no_hub_id(tmp_path: Path) -> None:
     (tmp_path / "own.csv").symlink_to(tmp_path / "gone.csv")
     with pytest.raises(DataError, match=r"own\.csv: is a link to .*gone\.csv, which is not there"):
@@ -609,6 +632,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n
 OTHERS: dict[str, tuple[str, str | bytes, str]] = {
     "loading-script": ("xnli.py", "import datasets", "a loading script of the hub, whose code is never run"),
     "arrow-stream": ("data-00000-of-00001.arrow", b"\xff\xff", r"Dataset\.from_file"),
+    "feather": ("facts.feather", b"ARROW1", r"with to_parquet\(\)"),
     "spreadsheet": ("facts.xlsx", b"PK", r"save it as \.csv"),
     "xml": ("facts.xml", "<a/>", "write a row for each item"),
     "json": ("facts.json", "[]", r"one object a line \(\.jsonl\)"),

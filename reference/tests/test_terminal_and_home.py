@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lime_editing.reproduce.cells import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECK = [sys.executable, "-m", "lime_editing", "check-data"]
+REPORT = [sys.executable, "-m", "lime_editing", "report", "--results"]
 EDIT = [sys.executable, "-m", "lime_editing", "edit", "--fact", "P1/Q0", "--to", "Bema"]
 
 
@@ -90,6 +92,12 @@ def test_an_output_that_is_closed_from_the_start(facts: Path) -> None:
     command = ["bash", "-c", f"{' '.join(CHECK)} {facts} >&- 2>&-"]
     assert run(command).returncode == 0
     assert run([*command[:2], f"{' '.join(CHECK)} {facts}/none >&- 2>&-"]).returncode == 1
+
+
+def test_a_backend_of_figures_that_is_not_here_is_no_matter(tmp_path: Path) -> None:
+    """As another program's: matplotlib refuses it when it is imported."""
+    done = run([*REPORT, str(tmp_path)], MPLBACKEND="another")
+    assert (done.returncode, done.stderr.split(b":")[1]) == (2, f" {tmp_path}".encode())
 
 
 def test_bytes_that_are_no_text_are_refused_as_an_argument() -> None:
@@ -182,6 +190,13 @@ OLD = [path for path in OLD if path.parts[-3].split(".")[1] in ("8", "9", "10")]
 
 
 @pytest.mark.skipif(not OLD, reason="no older Python here")
+def test_an_archive_is_no_place_to_run_from(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.write(Path(__main__.__file__).with_name("__init__.py"), "lime_editing/__init__.py")
+    done = run([sys.executable, "-m", "lime_editing"], PYTHONPATH=str(tmp_path / "own.zip"))
+    assert done.stderr == b"error: lime_editing cannot be imported from an archive; unpack or install it\n"
+
+
 def test_an_older_python_is_named_in_one_line(tmp_path: Path) -> None:
     """By the package, run or imported, and by the noxfile; nox itself is not needed to see that."""
     (tmp_path / "nox.py").write_text("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import unittest
@@ -111,6 +112,7 @@ xfailing = _metrics(succ=_raising(pytest.xfail.Exception("as expected")))
 unittest_skipping = _metrics(succ=_raising(unittest.SkipTest("not today")))
 exiting = _metrics(succ=_raising(SystemExit(0)))
 pytest_exiting = _metrics(succ=_raising(pytest.exit.Exception("enough")))
+leaving = _metrics(succ=lambda *_: os._exit(0))
 sleeping = _metrics(succ=_sleeping)
 stubborn = _metrics(succ=_stubborn)
 stuck = _metrics(succ=_stuck)
@@ -123,6 +125,8 @@ unknown_editor = _metrics(EDITORS=("rome",))
 undecided = _metrics(RULINGS={"con_positions": "some"})
 boasting = _metrics(CLAIMS={"M", "X"})
 hasty = _metrics(ACCUMULATES=0)
+lazy = _metrics(EDITORS=_half)
+listing = _metrics(RULINGS=["con_positions"])
 empty = SimpleNamespace()
 incomplete = _metrics()
 del incomplete.succ

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -68,6 +69,30 @@ def test_a_call_on_the_main_thread_is_interrupted(clocks: list[Clock], function:
     with pytest.raises(TimedOut, match=r"`succ` did not return within 0\.2 s"):
         calling(function, clocks, 0.2)()
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX alone has this signal")
+def test_the_alarm_of_a_plug_in_that_limits_tests_stays_its_own(clocks: list[Clock]) -> None:
+    """It rings after a call and not in it, as pytest-timeout's, which is set again for each test."""
+    rung, own = list[int](), signal.getsignal(signal.SIGALRM)
+
+    def succ() -> int:
+        time.sleep(0.2)
+        return len(rung)
+
+    try:
+        for _ in range(2):
+            signal.signal(signal.SIGALRM, lambda number, _: rung.append(number))
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            assert calling(succ, clocks, 5.0)() == 0
+            time.sleep(0.05)
+            assert rung == [signal.SIGALRM]
+            rung.clear()
+            with pytest.raises(TimedOut):
+                calling(_busy, clocks, 0.2)()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, own)
 
 
 @pytest.mark.parametrize("function", [_busy, _hidden], ids=["busy", "catching"])

@@ -199,6 +199,38 @@ def test_a_reader_who_stops_early_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_what_ends_without_a_verdict_was_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest's own exit codes and errors are none of the three codes; 1 would call the implementation wrong."""
+    for code in pytest.ExitCode:
+        monkeypatch.setattr(pytest, "main", lambda _, code=code: code)
+        assert cli.main(["--implementation", "mine"]) == min(code, 2)
+
+
+ENDING = "import pytest, sys; from spec_tests import cli; pytest.main = lambda _: {}; sys.exit(cli.main(['-q']))"
+
+
+def test_a_run_whose_output_cannot_be_written_was_not_judged() -> None:
+    """Not even when Python ends, and writes what is left. Without an output it is judged as ever."""
+    broken = [sys.executable, "-c", ENDING.format("print('a line', flush=True)")]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(broken, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2,
+        ["could not be judged: BrokenPipeError: [Errno 32] Broken pipe"],
+    )
+    closed = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", ENDING.format("sys.stdout.write('a line') - 6")]
+    assert subprocess.run(closed, cwd=ROOT, check=False).returncode == 0
+
+
+def test_without_assertions_nothing_is_judged() -> None:
+    command = [sys.executable, "-O", "-m", "spec_tests", "--implementation", "mine"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Python runs without assertions (-O, PYTHONOPTIMIZE)")
+
+
 def test_the_usage_names_a_command_once(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("start", "compare", "badge"):
         with pytest.raises(SystemExit):

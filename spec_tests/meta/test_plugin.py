@@ -70,10 +70,11 @@ ORDERS = {
     "unittest_skipping": "SkipTest: not today",
     "exiting": "SystemExit: 0",
     "pytest_exiting": "Exit: enough",
+    "leaving": "SystemExit: os._exit(0)",
 }
 SMALL = (
     *("right", "wrong", "crashing", "misfit", "incomplete", "empty", "asserting", "warning", "strange", "interrupted"),
-    *("deviating", "undecided", "boasting", "unknown_editor", "hasty", "ending", *ORDERS),
+    *("deviating", "undecided", "boasting", "unknown_editor", "hasty", "ending", "lazy", "listing", *ORDERS),
 )
 #: Files that are named in place of a module.
 FILES = {
@@ -220,6 +221,8 @@ def test_wrong_implementations_do_not(runs: Runs, name: str, outcome: str) -> No
         ("boasting", "CLAIMS names ['X']"),
         ("unknown_editor", "EDITORS names ['rome']"),
         ("hasty", "ACCUMULATES is 0"),
+        ("lazy", "EDITORS is <function"),
+        ("listing", "RULINGS is ['con_positions']; expected a dictionary"),
         ("ending", "it ends the process when it is imported (sys.exit('no licence found'))"),
         ("my_ending", "it ends the process when it is imported (sys.exit('no licence found'))"),
         ("no file", "there is no file "),

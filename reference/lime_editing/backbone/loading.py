@@ -108,7 +108,7 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         model, loading = kind.from_pretrained(found, config=config, **told)
     checks.refuse(
         ModelError,
-        checks.of_unused(loading["unexpected_keys"], loading["missing_keys"]),
+        checks.of_unused(loading["unexpected_keys"], loading["missing_keys"], config.num_hidden_layers),
         at=f"the weights in {str(source)!r}",
     )
     resized = {name: (tuple(there), tuple(here)) for name, there, here in sorted(loading["mismatched_keys"])}

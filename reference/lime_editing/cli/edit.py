@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import data, saving
+from .. import checks, data, saving
 from ..backbone import Backbone, fingerprint, load_tokenizer
 from ..borders import explain
 from ..core.editing import Editor, edit as edit_batch
@@ -86,6 +86,8 @@ def edit(options: Edit) -> None:
         )
         assert dataset.question is not None
         question = dataset.question(content, reader, asked)
+        for note in filter(None, (checks.unread(tokenizer, text) for text in (*asked.texts, *asked.looks))):
+            print(f"note: {note}", file=sys.stderr)
         shown = show(editor, tokenizer, question, str(cell) if cell else None)
         if editor.parameters and options.approach is None:
             plain = store.choose(task, "finetuning", None, model, tokenizer, *asked_for)
@@ -239,7 +241,7 @@ def _edit_file(
     )
     out = console(stderr=options.json)
     rows, skipped = _read(options.file, options, editor, content, reader, by_name)
-    requests, notes = [made for _, made in rows], _repeated(rows)
+    requests, notes = [made for _, made in rows], [*_repeated(rows), *_unread(rows, reader.tokenizer)]
     if not editor.method.TRAINED and not editor.parameters:  # the editor has no masks, so any language is allowed
         editor = replace(editor, languages=tuple(dict.fromkeys(made.language for made in requests)))
     with doing(out, "editing") as say:
@@ -295,6 +297,12 @@ def _repeated(rows: Sequence[Row]) -> list[str]:
             lines = [line for each in answers.values() for line in each]
             notes.append(f"lines {', '.join(_first(lines))} want different answers to one input; keep one")
     return notes
+
+
+def _unread(rows: Sequence[Row], tokenizer: Any) -> Iterator[str]:
+    for told, _ in rows:
+        if note := checks.unread(tokenizer, told["text"]):
+            yield f"line {told['where'].rpartition(':')[2]}: {note}"
 
 
 def _first(lines: list[str]) -> list[str]:

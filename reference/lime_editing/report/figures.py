@@ -217,7 +217,9 @@ def _cosine(value: float) -> str:
 def save(draw: Callable[[], Figure], path: Path) -> None:
     """Draw a figure in our style, and write `path`.svg and .png; with the same fonts the bytes are the same."""
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "lime-editing", "savefig.dpi": 150, "font.size": 8}
-    with mpl.rc_context({**style, "font.family": [*installed(FAMILIES), "sans-serif"]}):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not what the user's matplotlibrc says
+        mpl.rcParams.update({**style, "font.family": [*installed(FAMILIES), "sans-serif"]})
         figure = draw()
         figure.draw_without_rendering()  # lay out once: each file is then written fast, and from the same layout
         figure.set_layout_engine("none")

@@ -128,6 +128,7 @@ def _loaded(found: Files) -> _Loaded:
     notes += [f"left out: {name}, which is no table of pairs" for name, table in known.items() if tables and not table]
     if len({table.nested for table in tables}) > 1:
         raise DataError(f"{found.root}: some tables have XNLI's schema, and some one row a language; give one kind")
+    checks.refuse(DataError, checks.of_tables({table.name: table.split for table in tables}), at=found.root)
     rows, classes, more = (_nested if tables and tables[0].nested else _of_rows)(found, tables)
     return rows, classes, [*notes, *more]
 
@@ -264,6 +265,7 @@ def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
 
 
 def _label(label: Any, where: str) -> str | int:
+    checks.refuse(DataError, checks.of_gold(label), at=where)
     if isinstance(label, str) and label.strip():
         return int(label) if label.isdecimal() else str(spelled(label))
     if isinstance(label, int) and not isinstance(label, bool) and label >= 0:
