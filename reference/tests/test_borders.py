@@ -760,6 +760,10 @@ KNOWN: dict[str, tuple[Exception, str]] = {
     ),
     "google": (ModuleNotFoundError("No module named 'google'", name="google"), "pip install protobuf"),
     "tiktoken": (ValueError("`tiktoken` is required. Install it with `pip install tiktoken`."), "pip install tiktoken"),
+    "half-of-torchrun": (
+        ValueError("Tried to launch on distributed with multinode, but `MASTER_ADDR` env was not set, please try"),
+        "unset it, or start with torchrun",
+    ),
     "disk": (OSError(errno.ENOSPC, "x"), "No space left on device; make room"),
     "too-long": (OSError(errno.ENAMETOOLONG, "x", "/a/b"), "/a/b: File name too long; name another place"),
     "memory": (
