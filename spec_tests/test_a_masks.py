@@ -44,6 +44,8 @@ ROUNDED = 1e-6
 CLOSED, OPEN = -given_.BOUND, given_.BOUND
 #: A gate is not zero with probability sigmoid(log α + this): -β log(-γ/ζ) at the defaults of A3.
 _SHIFT = -BETA * math.log(-GAMMA / ZETA)
+#: Languages of which one name begins as another does.
+ALIKE = ("be", "zh", "be-tarask", "zh-classical")
 
 
 def learned(implementation: Implementation) -> bool:
@@ -445,6 +447,24 @@ def test_a_square_matrix_keeps_its_two_masks_apart(implementation: Implementatio
             same_bits("A6", found, np.full((2, 4), expected), what, language=language)
 
 
+@clause("A6")
+@pytest.mark.parametrize("languages", [ALIKE, ALIKE[::-1]], ids=["short names first", "long names first"])
+def test_languages_of_similar_names_have_masks_of_their_own(
+    implementation: Implementation, languages: tuple[str, ...]
+) -> None:
+    """Where one name begins as another does, each language is masked by its own row."""
+    for row, language in enumerate(languages):
+        rows = np.full((len(languages), 4), CLOSED)
+        rows[row] = OPEN
+        ones = Handed.out(np.ones((2, 4)))
+        got = implementation.mask_factors(
+            table(implementation, rows, rows.copy()), languages, language, ones, ones.copy()
+        )
+        for side, found in zip(("x", "δ"), got, strict=True):
+            what = f"{side} is masked by the mask of a language of a similar name"
+            same_bits("A6", found, np.full((2, 4), 2.0), what, language=language, languages=languages)
+
+
 # A8, A9, A10
 
 
@@ -631,23 +651,27 @@ def test_an_edit_trains_the_masks_of_its_language_only(implementation: Any, name
 
 @clause("A6")
 @needs("E")
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("language", "known"), [*((one, LANGUAGES) for one in LANGUAGES), ("zh-classical", ALIKE), ("zh", ALIKE[::-1])]
+)
 @every_learned
-def test_an_edit_uses_the_mask_of_its_language_only(implementation: Any, name: str, language: str) -> None:
+def test_an_edit_uses_the_mask_of_its_language_only(
+    implementation: Any, name: str, language: str, known: tuple[str, ...]
+) -> None:
     """Other values in the rows of all other languages leave an edit as it was; other values in its own row do not."""
     world = setting("bert")
-    editor = masked_editor(implementation, name, world)
+    editor = masked_editor(implementation, name, world, known)
     request = make_request("bert", np.random.default_rng(37), language=language)
     (before,) = updates(implementation, editor, [request])
-    own = LANGUAGES.index(language)
-    for row in [*(r for r in range(len(LANGUAGES)) if r != own), own]:
+    own = known.index(language)
+    for row in [*(r for r in range(len(known)) if r != own), own]:
         with torch.no_grad():
             for arrays in implementation.mask_parameters(editor).values():
                 for value in arrays.values():
                     value[row] = value[row].flip(0) + 0.5
         (after,) = updates(implementation, editor, [request])
         for matrix in world.edited:
-            about = {"editor": name, "edit": request, "mask of": LANGUAGES[row], "matrix": matrix}
+            about = {"editor": name, "edit": request, "mask of": known[row], "matrix": matrix}
             if row == own:
                 what = "the mask of its language does not change an edit"
                 differs("A6", after[matrix], before[matrix], what, expected="another ΔW", **about)
@@ -813,6 +837,9 @@ def test_an_edit_in_an_unknown_language_is_an_error_that_lists_the_known(
     editor = make(implementation, name, setting("bert"), "language", languages=known)
     what = "an edit in a language without a mask"
     rejects("A10", lambda: implementation.edit(editor, [request]), (unknown, *known), what, editor=name, edit=request)
+    beside = [{**request, "language": known[0]}, request]
+    what = "an edit in a language without a mask, behind one in a known language"
+    rejects("A10", lambda: implementation.edit(editor, beside), (unknown, *known), what, editor=name, edit=request)
 
 
 @clause("A10")

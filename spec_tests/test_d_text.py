@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from . import oracles, strategies as given_
-from .assertions import distributed, equal, holds, near
-from .conformance import Implementation, clause, needs
+from .assertions import close, differs, distributed, equal, holds, near
+from .conformance import Implementation, clause, every_editor, needs
 from .contract import Input, Place, Request, Triple
+from .editing import other_labels, updates
 from .test_d_data import (
     MASK,
     PAIRS,
@@ -30,7 +31,7 @@ from .test_d_data import (
     written,
 )
 from .texts import CLASSES, KINDS, write_classes, write_tokenizer
-from .tiny import LANGUAGES, cross_entropy, make_felt, outer_sum, perturb, setting
+from .tiny import LANGUAGES, cross_entropy, divergence, make_felt, outer_sum, perturb, setting, with_update
 
 #: German subjects are words that the tokenizers with a vocabulary do not know.
 WORDS = ["en", "country", "of", "is", "capital", "lies", "on", "earth", "ensubject", "(", ")", ".", "claim", "premise"]
@@ -354,6 +355,35 @@ def test_edits_and_objectives_depend_on_token_types(implementation: Implementati
     )
     differ = not torch.allclose(with_types, without, atol=1e-6)
     holds("D10", differ, "edited logits with and without token types", expected="two", got=(with_types, without))
+
+
+@clause("D10")
+@needs("E")
+@every_editor
+def test_every_editor_reads_token_types(implementation: Implementation, typing_model: Any, name: str) -> None:
+    """Its edit of a pair is another one than without the types, and its objective is that of models that read them."""
+    editor, raw = make_felt(implementation, name, typing_model), typing_model.model
+    rng = np.random.default_rng(96)
+    inputs = [typed(rng, "pair") for _ in range(3)]
+    labels = other_labels("classifier", logits_of(raw, inputs[0]).argmax(-1).tolist())
+    request: Request = {**inputs[0], "labels": labels, "language": LANGUAGES[0]}
+    plain: Request = {**request, "token_type_ids": [0] * len(request["input_ids"])}
+    update, other = updates(implementation, editor, [request, plain])
+    for matrix, found in update.items():
+        what = f"the edit of {matrix} with and without token types"
+        differs("D10", found, other[matrix], what, expected="two edits", editor=name, edit=request)
+    if name == "finetuning":
+        return
+    triple: Triple = {"edit": request, "update": inputs[1], "retain": inputs[2]}
+    parts, _ = implementation.losses(editor, [triple], seed=0)
+    edited = with_update(raw, update)
+    new, old = logits_of(edited, inputs[2]), logits_of(raw, inputs[2])
+    turned = implementation.ruling("kl_direction") == "released"
+    expected = {"rel": 0.1 * cross_entropy(logits_of(edited, inputs[1]), labels)}
+    expected["loc"] = divergence(old, new) if turned else divergence(new, old)
+    for part, value in expected.items():
+        what = f"in training {part} is not that of models that read token types"
+        close("D10", parts[part], float(value.detach()), what, "losses", editor=name, triple=triple)
 
 
 @clause("D10")

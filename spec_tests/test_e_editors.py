@@ -58,6 +58,7 @@ from .tiny import (
     setting,
     shifts,
     step,
+    sure,
     weight_places,
     with_update,
 )
@@ -122,6 +123,36 @@ def test_a_long_sentence_is_read_to_its_end(implementation: Any, words: int) -> 
     _captures_the_gradient(implementation, editor, world, request, words=words)
     last: Any = {**request, "input_ids": [*request["input_ids"][:-2], 4, 3], "positions": [words + 1]}
     _captures_the_gradient(implementation, editor, world, last, words=words)
+
+
+@clause("E1")
+@pytest.mark.parametrize("kind", ["bert", "classifier"])
+def test_a_gradient_is_captured_however_small(implementation: Any, kind: str) -> None:
+    """Where the model is sure of y_e all rows of δ are small, and none of them is taken for zero."""
+    request = make_request(kind, np.random.default_rng(7), positions=1)
+    x, _ = next(iter(implementation.capture(make_mend(implementation, setting(kind)), request).values()))
+    # In float32, 1 - p of a probability p near 1 is rounded off.
+    world = sure(kind, request, 1e-8 if width(x) == "float64" else 1e-2)
+    _captures_the_gradient(implementation, make_mend(implementation, world), world, request, model=kind)
+
+
+@clause("E1", "E2", "E3", "E4")
+@each_of("mend", "editable_training", "finetuning")
+def test_matrices_may_be_named_in_any_order(implementation: Any, name: str) -> None:
+    """What is captured, and the edit before any training, belong to the matrix of that name."""
+    world = setting("bert")
+    turned = Setting("bert", world.model, world.edited[::-1])
+    rng = np.random.default_rng(12)
+    request = make_request("bert", rng)
+    request["labels"] = other_labels("bert", logits_of(world.model, request).argmax(-1).tolist())
+    editor, other = (make_felt(implementation, name, one) for one in (world, turned))
+    _captures_the_gradient(implementation, other, turned, request, editor=name, edited=turned.edited)
+    (expected,), (found,) = (updates(implementation, one, [request]) for one in (editor, other))
+    clause_id = {"mend": "E2", "editable_training": "E4", "finetuning": "E3"}[name]
+    for matrix, delta in expected.items():
+        what = "an edit depends on the order in which the edited matrices are named"
+        about = {"editor": name, "matrix": matrix, "edit": request}
+        near(clause_id, found[matrix], delta, what, "training", by_norm=True, **about)
 
 
 @clause("E1")

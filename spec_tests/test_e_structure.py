@@ -17,7 +17,7 @@ from . import probes
 from .assertions import close, equal, holds
 from .conformance import Implementation, clause, each_of, every_learned, needs
 from .contract import Gates, Request
-from .editing import transformed, updates
+from .editing import transformed, updates, without
 from .stepping import AfterTraining, batch, is_rate
 from .tiny import (
     LANGUAGES,
@@ -27,6 +27,7 @@ from .tiny import (
     make,
     make_felt,
     make_request,
+    mask_places,
     perturb,
     rate,
     setting,
@@ -329,6 +330,23 @@ def test_languages_and_learning_rates_do_not_move_the_start(implementation: Impl
     for what, found in tried.items():
         differing = [own for own in base if own not in found or not torch.equal(base[own], found[own])]
         equal("E18", differing, [], f"tensors that start otherwise with {what}", editor=name)
+
+
+@clause("E18")
+@every_learned
+def test_languages_of_masks_do_not_move_the_rest_of_the_start(implementation: Implementation, name: str) -> None:
+    """With masks for two languages or for three, what is no mask starts the same."""
+    starts = []
+    for languages in (LANGUAGES, LANGUAGES[:2]):
+        editor = make(implementation, name, setting("bert"), "language", seed=5, languages=languages)
+        places = mask_places(implementation, editor).values()
+        live = implementation.parameters(editor)
+        own = {key: without(value, [index for at, index in places if at == key]) for key, value in live.items()}
+        starts.append({key: value.clone() for key, value in own.items() if value.numel()})
+    three, two = starts
+    equal("E18", sorted(two), sorted(three), "the parameters that are no masks, with two languages", editor=name)
+    differing = [key for key in three if not torch.equal(three[key], two[key])]
+    equal("E18", differing, [], "tensors beside the masks that start otherwise with two languages", editor=name)
 
 
 @clause("E18")

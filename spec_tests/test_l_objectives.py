@@ -390,16 +390,29 @@ def test_a_batch_is_the_mean_of_its_examples(
 @every_learned
 def test_a_batch_trains_as_its_examples_do(implementation: Any, name: str, kind: str) -> None:
     """Without gates to draw, the objective of a batch and its gradient are the means over its examples."""
+    _trains_as_its_examples(implementation, name, kind, (1, 1, 1, 1))
+
+
+@clause("L4")
+@needs("E")
+@every_learned
+def test_a_large_batch_trains_as_its_examples_do(implementation: Any, name: str) -> None:
+    """More edits than an implementation may compute at a time, some of them there many times: each weighs the same."""
+    _trains_as_its_examples(implementation, name, "bert", (16, 11, 6))
+
+
+def _trains_as_its_examples(implementation: Any, name: str, kind: str, counts: tuple[int, ...]) -> None:
     editor = make_felt(implementation, name, setting(kind))
     perturb(implementation, editor)
     rng = np.random.default_rng(44)
-    triples = [make_triple(kind, rng) for _ in range(4)]
-    parts, gradient = implementation.losses(editor, triples, seed=0)
+    triples = [make_triple(kind, rng) for _ in counts]
+    batch = [triple for triple, count in zip(triples, counts, strict=True) for _ in range(count)]
+    parts, gradient = implementation.losses(editor, batch, seed=0)
     alone = [implementation.losses(editor, [triple], seed=0) for triple in triples]
-    about = {"editor": name, "model": kind, "triples": triples}
+    about = {"editor": name, "model": kind, "triples": triples, "each of them so often": counts}
     for part in ("rel", "loc", "total"):
         what = "in training the objective of a batch is not the mean over its examples"
-        expected = float(np.mean([one[part] for one, _ in alone]))
+        expected = float(np.average([one[part] for one, _ in alone], weights=counts))
         close("L4", parts[part], expected, what, "losses", part=part, **about)
     for own, found in gradient.items():
         slopes = [one[own] for _, one in alone]
@@ -407,4 +420,5 @@ def test_a_batch_trains_as_its_examples_do(implementation: Any, name: str, kind:
             continue
         beside = torch.stack(slopes)
         what = "in training the gradient of a batch is not the mean over its examples"
-        near("L4", found, beside.mean(0), what, "model", of=[found], beside=beside, parameter=own, **about)
+        expected_slope = torch.tensordot(torch.tensor(counts).to(beside) / sum(counts), beside, 1)
+        near("L4", found, expected_slope, what, "model", of=[found], beside=beside, parameter=own, **about)

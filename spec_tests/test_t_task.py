@@ -30,6 +30,7 @@ from .tiny import (
     shifts,
     snapshot,
     step,
+    sure,
     with_update,
 )
 
@@ -308,6 +309,43 @@ def test_raw_predictions_stay_the_raw_models(implementation: Any, name: str) -> 
         implementation.edit(editor, [make_request("bert", rng)])
         if name != "finetuning":
             step(implementation, editor, [make_triple("bert", rng)], seed=0)
+
+
+@clause("T2", "T4")
+@needs("E")
+@every_editor
+def test_many_inputs_are_answered_in_their_places(implementation: Any, name: str) -> None:
+    """Long and short ones by turns, more than a model may read at a time: each gets its logits, raw and edited."""
+    world = setting("bert")
+    editor = make_felt(implementation, name, world, widest(name))
+    rng = np.random.default_rng(39)
+    request = make_request("bert", rng)
+    request["labels"] = other_labels("bert", logits_of(world.model, request).argmax(-1).tolist())
+    inputs = [make_input("bert", rng, words=2 + 5 * place % 12) for place in range(33)]
+    edits = implementation.edit(editor, [request])
+    edited = with_update(world.model, implementation.dense(editor, edits, 0))
+    raw, new = (implementation.raw_logits(editor, inputs), implementation.edited_logits(editor, edits, 0, inputs))
+    for clause_id, model, found in (("T2", world.model, raw), ("T4", edited, new)):
+        equal(clause_id, len(found), len(inputs), "not every input is answered", editor=name)
+        for place, (one, logits) in enumerate(zip(inputs, found, strict=True)):
+            what = "of many inputs, one does not get the logits that it has alone"
+            near(clause_id, logits, logits_of(model, one), what, editor=name, place=f"{place} of 33", input=one)
+
+
+@clause("T3")
+@needs("E")
+@pytest.mark.parametrize("kind", ["bert", "classifier"])
+@every_learned
+def test_an_edit_that_confirms_a_sure_prediction_is_made(implementation: Any, name: str, kind: str) -> None:
+    """However small the loss is that is left: the edit has a ΔW of its own in every matrix."""
+    request = make_request(kind, np.random.default_rng(40), positions=1)
+    world = sure(kind, request, 1e-3)
+    editor = make_felt(implementation, name, world)
+    (update,) = updates(implementation, editor, [request])
+    for matrix, found in update.items():
+        what = "an edit that confirms a prediction of which the model is sure leaves the matrix"
+        about = {"editor": name, "model": kind, "edit": request, "matrix": matrix}
+        holds("T3", bool(found.any()), what, expected="a ΔW of its own", got="zero", **about)
 
 
 @clause("T3")

@@ -100,6 +100,21 @@ def setting(kind: str = "bert", dtype: torch.dtype | None = None) -> Setting:
     return Setting(kind, copy.deepcopy(made.model), made.edited)
 
 
+def sure(kind: str, request: Request, loss: float) -> Setting:
+    """A bert or classifier whose prediction at the request is desired, and has a cross entropy below `loss`.
+
+    The labels of the request become that prediction.
+    """
+    world = setting(kind)
+    head = "classifier" if world.classifies else "cls.predictions.transform.LayerNorm"
+    request["labels"] = logits_of(world.model, request).argmax(-1).tolist()
+    while cross_entropy(logits_of(world.model, request), request["labels"]) >= loss:
+        with torch.no_grad():
+            for value in world.model.get_submodule(head).parameters():
+                value.mul_(1.25)
+    return world
+
+
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 

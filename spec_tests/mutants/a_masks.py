@@ -11,7 +11,7 @@ import torch
 
 from ..contract import Array, MaskAlgebra, Request, Triple
 from .base import Mutation, mutant, named
-from .editing import DenseMutation, EditorMutation, LossMutation, Update
+from .editing import DenseMutation, EditorMutation, LossMutation, Update, weighed
 
 
 @mutant("mask-without-bypass", "A1", "The mask multiplies by m where it should multiply by 1 + m.")
@@ -339,20 +339,36 @@ class RegionsCutOff(EditorMutation):
         return self.base.edit(editor, [{**r, "language": r["language"].partition("-")[0]} for r in requests])
 
 
+@mutant("names-by-their-start", "A6", "A language has the mask of the first one whose name its own begins with.")
+class NamesByTheirStart(EditorMutation):
+    def mask_factors(self, *args: Any, **kwargs: Any) -> Any:
+        call = named(MaskAlgebra.mask_factors, args, kwargs)
+        return self.base.mask_factors(**call | {"language": self.found(call["language"], call["languages"])})
+
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        known = self.made[id(editor)].languages
+        return self.base.edit(editor, [{**r, "language": self.found(r["language"], known)} for r in requests])
+
+    def found(self, language: str, known: Sequence[str]) -> str:
+        if language not in known:
+            return language
+        return next(one for one in known if language.startswith(one))
+
+
+@mutant("first-language-of-a-call-checked", "A10", "Of the requests of a call the first alone needs a known language.")
+class FirstLanguageChecked(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        known = self.made[id(editor)].languages
+        later = [{**r, "language": r["language"] if r["language"] in known else known[-1]} for r in requests[1:]]
+        return self.base.edit(editor, [*requests[:1], *later])
+
+
 @mutant("draws-repeat-after-sixteen", "A3", "The gates of a batch are drawn for sixteen places, and then once more.")
 class DrawsRepeat(EditorMutation):
     def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
         chunks = [triples[start : start + 16] for start in range(0, len(triples), 16)]
         shares = [len(chunk) / len(triples) for chunk in chunks]
-        made = [self.base.losses(editor, chunk, seed) for chunk in chunks]
-        parts = {
-            name: sum(share * one[name] for share, (one, _) in zip(shares, made, strict=True)) for name in made[0][0]
-        }
-        gradient: dict[str, Any] = dict.fromkeys(made[0][1])
-        for name in gradient:
-            some = [share * one[name] for share, (_, one) in zip(shares, made, strict=True) if one[name] is not None]
-            gradient[name] = torch.stack(some).sum(0) if some else None
-        return parts, gradient
+        return weighed(shares, [self.base.losses(editor, chunk, seed) for chunk in chunks])
 
 
 @mutant("draws-kept-from-the-ends", "A3", "Uniform draws are kept within 0.02 and 0.98.")

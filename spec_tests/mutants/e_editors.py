@@ -37,6 +37,25 @@ class LossSummed(CaptureMutation):
         return x, delta * len(request["positions"])
 
 
+@mutant("faint-rows-left-out", "E1", "Rows of δ that are below 1e-6 are taken for rows without a gradient.")
+class FaintRowsLeftOut(CaptureMutation):
+    def wrong(self, request: Request, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = delta.abs().sum(-1) > 1e-6
+        return x[seen], delta[seen]
+
+
+@mutant("factors-in-the-models-order", "E1", "Of matrices of one shape, factors are dealt out in the model's order.")
+class FactorsInTheModelsOrder(EditorMutation):
+    def capture(self, editor: Any, request: Request) -> Any:
+        made, found = self.made[id(editor)], self.base.capture(editor, request)
+        shapes = {matrix: value.shape for matrix, value in made.model.named_parameters() if matrix in found}
+        dealt = {}
+        for shape in set(shapes.values()):
+            asked = [matrix for matrix in made.edited if shapes[matrix] == shape]
+            dealt |= dict(zip(asked, [matrix for matrix in shapes if shapes[matrix] == shape], strict=True))
+        return {matrix: found[dealt[matrix]] for matrix in made.edited}
+
+
 @mutant("first-token-only", "E1", "Only the first row with gradient is captured.")
 class FirstTokenOnly(CaptureMutation):
     def wrong(self, request: Request, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

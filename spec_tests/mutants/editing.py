@@ -136,6 +136,16 @@ class LossMutation(EditorMutation):
         return {n: v for n, v in self.base.parameters(editor).items() if v.data_ptr() in owned}
 
 
+def weighed(shares: Sequence[float], made: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, Any]]:
+    """What `losses` gave for parts of a batch as one: values and gradients, each by its share."""
+    parts = {name: sum(share * one[name] for share, (one, _) in zip(shares, made, strict=True)) for name in made[0][0]}
+    gradient: dict[str, Any] = dict.fromkeys(made[0][1])
+    for name in gradient:
+        some = [share * one[name] for share, (_, one) in zip(shares, made, strict=True) if one[name] is not None]
+        gradient[name] = torch.stack(some).sum(0) if some else None
+    return parts, gradient
+
+
 @dataclass(frozen=True)
 class Asked:
     """Edits with the requests that they were made for."""

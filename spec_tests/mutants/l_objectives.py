@@ -9,7 +9,7 @@ import torch
 
 from ..contract import Triple
 from .base import Mutation, mutant
-from .editing import EditorMutation, LossMutation
+from .editing import EditorMutation, LossMutation, weighed
 
 
 def relative_entropy(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
@@ -97,6 +97,19 @@ class LongPredictionsDominate(EditorMutation):
     def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
         copies = [triple for triple in triples for _ in triple["edit"]["positions"]]
         return self.base.losses(editor, copies, seed)
+
+
+@mutant("parts-of-a-batch-weigh-the-same", "L4", "A large batch is the mean of parts of eight, the short last one too.")
+class PartsWeighTheSame(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        made = [self.base.losses(editor, triples[start : start + 8], seed) for start in range(0, len(triples), 8)]
+        return weighed([1 / len(made)] * len(made), made)
+
+
+@mutant("equal-examples-once", "L4", "An example that a batch has several times counts once.")
+class EqualExamplesOnce(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, list({repr(triple): triple for triple in triples}.values()), seed)
 
 
 @mutant("padding-in-the-mean", "L4", "A mean over positions divides by the padded length.")

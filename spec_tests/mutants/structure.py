@@ -254,6 +254,12 @@ class LanguagesMoveTheEdit(DenseMutation):
         return {matrix: delta * (1 + 0.01 * len(made.languages)) for matrix, delta in update.items()}
 
 
+@mutant("masks-drawn-first", "E18", "How many masks there are decides on the numbers that are drawn behind them.")
+class MasksDrawnFirst(EditorMutation):
+    def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:
+        return call if call["masks"] == "none" else {**call, "seed": call["seed"] + len(call["languages"])}
+
+
 @mutant("rank-option-ignored", "E18", "MEND has the same transform whatever rank is asked for.", "ranked")
 class RankIgnored(EditorMutation):
     def make_editor(self, *args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..contract import Example, Input, Losses, Pair, Request, Sampling, Triple
-from ..tiny import divergence, logits_of, with_update
+from ..tiny import cross_entropy, divergence, logits_of, with_update
 from .base import Mutation, mutant, named
 from .editing import (
     AskedMutation,
@@ -103,8 +103,10 @@ class RawPredictionsOfTheLastEdit(EditorMutation):
 class NoEditWhereRight(DenseMutation):
     def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
         raw = self.base.raw_logits(editor, requests)
-        right = [one.argmax(-1).tolist() == r["labels"] for one, r in zip(raw, requests, strict=True)]
-        return self.base.edit(editor, requests), right
+        return self.base.edit(editor, requests), list(map(self.nothing_to_do, raw, requests))
+
+    def nothing_to_do(self, logits: torch.Tensor, request: Request) -> bool:
+        return logits.argmax(-1).tolist() == request["labels"]
 
     def dense(self, editor: Any, edits: Any, index: int) -> Update:
         own, right = edits
@@ -112,6 +114,31 @@ class NoEditWhereRight(DenseMutation):
 
     def factors(self, editor: Any, edits: Any, index: int) -> Any:
         return self.base.factors(editor, edits[0], index)
+
+
+@mutant("no-edit-of-a-sure-model", "T3", "A request of which next to no loss is left gets an empty edit.")
+class NoEditOfASureModel(NoEditWhereRight):
+    def nothing_to_do(self, logits: torch.Tensor, request: Request) -> bool:
+        return float(cross_entropy(logits, request["labels"])) < 0.01
+
+
+class FromShortToLong(EditorMutation):
+    """More than eight inputs are sorted by their length, and so are their logits."""
+
+    def turned(self, inputs: Sequence[Input]) -> Sequence[Input]:
+        return sorted(inputs, key=lambda one: len(one["input_ids"])) if len(inputs) > 8 else inputs
+
+
+@mutant("raw-logits-from-short-to-long", "T2", "Raw logits of many inputs come in the order of their lengths.")
+class RawFromShortToLong(FromShortToLong):
+    def raw_logits(self, editor: Any, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        return self.base.raw_logits(editor, self.turned(inputs))
+
+
+@mutant("edited-logits-from-short-to-long", "T4", "Edited logits of many inputs come in the order of their lengths.")
+class EditedFromShortToLong(FromShortToLong):
+    def edited_logits(self, editor: Any, edits: Any, index: int, inputs: Sequence[Input]) -> list[torch.Tensor]:
+        return self.base.edited_logits(editor, edits, index, self.turned(inputs))
 
 
 @mutant("bias-edited-too", "T4", "A bias of the model changes with every edit, although nobody declared it.")

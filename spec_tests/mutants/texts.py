@@ -11,6 +11,7 @@ import torch
 
 from ..contract import Data, Input, PairEdit, PairRow, Request, Triple
 from ..texts import CLASSES, read_tokenizer
+from ..tiny import divergence
 from .base import Mutation, mutant, named
 from .d_data import desiring, with_masks
 from .editing import EditorMutation
@@ -279,6 +280,27 @@ class TrainingReadsNoTypes(WithoutTypes):
     def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
         moved_ = [{**t, "update": self.plain(t["update"]), "retain": self.plain(t["retain"])} for t in triples]
         return self.base.losses(editor, moved_, seed)
+
+
+@mutant("raw-side-of-training-reads-no-types", "D10", "In training, what is retained is read without token types.")
+class RawSideReadsNoTypes(WithoutTypes):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        parts, gradient = self.base.losses(editor, triples, seed)
+        retained = [triple["retain"] for triple in triples]
+        edits = self.base.edit(editor, [triple["edit"] for triple in triples])
+        old = self.base.raw_logits(editor, [self.plain(x) for x in retained])
+        new = [self.base.edited_logits(editor, edits, i, [x])[0] for i, x in enumerate(retained)]
+        turned = self.RULINGS.get("kl_direction") == "released"
+        pairs = zip(*((old, new) if turned else (new, old)), strict=True)
+        loc = sum(float(divergence(one, other)) for one, other in pairs) / len(triples)
+        return {**parts, "loc": loc, "total": parts["total"] - parts["loc"] + loc}, gradient
+
+
+@mutant("steps-read-no-types", "D10", "Editable Training steps down the loss of a pair without its token types.")
+class StepsReadNoTypes(WithoutTypes):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        own = self.made[id(editor)].name == "editable_training"
+        return self.base.edit(editor, [self.plain(r) for r in requests] if own else requests)
 
 
 @mutant("edited-models-read-no-types", "D10", "The edited model reads a pair without its token types.")
