@@ -775,6 +775,19 @@ def test_the_raw_classifier_learns_from_english_training_pairs(implementation: I
 
 
 @clause("D8")
+@pytest.mark.parametrize("count", [1, 3, 257])
+def test_the_raw_classifier_sees_as_many_pairs_as_there_are(implementation: Implementation, count: int) -> None:
+    """Few or many: all, though they fill no batch of any usual size, and one claims what its premise says."""
+    rows = pair_rows(count)
+    rows[0] = {**rows[0], "hypothesis": {"language": ["en"], "translation": [rows[0]["premise"]["en"]]}}
+    found = implementation.classifier_examples({**SPLITS, "train": rows}, tokenize_pair)
+    got = sorted(tuple(x["input_ids"]) for x in found)
+    first = tuple(tokenize_pair(rows[0]["premise"]["en"], rows[0]["premise"]["en"]))
+    expected = sorted([first, *(tuple(pair_input(row, "en")["input_ids"]) for row in range(1, count))])
+    equal("D8", got, expected, "the raw classifier sees other pairs than all, each once", pairs=count)
+
+
+@clause("D8")
 @pytest.mark.parametrize("label", [0, 2], ids=["same-class", "another-class"])
 def test_pairs_of_equal_texts_are_two_pairs(implementation: Implementation, label: int) -> None:
     """Annotators may disagree: both pairs are learned, each with its own class."""
@@ -941,10 +954,12 @@ def test_a_bad_template_is_named(implementation: Implementation, line: dict[str,
 
 
 @clause("D9")
-def test_a_relation_without_template_is_named(implementation: Implementation) -> None:
-    """Facts that cannot be said."""
+@pytest.mark.parametrize("relation", ["P71", "place_of_birth", "part-of"])
+def test_a_relation_without_template_is_named(implementation: Implementation, relation: str) -> None:
+    """Facts that cannot be said, whatever their relation is called."""
     files = written([given_.fact_row("de", "P17", 1, 0)])
-    refuses(implementation, {**files, "de/P71.jsonl": files["de/P17.jsonl"]}, ("P71",), "a relation without template")
+    changed = {**files, f"de/{relation}.jsonl": files["de/P17.jsonl"]}
+    refuses(implementation, changed, (relation,), "a relation without template")
 
 
 @clause("D9")

@@ -332,7 +332,11 @@ def test_another_ruling_is_another_record(
     for alternative in RULINGS[name][1:]:
         found = recorded(implementation, model, rulings={**REQUIRED, name: alternative})
         differs(found["rulings"], first["rulings"], f"ruling of {name}")
-        equal("R3", found["rulings"].get(name), alternative, f"the recorded ruling of {name}")
+        told = found["rulings"]
+        holds(
+            "R3", isinstance(told, Mapping), "the record's rulings", expected="{name: what the run follows}", got=told
+        )
+        equal("R3", told.get(name), alternative, f"the recorded ruling of {name}")
 
 
 @clause("R9", "R3")

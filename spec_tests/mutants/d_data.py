@@ -317,6 +317,12 @@ class ClassifierWithoutLastRows(ClassifierMutation):
         return splits["train"][: (len(splits["train"]) - 1) // 8 * 8]
 
 
+@mutant("classifier-without-its-last-batch", "D8", "A pass leaves out what does not fill a batch of 64.")
+class ClassifierWithoutLastBatch(ClassifierMutation):
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        return splits["train"][: len(splits["train"]) // 64 * 64 or None]
+
+
 @mutant("classifier-in-all-languages", "D8", "The raw classifier is fine-tuned on the pairs of all languages.")
 class ClassifierInAllLanguages(Mutation):
     def classifier_examples(self, splits: Mapping[str, Sequence[PairRow]], tokenize: Any) -> list[Labelled]:
@@ -597,6 +603,15 @@ class LinesOfNothingLeftOut(Rewritten):
         for path in folder.glob("*/*.jsonl"):
             text = path.read_bytes().decode("utf-8")
             path.write_bytes(re.sub(r"(?m)^(null|\{\}|\[\])\r?$", "", text).encode())
+
+
+@mutant("relations-without-templates-left-out", "D9", "A relation that is none of Wikidata's may lack a template.")
+class RelationsWithoutTemplatesLeftOut(Rewritten):
+    def rewrite(self, folder: Path) -> None:
+        for path in folder.glob("*/*.jsonl"):
+            said = (path.parent / "templates.jsonl").read_bytes().decode("utf-8")
+            if path.stem != "templates" and not re.fullmatch(r"P\d+", path.stem) and f'"{path.stem}"' not in said:
+                path.unlink()
 
 
 @mutant("languages-without-templates-left-out", "D9", "A language that has no templates is not read.")
