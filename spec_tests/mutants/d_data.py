@@ -423,6 +423,16 @@ class PremisesNeverRetained(PairEditMutation):
         return {**edit, "retain": [rest[n % len(rest)] for n in range(len(edit["retain"]))] if rest else edit["retain"]}
 
 
+@mutant("texts-of-the-edit-never-retained", "D7", "Pairs that have the texts of the edit are not retained.")
+class TextsNeverRetained(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        rows = call["rows"]
+        mine = rows[edit["row"]]
+        same = [n for n, row in enumerate(rows) if all(row[part] == mine[part] for part in ("premise", "hypothesis"))]
+        rest = [place for place in edit["retain"] if place[0] not in same]
+        return {**edit, "retain": [rest[n % len(rest)] for n in range(len(edit["retain"]))] if rest else edit["retain"]}
+
+
 @mutant("classifier-sees-texts-once", "D8", "Of two training pairs with the same texts the classifier sees the last.")
 class ClassifierSeesTextsOnce(ClassifierMutation):
     def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
@@ -557,6 +567,14 @@ class NamedAsInAnotherRelation(FactMutation):
         own = next(row["sub_label"] for row in told if row["relation"] == where["relation"])
         old, new = (call["tokenize"](name) for name in (own, told[0]["sub_label"]))
         return {**triple, "retain": {**triple["retain"], **replaced(triple["retain"], old, new)}}
+
+
+@mutant("labels-of-a-hundred-entities", "D4", "Of a relation the first hundred entities are desired.")
+class LabelsOfAHundredEntities(LabelMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        names = {row["obj_uri"]: row["obj_label"] for row in rows if self.chosen(row, call)}
+        first = list(names.values())[:100]
+        return triple if len(names) <= 100 else desiring(triple, call["mask"], call["tokenize"](rng.choice(first)))
 
 
 @mutant("long-names-left-out", "D4", "Entities whose names have more than eight tokens are no desired labels.")
