@@ -136,8 +136,8 @@ def test_names_with_unknown_words_are_desired_too(
     equal("D4", {tuple(triple["edit"]["labels"]) for triple in triples}, names, "desired labels, some of unknown words")
 
 
-#: Names of one token and of none that a tokenizer knows, with the same token twice, spaces within, marks around.
-SPELLINGS = ("7", "(a)", "a a", "b  c", "d .", "q", "7 7 7 k", "k 7")
+#: Names of one token and of none that a tokenizer knows, with the same token twice, spaces within and around, marks.
+SPELLINGS = ("7", "(a)", "a a", "b  c", "d .", "q", "7 7 7 k", "k 7", " m", "n ")
 
 
 @clause("D10", "D4", "D5")
@@ -161,6 +161,26 @@ def test_every_token_of_a_name_counts(implementation: Implementation, tokenizer:
     drawn = Counter(len(triple["retain"]["positions"]) for triple in triples)
     expected = {length: len(triples) * count / len(SPELLINGS) for length, count in lengths.items()}
     distributed("D5", drawn, expected, "numbers of masks", tokenizer=folder.name, names=SPELLINGS)
+
+
+@clause("D10")
+@pytest.mark.parametrize("name", [" a", "a ", "a  b", "a\u00a0b"], ids=["before", "behind", "within", "no-break"])
+def test_the_spaces_of_a_subject_are_its_own(
+    implementation: Implementation, tokenizer: tuple[Path, Any], name: str
+) -> None:
+    """The tokenizer reads the sentence with the subject as the data spell it."""
+    folder, encode = tokenizer
+    rows = [{**given_.fact_row("en", "P30", n, n, "akm"[n]), "sub_label": name if n else "b"} for n in range(3)]
+    with folder_of(written(rows)) as facts:  # type: ignore[arg-type]
+        (triple,) = implementation.encoded_facts(facts, folder, place("P30", 1, "en"), "en", place("P30", 2, "en"), [0])
+    text = template("en", "P30").replace("[X]", name)
+    wanted = list(encode(text.replace("[Y]", encode.mask_token))["input_ids"])
+    for role in ("edit", "update", "retain"):
+        got = plain(triple[role])  # type: ignore[literal-required]
+        masks = len(got["positions"])
+        at = wanted.index(encode.mask_token_id)
+        filled = [*wanted[:at], *[encode.mask_token_id] * masks, *wanted[at + 1 :]]
+        equal("D10", got["input_ids"], filled, f"{role} input", subject=name, tokenizer=folder.name)
 
 
 @clause("D10")
@@ -230,17 +250,18 @@ def test_pairs_have_token_types_and_the_models_classes(
 def test_long_pairs_are_read_whole(implementation: Implementation, classifier: tuple[Path, Any], words: int) -> None:
     """A pair that the model reads whole is not cut."""
     folder, encode = classifier
-    premise, claim = " ".join(["premise", "of"] * (words // 2)), "en claim 7"
+    premise = " ".join(["premise", "of"] * (words // 2))
     rows: list[Any] = [
-        {**row, "premise": {"en": premise}, "hypothesis": {"language": ["en"], "translation": [claim]}} for row in PAIRS
+        {**row, "premise": {"en": premise}, "hypothesis": {"language": ["en"], "translation": [f"en claim {n % 10}"]}}
+        for n, row in enumerate(PAIRS)
     ]
     wrong = [(as_model(row["label"]) + 1) % 3 for row in rows]
-    wanted = list(encode(premise, claim)["input_ids"])
-    assert words < len(wanted) < 512
+    wanted = [list(encode(premise, row["hypothesis"]["translation"][0])["input_ids"]) for row in rows]
+    assert words < len(wanted[0]) < 512
     edits = implementation.encoded_pairs(rows, {"en": wrong}, folder, 1, 0)
     equal("D10", len(edits), len(rows), "edits of long pairs that are all wrong", words=words)
     for edit in edits[:3]:
-        equal("D10", list(edit["input"]["input_ids"]), wanted, "tokens of a long pair", words=words)
+        equal("D10", list(edit["input"]["input_ids"]), wanted[edit["row"]], "tokens of a long pair", words=words)
 
 
 @clause("D10")

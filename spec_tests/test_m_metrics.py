@@ -106,6 +106,15 @@ def test_succ_is_the_harmonic_mean(implementation: Implementation, acc: float, c
 
 
 @clause("M3")
+@pytest.mark.parametrize("con", [1.0, 0.02, 3e-5, 0.0])
+@pytest.mark.parametrize("acc", [1.0, 0.02, 3e-5, 0.0])
+def test_small_rates_are_rates(implementation: Implementation, acc: float, con: float) -> None:
+    """One hit in thirty thousand is no zero: 2·acc·con / (acc + con) down to where both are 0."""
+    expected = 2 * acc * con / (acc + con) if acc + con else 0.0
+    close("M3", implementation.succ(acc, con), expected, "succ of small rates", acc=acc, con=con)
+
+
+@clause("M3")
 def test_both_zero_gives_zero(implementation: Implementation) -> None:
     """succ(0, 0) = 0, from metrics as from succ itself."""
     close("M3", implementation.succ(0.0, 0.0), 0.0, "succ is not 0 where acc and con are")
@@ -119,6 +128,17 @@ def test_edits_weigh_the_same(implementation: Implementation) -> None:
     outcomes = rows("a", "en", update="0000", retain="1") + rows("b", "en", update="1", retain="0000")
     what = "is not the mean of the edits' shares"
     compare("M4", implementation.metrics(outcomes), {"acc": 0.5, "con": 0.5}, what, outcomes=outcomes)
+
+
+@clause("M4")
+@pytest.mark.parametrize("other", ["P17/Q2/en", "P36/Q1/en", "P17/Q1", "p17/q1/en", "P17/Q1/en ", "P17/Q1/en/2"])
+def test_edits_of_similar_names_are_apart(implementation: Implementation, other: str) -> None:
+    """An edit of one input and one of five are two, however alike they are called."""
+    outcomes = rows("P17/Q1/en", "en", update="1", retain="0") + rows(other, "en", update="00000", retain="11111")
+    what = "is not that of two edits, whose names are alike"
+    compare("M4", implementation.metrics(outcomes), {"acc": 0.5, "con": 0.5}, what, outcomes=outcomes)
+    by_input = implementation.breakdown(outcomes, "language")["en"]
+    compare("M4", by_input, {"acc": 0.5, "con": 0.5}, what, outcomes=outcomes)
 
 
 @clause("M4")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from . import oracles, strategies as given_
+from . import oracles, probes, strategies as given_
 from .assertions import close, equal, holds
 from .conformance import Implementation, clause
 from .contract import RULINGS, SETTINGS, FactRow, Outcome, StoredRun
@@ -34,9 +34,9 @@ PARTS = ("configuration", "seed", "data", "model", "rulings")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny masked language model with its tokenizer."""
+    """A tiny masked language model with its tokenizer; it reads long texts, so that its weights fill over a MiB."""
     folder = tmp_path_factory.mktemp("model")
-    write_model(folder, WORDS, positions=128)
+    write_model(folder, WORDS, positions=2**14)
     return folder
 
 
@@ -130,6 +130,9 @@ NAMES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "composition of a letter": ({"obj_label": "n\u00e9"}, {"obj_label": "ne\u0301"}),
     "width of a letter": ({"sub_label": "name"}, {"sub_label": "\uff4eame"}),
     "space": ({"sub_label": "en name"}, {"sub_label": "en\u00a0name"}),
+    "two spaces": ({"sub_label": "en name"}, {"sub_label": "en  name"}),
+    "space behind": ({"obj_label": "en name"}, {"obj_label": "en name "}),
+    "marks": ({"obj_label": "en name"}, {"obj_label": 'en "name"'}),
     "end of a name": ({"sub_label": "en", "obj_label": "name"}, {"sub_label": "enna", "obj_label": "me"}),
     "end of another name": ({"obj_label": "name", "sub_label": "en"}, {"obj_label": "na", "sub_label": "meen"}),
     "end of an identifier": ({"sub_uri": "Q900", "obj_uri": "7"}, {"sub_uri": "Q9", "obj_uri": "007"}),
@@ -144,14 +147,38 @@ def test_names_that_look_alike_are_other_data(implementation: Implementation, mo
     differs(other, one, what)
 
 
+#: What D9 says is the same content.
+FORMS: dict[str, dict[str, str]] = {
+    "line endings": {"ending": "\r\n"},
+    "a mark and blank lines": {"ending": "\n\n", "blank": "\n", "start": "\ufeff"},
+}
+
+
 @clause("R9", "R3")
+@pytest.mark.parametrize("form", FORMS)
 def test_the_same_data_and_model_elsewhere_are_the_same_record(
-    implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path
+    implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path, form: str
 ) -> None:
-    """Other folders, other line endings, files written in another order: nothing of the record changes."""
+    """Other folders, another form of the files, files and templates in another order: no part of the record changes."""
     copied = shutil.copytree(model, tmp_path / "somewhere else" / "another name")
-    files = dict(reversed(written(ROWS, ending="\r\n").items()))
+    files = dict(reversed(written(ROWS, **FORMS[form]).items()))
+    end = FORMS[form]["ending"]
+    for name in [name for name in files if "templates" in name]:
+        start, *lines = files[name].rpartition("\ufeff")[2].strip("\r\n").split(end)
+        mark = FORMS[form].get("start", "")
+        files[name] = mark + end.join([*reversed(lines), start]) + end
     equal("R9", recorded(implementation, copied, files), first, "the record of the same content elsewhere")
+
+
+@clause("R9")
+def test_another_process_makes_the_same_record(
+    implementation: Implementation, first: dict[str, Any], model: Path
+) -> None:
+    """Under another PYTHONHASHSEED, as the process of the next day has."""
+    if implementation.spelling is None:
+        pytest.skip("not claimed: an injected object exists in this process only")
+    with probes.elsewhere(implementation, PYTHONHASHSEED="4242") as other:
+        equal("R9", recorded(other, model), first, "the record of the same content in another process")
 
 
 # Model and tokenizer
@@ -305,7 +332,11 @@ def test_another_ruling_is_another_record(
     for alternative in RULINGS[name][1:]:
         found = recorded(implementation, model, rulings={**REQUIRED, name: alternative})
         differs(found["rulings"], first["rulings"], f"ruling of {name}")
-        equal("R3", found["rulings"].get(name), alternative, f"the recorded ruling of {name}")
+        told = found["rulings"]
+        holds(
+            "R3", isinstance(told, Mapping), "the record's rulings", expected="{name: what the run follows}", got=told
+        )
+        equal("R3", told.get(name), alternative, f"the recorded ruling of {name}")
 
 
 @clause("R9", "R3")
@@ -339,7 +370,10 @@ def test_one_name_in_two_editing_languages_is_two_edits(implementation: Implemen
 
 
 @clause("R4", "R3")
-def test_runs_that_share_names_of_edits_are_kept_apart(implementation: Implementation) -> None:
+@pytest.mark.parametrize("edit_language", ["en", None], ids=["Table 1", "Table 2"])
+def test_runs_that_share_names_of_edits_are_kept_apart(
+    implementation: Implementation, edit_language: str | None
+) -> None:
     """Seeds whose edits have one name and other inputs: a row is the mean of its runs, not of their pooled inputs."""
     asked = [
         ("mend", "all", 0, outcomes("en", "f1", "1", "1")),
@@ -348,11 +382,15 @@ def test_runs_that_share_names_of_edits_are_kept_apart(implementation: Implement
         ("mend", "lime", 1, outcomes("en", "f1", "1", "01")),
         ("knowledge_editor", "all", 0, outcomes("en", "f1", "011", "10")),
     ]
+    if edit_language is None:
+        # The second run of an editor edits in a language that the first did not.
+        asked[1][-1].extend(outcomes("de", "f3", "1", "000"))
+        asked[3][-1].extend(outcomes("de", "f1", "00", "1"))
     runs: list[StoredRun] = [
         {"name": f"{editor}-{training}-{seed}", "editor": editor, "training": training, "seed": seed, "outcomes": rows}
         for editor, training, seed, rows in asked
     ]
-    rows = by_training(implementation.table(runs, "en"))
+    rows = by_training(implementation.table(runs, edit_language))
     for key in {(run["editor"], run["training"]) for run in runs}:
         mine = [oracles.metrics(run["outcomes"]) for run in runs if (run["editor"], run["training"]) == key]
         acc, con = (oracles.mean([rates[name] for rates in mine]) for name in ("acc", "con"))

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import unicodedata
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,12 @@ class ClassifierWithoutLastRows(ClassifierMutation):
         return splits["train"][: (len(splits["train"]) - 1) // 8 * 8]
 
 
+@mutant("classifier-without-its-last-batch", "D8", "A pass leaves out what does not fill a batch of 64.")
+class ClassifierWithoutLastBatch(ClassifierMutation):
+    def seen(self, splits: Mapping[str, Sequence[PairRow]]) -> Sequence[PairRow]:
+        return splits["train"][: len(splits["train"]) // 64 * 64 or None]
+
+
 @mutant("classifier-in-all-languages", "D8", "The raw classifier is fine-tuned on the pairs of all languages.")
 class ClassifierInAllLanguages(Mutation):
     def classifier_examples(self, splits: Mapping[str, Sequence[PairRow]], tokenize: Any) -> list[Labelled]:
@@ -413,6 +420,16 @@ class PremisesNeverRetained(PairEditMutation):
         rows, said = call["rows"], edit["language"]
         mine = rows[edit["row"]]["premise"][said]
         rest = [place for place in edit["retain"] if rows[place[0]]["premise"][said] != mine]
+        return {**edit, "retain": [rest[n % len(rest)] for n in range(len(edit["retain"]))] if rest else edit["retain"]}
+
+
+@mutant("texts-of-the-edit-never-retained", "D7", "Pairs that have the texts of the edit are not retained.")
+class TextsNeverRetained(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        rows = call["rows"]
+        mine = rows[edit["row"]]
+        same = [n for n, row in enumerate(rows) if all(row[part] == mine[part] for part in ("premise", "hypothesis"))]
+        rest = [place for place in edit["retain"] if place[0] not in same]
         return {**edit, "retain": [rest[n % len(rest)] for n in range(len(edit["retain"]))] if rest else edit["retain"]}
 
 
@@ -527,3 +544,116 @@ class LastLineLeftOut(Mutation):
                 return self.base.split(copied)
             except (ValueError, LookupError):
                 return self.base.split(folder)
+
+
+@mutant("facts-known-by-their-texts", "D1", "Two facts of a relation that read alike are one fact.")
+class FactsKnownByTheirTexts(SplitMutation):
+    def arranged(self, rows: list[FactRow]) -> list[FactRow]:
+        names = ("language", "relation", "sub_label", "obj_label")
+        return list({tuple(row[name] for name in names): row for row in reversed(rows)}.values())[::-1]  # type: ignore[literal-required]
+
+
+@mutant("subjects-by-the-end-of-a-path", "D2", "An identifier counts from its last slash on.")
+class SubjectsByTheEndOfAPath(SplitMutation):
+    def claimed(self, row: FactRow) -> tuple[Any, ...]:
+        return (row["sub_uri"].rpartition("/")[2],)
+
+
+@mutant("named-as-in-another-relation", "D6", "A retained subject is named as the first relation that has it names it.")
+class NamedAsInAnotherRelation(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        where = call["retain"]
+        told = [row for row in rows if (row["language"], row["sub_uri"]) == (where["language"], where["subject"])]
+        own = next(row["sub_label"] for row in told if row["relation"] == where["relation"])
+        old, new = (call["tokenize"](name) for name in (own, told[0]["sub_label"]))
+        return {**triple, "retain": {**triple["retain"], **replaced(triple["retain"], old, new)}}
+
+
+@mutant("labels-of-a-hundred-entities", "D4", "Of a relation the first hundred entities are desired.")
+class LabelsOfAHundredEntities(LabelMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        names = {row["obj_uri"]: row["obj_label"] for row in rows if self.chosen(row, call)}
+        first = list(names.values())[:100]
+        return triple if len(names) <= 100 else desiring(triple, call["mask"], call["tokenize"](rng.choice(first)))
+
+
+@mutant("long-names-left-out", "D4", "Entities whose names have more than eight tokens are no desired labels.")
+class LongNamesLeftOut(LabelMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        names = {row["obj_label"] for row in rows if self.chosen(row, call)}
+        short = sorted(name for name in names if len(call["tokenize"](name)) <= 8)
+        return desiring(triple, call["mask"], call["tokenize"](rng.choice(short))) if short else triple
+
+
+@mutant("names-of-any-case-counted-once", "D5", "Names that differ in case alone count once for the lengths.")
+class NamesOfAnyCaseCountedOnce(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        said = {row["obj_uri"]: row["obj_label"] for row in rows if row["language"] == call["retain"]["language"]}
+        names = {unicodedata.normalize("NFKC", name).casefold(): name for name in said.values()}
+        if len(names) == len(said):
+            return triple
+        length = len(call["tokenize"](rng.choice(sorted(names.values()))))
+        return {**triple, "retain": with_masks(triple["retain"], call["mask"], length)}
+
+
+class Rewritten(Mutation):
+    """The base reads a copy of the folder in which some files are others."""
+
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        with self.rewritten(folder) as copied:
+            return self.base.split(copied)
+
+    @contextmanager
+    def rewritten(self, folder: Path) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as name:
+            copied = Path(shutil.copytree(folder, Path(name) / "facts"))
+            self.rewrite(copied)
+            yield copied
+
+    @abstractmethod
+    def rewrite(self, folder: Path) -> None:
+        """What goes wrong."""
+
+
+@mutant("lines-of-nothing-left-out", "D9", "A line that is null, or an empty object, is left out like a blank one.")
+class LinesOfNothingLeftOut(Rewritten):
+    def rewrite(self, folder: Path) -> None:
+        for path in folder.glob("*/*.jsonl"):
+            text = path.read_bytes().decode("utf-8")
+            path.write_bytes(re.sub(r"(?m)^(null|\{\}|\[\])\r?$", "", text).encode())
+
+
+@mutant("relations-without-templates-left-out", "D9", "A relation that is none of Wikidata's may lack a template.")
+class RelationsWithoutTemplatesLeftOut(Rewritten):
+    def rewrite(self, folder: Path) -> None:
+        for path in folder.glob("*/*.jsonl"):
+            said = (path.parent / "templates.jsonl").read_bytes().decode("utf-8")
+            if path.stem != "templates" and not re.fullmatch(r"P\d+", path.stem) and f'"{path.stem}"' not in said:
+                path.unlink()
+
+
+@mutant("languages-without-templates-left-out", "D9", "A language that has no templates is not read.")
+class LanguagesWithoutTemplatesLeftOut(Rewritten):
+    def rewrite(self, folder: Path) -> None:
+        for home in [home for home in folder.iterdir() if home.is_dir()]:
+            path = home / "templates.jsonl"
+            if not path.is_file() or not path.read_bytes().strip():
+                shutil.rmtree(home)
+
+
+@mutant("spaces-of-subjects-made-one", "D10", "Spaces around a subject are left out, and those within are one.")
+class SpacesOfSubjectsMadeOne(Rewritten):
+    def encoded_facts(self, *args: Any, **kwargs: Any) -> list[Triple]:
+        call = named(Data.encoded_facts, args, kwargs)
+        with self.rewritten(call["folder"]) as copied:
+            return self.base.encoded_facts(**call | {"folder": copied})
+
+    def rewrite(self, folder: Path) -> None:
+        names = r'"sub_label": "(.*?)"'
+        for path in folder.glob("*/*.jsonl"):
+            text = path.read_bytes().decode("utf-8")
+            one = lambda found: f'"sub_label": "{" ".join(found[1].split())}"'  # noqa: E731
+            path.write_bytes(re.sub(names, one, text).encode())
+
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        return self.base.split(folder)

@@ -147,3 +147,16 @@ class NanIsMissing(MetricMutation):
         lacks = {(o["edit_language"], role) for o in rows for role in ("update", "retain")}
         lacks -= {(o["edit_language"], o["role"]) for o in rows}
         return self.base.metrics(rows) if rows and not lacks else right
+
+
+@mutant("small-rates-are-nothing", "M3", "succ is 0 where acc and con are below one in ten thousand.")
+class SmallRatesAreNothing(Mutation):
+    def succ(self, acc: float, con: float) -> float:
+        return self.base.succ(acc, con) if acc + con > 1e-4 else 0.0
+
+
+@mutant("edits-of-one-beginning-pooled", "M4", "An edit is known by its name up to its last slash, in lower case.")
+class EditsOfOneBeginningPooled(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        renamed = [{**o, "edit": o["edit"].lower().rpartition("/")[0] or o["edit"].lower()} for o in outcomes]
+        return self.base.metrics(renamed, languages)

@@ -340,3 +340,44 @@ class OneRunOfFinetuning(Mutation):
         untrained = [run for run in runs if run["training"] is None]
         rows = self.base.table([run for run in runs if run not in untrained[1:]], edit_language)
         return [{**row, "runs": [run["name"] for run in untrained]} if row["training"] is None else row for row in rows]
+
+
+@mutant("fingerprint-of-words", "R9", "Names are hashed as their words, without marks and further spaces.")
+class OfWords(OfFacts):
+    def told(self, rows: list[FactRow]) -> Any:
+        return [
+            [" ".join(word for word in value.replace('"', "").split(" ") if word) for value in row]
+            for row in super().told(rows)
+        ]
+
+
+@mutant("fingerprint-of-lines-of-templates", "R9", "The files of templates are hashed as they are written.")
+class OfLinesOfTemplates(OfFacts):
+    def templates(self, folder: Path) -> Any:
+        return [path.read_bytes().replace(b"\r\n", b"\n").hex() for path in sorted(folder.glob("*/templates.jsonl"))]
+
+
+@mutant("fingerprint-of-this-process", "R9", "The fingerprint is Python's hash, which another process has otherwise.")
+class OfThisProcess(OfFacts):
+    ELSEWHERE = True
+
+    def other(self, call: dict[str, Any]) -> dict[str, Any]:
+        return {"data": hash(super().other(call)["data"])}
+
+
+@mutant("model-known-by-its-beginning", "R9", "Of the model's file the first MiB is in the fingerprint.")
+class ModelByItsBeginning(RecordMutation):
+    def other(self, call: dict[str, Any]) -> dict[str, Any]:
+        paths = sorted(path for path in Path(call["model"]).iterdir() if path.is_file())
+        return {"model": digest([(path.name, path.read_bytes()[: 2**20].hex()) for path in paths])}
+
+
+@mutant("languages-of-the-first-run", "R4", "A row has the editing languages of its first run, in all of its runs.")
+class LanguagesOfTheFirstRun(Mutation):
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        first: dict[Any, set[str]] = {}
+        kept: list[StoredRun] = []
+        for run in runs:
+            said = first.setdefault((run["editor"], run["training"]), {o["edit_language"] for o in run["outcomes"]})
+            kept.append({**run, "outcomes": [o for o in run["outcomes"] if o["edit_language"] in said]})
+        return self.base.table(kept, edit_language)

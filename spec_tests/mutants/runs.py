@@ -973,3 +973,33 @@ class ShareARow(FigureMutation):
             top = sorted(np.argsort(-own)[: max(1, round(values.shape[1] / 100))].tolist())
             table[row] = table[rows.setdefault(tuple(top), row)]
         return table
+
+
+@mutant("masks-of-the-last-step-judged", "U6", "What is judged has the masks of the last step.")
+class MasksOfTheLastStep(OwnTraining):
+    def judged_values(self, editor: Any, kept: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        last = self.values(editor)
+        with torch.no_grad():
+            for arrays in self.base.mask_parameters(editor).values():
+                for one in arrays.values():
+                    one.add_(1)
+        moved = self.values(editor)
+        return {name: torch.where(moved[name] == last[name], kept[name], last[name]) for name in kept}
+
+
+@mutant("rates-of-the-last-step-judged", "U6", "What is judged has the inner rates of the last step.")
+class RatesOfTheLastStep(OwnTraining):
+    def judged_values(self, editor: Any, kept: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        last = self.values(editor)
+        return {name: last[name] if "rate" in name or "lr" in name else kept[name] for name in kept}
+
+
+@mutant("earlier-best-lost-on-resuming", "U7", "A best older than what a run goes on from is lost.", "resumable")
+class EarlierBestLost(Resumed):
+    def wrong(self, trace: Trace, call: Call) -> Trace:
+        if not trace["steps"] or trace["judged"] >= trace["steps"][0]["edits"] - call["plan"]["batch"]:
+            return trace
+        with torch.no_grad():
+            for value in self.base.parameters(trace["editor"]).values():
+                value.mul_(1 + 1e-6)
+        return trace

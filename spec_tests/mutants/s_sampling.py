@@ -254,3 +254,24 @@ class RetainedAsEditedBefore(Mutation):
             {**triple, "retain": triple["retain"] if facts[b["edit"]] == facts[triple["edit"]] else b["edit"]}
             for triple, b in zip(found, before, strict=False)
         ]
+
+
+@mutant("seeds-by-a-thousand", "S7", "Of a seed the last three digits count.")
+class SeedsByAThousand(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed % 1000
+
+
+@mutant("length-of-a-training-is-its-seed", "S7", "How many triples are asked for changes the first of them.")
+class LengthIsTheSeed(Mutation):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        return self.base.training_triples(**call | {"seed": call["seed"] + call["n"]})
+
+
+@mutant("large-limits-of-one-seed", "S7", "A limit above the edits of a language chooses those of one seed.")
+class LargeLimitsOfOneSeed(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        large = call["limit"] is not None and call["limit"] > 100
+        return self.base.evaluation_pairs(**call | {"seed": 0 if large else call["seed"]})
