@@ -54,7 +54,8 @@ def _judge(given: list[str]) -> int:
 
     named = {argument: test for argument in given if (test := _test(argument))}
     everything = [] if named else [str(HERE), f"--ignore={HERE / 'meta'}"]
-    return int(pytest.main([*_configuration(), *everything, *(named.get(argument, argument) for argument in given)]))
+    code = int(pytest.main([*_configuration(), *everything, *(named.get(argument, argument) for argument in given)]))
+    return min(code, NOT_JUDGED)  # pytest has codes of its own for a wrong option, or where no test is left
 
 
 def _test(argument: str) -> str:

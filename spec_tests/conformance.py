@@ -197,6 +197,8 @@ def _claims(target: Any) -> frozenset[str]:
     declared = getattr(target, "CLAIMS", None)
     if declared is None:
         return frozenset(key for key, names in NAMES.items() if any(callable(getattr(target, n, None)) for n in names))
+    if not isinstance(declared, Iterable):
+        raise SuiteError(f"CLAIMS is {declared!r}; expected a set of chapters and capabilities, such as {{'M', 'S'}}")
     unknown = set(declared) - set(NAMES) - set(CAPABILITIES)
     if unknown:
         raise SuiteError(f"CLAIMS names {sorted(unknown)}; known are {[*NAMES, *CAPABILITIES]}")
@@ -204,16 +206,21 @@ def _claims(target: Any) -> frozenset[str]:
 
 
 def _rulings(target: Any) -> dict[str, str]:
-    declared = dict(getattr(target, "RULINGS", {}))
+    declared = getattr(target, "RULINGS", {})
+    if not isinstance(declared, Mapping):
+        raise SuiteError(f"RULINGS is {declared!r}; expected a dictionary, such as {{'penalty': 'mean'}}")
     for name, value in declared.items():
         if value not in RULINGS.get(name, ()):
             known = f"its alternatives are {RULINGS[name]}" if name in RULINGS else f"known rulings are {list(RULINGS)}"
             raise SuiteError(f"RULINGS declares {name} = {value!r}; {known}")
-    return declared
+    return dict(declared)
 
 
 def _editors(target: Any) -> tuple[str, ...]:
-    declared = tuple(getattr(target, "EDITORS", EDITORS))
+    declared = getattr(target, "EDITORS", EDITORS)
+    if isinstance(declared, str) or not isinstance(declared, Iterable):
+        raise SuiteError(f"EDITORS is {declared!r}; expected a list of names, such as ['mend']")
+    declared = tuple(declared)
     unknown = [name for name in declared if name not in EDITORS]
     if unknown:
         raise SuiteError(f"EDITORS names {unknown}; known are {list(EDITORS)}")
@@ -239,7 +246,8 @@ def load(spelling: str, journal: Journal | None = None, python: str | None = Non
     if python is not None:
         from .remote.client import Remote  # noqa: PLC0415  # it imports this module
 
-        return Implementation(Remote(known, python, limit=journal.clock.limit), spelling, known, journal)
+        target = Remote(known, python, limit=journal.clock.limit)
+        return _with_something(Implementation(target, spelling, known, journal))
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -251,7 +259,17 @@ def load(spelling: str, journal: Journal | None = None, python: str | None = Non
     except BaseException as error:
         raise SuiteError(_not_imported(spelling, module_name, error)) from error
     journal.warned("import", caught)
-    return Implementation(target, spelling, known, journal)
+    return _with_something(Implementation(target, spelling, known, journal))
+
+
+def _with_something(found: Implementation) -> Implementation:
+    """SuiteError: it has nothing that could be judged, since something else was named by mistake."""
+    if found.claims or getattr(found.target, "CLAIMS", None) is not None:
+        return found
+    what = "" if found.python else f" ({type(found.target).__name__})"
+    if callable(found.target):
+        what += ", which is not called; name what it makes"
+    raise SuiteError(f"{found.label}{what} has no function of the contract; name the module or object that has them")
 
 
 def _parsed(spelling: str) -> tuple[Path | None, str, str]:
@@ -291,8 +309,10 @@ def _not_imported(spelling: str, module_name: str, error: BaseException) -> str:
     why = f"{type(error).__name__}: {error}"
     if isinstance(error, SystemExit):
         why = f"it ends the process when it is imported (sys.exit({error.code!r}))"
-    if isinstance(error, ModuleNotFoundError) and "/" in module_name:
-        why += f"; a file is named with its ending, {module_name}.py"
+    if Path(module_name).is_dir() and ("/" in module_name or not module_name.strip(".")):
+        why = f"it is a folder; name a file in it, {Path(module_name) / 'my_adapter.py'}, or a package without slashes"
+    elif isinstance(error, ModuleNotFoundError) and ("/" in module_name or Path(module_name).is_file()):
+        why += f"; a file is named with its ending, {Path(module_name).with_suffix('.py')}"
     return f"cannot import the implementation {spelling!r}: {why}"
 
 

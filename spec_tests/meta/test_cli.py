@@ -199,6 +199,13 @@ def test_a_reader_who_stops_early_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(("pytests", "ours"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2), (5, 2)])
+def test_there_are_three_exit_codes(monkeypatch: pytest.MonkeyPatch, pytests: int, ours: int) -> None:
+    """A wrong option, or one that leaves no test, is no verdict."""
+    monkeypatch.setattr(pytest, "main", lambda arguments: pytests)
+    assert cli.main(["--implementation", "it"]) == ours
+
+
 def test_the_usage_names_a_command_once(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("start", "compare", "badge"):
         with pytest.raises(SystemExit):
