@@ -204,13 +204,17 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
         except (KeyboardInterrupt, SuiteError):
             raise
         except BaseException as error:
+            kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+            try:
+                text = f"{kind}: {error}"
+            except Exception as inner:  # the message is the implementation's code, too
+                raise _marked(Crash(f"{kind}, whose message cannot be read: {type(inner).__name__}"), name) from None
             if not isinstance(error, Exception) or isinstance(error, ORDERS):
-                kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-                raise _marked(Crash(f"{kind}: {error}"), name) from error
+                raise _marked(Crash(text), name) from error
             try:
                 _marked(error, name)
             except (AttributeError, TypeError):
-                raise _marked(Crash(f"{type(error).__name__}: {error}"), name) from error
+                raise _marked(Crash(text), name) from error
             raise
         journal.warned(name, caught)
         if kwargs.get("interrupt") is None:  # what an interrupted run returns is not looked at

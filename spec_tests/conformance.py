@@ -195,7 +195,7 @@ class Implementation:
 
 def _declared(target: Any, name: str, default: Any, kind: type = Collection) -> Any:
     declared = getattr(target, name, default)
-    if not isinstance(declared, kind):
+    if isinstance(declared, str) or not isinstance(declared, kind):
         raise SuiteError(f"{name} is {declared!r}; expected {'a dictionary' if kind is Mapping else 'a list of names'}")
     return declared
 
@@ -216,7 +216,7 @@ def _rulings(target: Any) -> dict[str, str]:
         if value not in RULINGS.get(name, ()):
             known = f"its alternatives are {RULINGS[name]}" if name in RULINGS else f"known rulings are {list(RULINGS)}"
             raise SuiteError(f"RULINGS declares {name} = {value!r}; {known}")
-    return declared
+    return dict(declared)
 
 
 def _editors(target: Any) -> tuple[str, ...]:
@@ -246,7 +246,8 @@ def load(spelling: str, journal: Journal | None = None, python: str | None = Non
     if python is not None:
         from .remote.client import Remote  # noqa: PLC0415  # it imports this module
 
-        return Implementation(Remote(known, python, limit=journal.clock.limit), spelling, known, journal)
+        target = Remote(known, python, limit=journal.clock.limit)
+        return _with_something(Implementation(target, spelling, known, journal))
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -258,7 +259,17 @@ def load(spelling: str, journal: Journal | None = None, python: str | None = Non
     except BaseException as error:
         raise SuiteError(_not_imported(spelling, module_name, error)) from error
     journal.warned("import", caught)
-    return Implementation(target, spelling, known, journal)
+    return _with_something(Implementation(target, spelling, known, journal))
+
+
+def _with_something(found: Implementation) -> Implementation:
+    """SuiteError: it has nothing that could be judged, since something else was named by mistake."""
+    if found.claims or getattr(found.target, "CLAIMS", None) is not None:
+        return found
+    what = "" if found.python else f" ({type(found.target).__name__})"
+    if callable(found.target):
+        what += ", which is not called; name what it makes"
+    raise SuiteError(f"{found.label}{what} has no function of the contract; name the module or object that has them")
 
 
 def _parsed(spelling: str) -> tuple[Path | None, str, str]:
@@ -298,8 +309,10 @@ def _not_imported(spelling: str, module_name: str, error: BaseException) -> str:
     why = f"{type(error).__name__}: {error}"
     if isinstance(error, SystemExit):
         why = f"it ends the process when it is imported (sys.exit({error.code!r}))"
-    if isinstance(error, ModuleNotFoundError) and "/" in module_name:
-        why += f"; a file is named with its ending, {module_name}.py"
+    if Path(module_name).is_dir() and ("/" in module_name or not module_name.strip(".")):
+        why = f"it is a folder; name a file in it, {Path(module_name) / 'my_adapter.py'}, or a package without slashes"
+    elif isinstance(error, ModuleNotFoundError) and ("/" in module_name or Path(module_name).is_file()):
+        why += f"; a file is named with its ending, {Path(module_name).with_suffix('.py')}"
     return f"cannot import the implementation {spelling!r}: {why}"
 
 

@@ -37,6 +37,7 @@ STALE = pytest.StashKey[list[str]]()
 WHOLE = pytest.StashKey[bool]()
 PART = pytest.StashKey[str]()
 CODE = pytest.StashKey[int]()
+UNWRITTEN = pytest.StashKey[dict[Path, str]]()
 
 _COMMON = {"deadline": None, "derandomize": True, "database": None, "report_multiple_bugs": False, "print_blob": False}
 _ONCE = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
@@ -117,6 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[KNOWN] = known_failures.concerning(
             known_failures.read(xfails) if xfails else [], _chapters(config)
         )
+        _chosen_clauses(config)
         if _without_torch(config) == _chapters(config):
             raise SuiteError(f'chapters {", ".join(_chapters(config))} need torch: pip install "lime-spec[torch]"')
         found = _implementation(config)
@@ -218,13 +220,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[RESULTS][item.nodeid] = Result(item.nodeid, _clauses_of(item), "not run", "left out")
     _deselect(config, items, left_out)
     # What is taken for granted comes first, so that a later failure is known for what it is.
-    items.sort(key=lambda item: max((depth(name) for name in _clauses_of(item) if name in clauses()), default=0))
+    items.sort(key=_remoteness)
     for item in items:
         if _is_ours(item) and not _is_meta(item):
             # What an implementation leaves open shows whenever Python collects it, and counts for nothing.
             for category in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
                 item.add_marker(pytest.mark.filterwarnings(f"default::{category}"))
             item.add_marker(pytest.mark.filterwarnings("default::pytest.PytestUnhandledThreadExceptionWarning"))
+
+
+def _remoteness(item: pytest.Item) -> tuple[int, int]:
+    """How much a test takes for granted: by its clauses, and then by what else it needs, such as an editor."""
+    deep = max((depth(name) for name in _clauses_of(item) if name in clauses()), default=0)
+    return deep, len({name for mark in item.iter_markers("needs") for name in mark.args})
 
 
 def _deselect(config: pytest.Config, items: list[pytest.Item], dropped: Sequence[pytest.Item]) -> None:
@@ -236,11 +244,22 @@ def _deselect(config: pytest.Config, items: list[pytest.Item], dropped: Sequence
 
 def _not_chosen(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The tests of other clauses than those that --clauses names."""
-    names = [name.strip().upper() for name in (config.getoption("clauses") or "").split(",") if name.strip()]
+    names = _chosen_clauses(config)
+    return [item for item in items if names and _clauses_of(item) and not names & set(_clauses_of(item))]
+
+
+def _chosen_clauses(config: pytest.Config) -> set[str]:
+    given, chapters = config.getoption("clauses"), _chapters(config)
+    if given is None:
+        return set()
+    names = [name.strip().upper() for name in given.split(",") if name.strip()]
     unknown = [name for name in names if name not in clauses()]
-    if unknown:
-        pytest.exit(f"--clauses names {', '.join(unknown)}; SPEC.md has no such clause", returncode=NOT_JUDGED)
-    return [item for item in items if names and _clauses_of(item) and not set(names) & set(_clauses_of(item))]
+    if unknown or not names:
+        raise SuiteError(f"--clauses names {', '.join(unknown) or 'nothing'}; SPEC.md has no such clause")
+    outside = [name for name in names if name[0] not in chapters]
+    if outside:
+        raise SuiteError(f"--clauses names {', '.join(outside)}; --chapters names {', '.join(chapters)} alone")
+    return set(names)
 
 
 def _left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> list[pytest.Item]:
@@ -505,10 +524,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED if elsewhere else exit_code(results)
         if config.stash[STALE] and session.exitstatus == 0:
             session.exitstatus = NOT_JUDGED
-    elif results:
+    elif results or (exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and IMPLEMENTATION in config.stash):
         session.exitstatus = NOT_JUDGED
     config.stash[CODE] = int(session.exitstatus)
-    _write_reports(config, config.stash[CODE])
+    config.stash[UNWRITTEN] = _write_reports(config, config.stash[CODE])
+    if config.stash[UNWRITTEN]:
+        session.exitstatus = NOT_JUDGED
 
 
 def _say_what_was_not_run(session: pytest.Session) -> None:
@@ -518,7 +539,9 @@ def _say_what_was_not_run(session: pytest.Session) -> None:
             results[item.nodeid] = Result(item.nodeid, _clauses_of(item), "not run", "the run ended before")
 
 
-def _write_reports(config: pytest.Config, code: int) -> None:
+def _write_reports(config: pytest.Config, code: int) -> dict[Path, str]:
+    """Write what --report asks for; returns why a file could not be written."""
+    unwritten = {}
     judged = [result for result in config.stash[RESULTS].values() if result.clauses]
     if config.getoption("report") and judged and IMPLEMENTATION in config.stash:
         made = report.judgement(
@@ -533,7 +556,11 @@ def _write_reports(config: pytest.Config, code: int) -> None:
             stale=config.stash[STALE],
         )
         for path in config.getoption("report"):
-            report.write(made, path)
+            try:
+                report.write(made, path)
+            except OSError as error:
+                unwritten[path] = f"cannot be written: {error.strerror or error}"
+    return unwritten
 
 
 def _abort(config: pytest.Config, function: str) -> None:
@@ -580,7 +607,8 @@ def _part(config: pytest.Config, ended: bool) -> str:
         results = config.stash[RESULTS].values()
         seen = {name[0] for result in results for name in result.clauses if result.outcome != "not run"}
         chapters = [chapter for chapter in _chapters(config) if chapter in seen]
-        said.append(f"a part of chapter{'s' if len(chapters) > 1 else ''} {', '.join(chapters)} only")
+        if chapters:
+            said.append(f"a part of chapter{'s' if len(chapters) > 1 else ''} {', '.join(chapters)} only")
     if config.getoption("leave_out"):
         said.append(f"left out: {config.getoption('leave_out')}")
     if _without_torch(config):
@@ -598,7 +626,11 @@ def _seeds(config: pytest.Config) -> list[int]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     results = [result for result in config.stash[RESULTS].values() if result.clauses]
-    if not results or IMPLEMENTATION not in config.stash:
+    if IMPLEMENTATION not in config.stash:
+        return
+    if not results:
+        if config.stash.get(CODE, 0) == NOT_JUDGED:
+            terminalreporter.line("could not be judged: no test was chosen")
         return
     found, chapters = config.stash[IMPLEMENTATION], _chapters(config)
     terminalreporter.section(f"conformance of {found.label}")
@@ -612,7 +644,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in config.stash[STALE]:
         terminalreporter.line(f"--xfails {config.getoption('xfails')}: {line}", red=True)
     for path in config.getoption("report"):
-        terminalreporter.line(f"report: {path}")
+        why = config.stash.get(UNWRITTEN, {}).get(path)
+        terminalreporter.line(f"--report {path}: {why}" if why else f"report: {path}", red=bool(why))
     stale, part = config.stash[STALE], config.stash.get(PART, "")
     code = config.stash.get(CODE, NOT_JUDGED)
     terminalreporter.line(verdict(results, chapters, code=code, part=part, stale=stale))

@@ -381,6 +381,8 @@ def check(paths: Iterable[Path]) -> None:
             raise SuiteError(f"--report {path}: expected a name that ends in {', '.join(WRITERS)}")
         if not path.absolute().parent.is_dir():
             raise SuiteError(f"--report {path}: there is no folder {path.absolute().parent}")
+        if path.is_dir():
+            raise SuiteError(f"--report {path}: it is a folder; name a file")
 
 
 def write(made: Judgement, path: Path) -> None:

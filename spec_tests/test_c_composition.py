@@ -71,7 +71,12 @@ def agree(clause_id: str, found: Update, expected: Update, beside: Sequence[Upda
     equal(clause_id, sorted(found), sorted(expected), f"{what}: the edited matrices")
     for matrix, delta in expected.items():
         near(
-            clause_id, found[matrix], delta, f"{what}: ΔW of {matrix}", of=[found[matrix]], beside=sizes(matrix, beside)
+            clause_id,
+            found[matrix],
+            delta,
+            f"{what}: another ΔW of {matrix}",
+            of=[found[matrix]],
+            beside=sizes(matrix, beside),
         )
 
 
@@ -245,7 +250,7 @@ def test_the_next_edit_is_that_of_the_model_so_far(implementation: Any, name: st
             step = delta - own.get(matrix, torch.zeros_like(delta))
             got, what = (
                 found[matrix] - shift.get(matrix, torch.zeros_like(delta)),
-                f"edit {index} after two: ΔW of {matrix}",
+                f"edit {index} after two: another ΔW of {matrix}",
             )
             beside = sizes(matrix, [raw_weights(there), shift, held, found])
             tolerance = "training" if name == "finetuning" else "model"

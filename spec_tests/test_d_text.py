@@ -420,7 +420,9 @@ def test_a_batch_of_mixed_lengths_keeps_token_types(implementation: Implementati
     for place, request in enumerate(requests):
         alone = implementation.dense(editor, implementation.edit(editor, [request]), 0)
         for matrix, found in implementation.dense(editor, together, place).items():
-            near("D10", found, alone[matrix], f"ΔW of {matrix} for edit {place} of a batch", input=inputs[place])
+            near(
+                "D10", found, alone[matrix], f"another ΔW of {matrix} for edit {place} of a batch", input=inputs[place]
+            )
     single = [implementation.edited_logits(editor, together, 0, [one])[0] for one in inputs]
     for place, found in enumerate(implementation.edited_logits(editor, together, 0, inputs)):
         near("D10", found, single[place], f"logits of input {place} of a batch", input=inputs[place])

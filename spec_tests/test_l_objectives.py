@@ -180,7 +180,7 @@ def test_a_large_vocabulary_is_summed_over_whole(implementation: Any, spread: fl
         ("L1", "L_rel", rel(implementation, batch), expected_rel(batch)),
         ("L2", "L_loc", loc(implementation, batch), expected_loc(batch, direction)),
     ):
-        close(clause_id, found[0], expected[0], f"{name} over {classes} tokens", "losses", spread=spread)
+        close(clause_id, found[0], expected[0], f"{name} is another over {classes} tokens", "losses", spread=spread)
         what = f"{name} has another gradient over {classes} tokens"
         near(clause_id, found[1], expected[1], what, "model", spread=spread)
 

@@ -125,9 +125,10 @@ unknown_editor = _metrics(EDITORS=("rome",))
 undecided = _metrics(RULINGS={"con_positions": "some"})
 boasting = _metrics(CLAIMS={"M", "X"})
 hasty = _metrics(ACCUMULATES=0)
-lazy = _metrics(EDITORS=_half)
-listing = _metrics(RULINGS=["con_positions"])
-empty = SimpleNamespace()
+pleading = _metrics(CLAIMS=5)
+spelled = _metrics(EDITORS="mend")
+listed = _metrics(RULINGS=["penalty"])
+empty = SimpleNamespace(CLAIMS=())
 incomplete = _metrics()
 del incomplete.succ
 

@@ -170,7 +170,14 @@ def test_an_error_keeps_its_kind(error: Exception) -> None:
     assert found.value.raised_by_implementation == "succ"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), Slotted(), pytest.skip.Exception("x")])
+class Speechless(ValueError):
+    """Its message cannot be had."""
+
+    def __str__(self) -> str:
+        raise AttributeError("lost")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), Slotted(), Speechless(), pytest.skip.Exception("x")])
 def test_what_is_no_ordinary_error_is_a_crash(error: BaseException) -> None:
     """SystemExit ends no run of the suite, and a skip skips no test of it."""
 

@@ -74,7 +74,8 @@ ORDERS = {
 }
 SMALL = (
     *("right", "wrong", "crashing", "misfit", "incomplete", "empty", "asserting", "warning", "strange", "interrupted"),
-    *("deviating", "undecided", "boasting", "unknown_editor", "hasty", "ending", "lazy", "listing", *ORDERS),
+    *("deviating", "undecided", "boasting", "unknown_editor", "hasty", "ending", *ORDERS),
+    *("pleading", "spelled", "listed"),
 )
 #: Files that are named in place of a module.
 FILES = {
@@ -105,6 +106,13 @@ RUNS = {
     "not there": named("nobody"),
     "not a module": [*FEW, "--implementation", "no.such.module"],
     "no such chapter": named("right", "--chapters", "M,Q"),
+    "no such clause": named("right", "--clauses", "M3,Q9"),
+    "no clause": named("right", "--clauses", ","),
+    "clause elsewhere": named("right", "--chapters", "M", "--clauses", "S1"),
+    "no test": [*FEW[:-1], "no_such_test", "--implementation", f"{MINIATURES}:right"],
+    "a function": named("right.succ"),
+    "a folder": [*FEW, "--implementation", "{folder}"],
+    "here": [*FEW, "--implementation", "."],
     "one chapter": named("right", "--chapters", "m"),
     "one test": ["spec_tests/test_m_metrics.py::test_both_zero_gives_zero", "--implementation", f"{MINIATURES}:right"],
     "left out": named("right", "--leave-out", "M3,test_edits_weigh_the_same"),
@@ -131,6 +139,9 @@ RUNS = {
     ],
     "report.txt": named("right", "--report", "out.txt"),
     "report nowhere": named("right", "--report", "no/such/folder/out.md"),
+    "report on a folder": named("right", "--report", "{folder}/folder.md"),
+    "report too long": named("right", "--report", f"{{folder}}/{'a' * 248}.json", "--report", "{folder}/beside.json"),
+    "in order": [*paths(["test_a_joint.py", "test_a_masks.py"]), "--collect-only", "-q", *named("right")[-2:]],
     "no repeats": named("right", "--repeat", "0"),
     "numpy_core": [*paths(RULED + OTHERS), *QUIETLY, "--implementation", "spec_tests.adapters.numpy_core"],
     "blind": [
@@ -162,6 +173,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         (folder / f"{name}.toml").write_text(text)
     for name, text in FILES.items():
         (folder / f"{name}.py").write_text(text)
+    (folder / "folder.md").mkdir()
     for name, condition in (("both_right", "True"), ("both_wrong", "False")):
         (folder / f"test_{name}.py").write_text(f"def test_{name}():\n    assert {condition}\n")
     options = ["--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -217,12 +229,20 @@ def test_wrong_implementations_do_not(runs: Runs, name: str, outcome: str) -> No
         ("not there", "cannot import the implementation"),
         ("not a module", "cannot import the implementation 'no.such.module'"),
         ("no such chapter", "--chapters names Q"),
+        ("no such clause", "--clauses names Q9; SPEC.md has no such clause"),
+        ("no clause", "--clauses names nothing"),
+        ("clause elsewhere", "--clauses names S1; --chapters names M alone"),
+        ("no test", "could not be judged: no test was chosen"),
+        ("a function", "which is not called; name what it makes"),
+        ("a folder", "it is a folder; name a file in it"),
+        ("here", "it is a folder; name a file in it"),
+        ("pleading", "CLAIMS is 5"),
+        ("spelled", "EDITORS is 'mend'"),
+        ("listed", "RULINGS is ['penalty']; expected a dictionary"),
         ("undecided", "con_positions = 'some'"),
         ("boasting", "CLAIMS names ['X']"),
         ("unknown_editor", "EDITORS names ['rome']"),
         ("hasty", "ACCUMULATES is 0"),
-        ("lazy", "EDITORS is <function"),
-        ("listing", "RULINGS is ['con_positions']; expected a dictionary"),
         ("ending", "it ends the process when it is imported (sys.exit('no licence found'))"),
         ("my_ending", "it ends the process when it is imported (sys.exit('no licence found'))"),
         ("no file", "there is no file "),
@@ -237,6 +257,8 @@ def test_wrong_implementations_do_not(runs: Runs, name: str, outcome: str) -> No
         ("empty", "not claimed"),
         ("report.txt", "--report out.txt: expected a name that ends in .html, .md, .json"),
         ("report nowhere", "there is no folder"),
+        ("report on a folder", "it is a folder; name a file"),
+        ("report too long", ".json: cannot be written: "),
         ("no repeats", "--repeat 0: expected 1 or more"),
         ("xfails passing", "entry 2 (test test_both_zero_gives_zero) passes: take it out"),
         ("xfails not claimed", "entry 2 (clause T1) is not claimed: take it out"),
@@ -379,6 +401,27 @@ def test_what_is_not_claimed_is_shown_and_never_passed(runs: Runs) -> None:
     assert "passed" in row(runs["right"], "M3")
     assert re.search(r"passed, .*not claimed", runs["right"].stdout)
     assert not re.search(r"\bpassed", runs["empty"].stdout)
+
+
+def test_a_report_that_cannot_be_written_keeps_no_other(runs: Runs) -> None:
+    """The verdict is printed, and the other report is there."""
+    run = runs["report too long"]
+    assert "conforms in all that it claims" in run.stdout
+    assert json.loads((run.folder / "beside.json").read_text(encoding="utf-8"))["exit_code"] == 0
+
+
+def test_what_needs_less_is_asked_first(runs: Runs) -> None:
+    """So that a fault is told by the plainest test that sees it: of a clause, by one without an editor."""
+    order = re.findall(r"::(test_\w+)", runs["in order"].stdout)
+    names = ("test_gates_are_hard_concrete", "test_no_two_places_of_a_large_batch_share_a_draw")
+    assert order.index(names[0]) < order.index(names[1])
+
+
+@pytest.mark.parametrize("name", ["no such clause", "clause elsewhere", "interrupted"])
+def test_what_was_not_begun_has_no_part(runs: Runs, name: str) -> None:
+    """An option that is wrong is told alone, and no part of a chapter without a name is."""
+    assert ("conformance of" in runs[name].stdout) == (name == "interrupted")
+    assert "a part of chapter  only" not in runs[name].stdout
 
 
 def test_chapters_limit_the_table(runs: Runs) -> None:
