@@ -216,7 +216,7 @@ def _rulings(target: Any) -> dict[str, str]:
         if value not in RULINGS.get(name, ()):
             known = f"its alternatives are {RULINGS[name]}" if name in RULINGS else f"known rulings are {list(RULINGS)}"
             raise SuiteError(f"RULINGS declares {name} = {value!r}; {known}")
-    return dict(declared)
+    return declared
 
 
 def _editors(target: Any) -> tuple[str, ...]:
