@@ -25,6 +25,9 @@ def read(path: Path) -> Report:
         raise SuiteError(f"{path} is no conformance report; expected what --report out.json writes")
     if found["version"] != 2:
         raise SuiteError(f"{path} has form {found['version']} of the report; this program reads form 2")
+    rows = found["clauses"] if isinstance(found["clauses"], list) else [None]
+    if not all(isinstance(row, dict) and {"id", "outcome", "why", "sentence"} <= set(row) for row in rows):
+        raise SuiteError(f"{path} has clauses without id, outcome, why or sentence; was it changed by hand?")
     return found
 
 

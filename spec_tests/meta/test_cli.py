@@ -252,6 +252,10 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str, words: str) -> 
     (tmp_path / "b.json").write_text(json.dumps(old))
     with pytest.raises(SuiteError, match="has form 1 of the report"):
         comparison.read(tmp_path / "b.json")
+    for rows in ("all", [{"id": "M3", "outcome": "passed"}]):
+        (tmp_path / "c.json").write_text(json.dumps(report(clauses=rows)))
+        with pytest.raises(SuiteError, match="has clauses without id"):
+            comparison.read(tmp_path / "c.json")
 
 
 @pytest.mark.parametrize(
