@@ -46,7 +46,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "plugins": ("editors", "data", "results", "borders", "errors", "names"),
     "reproduce": (*METHOD, "checks", "data", "results", "plugins", "borders", ""),
     "report": (*PURE, "results", "errors", "names"),
-    "cli": (*METHOD, "borders", "data", "results", "plugins", "saving", "reproduce", "report", ""),
+    "cli": (*METHOD, "borders", "checks", "data", "results", "plugins", "saving", "reproduce", "report", ""),
     "conformance": (*METHOD, "data", "reproduce", "report", "results", "saving"),
     "__main__": ("cli", "borders", "errors"),
     "": (),
