@@ -577,7 +577,7 @@ def test_a_trained_mends_edit_is_that_of_its_transform(implementation: Implement
 @needs("E")
 @cases(
     *(
-        (test_a_masks.test_an_edit_uses_the_mask_of_its_language_only, (name, said))
+        (test_a_masks.test_an_edit_uses_the_mask_of_its_language_only, (name, said, LANGUAGES))
         for name in LEARNED[:2]
         for said in ("en", "fr")
     ),
