@@ -42,9 +42,9 @@ print(run(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))
 
 
 def run_elsewhere(facts: Path, model: Path, results: Path, hash_seed: str) -> Path:
-    """One cell in a process of its own."""
+    """One cell in a process of its own, with one thread, as workers have: MKL may round otherwise with several."""
     argv = [sys.executable, "-c", SCRIPT, str(facts), str(model), str(results)]
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(argv, cwd=ROOT, check=True, env=environment, capture_output=True, text=True)
     return Path(done.stdout.strip().splitlines()[-1])
 
