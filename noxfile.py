@@ -121,9 +121,11 @@ def tests(session: nox.Session) -> None:
 
     Every small benchmark runs once as well, without being timed.
     """
-    paths = session.posargs or ["spec_tests/meta", "fixtures/tests", "reference/tests"]
+    # Whole files go to workers, since tests of one file share what is slow to make. Named tests need no workers.
+    everything = ["--numprocesses", "auto", "--dist", "loadfile", "spec_tests/meta", "fixtures/tests", "reference/tests"]
+    paths = session.posargs or everything
     interpreter = python(session, "tests", "perf")
-    session.run(interpreter, "-m", "pytest", *paths, env=OFFLINE, external=True)
+    session.run(interpreter, "-m", "pytest", *paths, env=OFFLINE | {"OMP_NUM_THREADS": "1"}, external=True)
     if not session.posargs:
         small = ["perf", "--benchmark-disable", "-k", "not mbert"]
         session.run(interpreter, "-m", "pytest", *small, env=OFFLINE, external=True)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,22 @@ WALLS: dict[str, tuple[str, ...]] = {
     "__main__": ("cli", "borders", "errors"),
     "": (),
 }
+
+
+#: What has no say in how long a file is: blank lines, comments and the ends of lines.
+NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+
+
+def lines_of_code(path: Path) -> int:
+    """The lines that hold code: no blank line, comment or docstring, as tools that count lines have it."""
+    with path.open("rb") as file:
+        tokens = [one for one in tokenize.tokenize(file.readline) if one.type not in (*NO_CODE, tokenize.ENCODING)]
+    code = {line for one in tokens for line in range(one.start[0], one.end[0] + 1)}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node) is not None:
+            code -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(code)
 
 
 def room_of(module: str) -> str:
@@ -268,3 +285,18 @@ def test_a_file_that_moves_leaves_the_digest(copy: Path) -> None:
         path.write_text(changed, encoding="utf-8")
     assert followed > 2
     assert digest_of(copy) == before
+
+
+def test_lines_of_code_are_counted_without_docstrings_and_comments(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    text = '"""Of two\nlines."""\n\nx = """no\ndocstring"""  # a comment\n\n\n'
+    path.write_text(text + 'def f():\n    """Too."""\n    return [\n        x,\n    ]\n# end\n')
+    assert lines_of_code(path) == 6
+
+
+def test_the_package_and_its_core_stay_small() -> None:
+    """9,000 lines of code at most, and 3,000 for all that an edit's number depends on beside the data."""
+    core = {path for one in results.SOURCES if not one.startswith(("data", "reproduce")) for path in PACKAGE.glob(one)}
+    core -= {PACKAGE / name for name in results.NO_SOURCES}
+    assert sum(map(lines_of_code, core)) < 3000
+    assert sum(map(lines_of_code, MODULES.values())) < 9000
