@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from . import checks
 from .errors import UserError
@@ -76,24 +76,29 @@ LogAlpha = Literal["free", "clamped"]
 Stopping = Literal["averages", "edits"]
 
 
+def _decides(about: str, values: Any) -> Any:
+    """A field of `Rulings`; the text's value comes first, then the released code's."""
+    return field(default=get_args(values)[0], metadata={"values": get_args(values), "about": about})
+
+
 @dataclass(frozen=True, slots=True)
 class Rulings:
-    """Where the paper's text and its released code differ. The defaults, which come first, are the text."""
+    """Where the paper's text and its released code differ. The defaults are the text."""
 
-    kl_direction: Direction = "paper"
-    penalty: Penalty = "sum"
-    mask_scale: Scaling = "none"
-    subject: Subject = "parallel"
-    con_positions: Positions = "mask"
-    knowledge_editor_condition: Condition = "input+label"
-    loc_positions: Positions = "mask"
-    label_pool: Pool = "all"
-    finetuning_optimiser: Optimiser = "adam"
-    editable_training_inner_lr: Rate = "1e-4"
-    retain_inputs: Count = "1"
-    clipping: Clipping = "apart"
-    log_alpha: LogAlpha = "free"
-    stopping: Stopping = "averages"
+    kl_direction: Direction = _decides("KL(edited ‖ raw) or KL(raw ‖ edited)", Direction)
+    penalty: Penalty = _decides("normalisation of the mask penalty", Penalty)
+    mask_scale: Scaling = _decides("whether a learned scale multiplies the gates", Scaling)
+    subject: Subject = _decides("whose subject label an update input carries (facts)", Subject)
+    con_positions: Positions = _decides("positions at which a retained prediction is compared (facts)", Positions)
+    knowledge_editor_condition: Condition = _decides("what KnowledgeEditor reads", Condition)
+    loc_positions: Positions = _decides("positions at which the locality loss is taken (facts)", Positions)
+    label_pool: Pool = _decides("splits whose facts name the entities that may be desired (facts)", Pool)
+    finetuning_optimiser: Optimiser = _decides("whose steps Finetuning takes", Optimiser)
+    editable_training_inner_lr: Rate = _decides("where its inner rates start (scale paper)", Rate)
+    retain_inputs: Count = _decides("retain inputs of an edit when an editor is judged (scale paper)", Count)
+    clipping: Clipping = _decides("gradients clipped for editor and masks apart at 1, or together at 100", Clipping)
+    log_alpha: LogAlpha = _decides("whether log α is clamped to ±log 100 before each edit", LogAlpha)
+    stopping: Stopping = _decides("validated number: succ of the averages, or the mean of the edits' own", Stopping)
 
     def __post_init__(self) -> None:
         checks.refuse(UserError, checks.of_record(self), whose="the ruling ")
@@ -101,26 +106,9 @@ class Rulings:
 
 #: Ruling → its values and what it decides.
 RULINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "kl_direction": (get_args(Direction), "KL(edited ‖ raw) or KL(raw ‖ edited)"),
-    "penalty": (get_args(Penalty), "normalisation of the mask penalty"),
-    "mask_scale": (get_args(Scaling), "whether a learned scale multiplies the gates"),
-    "subject": (get_args(Subject), "whose subject label an update input carries (facts)"),
-    "con_positions": (get_args(Positions), "positions at which a retained prediction is compared (facts)"),
-    "knowledge_editor_condition": (get_args(Condition), "what KnowledgeEditor reads"),
-    "loc_positions": (get_args(Positions), "positions at which the locality loss is taken (facts)"),
-    "label_pool": (get_args(Pool), "splits whose facts name the entities that may be desired (facts)"),
-    "finetuning_optimiser": (get_args(Optimiser), "whose steps Finetuning takes"),
-    "editable_training_inner_lr": (get_args(Rate), "where its inner rates start (scale paper)"),
-    "retain_inputs": (get_args(Count), "retain inputs of an edit when an editor is judged (scale paper)"),
-    "clipping": (get_args(Clipping), "gradients clipped for editor and masks apart at 1, or together at 100"),
-    "log_alpha": (get_args(LogAlpha), "whether log α is clamped to ±log 100 before each edit"),
-    "stopping": (get_args(Stopping), "validated number: succ of the averages, or the mean of the edits' own"),
+    one.name: (one.metadata["values"], one.metadata["about"]) for one in fields(Rulings)
 }
-
 PROTOCOLS: Mapping[str, Rulings] = {
     "paper": Rulings(),
-    "released": Rulings(
-        *("released", "mean", "learned", "edit-language", "all", "input", "all", "own", "rmsprop", "1e-2", "4"),
-        *("together", "clamped", "edits"),
-    ),
+    "released": Rulings(**dict[str, Any]({name: values[1] for name, (values, _) in RULINGS.items()})),
 }
