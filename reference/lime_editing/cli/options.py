@@ -17,30 +17,22 @@ from ..names import APPROACHES, JUDGED, PIVOT, PROTOCOLS, RULINGS, TRAININGS, Pr
 Record = TypeVar("Record")
 Names = tuple[str, ...]
 Settings = tuple[tuple[str, str], ...]
-#: The options of a mapping field: (key, values or None, help) for each key.
-Keys = Callable[[], Sequence[tuple[str, Sequence[str] | None, str]]]
-
 WHAT, DATA, WHERE, KEPT = "what is run", "data and models", "where it runs", "results"
 
 
 def option(
-    about: str,
-    default: Any = MISSING,
-    group: str = "options",
-    parse: Callable[[str], Any] = str,
-    *,
-    values: Sequence[str] | None = None,
-    many: bool = False,
-    keys: Keys | None = None,
-    positional: bool = False,
+    about: str, default: Any = MISSING, group: str = "options", parse: Callable[[str], Any] = str, **more: Any
 ) -> Any:
-    """A field that is an option; a default of False makes a flag. Eight parameters: those of argparse.
+    """A field that is an option; a default of False makes a flag.
 
-    `many` may be repeated, and their values are collected. `keys` makes an option for each key of a mapping.
+    values      the values to choose from
+    many        it may be repeated, and its values are collected
+    keys        a function that gives (key, values or None, help) of each key of a mapping, which is an option of its own
+    positional  it has no name on the command line
     """
-    told = {"about": about, "group": group, "parse": parse, "values": values, "many": many, "keys": keys}
-    given = {"default_factory": dict} if keys is not None else {"default": default}  # MISSING: no default
-    return field(**given, metadata={**told, "positional": positional})
+    told = {"about": about, "group": group, "parse": parse, "values": None, "many": False, "keys": None}
+    given = {"default_factory": dict} if "keys" in more else {"default": default}  # MISSING: no default
+    return field(**given, metadata={**told, "positional": False, **more})
 
 
 def count(text: str, least: int = 0) -> int:
@@ -86,26 +78,24 @@ def of(known: Callable[[], Collection[str]]) -> Callable[[str], tuple[str, ...]]
     """A parser of comma-separated names; they must be known when the option is parsed."""
 
     def parse(text: str) -> tuple[str, ...]:
-        chosen = names(text)
-        for name in chosen:
+        for name in names(text):
             if name not in known():
                 raise argparse.ArgumentTypeError(f"unknown {name!r}; known: {', '.join(known())}")
-        return chosen
+        return names(text)
 
     return parse
 
 
-def approaches() -> list[str]:
-    """All but the unedited model, which every run has."""
-    return OWN + PLUGGED_IN
-
-
 PLUGGED_IN: list[str] = []  # approaches of plug-ins in this process
-OWN = [name for name in APPROACHES if name != "unedited"]
+OWN = [name for name in APPROACHES if name != "unedited"]  # every run has the unedited model
 SCALES, WIDTHS, EXECUTORS = ("tiny", "small", "paper"), ("float32", "bf16"), ("processes", "local", "slurm")
 KNOWN = f"{', '.join(OWN)}, or plug-ins"
 MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
+
+
+def approaches() -> list[str]:
+    return OWN + PLUGGED_IN
 
 
 def runs() -> Path:
@@ -130,9 +120,7 @@ class Common(Debug):
 class Sources(Common):
     """Data and model of a task; the defaults are the scale's."""
 
-    data: Mapping[str, str] = option(
-        "", group=DATA, keys=lambda: [(one, None, data.about(one)) for one in data.titles()]
-    )
+    data: Mapping[str, str] = option("", group=DATA, keys=lambda: [(n, None, data.about(n)) for n in data.titles()])
     model: str | None = option("encoder, folder or hub id: with MLM head for facts, fine-tuned for pairs", None, DATA)
     raw_model: str | None = option("classifier of pairs, folder or hub id, instead of fine-tuning", None, DATA)
     edited_layers: int | Names | None = option(
@@ -261,29 +249,25 @@ def add(parser: argparse.ArgumentParser, record: type) -> None:
     groups: dict[str, Any] = {"options": parser}
     for one in fields(record):
         told, required = one.metadata, one.default is MISSING
-        if told["group"] not in groups:
-            groups[told["group"]] = parser.add_argument_group(told["group"])
-        place, shape = groups[told["group"]], {"help": told["about"]}
-        if told["keys"] is not None:
+        place = groups.get(told["group"]) or groups.setdefault(told["group"], parser.add_argument_group(told["group"]))
+        if told["keys"]:
             for key, values, about in told["keys"]():
                 more = {"choices": values} if values else {"metavar": "SOURCE"}
                 place.add_argument(flag(key), dest=f"{one.name}.{key}", help=about.replace("%", "%%"), **more)
         elif told["positional"]:
-            place.add_argument(one.name, nargs=None if required else "?", type=told["parse"], **shape)
+            place.add_argument(one.name, nargs=None if required else "?", type=told["parse"], help=told["about"])
         elif one.default is False:
-            place.add_argument(flag(one.name), action="store_true", **shape)
+            place.add_argument(flag(one.name), action="store_true", help=told["about"])
         else:
-            shape |= {"action": "append"} if told["many"] else {}
-            shape |= {"choices": told["values"], "required": required, "type": told["parse"]}
-            place.add_argument(flag(one.name), dest=one.name, **shape)
+            shape = {"choices": told["values"], "required": required, "type": told["parse"], "help": told["about"]}
+            place.add_argument(flag(one.name), dest=one.name, action="append" if told["many"] else "store", **shape)
 
 
 def read(record: type[Record], parsed: argparse.Namespace) -> Record:
     """The record of parsed options; missing ones have the field's default."""
-    given = vars(parsed)
-    values: dict[str, Any] = {}
+    given, values = vars(parsed), dict[str, Any]()
     for one in fields(record):  # type: ignore[arg-type]  # a dataclass
-        if one.metadata["keys"] is not None:
+        if one.metadata["keys"]:
             found = {key: given[f"{one.name}.{key}"] for key, _, _ in one.metadata["keys"]()}
             values[one.name] = {key: value for key, value in found.items() if value is not None}
         elif given.get(one.name) is not None:
@@ -296,23 +280,24 @@ def command_line(command: str, record: Any) -> Names:
     argv, last = [command], list[str]()
     for one in fields(record):
         value = getattr(record, one.name)
-        if one.metadata["keys"] is not None:
-            given = list(value.items())
-        elif value == one.default:
+        if value == one.default:
             continue
-        elif one.metadata["positional"]:
-            last += ["--", str(value)] if str(value).startswith("-") else [str(value)]
-            continue
-        elif one.metadata["many"]:
-            given = [(one.name, "=".join(item) if isinstance(item, tuple) else str(item)) for item in value]
+        if one.metadata["positional"]:
+            last = ["--", str(value)] if str(value).startswith("-") else [str(value)]
+        elif value is True:
+            argv.append(flag(one.name))
+        elif one.metadata["keys"]:
+            argv += [part for name, text in value.items() for part in _given(name, text)]
         else:
-            given = [(one.name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value))]
-        for name, text in given:
-            if value is True:
-                argv.append(flag(name))
-            else:  # with "=": argparse takes a value that starts with a dash for an option
-                argv += [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
+            for item in value if one.metadata["many"] else [value]:
+                parts = item if isinstance(item, tuple) else [item]
+                argv += _given(one.name, ("=" if one.metadata["many"] else ",").join(map(str, parts)))
     return (*argv, *last)
+
+
+def _given(name: str, text: str) -> list[str]:
+    # With "=": argparse takes a value that starts with a dash for an option.
+    return [f"{flag(name)}={text}"] if text.startswith("-") else [flag(name), text]
 
 
 def flag(name: str) -> str:
