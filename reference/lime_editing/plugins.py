@@ -35,16 +35,13 @@ def load_all(plugins: Iterable[str]) -> Loaded:
         name = own if source.endswith(".py") else source
         if name in _LOADED:
             continue
-        if name in sys.modules and name.partition(".")[0] in {one.partition(".")[0] for one in _modules(*_further())}:
-            continue  # imported by other code of the process
-        before, there = _registered(), {*sys.modules}
+        before, there = len(_further()), {*sys.modules}
         try:
             _import_file(name, path) if name == own else importlib.import_module(name)
-            if _registered() == before:
-                raise UserError(
-                    f"--plugin {source}: registers no editor and no data set; call lime_editing.register, or "
-                    "lime_editing.data.register"
-                )
+            earlier = name in there and before > 0  # imported by other code of the process
+            if len(_further()) == before and not earlier:
+                remedy = "call lime_editing.register, or lime_editing.data.register"
+                raise UserError(f"--plugin {source}: registers no editor and no data set; {remedy}")
         except (Exception, SystemExit) as error:  # a plug-in may raise anything
             if name not in there:
                 sys.modules.pop(name, None)
@@ -56,14 +53,8 @@ def load_all(plugins: Iterable[str]) -> Loaded:
 
 
 def _further() -> list[Method | Dataset]:
-    return [
-        *(one for name, one in methods().items() if name not in APPROACHES),
-        *(data.find(name) for name in data.titles() if name not in TASKS),
-    ]
-
-
-def _registered() -> set[str]:
-    return {*methods(), *data.titles()}
+    editors = [one for name, one in methods().items() if name not in APPROACHES]
+    return [*editors, *(data.find(name) for name in data.titles() if name not in TASKS)]
 
 
 def _import_file(name: str, path: Path) -> None:
@@ -76,21 +67,19 @@ def _import_file(name: str, path: Path) -> None:
 
 def files(*registered: Method | Dataset) -> set[Path]:
     """The files outside the digest on which these depend: the module of each member, with its whole package."""
-    modules = _modules(*registered)
-    package, own = Path(__file__).parent, {name for name in modules if name.partition(".")[0] == __package__}
-    further = any(f"{name.partition('.')[2].replace('.', '/')}.py" in results.FURTHER for name in own)
-    outside = {file for name in modules - own for file in _files(name)}
-    return outside | {package / name for name in results.FURTHER if further}
+    editor, package, found = ("Settings", "init", "learning_rates", "update"), Path(__file__).parent, set[Path]()
+    members = [getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else editor)]
+    for module in {str(getattr(member, "__module__", "")) for member in members}:
+        root, _, inside = module.partition(".")
+        if root != __package__:
+            found |= {*_files(root)}
+        elif f"{inside.replace('.', '/')}.py" in results.FURTHER:
+            found |= {package / name for name in results.FURTHER}
+    return found
 
 
-def _modules(*registered: Method | Dataset) -> set[str]:
-    members = ("Settings", "init", "learning_rates", "update")  # of an editor
-    found = (getattr(one, n) for one in registered for n in (one.__slots__ if isinstance(one, Dataset) else members))
-    return {str(getattr(member, "__module__", "")) for member in found}
-
-
-def _files(module: str) -> Iterable[Path]:
-    root = sys.modules.get(module.partition(".")[0])
-    own = getattr(root, "__file__", None)
-    package = [file for folder in getattr(root, "__path__", ()) for file in Path(folder).rglob("*.py")]
+def _files(root: str) -> Iterable[Path]:
+    module = sys.modules.get(root)
+    own = getattr(module, "__file__", None)
+    package = [file for folder in getattr(module, "__path__", ()) for file in Path(folder).rglob("*.py")]
     return package or ([Path(own)] if own else [])

@@ -9,7 +9,6 @@ import datasets
 import pytest
 
 from lime_editing import data, editors
-from lime_editing.cli import options
 from reference.tests.corpora import write_classifier, write_facts, write_model, write_pairs
 
 
@@ -43,9 +42,8 @@ def classifier(tmp_path: Path, cache: Path) -> Path:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """What plug-ins register is forgotten after a test."""
-    before = dict(editors._METHODS), dict(data._REGISTERED), list(options.PLUGGED_IN)
+    before = dict(editors._METHODS), dict(data._REGISTERED)
     yield
     for registry, kept in ((editors._METHODS, before[0]), (data._REGISTERED, before[1])):
         registry.clear()
         registry.update(kept)
-    options.PLUGGED_IN[:] = before[2]

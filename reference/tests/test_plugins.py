@@ -339,9 +339,8 @@ def test_what_a_data_set_lacks_is_said(
 
 def test_an_unknown_approach_names_those_of_plug_ins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_example(tmp_path, "mine.py")
-    with pytest.raises(SystemExit):
-        main(["reproduce", "--plugin", str(path), "--approach", "min"])
-    assert "unknown 'min'; known: finetuning, editable_training, knowledge_editor, mend, " in capsys.readouterr().err
+    argv = ["reproduce", "--plugin", str(path), "--approach", "min"]
+    refused(capsys, argv, ["unknown editor 'min'; known: finetuning, editable_training, ", "mine; register"])
 
 
 def test_help_shows_the_options_of_a_plug_in(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -27,7 +27,7 @@ def option(
 
     values      the values to choose from
     many        it may be repeated, and its values are collected
-    keys        a function that gives (key, values or None, help) of each key of a mapping, which is an option of its own
+    keys        a function that gives (key, values or None, help) for each key of a mapping; each key is an option
     positional  it has no name on the command line
     """
     told = {"about": about, "group": group, "parse": parse, "values": None, "many": False, "keys": None}
@@ -74,28 +74,18 @@ def setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def of(known: Callable[[], Collection[str]]) -> Callable[[str], tuple[str, ...]]:
-    """A parser of comma-separated names; they must be known when the option is parsed."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        for name in names(text):
-            if name not in known():
-                raise argparse.ArgumentTypeError(f"unknown {name!r}; known: {', '.join(known())}")
-        return names(text)
-
-    return parse
+def trainings(text: str) -> tuple[str, ...]:
+    chosen = names(text)
+    for name in chosen:
+        if name not in TRAININGS:
+            raise argparse.ArgumentTypeError(f"unknown {name!r}; known: {', '.join(TRAININGS)}")
+    return chosen
 
 
-PLUGGED_IN: list[str] = []  # approaches of plug-ins in this process
-OWN = [name for name in APPROACHES if name != "unedited"]  # every run has the unedited model
 SCALES, WIDTHS, EXECUTORS = ("tiny", "small", "paper"), ("float32", "bf16"), ("processes", "local", "slurm")
-KNOWN = f"{', '.join(OWN)}, or plug-ins"
+KNOWN = f"{', '.join(name for name in APPROACHES if name != 'unedited')}, or plug-ins"  # the unedited is in every run
 MANY = ("finetuning", "mend", "malmen", "ultraedit", "memit")
 AGAIN = "may be given again"
-
-
-def approaches() -> list[str]:
-    return OWN + PLUGGED_IN
 
 
 def runs() -> Path:
@@ -124,7 +114,7 @@ class Sources(Common):
     model: str | None = option("encoder, folder or hub id: with MLM head for facts, fine-tuned for pairs", None, DATA)
     raw_model: str | None = option("classifier of pairs, folder or hub id, instead of fine-tuning", None, DATA)
     edited_layers: int | Names | None = option(
-        "number of edited layers from the top, or names of edited matrices (default: 3)", None, DATA, layers
+        "number of layers, or names of matrices (default: 3)", None, DATA, layers
     )
     device: str = option("cpu or a torch device such as cuda (default: cpu)", "cpu", WHERE)
 
@@ -134,11 +124,9 @@ class Study(Sources):
     """What is trained and judged, and how."""
 
     scale: str = option("hyper-parameters and sizes (default: tiny)", "tiny", WHAT, values=SCALES)
-    task: Names = option("facts, nli, or a plug-in's (default: facts,nli)", ("facts", "nli"), WHAT, of(data.titles))
-    approach: Names | None = option(f"{KNOWN} (default: the paper's)", None, WHAT, of(approaches))
-    training: Names | None = option(
-        f"trainings of learned editors: {', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, of(TRAININGS.keys)
-    )
+    task: Names = option("facts, nli, or a plug-in's (default: facts,nli)", ("facts", "nli"), WHAT, names)
+    approach: Names | None = option(f"{KNOWN} (default: the paper's)", None, WHAT, names)
+    training: Names | None = option(f"{', '.join(TRAININGS)} (default: en,all,lime)", None, WHAT, trainings)
     control: bool = option("also train with one mask shared by all languages (training shared)", False, WHAT)
     seeds: int | None = option("seeds of each approach and training (default: the scale's)", None, WHAT, positive)
     languages: Names | None = option("separated by commas (default: all of the data)", None, WHAT, names)
@@ -168,9 +156,9 @@ class Reproduce(Study):
 class Many(Study):
     """`many`: judge editors over many edits in one model."""
 
-    task: Names = option("facts, or a plug-in's (default: facts)", ("facts",), WHAT, of(data.titles))
-    approach: Names | None = option(f"{KNOWN} (default: {','.join(MANY)})", MANY, WHAT, of(approaches))
-    training: Names | None = option("editors' trainings (default: all,lime)", ("all", "lime"), WHAT, of(TRAININGS.keys))
+    task: Names = option("facts, or a plug-in's (default: facts)", ("facts",), WHAT, names)
+    approach: Names | None = option(f"{KNOWN} (default: {','.join(MANY)})", MANY, WHAT, names)
+    training: Names | None = option("editors' trainings (default: all,lime)", ("all", "lime"), WHAT, trainings)
     protocol: str = option("the paper's text, or the released code", "paper", WHAT, values=tuple(PROTOCOLS))
     edits: tuple[int, ...] = option("edits in one model (default: 1,10,100,1000)", (1, 10, 100, 1000), WHAT, counts)
 
@@ -306,8 +294,6 @@ def flag(name: str) -> str:
 
 def plug_in(plugins: Sequence[str]) -> None:
     if plugins:
-        from ..editors import methods  # noqa: PLC0415  torch takes seconds to import
-        from ..plugins import load_all  # noqa: PLC0415
+        from ..plugins import load_all  # noqa: PLC0415  torch takes seconds to import
 
         load_all(plugins)
-        PLUGGED_IN[:] = [name for name in methods() if name not in APPROACHES]

@@ -44,12 +44,11 @@ def scale_of(
     name: str, changes: Sequence[tuple[str, str]] = (), edited_layers: int | tuple[str, ...] | None = None
 ) -> Scale:
     """A scale with changed values. An editor that it does not know has its own defaults."""
-    scale, defaults = SCALES[name], {approach: method.Settings() for approach, method in methods().items()}
-    for path, value in changes:
-        known = {task: replace(one, settings={**defaults, **one.settings}) for task, one in scale.tasks.items()}
-        tasks: dict[str, TaskScale] = {task: override(one, path, value) for task, one in known.items()}
-        scale = replace(scale, name=f"{name}-changed", tasks=tasks)
-    if edited_layers:
-        tasks = {task: replace(one, edited_layers=edited_layers) for task, one in scale.tasks.items()}
-        scale = replace(scale, tasks=tasks)
-    return scale
+    scale, tasks = SCALES[name], dict[str, TaskScale]()
+    defaults = {approach: method.Settings() for approach, method in methods().items()} if changes else {}
+    for task, one in scale.tasks.items():
+        changed = replace(one, settings={**defaults, **one.settings})
+        for path, value in changes:
+            changed = override(changed, path, value)
+        tasks[task] = replace(changed, edited_layers=edited_layers or changed.edited_layers)
+    return replace(scale, name=f"{name}-changed" if changes else name, tasks=tasks)
