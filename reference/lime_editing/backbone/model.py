@@ -105,12 +105,10 @@ class Backbone:
 
     def rows(self, inputs: Sequence[Input], bucket: Bucket | None = None) -> tuple[Rows, Integers]:
         """The inputs in rows for `read`, and the start of each. ModelError: an input that is too long."""
-        checks.refuse(UserError, checks.of_inputs(inputs))
+        checks.refuse(UserError, checks.of_inputs(inputs, padded=True))
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
-            raise ModelError(
-                f"an input has {longest} tokens, and the model reads at most {self.max_tokens}: shorten it"
-            )
+            raise ModelError(f"an input has {longest} tokens, and the model reads only {self.max_tokens}; shorten it")
         shared = architecture.shares_rows(self.model)
         return rows_of(inputs, self.pad_id, architecture.first_place(self.model), shared, bucket)
 

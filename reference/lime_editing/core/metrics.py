@@ -70,7 +70,7 @@ def count(outcomes: Iterable[Outcome]) -> Counts:
     if isinstance(outcomes, Outcome) or not isinstance(outcomes, Iterable):
         raise UserError(checks.of_list(outcomes, Outcome, "outcomes"))
     told = list(outcomes)
-    checks.refuse(UserError, checks.of_list(told, Outcome, "outcomes", empty=True))
+    checks.refuse(UserError, checks.of_list(told, Outcome, "outcomes"))
     if any(outcome.role not in ROLES for outcome in told):
         raise UserError(f"an outcome has an unknown role; known: {', '.join(ROLES)}")
     edits = sorted({(o.edit_language, o.edit) for o in told})
@@ -115,7 +115,7 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
 
     UserError: one of `languages` (default: those that occur) has no outcome in some role.
     """
-    checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "`count` counts outcomes"))
+    checks.refuse(UserError, checks.of_kind(counts, (Counts,), "counts"))
     checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
     wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
     if not wanted:
@@ -139,9 +139,7 @@ def breakdown(
 
     UserError: a language has no outcome in some role, unless `incomplete` is "skip".
     """
-    checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "`count` counts outcomes"))
-    checks.refuse(UserError, checks.of_choice("by", by, Literal["edit_language", "language"]))
-    checks.refuse(UserError, checks.of_choice("incomplete", incomplete, Literal["refuse", "skip"]))
+    checks.refuse(UserError, checks.of_arguments(breakdown, locals()))
     if not counts.edits:
         raise NoOutcomes("no outcomes to break down: neither an update nor a retain input was judged")
     known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
@@ -166,7 +164,7 @@ def mean_of_edits(counts: Counts) -> float:
 
 def aggregate(runs: Sequence[Scores]) -> Scores:
     """Mean acc and mean con of several runs, and succ of these means (clause M9)."""
-    checks.refuse(UserError, checks.of_list(runs, Scores, "runs", empty=True))
+    checks.refuse(UserError, checks.of_arguments(aggregate, locals()))
     if not runs:
         raise NoOutcomes("no runs to aggregate; give at least one")
     acc, con = fmean(run.acc for run in runs), fmean(run.con for run in runs)

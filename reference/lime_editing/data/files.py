@@ -23,7 +23,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from .. import checks
-from ..borders import POINTER, border, explain, first_line, is_pointer, pointer, recognised, sentences
+from ..borders import POINTER, border, explain, is_pointer, pointer, recognised, sentences
 from ..errors import DataError, LanguageError
 from .download import OF_FACTS, locate
 
@@ -289,9 +289,7 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             what = "a saved dataset" if saved else "parquet"
             raise DataError(
-                f"{where}: cannot be read as {what} "
-                f"({'no ' if isinstance(error, KeyError) else ''}{first_line(error)}); "
-                f"{'copy its whole folder again, or save it again' if saved else 'download it again'}"
+                f"{where}: cannot be read as {what} ({explain(error)}); save or download it again"
             ) from error
 
 
@@ -320,8 +318,6 @@ def texts(row: Mapping[str, Any], fields: Sequence[str], where: str, ids: Sequen
 
 def check_language(language: str, where: str) -> None:
     """DataError: a language code with a character that ids or the command line use as a separator."""
-    if re.search(r"[,/\s]", language):
-        raise DataError(f"{where}: language {language!r} must be a code without spaces, commas and slashes")
     checks.refuse(DataError, checks.of_code(language), at=where)
 
 

@@ -129,8 +129,7 @@ def class_ids(config: Any) -> dict[str, int]:
     stated = {str(name): int(i) for name, i in (config.label2id or ids).items()}
     if stated != ids or sorted(ids.values()) != list(range(len(config.id2label))):
         raise ModelError(
-            f"the classifier's config.json has the classes {config.id2label} in id2label, and {stated} in label2id; "
-            "both must say the same, and number them from 0"
+            f"config.json: id2label is {config.id2label} and label2id {stated}; number the classes from 0 in both"
         )
     return ids
 
@@ -151,10 +150,7 @@ def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mappi
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
     for language in sorted(needed - set(languages)):
-        raise LanguageError(
-            *(language, languages, "to this run"),
-            "; trainings and evaluations edit in it: add it to --languages, or to the data",
-        )
+        raise LanguageError(language, languages, "to this run", "; trainings and evaluations edit in it: add it")
     for part, task in tasks.items():
         if not task.corpus.languages:
             raise DataError(f"{sources.data}: no {part} items; give data that have them")

@@ -194,11 +194,7 @@ def _template(templates: _Templates, key: tuple[str, str], template: str, where:
     if template.count("[X]") != 1 or template.count("[Y]") != 1:
         raise DataError(f"{where}: template {template!r} must contain [X] and [Y] once each")
     known, first = templates.setdefault(key, (template, where))
-    if known != template:
-        raise DataError(
-            f"{where}: relation {key[1]!r} has another template in {key[0]!r} than at {first}: {template!r}, {known!r}"
-            f"{checks.composed(template, known)}"
-        )
+    checks.refuse(DataError, checks.of_templates(key, template, where, known, first))
 
 
 def _assembled(rows: Iterable[_Row], told: _Templates, real: bool, notes: Sequence[str]) -> Facts:

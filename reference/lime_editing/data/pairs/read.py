@@ -160,9 +160,7 @@ def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
     loaded: dict[Split, Any] = {}
-    checks.refuse(
-        DataError, checks.of_parts({found.where(table.name): str(table.split) for table in tables}, NAMES, spelled)
-    )
+    checks.refuse(DataError, checks.of_parts({found.where(t.name): str(t.split) for t in tables}, NAMES, spelled))
     for split in (split for split in SPLITS if any(table.split == split for table in tables)):
         names = [table.name for table in tables if table.split == split]
         if files.kind(names[0]) == files.SAVED:
