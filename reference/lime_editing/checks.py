@@ -282,21 +282,16 @@ def of_files(names: Iterable[str], first: int = 0) -> str | None:
 
 def of_folder(path: str | os.PathLike[str]) -> str | None:
     """A folder below the path that cannot be read, or a link to one elsewhere: tables in it would be left out."""
-    errors: list[OSError] = []
+    errors, root = list[OSError](), Path(path).resolve()
     found = [*os.walk(path, onerror=errors.append)]
-    tables = any(_TABLE.search(name) for *_, names in found for name in names)
-    for folder, below, _ in found:
-        for link in (Path(folder, name) for name in below if not name.startswith((".", "__"))):
-            if link.is_symlink() and _holds(_TABLE if tables else _READ, link.resolve(), Path(path).resolve()):
-                there = f"{link}: is a link to {link.resolve()}"
-                return f"{there}, which is not followed; copy that folder here, or name it"
+    read = _TABLE if any(_TABLE.search(name) for *_, names in found for name in names) else _READ
+    links = (Path(folder, name) for folder, below, _ in found for name in below if not name.startswith((".", "__")))
+    for link in filter(Path.is_symlink, links):
+        there = link.resolve()
+        apart = not there.is_relative_to(root) and not root.is_relative_to(there)
+        if apart and any(read.search(name) for *_, names in os.walk(there) for name in names):
+            return f"{link}: is a link to {there}, which is not followed; copy that folder here, or name it"
     return f"{errors[0].filename}: cannot be read ({errors[0].strerror}); change its permissions" if errors else None
-
-
-def _holds(read: re.Pattern[str], there: Path, root: Path) -> bool:
-    if there.is_relative_to(root) or root.is_relative_to(there):
-        return False
-    return any(read.search(name) for *_, names in os.walk(there) for name in names)
 
 
 def of_special(facts: Iterable[Any], tokenizer: Any) -> str | None:

@@ -515,7 +515,7 @@ TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "language-with-space": (as_lines(FACT_ROW | {"language": "en "}), ["'en '", "code without"]),
     "language-with-what-nobody-sees": (
         as_lines(FACT_ROW | {"language": "en\u200b"}),
-        ["rows.jsonl:1", "language 'en\\u200b' has a character that is not shown; remove it"],
+        ["rows.jsonl:1", "language 'en\\u200b' must be a code without spaces, commas, slashes and hidden signs"],
     ),
     "template-without-object": (as_lines(FACT_ROW | {"template": "[X] ."}), ["rows.jsonl:1", "[X] and [Y] once"]),
     "template-with-two-objects": (as_lines(FACT_ROW | {"template": "[X] [Y] [Y]"}), ["[X] and [Y] once"]),
@@ -547,8 +547,11 @@ TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         ["labels 1, neutral must be names, or 0, 1 and 2"],
     ),
     "label-of-minus-1": (as_lines(PAIR_ROW | {"label": -1}), ["rows.jsonl:1", "'label'", "-1"]),
-    "label-of-no-gold": (as_lines(PAIR_ROW | {"label": "-"}), ["rows.jsonl:1", "'-': the pair has no gold label"]),
-    "label-of-pandas": (as_lines(PAIR_ROW | {"label": "NaN"}), ["rows.jsonl:1", "'NaN': the pair has no gold label"]),
+    "label-of-no-gold": (
+        as_lines(PAIR_ROW | {"label": "-"}),
+        ["rows.jsonl:1", "'-'; write a class by its name, or as a whole number from 0; remove pairs"],
+    ),
+    "label-of-pandas": (as_lines(PAIR_ROW | {"label": "NaN"}), ["rows.jsonl:1", "'NaN'; write a class by its name"]),
     "label-with-a-point": (as_lines(PAIR_ROW | {"label": "1.0"}), ["rows.jsonl:1", "'1.0'; write a class by its name"]),
     "label-of-truth": (as_lines(PAIR_ROW | {"label": True}), ["'label'", "True"]),
     "label-of-nothing": (as_lines(PAIR_ROW | {"label": ""}), ["'label'", "''"]),

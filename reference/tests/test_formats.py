@@ -595,7 +595,7 @@ def test_parts_of_two_uploads_are_refused(facts: Path, tmp_path: Path) -> None:
     rows = own_facts(facts)
     for name in ("00000-of-00001", "00000-of-00002", "00001-of-00002"):
         write_lines(tmp_path / "both" / f"train-{name}.jsonl", rows)
-    with pytest.raises(DataError, match=r"00000-of-00001\.jsonl and train-00000-of-00002\.jsonl are parts of two"):
+    with pytest.raises(DataError, match=r"00000-of-00001\.jsonl and train-00001-of-00002\.jsonl are parts of two"):
         read_facts(tmp_path / "both")
 
 

@@ -241,9 +241,21 @@ IN_AN_EDITOR = {
     "no-rates": ("return dict.fromkeys(parameters, settings.lr)", "pass", "mine: `learning_rates` must give a dict"),
     "a-rate-below-0": ("settings.lr)", "-1.0)", "the learning rate of mine.log_rates must be a number"),
     "a-rate-of-words": ("settings.lr)", '"fast")', "the learning rate of mine.log_rates must be a number"),
-    "no-return": ("return le.Update", "le.Update", "mine: `update` must give an Update; got None"),
-    "a-dict": ("return le.Update(", "return dict(", "mine: `update` must give an Update; got {"),
-    "one-for-all": ("(x, -next(rates) * delta)", "(x[:1], -delta[:1])", "`update` must give one edit for each request"),
+    "no-return": (
+        "return le.Update",
+        "le.Update",
+        "mine: `update` must give an Update with one edit for each request; got None",
+    ),
+    "a-dict": (
+        "return le.Update(",
+        "return dict(",
+        "mine: `update` must give an Update with one edit for each request; got {",
+    ),
+    "one-for-all": (
+        "(x, -next(rates) * delta)",
+        "(x[:1], -delta[:1])",
+        "`update` must give an Update with one edit for each request; got 1 for",
+    ),
     "no-registration": ("le.register(Mine())", "", "call lime_editing.register, or lime_editing.data.register"),
 }
 
@@ -267,13 +279,15 @@ def test_an_editor_without_training_gives_an_edit_for_each_request(facts: Path, 
     path = tmp_path / "plain.py"
     path.write_text(PLAIN.replace("return Update({", "Update({"))
     plugins.load_all([str(path)])
-    with pytest.raises(UserError, match="plain: `update` must give an Update; got None"):
+    with pytest.raises(UserError, match="plain: `update` must give an Update with one edit for each request; got None"):
         run(facts, model, tmp_path / "results", Cell("facts", "plain", None, 0))
 
 
 def test_a_data_set_that_is_registered_as_an_editor_is_told_where_it_belongs(tmp_path: Path) -> None:
     path = written(tmp_path, "capitals.py", ("data.register(", "le.register("))
-    with pytest.raises(UserError, match=r"is not an editor: it lacks .*lime_editing.data.register$") as raised:
+    with pytest.raises(
+        UserError, match=r"is not an editor: it lacks .*; see lime_editing.Method, or data.register$"
+    ) as raised:
         plugins.load_all([path])
     assert len(str(raised.value)) < 250
 

@@ -56,7 +56,7 @@ def load(
         lacks, wanted = ", ".join(missing[:5]), "sequence classifier" if classifier else "masked language model"
         if classifier or any(_of_encoder(model, name) for name in missing):
             raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a whole model")
-        raise ModelError(f"{source}: without a masked-language head ({lacks}); give a model that has it, or --task nli")
+        raise ModelError(f"{source}: lacks a masked-language head ({lacks}); give a model with one, or use --task nli")
     return _wrapped(model, source, edited, device, precision)
 
 

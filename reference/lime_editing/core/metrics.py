@@ -67,7 +67,7 @@ def hit(predicted: Sequence[int], expected: Sequence[int]) -> bool:
 
 def count(outcomes: Iterable[Outcome]) -> Counts:
     """Outcomes as counts."""
-    if isinstance(outcomes, Outcome) or not isinstance(outcomes, Iterable):
+    if not isinstance(outcomes, Iterable):
         raise UserError(checks.of_list(outcomes, Outcome, "outcomes"))
     told = list(outcomes)
     checks.refuse(UserError, checks.of_list(told, Outcome, "outcomes"))
@@ -118,8 +118,7 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
     checks.refuse(UserError, checks.of_kind(counts, (Counts,), "counts"))
     checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
     wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
-    if not wanted:
-        raise NoOutcomes("no outcomes to average: neither an update nor a retain input was judged")
+    checks.refuse(NoOutcomes, not wanted and "no outcomes to average: neither an update nor a retain input was judged")
     known, of, values = rates(counts, in_all) if counts.edits else ([], np.zeros(0), np.zeros((0, 2)))
     means = []
     for language in wanted:
@@ -165,8 +164,7 @@ def mean_of_edits(counts: Counts) -> float:
 def aggregate(runs: Sequence[Scores]) -> Scores:
     """Mean acc and mean con of several runs, and succ of these means (clause M9)."""
     checks.refuse(UserError, checks.of_arguments(aggregate, locals()))
-    if not runs:
-        raise NoOutcomes("no runs to aggregate; give at least one")
+    checks.refuse(NoOutcomes, not runs and "no runs to aggregate; give at least one")
     acc, con = fmean(run.acc for run in runs), fmean(run.con for run in runs)
     return Scores(acc, con, succ(acc, con))
 

@@ -50,8 +50,7 @@ def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[E
     x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
     """
     checks.refuse(UserError, checks.of_arguments(training_triples, locals()))
-    if not corpus.examples:
-        raise DataError("the corpus has no examples to train on; give data that have some")
+    checks.refuse(DataError, not corpus.examples and "the corpus has no examples to train on; give data that have some")
     rng = derived_rng(seed, "train", step)
     triples = []
     for _ in range(count):

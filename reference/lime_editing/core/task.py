@@ -86,8 +86,7 @@ def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
     """
     checks.refuse(UserError, checks.of_number("count", count, whole=True, above=True))
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
-    if mask not in ids:
-        raise UserError(f"{text!r} has no {MASK}; write it where the answer goes")
+    checks.refuse(UserError, mask not in ids and f"{text!r} has no {MASK}; write it where the answer goes")
     if ids.count(mask) == 1:
         return with_masks(ids, mask, count)
     return Input(ids, tuple(i for i, token in enumerate(ids) if token == mask))

@@ -118,8 +118,7 @@ def _archive(stack: ExitStack, path: Path) -> dict[str, Opener]:
             continue
         if entry.flag_bits & 1:
             raise DataError(f"{path}: entry {name!r} is encrypted; unpack it with its password and name the folder")
-        if name in openers:
-            raise DataError(f"{path}: has the entry {name!r} twice; remove one")
+        checks.refuse(DataError, name in openers and f"{path}: has the entry {name!r} twice; remove one")
         openers[name] = partial(archive.open, entry)
     return openers
 
@@ -169,8 +168,7 @@ def text(files: Files, name: str, newline: str | None = None, raw: bool = False)
     where = files.where(name)
     try:
         with files.openers[name]() as stream:
-            if stream.peek(len(POINTER)).startswith(POINTER):
-                raise DataError(pointer(where))
+            checks.refuse(DataError, stream.peek(len(POINTER)).startswith(POINTER) and pointer(where))
             checks.refuse(DataError, checks.of_content(name, stream.peek(4)), at=where)
             unpacked: Any = gzip.open(stream) if name.lower().endswith(".gz") else stream  # noqa: SIM115
             yield unpacked if raw else TextIOWrapper(unpacked, encoding="utf-8-sig", newline=newline)
@@ -224,10 +222,8 @@ def _delimited(files: Files, name: str) -> Rows:
     where, cells = files.where(name), _cells(files, name, quoted=not _unquoted(files, name))
     _, header = next(cells, (0, list[str]()))
     for column, count in Counter(header).items():
-        if count > 1:
-            raise DataError(f"{where}:1: column {column!r} occurs twice; rename one")
-    if not header:
-        raise DataError(f"{where}: is empty; expected a header line")
+        checks.refuse(DataError, count > 1 and f"{where}:1: column {column!r} occurs twice; rename one")
+    checks.refuse(DataError, not header and f"{where}: is empty; expected a header line")
     for number, row in cells:
         if len(row) != len(header):
             sizes = f"has {len(row)} cells, and the header {len(header)} columns"

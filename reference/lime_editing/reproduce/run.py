@@ -117,8 +117,8 @@ def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None
     entries = max(tokenizer.get_vocab().values()) + 1
     if entries > embeddings:
         raise ModelError(
-            f"{model}: the tokenizer has {entries} entries and the model {embeddings} embeddings; they do not belong "
-            "together; if you added tokens, call model.resize_token_embeddings(len(tokenizer)) before saving"
+            f"{model}: {entries} entries of the tokenizer and {embeddings} embeddings do not belong together; if you "
+            "added tokens, call model.resize_token_embeddings(len(tokenizer)) before saving"
         )
     if masked and tokenizer.mask_token_id is None:
         raise ModelError(f"{model}: the tokenizer has no mask token; facts need a masked language model's tokenizer")

@@ -155,8 +155,7 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
         notes.append("their own splits are not used: facts are split 8:1:1 within a relation and language (clause D1)")
     rows = [row for name, kind in kinds.items() for row in _rows(source, name, kind, {})]
     known = {fact.language for fact, _, _ in rows}
-    if not known:
-        raise DataError(f"{source.root}: no facts in {', '.join(names)}; give a table with rows")
+    checks.refuse(DataError, not known and f"{source.root}: no facts in {', '.join(names)}; give a table with rows")
     taken, more = files.chosen(languages, sorted(known), source.root)
     kept = (row for row in rows if row[0].language in taken)
     real = known >= LANGUAGES and M_LAMA in kinds.values()

@@ -231,8 +231,7 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
                 raise DataError(f"{where}: label of id {name!r} is {both}")
             pair["premise"][language], pair["hypothesis"][language] = told[named["premise"]], told[named["hypothesis"]]
     kept = {split: list(rows.values()) for split, rows in pairs.items() if rows}
-    if not kept:
-        raise DataError(f"{found.root}: it has no sentence pairs; give a table with rows")
+    checks.refuse(DataError, not kept and f"{found.root}: it has no sentence pairs; give a table with rows")
     names, notes = _names({pair["label"] for rows in kept.values() for pair in rows}, found.root)
     notes += [f"{count:,} rows with {reason} are left out" for reason, count in left.items()]
     codes = sorted({code for rows in kept.values() for pair in rows for code in pair["premise"]})
