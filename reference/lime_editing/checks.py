@@ -227,16 +227,6 @@ def of_reading(content: Any, languages: Sequence[str] | None) -> str | None:
     return f"unknown language {lacks[0]!r}; known: {', '.join(content.languages)}" if lacks else None
 
 
-def of_splits(tasks: Any, splits: Sequence[str]) -> str | None:
-    right = isinstance(tasks, Mapping) and all(hasattr(tasks.get(name), "corpus") for name in splits)
-    return None if right else f"`tasks` must give the splits {', '.join(splits)}; got {shown(tasks)}"
-
-
-def of_within(task: Any, languages: Sequence[str]) -> str | None:
-    other = sorted({*task.corpus.languages} - {*languages})
-    return f"`within` must leave out all languages but {', '.join(languages)}; {other[0]} is left" if other else None
-
-
 def of_tokenizer(tokenizer: Any, needed: str = "mask_token_id") -> str | None:
     right = callable(tokenizer) and hasattr(tokenizer, needed)
     return None if right else f"give a tokenizer, as of load_tokenizer; got {shown(tokenizer)}"
@@ -350,20 +340,6 @@ def of_content(name: str, start: bytes) -> str | None:
 def of_columns(names: Iterable[str]) -> str | None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     return f"column {twice[0]!r} occurs twice; rename one" if twice else None
-
-
-def of_label(feature: Any) -> str | None:
-    """A column of labels that are neither whole numbers nor names."""
-    kind = str(getattr(feature, "dtype", ""))
-    wrong = kind.startswith(("float", "bool", "double", "timestamp", "date"))
-    return f"column 'label' must have whole numbers or names, found {kind}" if wrong else None
-
-
-def of_gold(label: Any) -> str | None:
-    """A label that stands for no class, or a number that is not whole."""
-    wrong = isinstance(label, str) and re.fullmatch(r"-|nan|<na>|n/a|-?\d*\.\d*|-\d+", label.strip().casefold())
-    remedy = "write a class by its name, or as a whole number from 0; remove pairs without a gold label"
-    return f"field 'label' is {label!r}; {remedy}" if wrong else None
 
 
 def of_tables(files: Mapping[str, Any]) -> str | None:
@@ -496,19 +472,6 @@ def of_wrapping(model: Any, edited: Any, precision: Any, precisions: Any) -> str
     return of_choice("precision", precision, precisions) or of_mode()
 
 
-def of_autocast(backbone: Any) -> str | None:
-    """A mode of torch in which a model that is to compute in float32 does not."""
-    if backbone.precision == "bf16" or not _autocast(backbone.like.device.type):
-        return None
-    return "torch.autocast is on, and this model is loaded in float32; leave it here, or load with precision='bf16'"
-
-
-def _autocast(device: str) -> bool:
-    import torch  # noqa: PLC0415  slow to import
-
-    return torch.is_autocast_enabled(device)
-
-
 def of_mode(trains: bool = False) -> str | None:
     import torch  # noqa: PLC0415  slow to import
 
@@ -531,13 +494,17 @@ def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
 
 def of_edits(update: Any, raw: Mapping[str, Any] = MappingProxyType({})) -> str | None:
     """Parts of an update that are no tensors, of another dtype than `raw`, or not of the shapes of its docstring."""
+    import torch  # noqa: PLC0415  slow to import
+
     factors = [(name, part, "(E, T, n) or (E, T, m)") for name, both in update.factors.items() for part in both]
     deltas = [(name, part, "(E, m, n)") for name, part in update.deltas.items()]
     for name, part, shape in (*factors, *deltas, *((name, part, "(m, n)") for name, part in update.weights.items())):
         if not hasattr(part, "is_floating_point"):
             return f"the update of {name} is {type(part).__name__}; give a tensor, such as torch.from_numpy(array)"
         own, size = raw.get(name, part).dtype, part.dtype.itemsize
-        half = size < own.itemsize and not _autocast(part.device.type)  # under autocast a model computes in it
+        half = size < own.itemsize and not torch.is_autocast_enabled(
+            part.device.type
+        )  # under autocast a model computes in it
         if not part.is_floating_point() or half or (size > 4) != (own.itemsize > 4):
             return f"the update of {name} is of {part.dtype}, but in the model this matrix is of {own}; convert it"
         if part.dim() != (2 if shape == "(m, n)" else 3):

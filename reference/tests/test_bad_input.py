@@ -549,10 +549,10 @@ TABLES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "label-of-minus-1": (as_lines(PAIR_ROW | {"label": -1}), ["rows.jsonl:1", "'label'", "-1"]),
     "label-of-no-gold": (
         as_lines(PAIR_ROW | {"label": "-"}),
-        ["rows.jsonl:1", "'-'; write a class by its name, or as a whole number from 0; remove pairs"],
+        ["rows.jsonl:1", "'-'; name a class, or number it from 0; remove pairs without"],
     ),
-    "label-of-pandas": (as_lines(PAIR_ROW | {"label": "NaN"}), ["rows.jsonl:1", "'NaN'; write a class by its name"]),
-    "label-with-a-point": (as_lines(PAIR_ROW | {"label": "1.0"}), ["rows.jsonl:1", "'1.0'; write a class by its name"]),
+    "label-of-pandas": (as_lines(PAIR_ROW | {"label": "NaN"}), ["rows.jsonl:1", "'NaN'; name a class"]),
+    "label-with-a-point": (as_lines(PAIR_ROW | {"label": "1.0"}), ["rows.jsonl:1", "'1.0'; name a class"]),
     "label-of-truth": (as_lines(PAIR_ROW | {"label": True}), ["'label'", "True"]),
     "label-of-nothing": (as_lines(PAIR_ROW | {"label": ""}), ["'label'", "''"]),
     "blank-hypothesis": (as_lines(PAIR_ROW | {"hypothesis": "\t"}), ["rows.jsonl:1", "'hypothesis'"]),

@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "edit-under-autocast": (
         lambda g: under(torch.autocast("cpu", torch.bfloat16), lambda: le.edit(g.editor, [REQUEST])),
-        "torch.autocast is on, and this model is loaded in float32; leave it here, or load with precision='bf16'",
+        "torch.autocast is on, and the model is in float32; leave it, or load with precision='bf16'",
     ),
     "update-of-whole-numbers": (
         lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.int)),

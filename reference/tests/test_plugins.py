@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[str | None, str]] = {
     "import": ("import no_such_module", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
     "exit": ("raise SystemExit(3)", "cannot be imported: SystemExit"),
     "nothing": ("x = 1", "registers no editor and no data set; call lime_editing.register"),
-    "no-editor": ("import lime_editing\nlime_editing.register(object())", "is not an editor: it lacks NAME"),
+    "no-editor": ("import lime_editing\nlime_editing.register(object())", "this is no editor: it lacks NAME"),
     "a-name-that-is-taken": (PLAIN.replace('"plain"', '"mend"'), "an editor named 'mend' exists"),
     "a-data-set-s-name-that-is-taken": (
         'CAPITALS.replace(\'"capitals", "Cap\', \'"facts", "Cap\')',
@@ -286,7 +286,7 @@ def test_an_editor_without_training_gives_an_edit_for_each_request(facts: Path, 
 def test_a_data_set_that_is_registered_as_an_editor_is_told_where_it_belongs(tmp_path: Path) -> None:
     path = written(tmp_path, "capitals.py", ("data.register(", "le.register("))
     with pytest.raises(
-        UserError, match=r"is not an editor: it lacks .*; see lime_editing.Method, or data.register$"
+        UserError, match=r"this is no editor: it lacks .*; see lime_editing.Method, or data.register$"
     ) as raised:
         plugins.load_all([path])
     assert len(str(raised.value)) < 250

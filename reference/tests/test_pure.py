@@ -30,7 +30,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no-outcomes": (
         lambda: metrics.scores(metrics.count([])),
         metrics.NoOutcomes,
-        "no outcomes to average: neither an update nor a retain input was judged",
+        "no outcomes to average: no input was judged",
     ),
     "no-retain-outcome": (
         lambda: metrics.scores(metrics.count(UPDATE_ONLY)),
@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "nothing-to-break-down": (
         lambda: metrics.breakdown(metrics.count([]), "language"),
         metrics.NoOutcomes,
-        "no outcomes to break down: neither an update nor a retain input was judged",
+        "no outcomes to break down: no input was judged",
     ),
     "no-retain-outcome-to-break-down": (
         lambda: metrics.breakdown(metrics.count(UPDATE_ONLY), "edit_language"),

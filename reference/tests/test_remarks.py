@@ -142,10 +142,10 @@ ORDERS: dict[str, tuple[dict[str, object], str | None]] = {
     "id2label-alone": ({"label2id": ...}, None),
     "contradictory": (
         {"label2id": {"contradiction": 0, "neutral": 1, "entailment": 2}},
-        "and label2id {'contradiction': 0, 'neutral': 1, 'entailment': 2}; number the classes from 0 in both",
+        ", label2id {'contradiction': 0, 'neutral': 1, 'entailment': 2}; number both alike, from 0",
     ),
-    "from-1": ({"id2label": {"1": "a", "2": "b", "3": "c"}, "label2id": ...}, "number the classes from 0"),
-    "one-twice": ({"id2label": {"0": "a", "1": "a", "2": "c"}, "label2id": ...}, "number the classes from 0"),
+    "from-1": ({"id2label": {"1": "a", "2": "b", "3": "c"}, "label2id": ...}, "number both alike, from 0"),
+    "one-twice": ({"id2label": {"0": "a", "1": "a", "2": "c"}, "label2id": ...}, "number both alike, from 0"),
 }
 
 

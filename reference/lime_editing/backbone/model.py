@@ -306,9 +306,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
         raise ModelError("the model is in training mode: dropout changes its answers; call model.eval() first")
     checks.refuse(ModelError, checks.of_model(model))
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
-    checks.refuse(
-        ModelError, bool(broken) and f"the weights are not finite (NaN or infinite in {broken[0]}); restore them"
-    )
+    checks.refuse(ModelError, bool(broken) and f"not finite (NaN or infinite in {broken[0]}); restore the weights")
     layers = layer_stack(model)
     known = [name for layer in layers for name in mlp_names(model, layer)]
     if isinstance(edited, int):

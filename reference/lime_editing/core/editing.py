@@ -227,7 +227,8 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
     """
     checks.refuse(UserError, checks.of_arguments(edit, locals(), "requests"))
-    checks.refuse(UserError, checks.of_autocast(editor.backbone))
+    if editor.backbone.precision != "bf16" and torch.is_autocast_enabled(editor.backbone.like.device.type):
+        raise UserError("torch.autocast is on, and the model is in float32; leave it, or load with precision='bf16'")
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
     return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))

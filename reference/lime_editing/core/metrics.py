@@ -118,7 +118,7 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
     checks.refuse(UserError, checks.of_kind(counts, (Counts,), "counts"))
     checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
     wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
-    checks.refuse(NoOutcomes, not wanted and "no outcomes to average: neither an update nor a retain input was judged")
+    checks.refuse(NoOutcomes, not wanted and "no outcomes to average: no input was judged")
     known, of, values = rates(counts, in_all) if counts.edits else ([], np.zeros(0), np.zeros((0, 2)))
     means = []
     for language in wanted:
@@ -139,8 +139,7 @@ def breakdown(
     UserError: a language has no outcome in some role, unless `incomplete` is "skip".
     """
     checks.refuse(UserError, checks.of_arguments(breakdown, locals()))
-    if not counts.edits:
-        raise NoOutcomes("no outcomes to break down: neither an update nor a retain input was judged")
+    checks.refuse(NoOutcomes, not counts.edits and "no outcomes to break down: no input was judged")
     known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
     means = np.stack([_mean(values[of == i]) for i in range(len(known))])
     if by == "language":

@@ -142,9 +142,7 @@ def register(method: Method) -> None:
     """
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
-        raise UserError(
-            f"this is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or data.register"
-        )
+        raise UserError(f"this is no editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or data.register")
     if not (isinstance(method.NAME, str) and isinstance(method.TITLE, str) and method.TRAINED in (True, False)):
         raise UserError(f"{type(method).__name__}: NAME and TITLE must be texts, and TRAINED True or False")
     if not is_dataclass(method.Settings):
