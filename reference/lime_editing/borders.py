@@ -136,8 +136,7 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     if not HUB_ID.fullmatch(text) or FILES.fullmatch(path.suffix) or (owner and not slash):
         raise kind(f"{text or repr(text)}: no such file or folder; expected {expected}")
     if slash and Path(above).is_dir():
-        about = f"though {above} is one here (and so no hub id is meant)"
-        raise kind(f"{text}: no such folder, {about}; expected {expected}")
+        raise kind(f"{text}: no such folder, though {above} is one here, so no hub id is meant; expected {expected}")
     return text
 
 

@@ -194,14 +194,12 @@ def of_step(editor: Any, optimiser: Any) -> str | None:
 
 def of_parameters(given: Any) -> str | None:
     """What a plug-in's `init` gives that is no tensor by name, or has a name like a mask's."""
-    if not isinstance(given, dict) or not all(hasattr(one, "requires_grad_") for one in given.values()):
-        return f"`init` must give a dict of tensors by name; got {shown(given)}"
-    for name, one in given.items():
-        if name.startswith("mask.") or name.endswith("_scale"):
-            return f"the parameter {name!r} has a name as of masks; no name may begin with 'mask.' or end with '_scale'"
-        if not one.is_floating_point():
-            return f"the parameter {name!r} must be of floating point, to be trained; got {one.dtype}"
-    return None
+    tensors = isinstance(given, dict) and all(hasattr(one, "is_floating_point") for one in given.values())
+    if not tensors or not all(one.is_floating_point() for one in given.values()):
+        return f"`init` must give a dict of tensors by name, of floating point; got {shown(given)}"
+    taken = [name for name in given if name.startswith("mask.") or name.endswith("_scale")]
+    rule = "no name may begin with 'mask.' or end with '_scale'"
+    return f"the parameter {taken[0]!r} has a name as of masks; {rule}" if taken else None
 
 
 def of_rates(given: Any) -> str | None:

@@ -626,7 +626,7 @@ class Own:
         ({"mine.log_scale": torch.zeros(2)}, "mine: the parameter 'mine.log_scale' has a name as of masks"),
         ({"mask.mine": torch.zeros(2)}, "mine: the parameter 'mask.mine' has a name as of masks"),
         ({"rate": 1.0}, "mine: `init` must give a dict of tensors by name"),
-        (None, "mine: `init` must give a dict of tensors by name; got None"),
+        (None, "mine: `init` must give a dict of tensors by name, of floating point; got None"),
     ],
 )
 def test_a_plug_in_s_parameters_are_told_from_the_masks(made: Any, said: str, given: Given) -> None:
