@@ -234,13 +234,17 @@ def written(folder: Path, name: str, change: tuple[str, str]) -> str:
 
 #: A mistake in the page's editor: what it exchanges there, and what is said about it.
 IN_AN_EDITOR = {
-    "a-name-that-is-a-number": ('= "mine",', "= 7,", "TRAINED True or False; got 7, "),
-    "no-title": ('"My Editor"', "None", "TRAINED True or False; got 'mine', None"),
-    "a-text-for-trained": ('r", True', 'r", "no"', "TRAINED True or False; got 'mine', 'My Editor', 'no'"),
-    "whole-numbers": (".inner_lr))", ".inner_lr)).long()", "mine: the parameter 'mine.log_rates' must be of floating"),
+    "a-name-that-is-a-number": ('= "mine",', "= 7,", "TRAINED True or False; got [7, "),
+    "no-title": ('"My Editor"', "None", "TRAINED True or False; got ['mine', None"),
+    "a-text-for-trained": ('r", True', 'r", "no"', "TRAINED True or False; got ['mine', 'My Editor', 'no'"),
+    "whole-numbers": (
+        ".inner_lr))",
+        ".inner_lr)).long()",
+        "mine: `init` must give a dict of tensors by name, of floating",
+    ),
     "no-rates": ("return dict.fromkeys(parameters, settings.lr)", "pass", "mine: `learning_rates` must give a dict"),
-    "a-rate-below-0": ("settings.lr)", "-1.0)", "the learning rate of mine.log_rates must be a number"),
-    "a-rate-of-words": ("settings.lr)", '"fast")', "the learning rate of mine.log_rates must be a number"),
+    "a-rate-below-0": ("settings.lr)", "-1.0)", "the learning rate of mine.log_rates must be a finite number"),
+    "a-rate-of-words": ("settings.lr)", '"fast")', "the learning rate of mine.log_rates must be a finite number"),
     "no-return": (
         "return le.Update",
         "le.Update",

@@ -144,7 +144,9 @@ def register(method: Method) -> None:
     if lacks:
         raise UserError(f"this is no editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or data.register")
     if not (isinstance(method.NAME, str) and isinstance(method.TITLE, str) and method.TRAINED in (True, False)):
-        raise UserError(f"{type(method).__name__}: NAME and TITLE must be texts, and TRAINED True or False")
+        raise UserError(
+            f"NAME and TITLE must be texts, TRAINED True or False; got {[method.NAME, method.TITLE, method.TRAINED]}"
+        )
     if not is_dataclass(method.Settings):
         raise UserError(f"{method.NAME}.Settings is not a dataclass; see lime_editing.Method")
     for name, count in _MEMBERS.items():
