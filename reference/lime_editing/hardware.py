@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .borders import first_line
 from .errors import UserError
 from .names import Precision
 
@@ -122,7 +123,9 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
     try:
         torch.ones(1, device=device).sum().item()  # a device may exist and not work
     except Exception as error:  # each kind of device has its own error type
-        raise UserError(f"device {device!r} cannot be used: {error!r}; available: {', '.join(devices())}") from error
+        raise UserError(
+            f"device {device!r} cannot be used: {first_line(error)}; available: {', '.join(devices())}"
+        ) from error
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"{torch.cuda.get_device_name(device)} does not support bf16; use --precision float32")
 

@@ -23,7 +23,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from .. import checks
-from ..borders import POINTER, border, explain, is_pointer, pointer, recognised, sentences
+from ..borders import POINTER, border, explain, first_line, is_pointer, pointer, recognised, sentences
 from ..errors import DataError, LanguageError
 from .download import OF_FACTS, locate
 
@@ -284,7 +284,7 @@ def columnar(files: Files, name: str) -> Iterator[tuple[Any, Callable[[list[str]
                 yield file.schema_arrow, lambda columns: file.iter_batches(4096, columns=columns)
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             what = "a saved dataset" if saved else "parquet"
-            raise DataError(f"{where}: cannot be read as {what} ({error!r}); copy or save it again") from error
+            raise DataError(f"{where}: cannot be read as {what} ({first_line(error)}); copy it again") from error
 
 
 def columns_of(files: Files, name: str) -> tuple[str, ...]:
