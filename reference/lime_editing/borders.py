@@ -29,21 +29,10 @@ MODEL = "a folder with config.json, model.safetensors and a tokenizer, or a hub 
 INDEX = "model.safetensors.index.json"  # the file beside weights in several files that names the file of each
 VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|spm)|dict\.txt")  # a file with the words of a tokenizer
 ADAPTER = "adapter_config.json"  # PEFT's file beside an adapter
-SUPPORTED = (
-    "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3 (mDeBERTa), ModernBERT (mmBERT)"
-)
+SUPPORTED = "BERT, XLM-R, RoBERTa, CamemBERT, DistilBERT, ELECTRA, RemBERT, DeBERTa-v2/v3, mDeBERTa, ModernBERT, mmBERT"
 OFFLINE = "network access is off; download it first, or run without --offline and HF_HUB_OFFLINE"
 RESUMES = ", and the same command resumes"  # the end of a sentence, where a command goes on from what it has kept
 ONLINE = "check the network, or name a folder of this machine"
-#: Optional packages of the libraries, as named in their error messages.
-_PACKAGES = re.compile("sentencepiece|tiktoken|protobuf|bitsandbytes|peft|fugashi|ipadic|unidic|jieba", re.IGNORECASE)
-_INSTALL = re.compile(r"pip install (?:-U )?([A-Za-z][\w-]*)|requires the (\w+) library")
-_INSTALLED_AS = {"google": "protobuf"}
-_NETWORK = re.compile(
-    r"couldn't connect|outgoing traffic|offline mode|name resolution|name or service not known"
-    r"|connection (error|refused|reset)|network is unreachable|timed? ?out|max retries|files in the disk cache",
-    re.IGNORECASE,
-)
 
 
 @contextmanager
@@ -87,7 +76,8 @@ def sentences(file: Path) -> dict[str, dict[str, str]]:
 
 def _say(table: str, said: str) -> str | None:
     found = next(recognised(Path(__file__).with_suffix(".toml"), table, said), None)
-    return found and found.replace("SUPPORTED", SUPPORTED).replace("MODEL", MODEL)
+    network = f"it is not in the cache, and {OFFLINE}" if offline() else f"the network gives nothing; {ONLINE}"
+    return found and found.replace("SUPPORTED", SUPPORTED).replace("MODEL", MODEL).replace("NETWORK", network)
 
 
 def _known(one: BaseException) -> str | None:
@@ -97,12 +87,7 @@ def _known(one: BaseException) -> str | None:
         return f"not JSON ({one.msg} at line {one.lineno}); restore the file"
     if isinstance(one, UnicodeDecodeError):
         return f"not UTF-8 text (byte {one.start}); convert it to UTF-8"
-    if found := _say("said", f"{type(one).__name__}: {one}"):
-        return found
-    if package := _package(one):
-        return f"the package {package} is missing; pip install {package}"
-    why = f"it is not in the cache, and {OFFLINE}" if offline() else f"the network gives nothing; {ONLINE}"
-    return why if _is_network(one) else None
+    return _say("said", f"{type(one).__module__}.{type(one).__name__}: {one}")
 
 
 def offline() -> bool:
@@ -116,24 +101,6 @@ def _chain(error: BaseException | None) -> list[BaseException]:
         known.append(error)
         error = error.__cause__ or error.__context__
     return known
-
-
-def _package(error: BaseException) -> str | None:
-    if isinstance(error, ImportError) and error.name and not error.name.startswith("lime_editing"):
-        root = error.name.partition(".")[0]
-        return _INSTALLED_AS.get(root, root)
-    said = str(error)
-    if isinstance(error, ImportError) or "install" in said:
-        found, told = _PACKAGES.search(said), _INSTALL.search(said)
-        return found[0].lower() if found else told and (told[1] or told[2])
-    return None
-
-
-def _is_network(error: BaseException) -> bool:
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return not isinstance(error, BrokenPipeError)
-    module = type(error).__module__.partition(".")[0]
-    return module in ("httpx", "httpcore", "requests", "urllib3", "aiohttp") or bool(_NETWORK.search(str(error)))
 
 
 def is_pointer(path: Path) -> bool:
@@ -169,8 +136,7 @@ def place(source: str | Path, kind: type[UserError], expected: str, owner: bool 
     if not HUB_ID.fullmatch(text) or FILES.fullmatch(path.suffix) or (owner and not slash):
         raise kind(f"{text or repr(text)}: no such file or folder; expected {expected}")
     if slash and Path(above).is_dir():
-        about = f"though {above} is one here (and so no hub id is meant)"
-        raise kind(f"{text}: no such folder, {about}; expected {expected}")
+        raise kind(f"{text}: no such folder, though {above} is one here, so no hub id is meant; expected {expected}")
     return text
 
 

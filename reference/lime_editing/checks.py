@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
 from reprlib import repr as _short
-from types import MappingProxyType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unicodedata import category, normalize
 
@@ -34,6 +34,8 @@ POSITIVE = (
     *("lr", "inner_lr", "rank", "lstm", "hidden", "max_scale", "steps", "series", "largest", "ridge", "clip"),
     *("n_update", "n_retain", "edits", "pairs", "epochs", "batch"),  # of evaluations, trainings and a fine-tuning
 )
+#: The functions that make a record.
+_MAKERS = {"Backbone": "load or wrap", "Editor": "make_editor", "Update": "edit or compose", "Counts": "count"}
 
 
 def refuse(kind: type[UserError], *faults: str | Literal[False] | None, at: object = None, whose: str = "") -> None:
@@ -48,28 +50,57 @@ def shown(value: Any) -> str:
 
 def of_record(record: Any) -> str | None:
     """Fields of a record that are not of their kind or out of range. A plug-in's numbers may have any range."""
-    own, kinds = type(record).__module__.startswith(f"{__package__}."), _kinds(type(record))
-    for field in fields(record):
-        value, kind = getattr(record, field.name), kinds.get(field.name)
-        if get_origin(kind) is Literal and of_choice(field.name, value, kind):
-            return of_choice(field.name, value, kind)
-        if kind is bool and not isinstance(value, bool):
-            return f"{field.name} must be true or false; got {value!r}"
-        if kind == int | None and value is not None:
-            kind = int
-        if kind is float or kind is int:
-            number = isinstance(value, Real if kind is float else Integral) and not isinstance(value, bool)
-            if not number or not abs(value) < LARGEST:
-                return f"{field.name} must be a {'finite' if kind is float else 'whole'} number; got {value!r}"
-            if own and field.name != "layer" and (value < 0 or (value == 0 and field.name in POSITIVE)):
-                return f"{field.name} must be {'above 0' if field.name in POSITIVE else '0 or more'}; got {value}"
+    own, kinds = type(record).__module__.startswith(f"{__package__}."), _kinds(record.__class__)
+    for name in (field.name for field in fields(record)):
+        above = name in POSITIVE if own and name != "layer" else None
+        if wrong := _of_value(name, getattr(record, name), kinds.get(name), above):
+            return wrong
     return None
+
+
+def of_arguments(function: Callable[..., Any], given: Mapping[str, Any], *some: str) -> str | None:
+    """Arguments of a function that its annotations do not allow, and empty lists for `some` of them.
+
+    `given` are the function's locals at its start. What has no plain kind, such as a Task, is not looked at.
+    """
+    for name, kind in _kinds(function).items():
+        if name in given and (wrong := _of_value(name, given[name], kind, name in ("batch", "chunk", "clip"))):
+            return wrong
+    empty = [name for name in some if not given[name]]
+    return f"there are no {empty[0]}; give at least one" if empty else None
+
+
+def _of_value(name: str, value: Any, kind: Any, above: bool | None) -> str | None:
+    """A value that an annotation does not allow, or (`above`, as of `of_number`) that is out of range."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if value is None and NoneType in kinds:
+        return None
+    kind, *more = (one for one in kinds if one is not NoneType)
+    listed, wrong = get_args(kind)[0] if get_origin(kind) is Sequence else None, None
+    if is_dataclass(kind):
+        wrong = of_kind(value, (kind, *more), name)
+    elif kind is int and name == "seed":
+        wrong = of_seed(value)
+    elif kind in (int, float) and not more:
+        wrong = of_number(name, value, kind is int, above)
+    elif kind is str and not more:
+        wrong = of_texts(**{name: value})
+    elif get_origin(kind) is Literal:
+        wrong = of_choice(name, value, kind)
+    elif listed is str:
+        wrong = of_names(value, name)
+    elif is_dataclass(listed):
+        wrong = of_list(value, listed, name)
+    elif (kind is bool and not isinstance(value, bool)) or (get_origin(kind) is Callable and not callable(value)):
+        wrong = f"{name} must be {'true or false' if kind is bool else 'a function'}; got {value!r}"
+    return wrong
 
 
 def of_choice(name: str, value: Any, kind: Any) -> str | None:
     return None if value in get_args(kind) else f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}"
 
 
+@cache
 def _kinds(kind: Any) -> Mapping[str, Any]:
     try:
         return get_type_hints(kind)
@@ -77,23 +108,18 @@ def _kinds(kind: Any) -> Mapping[str, Any]:
         return {}
 
 
-def of_inputs(inputs: Sequence[Any]) -> str | None:
+def of_inputs(inputs: Sequence[Any], what: str = "input", padded: bool = False) -> str | None:
+    """Inputs that cannot be read. Only an evaluation may ask beyond an input's end, for padding (clause M7)."""
     for i, one in enumerate(inputs):
         if other := _no_numbers(one.ids) or _no_numbers(one.positions) or _no_numbers(one.types):
-            return f"input {i} must have its tokens, positions and types as tuples of whole numbers; got {other}"
+            return f"{what} {i} must have its tokens, positions and types as tuples of whole numbers; got {other}"
         if not one.ids or not one.positions:
-            return f"input {i} has no {'predicted positions' if one.ids else 'tokens'}"
+            return f"{what} {i} has no {'predicted positions' if one.ids else 'tokens'}"
         if min(one.positions) < 0 or len(one.types) not in (0, len(one.ids)):
-            return f"input {i} has a negative position, or another number of token types than of tokens: {shown(one)}"
+            return f"{what} {i} has a negative position, or another number of token types than of tokens: {shown(one)}"
+        if max(one.positions) >= len(one.ids) and not padded:
+            return f"{what} {i} has the positions {shown(one.positions)}, but only {len(one.ids)} tokens"
     return None if inputs else "there are no inputs; give at least one"
-
-
-def of_places(inputs: Sequence[Any]) -> str | None:
-    """Inputs that ask beyond their end: only an evaluation may ask for padding (clause M7)."""
-    for i, one in enumerate(inputs):
-        if not of_inputs([one]) and max(one.positions) >= len(one.ids):
-            return f"input {i} has the positions {shown(one.positions)}, but only {len(one.ids)} tokens"
-    return None
 
 
 def _no_numbers(values: Any) -> str | None:
@@ -103,21 +129,20 @@ def _no_numbers(values: Any) -> str | None:
     return f"{shown(values)}, with {other[0]} in it" if other else None
 
 
-def of_list(value: Any, kind: type, what: str, empty: bool = False) -> str | None:
-    """A value that is no list of objects of this kind, or is empty and may not be."""
+def of_list(value: Any, kind: Any, what: str) -> str | None:
+    """A value that is no list of objects of this kind."""
     if isinstance(value, kind) or not isinstance(value, Sequence):
         return f"{what} must be a list of {kind.__name__}; got {'one' if isinstance(value, kind) else shown(value)}"
-    other = [one for one in value if not isinstance(one, kind)][:1]
-    if other:
-        return f"{what} must be a list of {kind.__name__}; got {shown(other[0])} in it"
-    return None if value or empty else f"there are no {what}; give at least one"
+    other = [one for one in value if not isinstance(one, kind)]
+    return f"{what} must be a list of {kind.__name__}; got {shown(other[0])} in it" if other else None
 
 
-def of_kind(value: Any, kind: type, what: str, remedy: str = "") -> str | None:
-    """A value that is not of this class. `remedy` says where such values come from."""
-    if isinstance(value, kind):  # a step of a training asks this, and what is shown takes long
+def of_kind(value: Any, kinds: tuple[Any, ...], what: str) -> str | None:
+    """A value that is of none of these classes."""
+    if isinstance(value, kinds):  # a step of a training asks this, and what is shown takes long
         return None
-    return "; ".join(filter(None, (f"{what} must be of the class {kind.__name__}; got {shown(value)}", remedy)))
+    classes, maker = " or ".join(kind.__name__ for kind in kinds), _MAKERS.get(kinds[0].__name__)
+    return f"{what} must be of the class {classes}; got {shown(value)}{f'; {maker} makes one' if maker else ''}"
 
 
 def of_texts(**given: Any) -> str | None:
@@ -147,60 +172,49 @@ def of_seed(seed: Any, *place: Any) -> str | None:
     return f"a draw's place must be plain int and str; got {other[0]!r}" if other else None
 
 
-def of_whole(least: int | None = 0, **given: Any) -> str | None:
-    """Arguments that are no whole numbers, or below `least`."""
-    for name, value in given.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or (least is not None and value < least):
-            return f"{name} must be a whole number{'' if least is None else f' of {least} or more'}; got {value!r}"
-    return None
+def of_number(name: str, value: Any, whole: bool = False, above: bool | None = False) -> str | None:
+    """A number that is none, or out of range: `above` 0, or (False) 0 or more. None: any."""
+    right: Any = Integral if whole else Real
+    number = isinstance(value, right) and not isinstance(value, bool) and abs(value) < LARGEST
+    if number and (above is None or value > 0 or (value == 0 and not above)):
+        return None
+    limit = "" if above is None else " above 0" if above else " of 0 or more"
+    return f"{name} must be a {'whole' if whole else 'finite'} number{limit}; got {value!r}"
 
 
-def of_size(what: str, one: str, value: Any) -> str | None:
-    return of_whole(1, size=value) and f"{what} needs at least 1 {one}; got {value!r}"
-
-
-def of_number(name: str, value: Any, above: bool = False) -> str | None:
-    """A number that is none, is negative, or is 0 and must be `above` it."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    right = number and (float(value) > 0 if above else float(value) >= 0)
-    return None if right else f"{name} must be a number {'above 0' if above else 'of 0 or more'}; got {value!r}"
-
-
-def of_step(editor: Any, optimiser: Any, clip: Any) -> str | None:
-    """An optimiser that steps none of the editor's parameters, or a norm that no gradient can have."""
+def of_step(editor: Any, optimiser: Any) -> str | None:
+    """An optimiser that steps none of the editor's parameters."""
     if not editor.method.TRAINED:
         return f"{editor.method.NAME} is not trained; use it without a training"
     own = {id(parameter) for parameter in editor.parameters.values()}
-    if own.isdisjoint(id(one) for group in getattr(optimiser, "param_groups", ()) for one in group["params"]):
-        return f"the optimiser must have the editor's parameters; got {type(optimiser).__name__} without them"
-    return of_number("clip", clip, above=True)
+    other = own.isdisjoint(id(one) for group in getattr(optimiser, "param_groups", ()) for one in group["params"])
+    told = f"the optimiser must have the editor's parameters; got {type(optimiser).__name__} without them"
+    return told if other else None
 
 
 def of_parameters(given: Any) -> str | None:
     """What a plug-in's `init` gives that is no tensor by name, or has a name like a mask's."""
-    if not isinstance(given, dict) or not all(hasattr(one, "requires_grad_") for one in given.values()):
-        return f"`init` must give a dict of tensors by name; got {shown(given)}"
-    for name, one in given.items():
-        if name.startswith("mask.") or name.endswith("_scale"):
-            return f"the parameter {name!r} has a name as of masks; no name may begin with 'mask.' or end with '_scale'"
-        if not one.is_floating_point():
-            return f"the parameter {name!r} must be of floating point, to be trained; got {one.dtype}"
-    return None
+    tensors = isinstance(given, dict) and all(hasattr(one, "is_floating_point") for one in given.values())
+    if not tensors or not all(one.is_floating_point() for one in given.values()):
+        return f"`init` must give a dict of tensors by name, of floating point; got {shown(given)}"
+    taken = [name for name in given if name.startswith("mask.") or name.endswith("_scale")]
+    rule = "no name may begin with 'mask.' or end with '_scale'"
+    return f"the parameter {taken[0]!r} has a name as of masks; {rule}" if taken else None
 
 
 def of_rates(given: Any) -> str | None:
     """What a plug-in's `learning_rates` gives that is no number of 0 or more by name."""
     if not isinstance(given, dict):
         return f"`learning_rates` must give a dict of numbers by name; got {shown(given)}"
-    return next(filter(None, (of_number(f"the learning rate of {name}", rate) for name, rate in given.items())), None)
+    faults = (of_number(f"the learning rate of {name}", rate) for name, rate in given.items())
+    return next(filter(None, faults), None)
 
 
-def of_made(given: Any, edits: int) -> str | None:
-    """What a plug-in's `update` gives that is no Update, or not one edit for each request (clause E8)."""
-    if not hasattr(given, "edits"):
-        return f"`update` must give an Update; got {shown(given)}"
-    right = given.edits in (0, edits)  # 0: an update that changes nothing
-    return None if right else f"`update` must give one edit for each request; got {given.edits} for {edits}"
+def of_made(given: Any, requests: int) -> str | None:
+    """What a plug-in's `update` gives that is no Update of one edit for each request (E8), or of none: no change."""
+    edits = getattr(given, "edits", shown(given))
+    wanted = f"`update` must give an Update with one edit for each request; got {edits} for {requests}"
+    return None if edits in (0, requests) else wanted
 
 
 def of_reading(content: Any, languages: Sequence[str] | None) -> str | None:
@@ -209,16 +223,6 @@ def of_reading(content: Any, languages: Sequence[str] | None) -> str | None:
         return f"`read` must give content with languages and a length; got {shown(content)}"
     lacks = [language for language in languages or () if language not in content.languages]
     return f"unknown language {lacks[0]!r}; known: {', '.join(content.languages)}" if lacks else None
-
-
-def of_splits(tasks: Any, splits: Sequence[str]) -> str | None:
-    right = isinstance(tasks, Mapping) and all(hasattr(tasks.get(name), "corpus") for name in splits)
-    return None if right else f"`tasks` must give the splits {', '.join(splits)}; got {shown(tasks)}"
-
-
-def of_within(task: Any, languages: Sequence[str]) -> str | None:
-    other = sorted({*task.corpus.languages} - {*languages})
-    return f"`within` must leave out all languages but {', '.join(languages)}; {other[0]} is left" if other else None
 
 
 def of_tokenizer(tokenizer: Any, needed: str = "mask_token_id") -> str | None:
@@ -233,65 +237,56 @@ def of_task(task: Any) -> str | None:
 
 def of_requests(requests: Sequence[Any], backbone: Any) -> str | None:
     """Requests whose labels, positions and parallels do not belong together."""
-    model, classifies = backbone.model, backbone.classifies
-    answers = model.config.num_labels if classifies else model.get_input_embeddings().num_embeddings
+    model, inputs = backbone.model, backbone.predicted([one.input for one in requests])
+    answers = model.config.num_labels if backbone.classifies else model.get_input_embeddings().num_embeddings
+    if wrong := of_inputs(inputs, "the input of request"):
+        return wrong
     for i, one in enumerate(requests):
-        if other := next(filter(None, map(_no_numbers, (one.labels, one.input.ids, one.input.positions))), None):
-            return f"request {i} must have its labels, tokens and positions as tuples of whole numbers; got {other}"
-        positions = (0,) if classifies else one.input.positions
-        if len(one.labels) != len(positions) or any(label not in range(answers) for label in one.labels):
-            has = f"the labels {shown(one.labels)} and {len(positions)} predicted positions"
+        count = len(inputs[i].positions)
+        if other := _no_numbers(one.labels):
+            return f"request {i} must have its labels as a tuple of whole numbers; got {other}"
+        if len(one.labels) != count or any(label not in range(answers) for label in one.labels):
+            has = f"the labels {shown(one.labels)} and {count} predicted positions"
             return f"request {i} has {has}; give one number below {answers} for each position"
-        if any(place not in range(len(one.input.ids)) for place in positions):
-            return f"request {i} has the positions {shown(positions)}, but only {len(one.input.ids)} tokens"
-        if not classifies and any(len(parallel.positions) != len(positions) for parallel in one.parallels):
+        if not backbone.classifies and any(len(parallel.positions) != count for parallel in one.parallels):
             return f"request {i} has a parallel with another number of predicted positions than its input"
     return None
 
 
 def of_files(names: Iterable[str], first: int = 0) -> str | None:
     """Files of a set, such as `train-00000-of-00002.parquet`, of which others are not there. `first`: its number."""
-    sets: dict[tuple[str, str], set[int]] = {}
-    totals: dict[str, str] = {}
-    for name in names:
-        if found := SHARD.search(name):
-            sets.setdefault((SHARD.sub("-NUMBER-of-" + found[2], name), found[2]), set()).add(int(found[1]))
-            other = totals.setdefault(SHARD.sub("", name), name)
-            if found[2] not in other and not first:  # of weights, the index says which are read
-                return f"{other} and {name} are parts of two uploads, and both would be read; remove those of one"
-    for (name, count), there in sets.items():
-        if missing := sorted({*range(first, first + int(count))} - there):
-            lacking = name.replace("NUMBER", f"{missing[0]:05}")
-            return f"{lacking} is not there, and {len(there)} of its {int(count)} files are; download it, too"
+    known = {name: SHARD.split(name, 1) for name in names if SHARD.search(name)}
+    sets = {(before, after, count): name for name, (before, _, count, after) in known.items()}
+    for (before, after, count), name in sets.items():
+        others = [other for key, other in sets.items() if key[:2] == (before, after) and other != name]
+        if others and not first:  # of weights, the index says which are read
+            return f"{name} and {others[0]} are parts of two uploads, and both would be read; remove those of one"
+        parts = [f"{before}-{i:05}-of-{count}{after}" for i in range(first, first + int(count))]
+        if missing := [part for part in parts if part not in known]:
+            told = f"{len(parts) - len(missing)} of its {len(parts)} files are"
+            return f"{missing[0]} is not there, and {told}; download it, too"
     return None
 
 
 def of_folder(path: str | os.PathLike[str]) -> str | None:
     """A folder below the path that cannot be read, or a link to one elsewhere: tables in it would be left out."""
-    errors: list[OSError] = []
+    errors, root = list[OSError](), Path(path).resolve()
     found = [*os.walk(path, onerror=errors.append)]
-    tables = any(_TABLE.search(name) for *_, names in found for name in names)
-    for folder, below, _ in found:
-        for link in (Path(folder, name) for name in below if not name.startswith((".", "__"))):
-            if link.is_symlink() and _holds(_TABLE if tables else _READ, link.resolve(), Path(path).resolve()):
-                there = f"{link}: is a link to {link.resolve()}"
-                return f"{there}, which is not followed; copy that folder here, or name it"
+    read = _TABLE if any(_TABLE.search(name) for *_, names in found for name in names) else _READ
+    links = (Path(folder, name) for folder, below, _ in found for name in below if not name.startswith((".", "__")))
+    for link in filter(Path.is_symlink, links):
+        there = link.resolve()
+        apart = not there.is_relative_to(root) and not root.is_relative_to(there)
+        if apart and any(read.search(name) for *_, names in os.walk(there) for name in names):
+            return f"{link}: is a link to {there}, which is not followed; copy that folder here, or name it"
     return f"{errors[0].filename}: cannot be read ({errors[0].strerror}); change its permissions" if errors else None
-
-
-def _holds(read: re.Pattern[str], there: Path, root: Path) -> bool:
-    if there.is_relative_to(root) or root.is_relative_to(there):
-        return False
-    return any(read.search(name) for *_, names in os.walk(there) for name in names)
 
 
 def of_special(facts: Iterable[Any], tokenizer: Any) -> str | None:
     """A name in facts that contains a special token, which the tokenizer would read as such."""
     tokens = special(tokenizer)
-    for fact in facts:
-        if fault := of_plain(tokens, sub_label=fact.sub_label, obj_label=fact.obj_label):
-            return f"{fact.source}: {fault}"
-    return None
+    told = ((fact, of_plain(tokens, sub_label=fact.sub_label, obj_label=fact.obj_label)) for fact in facts)
+    return next((f"{fact.source}: {fault}" for fact, fault in told if fault), None)
 
 
 def of_plain(tokens: Iterable[str], **given: str) -> str | None:
@@ -307,18 +302,16 @@ def special(tokenizer: Any) -> list[str]:
 
 def unread(tokenizer: Any, text: str) -> str | None:
     """What a tokenizer does not read as it is written: the name of a special token, or words that it cannot spell."""
-    for token in (token for token in special(tokenizer) if token in text):
-        return f"{text!r} has {token}, which the tokenizer reads as its special token; remove it if a text is meant"
     unknown = getattr(tokenizer, "unk_token_id", None)
     words = [word for word in text.split() if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]]
     told = f"the tokenizer cannot spell {', '.join(words[:5])}, and reads {getattr(tokenizer, 'unk_token', '')} there"
-    return f"{told}{spellable(tokenizer, words[0])}" if words else None
+    return of_plain(special(tokenizer), text=text) or (f"{told}{spellable(tokenizer, words[0])}" if words else None)
 
 
 def of_code(language: str) -> str | None:
-    """A language code with a character that nobody sees."""
-    hidden = [char for char in language if category(char)[0] == "C"]
-    return f"language {language!a} has a character that is not shown; remove it" if hidden else None
+    """A language code with a sign that nobody sees, or that ids and the command line use as a separator."""
+    wrong = any(char in ",/" or char.isspace() or category(char)[0] == "C" for char in language)
+    return f"language {language!a} must be a code without spaces, commas, slashes and hidden signs" if wrong else None
 
 
 def of_layout(names: Iterable[str]) -> str | None:
@@ -347,22 +340,6 @@ def of_columns(names: Iterable[str]) -> str | None:
     return f"column {twice[0]!r} occurs twice; rename one" if twice else None
 
 
-def of_label(feature: Any) -> str | None:
-    """A column of labels that are neither whole numbers nor names."""
-    kind = str(getattr(feature, "dtype", ""))
-    wrong = kind.startswith(("float", "bool", "double", "timestamp", "date"))
-    return f"column 'label' must have whole numbers or names, found {kind}" if wrong else None
-
-
-def of_gold(label: Any) -> str | None:
-    """A label that stands for no class, or a number that is not whole."""
-    told = str(label).strip().casefold()
-    if told in ("-", "nan", "<na>", "n/a"):
-        return f"field 'label' is {label!r}: the pair has no gold label; remove its rows"
-    number = isinstance(label, str) and re.fullmatch(r"-?\d*\.\d*|-\d+", told)
-    return f"field 'label' is {label!r}; write a class by its name, or as a whole number from 0" if number else None
-
-
 def of_tables(files: Mapping[str, Any]) -> str | None:
     """A table, {path: split}, that a word in its name sets apart from its split's own in that folder: dev_hard, dev."""
     names = {path: re.findall("[a-z]+", _TABLE.sub("", PurePosixPath(path).name.lower())) for path in files}
@@ -378,12 +355,11 @@ def of_tables(files: Mapping[str, Any]) -> str | None:
 def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[str], str]) -> str | None:
     """Tables in XNLI's schema, {path: split}, without rows, or with other orders of classes. `names`: if unnamed."""
     first = orders = ""
-    for split in dict.fromkeys(files.values()):
-        of = [path for path, own in files.items() if own == split]
-        if len(of) > 1 and any(PurePosixPath(path).name == "state.json" for path in of):
-            both = f"{of[0]} and {of[1]} both hold split {split!r}"
-            return f"{both}, and a saved dataset is read alone; save them as one (concatenate_datasets), or remove one"
     for path, split in files.items():
+        others = [other for other, own in files.items() if own == split and other != path]
+        if others and PurePosixPath(path).name == "state.json":
+            both = f"{path} and {others[0]} both hold split {split!r}"
+            return f"{both}, and a saved dataset is read alone; save them as one (concatenate_datasets), or remove one"
         with suppress(Exception):  # what is damaged is said where it is read
             rows, own = _rows_and_classes(Path(path))
             if not rows:
@@ -398,37 +374,39 @@ def of_parts(files: Mapping[str, str], names: Sequence[str], spelled: Callable[[
 
 def _rows_and_classes(path: Path) -> tuple[int, Sequence[str] | None]:
     """The number of rows (of a saved dataset: 1), and the names of the numbered labels, if the file has them."""
-    import pyarrow.parquet as pq  # noqa: PLC0415  slow to import
+    from datasets import Features, load_from_disk  # noqa: PLC0415  slow to import
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415
 
     if path.name == "state.json":
-        told = json.loads(path.with_name("dataset_info.json").read_text(encoding="utf-8"))
-        return 1, told["features"]["label"].get("names")
-    file = pq.ParquetFile(path)
-    about = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"null"))
-    if about and "names" in about["info"]["features"]["label"]:
-        return file.metadata.num_rows, about["info"]["features"]["label"]["names"]
-    texts = str(file.schema_arrow.field("label").type).endswith("string")
-    return file.metadata.num_rows, ("names in place of numbers",) if texts else None
+        return 1, getattr(load_from_disk(str(path.parent)).features["label"], "names", None)
+    file = ParquetFile(path)
+    label = Features.from_arrow_schema(file.schema_arrow)["label"]
+    unnumbered = ("names in place of numbers",) if str(label.dtype).endswith("string") else None
+    return file.metadata.num_rows, getattr(label, "names", unnumbered)
 
 
-def composed(one: str, other: str) -> str:
-    """What is to be added about two texts that differ in Unicode composition only, and so look the same."""
-    same = one != other and normalize("NFC", one) == normalize("NFC", other)
-    return "; they differ in Unicode composition only: normalise the texts to NFC" if same else ""
+def of_templates(key: tuple[str, str], one: str, here: str, other: str, there: str) -> str | None:
+    """Two templates of one (language, relation), `here` and `there`."""
+    if one == other:
+        return None
+    same = normalize("NFC", one) == normalize("NFC", other)
+    remedy = "they differ in Unicode composition only: normalise the texts to NFC" if same else "keep one"
+    both = f"relation {key[1]!r} has another template in {key[0]!r} than at {there}"
+    return f"{here}: {both}: {one!r}, {other!r}; {remedy}"
 
 
 def spellable(tokenizer: Any, text: str) -> str:
-    """The Unicode composition in which a tokenizer can spell a text that it cannot spell as it is, if there is one."""
+    """What to do about a text that a tokenizer cannot spell: write it in another Unicode composition, or in others."""
     for form in ("NFC", "NFD"):
         ids = tokenizer(normalize(form, text), add_special_tokens=False)["input_ids"]
         if ids and not {tokenizer.unk_token_id, tokenizer.mask_token_id} & {*ids}:
             return f": it can in the composition {form}, which unicodedata.normalize({form!r}, text) gives"
-    return ""
+    return "; use words and letters that it knows"
 
 
-def of_unused(names: Iterable[str], missing: Iterable[str], layers: int) -> str | None:
+def of_unused(loading: Mapping[str, Any], layers: int) -> str | None:
     """Weights that no parameter has the name of: all have a prefix, or they are of a further layer or part of one."""
-    names, missing = {*names}, [*missing]
+    names, missing = {*loading["unexpected_keys"]}, [*loading["missing_keys"]]
     for prefix in {name.removesuffix(missing[0]) for name in names if missing and name.endswith(f".{missing[0]}")}:
         if 2 * sum(f"{prefix}{name}" in names for name in missing) > len(missing):  # not all: tied ones are in no file
             return f"have {prefix!r} before each name, such as {prefix}{missing[0]}; remove it from the names"
@@ -450,16 +428,14 @@ def of_head(config: Any, classifies: bool, missing: Sequence[str]) -> str | None
     return f"{told} {missing[0]}; set it to true" if untied else None
 
 
-def of_case(folder: str, tokenizer: Any) -> str | None:
+def of_case(tokenizer: Any) -> str | None:
     """A tokenizer that lower-cases text, with a vocabulary that has words in upper case, which it can never give."""
     pieces = tokenizer.get_vocab()
-    if not any(piece.startswith("##") for piece in pieces):
-        return None
     cased = [piece for piece in pieces if piece.isascii() and piece.isalpha() and piece[0].isupper()][:20]
-    if len(cased) < 20 or any(tokenizer.tokenize(piece) == [piece] for piece in cased):
+    pieced = any(piece.startswith("##") for piece in pieces)
+    if not pieced or len(cased) < 20 or any(tokenizer.tokenize(piece) == [piece] for piece in cased):
         return None
-    there = os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "tokenizer_config.json"))
-    remedy = "tokenizer_config.json is not there: add it" if there else "set do_lower_case: false"
+    remedy = "say do_lower_case: false in its tokenizer_config.json"
     return f"it lower-cases text, and its vocabulary has words such as {cased[0]!r}; {remedy}"
 
 
@@ -480,118 +456,77 @@ def of_model(model: Any) -> str | None:
 def of_wrapping(model: Any, edited: Any, precision: Any, precisions: Any) -> str | None:
     """What cannot be wrapped: a model inside another object or with adapters, unknown layers, precisions and modes."""
     kinds = {kind.__name__ for kind in type(model).__mro__}
-    if "OptimizedModule" in kinds:
-        return "the model is compiled; give it as it was before torch.compile (model._orig_mod)"
-    if kinds & {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}:
-        return f"{type(model).__name__} holds the model; give the model inside it (model.module)"
+    if kinds & {"OptimizedModule", "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}:
+        return f"{type(model).__name__} holds the model; give the model inside it (model.module; compiled: _orig_mod)"
     modules = model.modules() if callable(getattr(model, "modules", None)) else ()
     if any(type(module).__module__.startswith("peft.") for module in modules):
         return "the model has an adapter (PEFT) in it; give what the PeftModel's merge_and_unload() returns"
-    if fault := of_choice("precision", precision, precisions) or _of_edited(edited) or of_mode():
-        return fault
-    if not hasattr(model, "base_model") or edited in ([], ()):
-        return f"give a loaded transformers model and what to edit; got {type(model).__name__} and {edited}"
-    return None
-
-
-def _of_edited(edited: Any) -> str | None:
-    number = isinstance(edited, int) and not isinstance(edited, bool)
-    names = isinstance(edited, Sequence) and not isinstance(edited, (str, bytes))
-    if number or (names and all(isinstance(name, str) for name in edited)):
-        return None
-    remedy = f"; give int({edited})" if isinstance(edited, Integral) and not isinstance(edited, bool) else ""
-    told = f"{shown(edited)} ({type(edited).__name__})"
-    return f"what to edit must be a whole number of layers or a list of parameter names; got {told}{remedy}"
-
-
-def of_autocast(backbone: Any) -> str | None:
-    """A mode of torch in which a model that is to compute in float32 does not."""
-    if backbone.precision == "bf16" or not _autocast(backbone.like.device.type):
-        return None
-    return "torch.autocast is on, and this model is loaded in float32; leave it here, or load with precision='bf16'"
-
-
-def _autocast(device: str) -> bool:
-    import torch  # noqa: PLC0415  slow to import
-
-    return torch.is_autocast_enabled(device)
+    if not hasattr(model, "base_model"):
+        return f"give a loaded transformers model; got {type(model).__name__}"
+    names = isinstance(edited, (list, tuple)) and edited and all(isinstance(name, str) for name in edited)
+    if type(edited) is not int and not names:
+        told = f"{shown(edited)} ({type(edited).__name__})"
+        return f"what to edit must be a whole number of layers (an int) or a list of parameter names; got {told}"
+    return of_choice("precision", precision, precisions) or of_mode()
 
 
 def of_mode(trains: bool = False) -> str | None:
     import torch  # noqa: PLC0415  slow to import
 
-    if torch.is_inference_mode_enabled():
-        remedy = "leave it here" if trains else "use torch.no_grad() instead, which is fine"
-        return f"torch.inference_mode() is on, and this needs gradients; {remedy}"
-    if trains and not torch.is_grad_enabled():
-        return "torch.no_grad() is on, and a training needs gradients; leave it here"
-    return None
+    mode = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
+    if mode == "no_grad" and (torch.is_grad_enabled() or not trains):
+        return None
+    remedy = "" if trains else ", or use torch.no_grad(), which is fine"
+    return f"torch.{mode}() is on, and this needs gradients; leave it here{remedy}"
 
 
 def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     """An update that does not belong to the edited matrices, or does not fit the number of inputs."""
-    if wrong := of_edits(update, raw):
-        return wrong
-    for name, *there in _sizes(update):
-        here = [tuple(raw[name].shape), raw[name].device] if name in raw else None
-        if there != here:
-            told = f"{here[0]} on {here[1]}" if here else f"not edited; edited are {', '.join(raw)}"
-            return f"the update of {name} is {there[0]} on {there[1]}, but in the model this matrix is {told}"
     if update.edits and inputs % update.edits:
         return f"the update has {update.edits} edits; the number of inputs is {inputs}; each edit needs equally many"
-    return None
+    other = {*update.factors, *update.deltas, *update.weights} - {*raw}
+    if other:
+        return f"the update of {min(other)} is of a matrix that is not edited; edited are {', '.join(raw)}"
+    return of_edits(update, raw) or of_sum(update, raw)
 
 
 def of_edits(update: Any, raw: Mapping[str, Any] = MappingProxyType({})) -> str | None:
-    """A part of an update that has no dimension of edits, or another number of edits or of rows than the rest."""
-    if wrong := _no_tensors(update, raw):
-        return wrong
-    for name, (u, v) in update.factors.items():
-        if u.dim() != 3 or v.dim() != 3 or u.shape[:2] != v.shape[:2]:
-            told = f"{tuple(u.shape)} and {tuple(v.shape)}"
-            return f"the factors of {name} must have the shapes (E, T, n) and (E, T, m), for E edits; got {told}"
-    for kind, parts, dims in (("(E, m, n), for E edits", update.deltas, 3), ("(m, n)", update.weights, 2)):
-        for name, part in parts.items():
-            if part.dim() != dims:
-                return f"the update of {name} must have the shape {kind}; got {tuple(part.shape)}"
-    for name, part in (*((name, u) for name, (u, _) in update.factors.items()), *update.deltas.items()):
-        if len(part) not in (1, update.edits):  # one edit may be part of each other one, as in a sum
+    """Parts of an update that are no tensors, of another dtype than `raw`, or not of the shapes of its docstring."""
+    import torch  # noqa: PLC0415  slow to import
+
+    factors = [(name, part, "(E, T, n) or (E, T, m)") for name, both in update.factors.items() for part in both]
+    deltas = [(name, part, "(E, m, n)") for name, part in update.deltas.items()]
+    for name, part, shape in (*factors, *deltas, *((name, part, "(m, n)") for name, part in update.weights.items())):
+        if not hasattr(part, "is_floating_point"):
+            return f"the update of {name} is {type(part).__name__}; give a tensor, such as torch.from_numpy(array)"
+        own, size = raw.get(name, part).dtype, part.dtype.itemsize
+        half = size < own.itemsize and not torch.is_autocast_enabled(
+            part.device.type
+        )  # under autocast a model computes in it
+        if not part.is_floating_point() or half or (size > 4) != (own.itemsize > 4):
+            return f"the update of {name} is of {part.dtype}, but in the model this matrix is of {own}; convert it"
+        if part.dim() != (2 if shape == "(m, n)" else 3):
+            return f"the update of {name} must have the shape {shape}, for E edits; got {tuple(part.shape)}"
+        if shape != "(m, n)" and len(part) not in (1, update.edits):  # one edit may be part of each other one
             return f"the update has {update.edits} edits, but {len(part)} of {name}; give as many for each matrix"
-    return None
+    uneven = [name for name, (u, v) in update.factors.items() if u.shape[:2] != v.shape[:2]]
+    return f"the factors of {uneven[0]} must have the same edits E and tokens T" if uneven else None
 
 
 def of_sum(update: Any, before: Mapping[str, Any]) -> str | None:
-    """An update that has no sum with `before`, {matrix: ΔW, θ', or a pair of lists of factors}."""
+    """An update that cannot be added to what is `before`, {matrix: W, ΔW, θ', or a pair of lists of factors}."""
     if wrong := of_edits(update):
         return wrong
-    known = {name: _size(value) for name, value in before.items()}
-    for name, *there in _sizes(update):
-        if known.get(name, there) != there:
-            one, other = (f"{size} on {device}" for size, device in (known[name], there))
-            return f"the updates of {name} are {one} and {other}; add only edits of one model, on one device"
+    for name, part in (*update.factors.items(), *update.deltas.items(), *update.weights.items()):
+        there, here = _size(part), _size(before.get(name, part))
+        if there != here:
+            return f"the update of {name} is {there}, and must be {here}; take edits of one model, on its device"
     return None
 
 
-def _no_tensors(update: Any, raw: Mapping[str, Any]) -> str | None:
-    factors = ((name, part) for name, both in update.factors.items() for part in both)
-    for name, part in (*factors, *update.deltas.items(), *update.weights.items()):
-        if type(part).__module__.partition(".")[0] == "numpy" or not hasattr(part, "is_floating_point"):
-            return f"the update of {name} is {type(part).__name__}; give a tensor, such as torch.from_numpy(array)"
-        own, size = raw.get(name, part).dtype, part.dtype.itemsize
-        half = size < own.itemsize and not _autocast(part.device.type)  # under autocast a model computes in it
-        if not part.is_floating_point() or half or (size > 4) != (own.itemsize > 4):
-            return f"the update of {name} is of {part.dtype}, but in the model this matrix is of {own}; convert it"
-    return None
-
-
-def _sizes(update: Any) -> list[tuple[Any, ...]]:
-    """(matrix, (m, n), device) for each part of an update."""
-    parts = (*update.factors.items(), *update.deltas.items(), *update.weights.items())
-    return [(name, *_size(value)) for name, value in parts]
-
-
-def _size(value: Any) -> list[Any]:
+def _size(value: Any) -> str:
+    """The shape (m, n) of a matrix or of its factors, and the device."""
     if not isinstance(value, tuple):
-        return [tuple(value.shape[-2:]), value.device]
+        return f"{tuple(value.shape[-2:])} on {value.device}"
     u, v = (side[0] if isinstance(side, list) else side for side in value)
-    return [(v.shape[-1], u.shape[-1]), u.device]
+    return f"{(v.shape[-1], u.shape[-1])} on {u.device}"

@@ -117,9 +117,7 @@ def check_device(device: str, precision: Precision, elsewhere: bool = False) -> 
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise UserError(
-            f"device {device!r} cannot be used: torch does not know it; available: {', '.join(devices())}"
-        ) from error
+        raise UserError(f"device {device!r} cannot be used: unknown; available: {', '.join(devices())}") from error
     if elsewhere and kind != "meta":
         return
     try:

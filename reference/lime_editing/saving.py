@@ -106,7 +106,7 @@ def lora(update: Update, backbone: Backbone, rank: int | None = None) -> tuple[U
     Factors with at most `rank` rows are unchanged; any other ΔW is truncated by SVD to `rank` (default: RANK).
     """
     check_one(update)
-    checks.refuse(UserError, rank is not None and checks.of_whole(1, rank=rank), whose="an adapter's ")
+    checks.refuse(UserError, rank is not None and checks.of_number("an adapter's rank", rank, whole=True, above=True))
     pairs, errors = {}, {}
     for name, delta in update.dense(0, backbone.raw).items():
         plain = name in update.factors and name not in update.deltas and name not in update.weights

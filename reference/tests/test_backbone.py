@@ -123,7 +123,7 @@ def test_a_loaded_model_is_frozen(model: Path) -> None:
 
 
 def test_an_input_longer_than_the_model_reads_is_refused(model: Path) -> None:
-    with pytest.raises(ModelError, match="33 tokens, and the model reads at most 32"):
+    with pytest.raises(ModelError, match="33 tokens, and the model reads only 32"):
         load(model, 2).trunk([Input(tuple(range(5, 16)) * 3, (0,))])
 
 

@@ -186,8 +186,8 @@ DEVICES = {
     "cuda:7": "cannot be used",
     "mps": "cannot be used",
     "xpu": "cannot be used",
-    "gpu": "torch does not know it",
-    "CPU:": "torch does not know it",
+    "gpu": "unknown",
+    "CPU:": "unknown",
     "meta": "cannot be used",
 }
 
@@ -571,7 +571,8 @@ def test_a_tokenizer_that_lower_cases_words_in_upper_case(kept: str, tmp_path: P
         (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word, _ in words), encoding="utf-8")
     shutil.copy(raw / "config.json", tmp_path)
     with pytest.raises(
-        ModelError, match=r"it lower-cases text, and .* words such as '[A-Z]\w*'; tokenizer_config.json"
+        ModelError,
+        match=r"it lower-cases text, and .* words such as '[A-Z]\w*'; say do_lower_case: false in its tokenizer_config",
     ):
         load_tokenizer(tmp_path)
     told = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}

@@ -146,55 +146,61 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "edit-all-nothing": (lambda g: le.edit_all(g.editor, []), "there are no requests; give at least one"),
     "fit-nothing": (
         lambda g: le.fit(le.make_editor("rome", g.backbone, ["en"]), []),
-        "rome: there are no requests; give at least one",
+        "there are no requests; give at least one",
     ),
     "edit-one": (lambda g: le.edit(g.editor, REQUEST), "must be a list of EditRequest; got one"),  # type: ignore[arg-type]
     "edit-text": (lambda g: le.edit(g.editor, "Aton"), "must be a list of EditRequest; got 'A' in it"),  # type: ignore[arg-type]
     "edit-a-generator": (lambda g: le.edit_all(g.editor, iter([REQUEST])), "list of EditRequest; got <list_iter"),  # type: ignore[arg-type]
-    "fit-one": (lambda g: le.fit(le.make_editor("rome", g.backbone, ["en"]), REQUEST), "rome: .* got one"),  # type: ignore[arg-type]
+    "fit-one": (lambda g: le.fit(le.make_editor("rome", g.backbone, ["en"]), REQUEST), "requests must be .* got one"),  # type: ignore[arg-type]
     "predict-one": (lambda g: le.predict(g.backbone, INPUT), "inputs must be a list of Input; got one"),  # type: ignore[arg-type]
     "answer-a-request": (lambda g: le.answers(g.backbone, g.tokenizer, [REQUEST]), "got EditRequest.* in it"),  # type: ignore[list-item]
-    "train-on-nothing": (stepped([]), "nothing to train on; give at least one triple"),
+    "train-on-nothing": (stepped([]), "there are no triples; give at least one"),
     "break-down-nothing": (lambda _: le.breakdown(le.count([]), "language"), "no outcomes to break down"),
     "draw-from-nothing": (lambda _: le.training_triples(le.ParallelCorpus.of([]), 1, 0, 0), "corpus has no examples"),
     "no-inputs": (lambda g: g.backbone.trunk([]), "there are no inputs; give at least one"),
     "no-editing-language": (
         lambda g: le.evaluation_pairs(g.task.corpus, [], ["en"], 1, 1, 0),
-        "at least one editing and one updating language",
+        "there are no edit_languages; give at least one",
     ),
     "no-updating-language": (
         lambda g: le.evaluation_pairs(g.task.corpus, ["en"], [], 1, 1, 0),
-        "at least one editing and one updating language",
+        "there are no update_languages; give at least one",
     ),
     "minus-one-input": (
         lambda g: le.evaluation_pairs(g.task.corpus, ["en"], ["en"], -1, 1, 0),
-        "no negative numbers",
+        "n_update must be a whole number of 0 or more; got -1",
     ),
     "a-pair-without-inputs": (
         lambda g: le.evaluate(g.editor, g.task, [Pair(g.pairs[0].edit, (), ())], 0),
         "has no inputs; give at least one",
     ),
-    "no-languages": (made("mend", []), "needs a list of languages"),
+    "no-languages": (made("mend", []), "there are no languages; give at least one"),
     "one-class": (lambda g: le.load_encoder(g.model, ["a"]), r"two distinct classes; got \['a'\]"),
     "a-class-twice": (lambda g: le.load_encoder(g.model, ["a", "b", "a"]), "two distinct classes"),
-    "no-edited-matrix": (lambda g: le.load(g.model, []), r"what to edit; got BertForMaskedLM and \[\]"),
+    "no-edited-matrix": (lambda g: le.load(g.model, []), r"what to edit must be .*; got \[\]"),
     "no-room-for-a-pair": (lambda g: le.pair(g.tokenizer, "a", "b", 3), "at most 3 tokens has no room for two texts"),
     "unknown-ruling": (
         lambda _: le.Rulings(kl_direction="x"),  # type: ignore[arg-type]
         "the ruling kl_direction must be one of paper, released; got 'x'",
     ),
-    "no-mask": (lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 0), "at least 1 mask; got 0"),
-    "chunks-of-0": (lambda g: le.edit_all(g.editor, [REQUEST], 0), "at least 1 request; got 0"),
-    "chunks-of-minus-1": (lambda g: le.edit_all(g.editor, [REQUEST], -1), "at least 1 request; got -1"),
-    "batches-of-0": (lambda g: le.predict(g.backbone, [INPUT], batch=0), "at least 1 input; got 0"),
-    "evaluation-of-0": (lambda g: le.evaluate(g.editor, g.task, g.pairs, 0, 0), "at least 1 edit; got 0"),
+    "no-mask": (lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 0), "count must be a whole number above 0; got 0"),
+    "chunks-of-0": (lambda g: le.edit_all(g.editor, [REQUEST], 0), "chunk must be a whole number above 0; got 0"),
+    "chunks-of-minus-1": (
+        lambda g: le.edit_all(g.editor, [REQUEST], -1),
+        "chunk must be a whole number above 0; got -1",
+    ),
+    "batches-of-0": (lambda g: le.predict(g.backbone, [INPUT], batch=0), "batch must be a whole number above 0; got 0"),
+    "evaluation-of-0": (
+        lambda g: le.evaluate(g.editor, g.task, g.pairs, 0, 0),
+        "batch must be a whole number above 0; got 0",
+    ),
     # requests and inputs
     "no-label": (edit_of(request(labels=())), r"request 0 has the labels \(\) and 1 predicted positions"),
     "labels-too-many": (edit_of(request(labels=(5, 6))), r"labels \(5, 6\) and 1 predicted positions; give one number"),
     "label-of-padding": (edit_of(request(labels=(-100,))), r"labels \(-100,\)"),
     "label-of-no-token": (edit_of(request(labels=(10_000,))), r"labels \(10000,\) .* one number below \d+"),
     "label-of-text": (edit_of(request(labels=("Aton",))), "labels"),
-    "no-ids": (edit_of(request(input=le.Input((), ()))), "0 predicted positions"),
+    "no-ids": (edit_of(request(input=le.Input((), ()))), "the input of request 0 has no tokens"),
     "position-after-the-end": (edit_of(request(input=replace(INPUT, positions=(7,)))), r"\(7,\), but only 7 tokens"),
     "parallels": (edit_of(request(parallels=(replace(INPUT, positions=(1, 2)),))), "a parallel with another number"),
     "unknown-language": (edit_of(request(language="xx")), "unknown language 'xx'; known to this editor: en"),
@@ -219,7 +225,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "ids-of-a-request": (
         edit_of(request(input=replace(INPUT, ids=np.array(INPUT.ids)))),  # type: ignore[arg-type]
-        "request 0 must have its labels, tokens",
+        "the input of request 0 must have its tokens",
     ),
     "label-of-a-fraction": (edit_of(request(labels=(5.0,))), r"request 0 .* got \(5.0,\), with float in it"),
     # updates
@@ -237,7 +243,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "edit-under-autocast": (
         lambda g: under(torch.autocast("cpu", torch.bfloat16), lambda: le.edit(g.editor, [REQUEST])),
-        "torch.autocast is on, and this model is loaded in float32; leave it here, or load with precision='bf16'",
+        "torch.autocast is on, and the model is in float32; leave it, or load with precision='bf16'",
     ),
     "update-of-whole-numbers": (
         lambda g: le.predict(g.backbone, [INPUT], changed_update(g, torch.Tensor.int)),
@@ -249,15 +255,15 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "trained-weights-with-a-dimension-of-edits": (
         lambda g: le.compose([le.Update(weights=g.one.deltas)]),
-        r"must have the shape \(m, n\); got \(1, ",
+        r"must have the shape \(m, n\).*; got \(1, ",
     ),
     "factors-without-a-dimension-of-edits": (
         lambda g: le.compose([le.Update({g.backbone.edited[0]: (torch.ones(2, 4), torch.ones(2, 4))})]),
-        r"must have the shapes \(E, T, n\) and \(E, T, m\), for E edits; got \(2, 4\) and \(2, 4\)",
+        r"must have the shape \(E, T, n\) or \(E, T, m\), for E edits; got \(2, 4\)",
     ),
     "factors-of-unequal-rows": (
         lambda g: le.predict(g.backbone, [INPUT], le.Update({"w": (torch.ones(1, 2, 4), torch.ones(1, 3, 4))})),
-        r"the factors of w must have the shapes .* got \(1, 2, 4\) and \(1, 3, 4\)",
+        "the factors of w must have the same edits E and tokens T",
     ),
     "updates-of-unequal-numbers-of-edits": (
         lambda g: le.compose([le.Update(deltas={"w": torch.ones(2, 4, 4), "v": torch.ones(3, 4, 4)})]),
@@ -265,7 +271,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "answers-of-two-edits": (
         lambda g: le.answers(g.backbone, g.tokenizer, [INPUT] * 3, g.two),
-        r"has 2 edits, and the number of inputs is 3: .* give update\[i\]",
+        r"has 2 edits; give one: update\[i\], or compose",
     ),
     "three-inputs-for-two-edits": (
         lambda g: g.backbone.upper(g.backbone.trunk([INPUT] * 3), g.two),
@@ -273,35 +279,38 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "update-of-another-matrix": (
         lambda g: le.predict(g.backbone, [INPUT], le.Update(deltas={"w": torch.zeros(1, 2, 2)})),
-        r"the update of w is \(2, 2\) on cpu, but in the model this matrix is not edited; edited are bert",
+        "the update of w is of a matrix that is not edited; edited are bert",
     ),
     "update-of-another-size": (
         lambda g: le.predict(g.backbone, [INPUT], le.Update(deltas={g.backbone.edited[0]: torch.zeros(1, 2, 2)})),
-        r"is \(2, 2\) on cpu, but in the model this matrix is \(\d+, \d+\) on cpu",
+        r"is \(2, 2\) on cpu, and must be \(\d+, \d+\) on cpu; take edits of one model",
     ),
     "update-on-another-device": (
         lambda g: le.predict(g.backbone, [INPUT], le.Update(deltas={n: d.to("meta") for n, d in g.one.deltas.items()})),
-        "on meta, but in the model",
+        "on meta, and must be .* on cpu",
     ),
     "compose-one": (lambda g: le.compose(g.one), r"a list of updates; .* give compose\(\[update\]\)"),
     "compose-none": (lambda _: le.compose(None), "a list of updates"),  # type: ignore[arg-type]
     "compose-nones": (lambda _: le.compose([None]), "NoneType is not one"),  # type: ignore[list-item]
     "compose-two-sizes": (
         lambda _: le.compose([delta_of(2, 3), delta_of(3, 3)]),
-        r"the updates of w are \(2, 3\) on cpu and \(3, 3\) on cpu; add only edits of one model",
+        r"the update of w is \(3, 3\) on cpu, and must be \(2, 3\) on cpu; take edits of one model",
     ),
     "compose-factors-of-two-sizes": (
         lambda _: le.compose([factors_of(2, 50), factors_of(2, 3)]),
-        r"the updates of w are \(2, 50\) on cpu and \(2, 3\) on cpu",
+        r"the update of w is \(2, 3\) on cpu, and must be \(2, 50\) on cpu",
     ),
-    "compose-factors-and-a-delta": (lambda _: le.compose([factors_of(2, 50), delta_of(2, 3)]), r"\(2, 50\) on cpu and"),
+    "compose-factors-and-a-delta": (
+        lambda _: le.compose([factors_of(2, 50), delta_of(2, 3)]),
+        r"must be \(2, 50\) on cpu",
+    ),
     "compose-weights-of-two-sizes": (
         lambda _: le.compose([delta_of(2, 3), le.Update(weights={"w": torch.zeros(3, 2)})]),
-        r"\(2, 3\) on cpu and \(3, 2\) on cpu",
+        r"\(3, 2\) on cpu, and must be \(2, 3\) on cpu",
     ),
     "compose-on-two-devices": (
         lambda _: le.compose([delta_of(2, 3), le.Update(deltas={"w": torch.zeros(1, 2, 3, device="meta")})]),
-        "on cpu and .* on meta; add only edits of one model, on one device",
+        "on meta, and must be .* on cpu; take edits of one model, on its device",
     ),
     "dense-without-raw": (
         lambda _: le.Update(weights={"w": torch.zeros(2, 2)}).dense(0),
@@ -312,11 +321,11 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "save-no-edit": (lambda g: le.save_lora(le.Update(), g.backbone, g.model, g.root / "to"), "has 0 edits"),
     "rank-of-0": (
         lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 0),
-        "rank must be a whole number of 1 or more; got 0",
+        "an adapter's rank must be a whole number above 0; got 0",
     ),
     "half-a-rank-of-an-adapter": (
         lambda g: le.save_lora(g.one, g.backbone, g.model, g.root / "to", 1.5),  # type: ignore[arg-type]
-        "rank must be a whole number of 1 or more; got 1.5",
+        "rank must be a whole number above 0; got 1.5",
     ),
     "save-nan": (lambda g: le.save_model(diverged(g), g.backbone, g.model, g.root / "to"), "the edit diverged: .* NaN"),
     "adapt-nan": (lambda g: le.save_lora(diverged(g), g.backbone, g.model, g.root / "to"), "a smaller learning rate"),
@@ -327,7 +336,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "edits-of-a-model": (lambda g: le.load_updates(g.model / "model.safetensors"), "other tensors, such as a model's"),
     "edits-on-no-device": (lambda g: le.load_updates(g.model / "model.safetensors", "cudax"), "device 'cudax' cannot"),
-    "a-rate-beyond-all": (made("finetuning", lr=1e38), r"lr must be a finite number; got 1e\+38"),
+    "a-rate-beyond-all": (made("finetuning", lr=1e38), r"lr must be a finite number above 0; got 1e\+38"),
     "save-no-model": (lambda g: le.save_model(g.one, g.backbone, "/no/model", g.root / "to"), "cannot find the model"),
     "save-another-model": (
         lambda g: le.save_model(g.one, g.backbone, other_model(g), g.root / "to"),
@@ -338,29 +347,38 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
         r"the weights are not in float32 \(bert.embeddings.*\); call model.float\(\) first",
     ),
     # settings
-    "rate-of-text": (made(lr="x"), "settings of mend: lr must be a finite number; got 'x'"),
-    "rate-of-nothing": (made(lr=None), "lr must be a finite number; got None"),
-    "rate-of-truth": (made(lr=True), "lr must be a finite number; got True"),
-    "rate-of-nan": (made(lr=math.nan), "lr must be a finite number; got nan"),
-    "rate-of-0": (made(lr=0.0), "lr must be above 0; got 0.0"),
-    "negative-rate": (made(inner_lr=-1e-3), "inner_lr must be above 0; got -0.001"),
-    "negative-rate-of-rates": (made(inner_lr_lr=-1), "inner_lr_lr must be 0 or more; got -1"),
-    "half-a-rank": (made(rank=4.0), "rank must be a whole number; got 4.0"),
-    "no-rank": (made(rank=0), "rank must be above 0; got 0"),
+    "rate-of-text": (made(lr="x"), "settings of mend: lr must be a finite number above 0; got 'x'"),
+    "rate-of-nothing": (made(lr=None), "lr must be a finite number above 0; got None"),
+    "rate-of-truth": (made(lr=True), "lr must be a finite number above 0; got True"),
+    "rate-of-nan": (made(lr=math.nan), "lr must be a finite number above 0; got nan"),
+    "rate-of-0": (made(lr=0.0), "lr must be a finite number above 0; got 0.0"),
+    "negative-rate": (made(inner_lr=-1e-3), "inner_lr must be a finite number above 0; got -0.001"),
+    "negative-rate-of-rates": (made(inner_lr_lr=-1), "inner_lr_lr must be a finite number of 0 or more; got -1"),
+    "half-a-rank": (made(rank=4.0), "rank must be a whole number above 0; got 4.0"),
+    "no-rank": (made(rank=0), "rank must be a whole number above 0; got 0"),
     "unknown-optimiser": (made("finetuning", optimiser="sgd"), "optimiser must be one of adam, rmsprop; got 'sgd'"),
     "truth-of-text": (made("rome", parallels="no"), "parallels must be true or false; got 'no'"),
-    "unknown-setting": (made(rat=1, lr=1e-3), r"unknown settings of mend: rat; it has Settings\(rank="),
+    "unknown-setting": (made(rat=1, lr=1e-3), r"unknown settings of mend .*\'rat\'.*; it has Settings\(rank="),
     "settings-of-another": (
         lambda g: le.make_editor("mend", g.backbone, ["en"], settings=methods()["finetuning"].Settings()),
         "settings of mend must be a mapping, or Settings",
     ),
     "rate-of-masks": (
         lambda g: le.make_editor("mend", g.backbone, ["en"], mask_lr=-1.0),
-        "mask_lr must be a number of 0 or more",
+        "mask_lr must be a finite number of 0 or more",
     ),
-    "set-no-inputs": (lambda _: override(TINY.tasks["facts"], "test.n_update", "0"), "n_update must be above 0; got 0"),
-    "set-no-edits": (lambda _: override(TINY.tasks["facts"], "test.edits", "-1"), "edits must be above 0; got -1"),
-    "set-no-batch": (lambda _: override(TINY.tasks["nli"], "classifier.batch", "0"), "batch must be above 0; got 0"),
+    "set-no-inputs": (
+        lambda _: override(TINY.tasks["facts"], "test.n_update", "0"),
+        "n_update must be a whole number above 0; got 0",
+    ),
+    "set-no-edits": (
+        lambda _: override(TINY.tasks["facts"], "test.edits", "-1"),
+        "edits must be a whole number above 0; got -1",
+    ),
+    "set-no-batch": (
+        lambda _: override(TINY.tasks["nli"], "classifier.batch", "0"),
+        "batch must be a whole number above 0; got 0",
+    ),
     "set-a-negative-weight": (
         lambda _: override(TINY.tasks["facts"], "lambda_mask.sum", "-1"),
         "'sum' to '-1': expected 0 or more",
@@ -368,13 +386,13 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "set-nan": (lambda _: override(TINY.tasks["facts"], "settings.mend.lr", "NaN"), "'lr' to 'NaN': lr must be a fin"),
     "unknown-direction": (stepped([TRIPLE], kl_direction="left"), "kl_direction must be one of paper, released"),
     "unknown-penalty": (trained("mend", le.Objective(penalty="all")), "penalty must be"),  # type: ignore[arg-type]
-    "half-an-edit": (schedule(edits=4.5), "a schedule's edits must be a whole number; got 4.5"),
-    "clip-at-0": (schedule(clip=0), "a schedule's clip must be above 0"),
+    "half-an-edit": (schedule(edits=4.5), "a schedule's edits must be a whole number above 0; got 4.5"),
+    "clip-at-0": (schedule(clip=0), "a schedule's clip must be a finite number above 0"),
     "train-finetuning": (trained("editor", le.Objective()), "finetuning is not trained"),
     "rate-of-masks-nan": (lambda g: le.make_editor("mend", g.backbone, ["en"], mask_lr=math.nan), "mask_lr .* got nan"),
-    "a-step-up": (lambda g: step_of(g, clip=-1.0), "clip must be a number above 0; got -1.0"),
-    "a-step-of-0": (lambda g: step_of(g, clip=0), "clip must be a number above 0; got 0"),
-    "a-step-of-nan": (lambda g: step_of(g, clip=math.nan), "clip must be a number above 0; got nan"),
+    "a-step-up": (lambda g: step_of(g, clip=-1.0), "clip must be a finite number above 0; got -1.0"),
+    "a-step-of-0": (lambda g: step_of(g, clip=0), "clip must be a finite number above 0; got 0"),
+    "a-step-of-nan": (lambda g: step_of(g, clip=math.nan), "clip must be a finite number above 0; got nan"),
     "another-s-optimiser": (
         lambda g: step_of(g, optimiser=torch.optim.SGD([torch.zeros(1)], 0.1)),
         "must have the editor's parameters; got SGD without them",
@@ -388,7 +406,7 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "train-without-validations": (
         lambda g: list(le.train(g.mend, g.task, None, le.Schedule(**SCHEDULE), le.Objective(), 0)),  # type: ignore[arg-type]
-        "validate must be a function of an editor",
+        "validate must be a function; got None",
     ),
     # seeds
     "seed-of-numpy": (lambda g: le.derived_rng(np.int64(0)), r"plain int .*; got np.int64\(0\)"),  # type: ignore[arg-type]
@@ -426,7 +444,10 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     # one for many, and things of another kind
     "evaluate-one": (lambda g: le.evaluate(g.editor, g.task, g.pairs[0], 0), "pairs must be a list of Pair; got one"),
     "evaluate-a-generator": (lambda g: le.evaluate(g.editor, g.task, iter(g.pairs), 0), "pairs must be a list of Pair"),  # type: ignore[arg-type]
-    "evaluate-nobody": (lambda g: le.evaluate(None, g.task, g.pairs, 0), "an editor or raw model, .* got None"),  # type: ignore[arg-type]
+    "evaluate-nobody": (
+        lambda g: le.evaluate(None, g.task, g.pairs, 0),
+        "subject must be of the class Editor or Backbone; got None; make_editor makes one",
+    ),  # type: ignore[arg-type]
     "evaluate-on-nothing": (lambda g: le.evaluate(g.editor, None, g.pairs, 0), "one split of a data set"),  # type: ignore[arg-type]
     "validate-on-nothing": (lambda g: le.validator(None, g.pairs, 0), "one split of a data set"),  # type: ignore[arg-type]
     "positions-of-masks": (
@@ -440,11 +461,11 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "count-other-things": (lambda _: le.count([OUTCOME, 5]), "^outcomes must be a list of Outcome; got 5 in it"),  # type: ignore[list-item]
     "scores-of-outcomes": (
         lambda _: le.scores([OUTCOME]),  # type: ignore[arg-type]
-        r"^counts must be of the class Counts; got \[Outcome.*; `count` counts outcomes$",
+        r"^counts must be of the class Counts; got \[Outcome.*; count makes one$",
     ),
     "break-down-outcomes": (
         lambda _: le.breakdown([OUTCOME], "language"),  # type: ignore[arg-type]
-        r"^counts must be of the class Counts; got \[Outcome.*; `count` counts outcomes$",
+        r"^counts must be of the class Counts; got \[Outcome.*; count makes one$",
     ),
     "break-down-by-lang": (
         lambda _: le.breakdown(le.count([OUTCOME]), "lang"),  # type: ignore[arg-type]
@@ -456,21 +477,27 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "answers-of-a-list": (
         lambda g: le.answers(g.backbone, g.tokenizer, [INPUT], [g.one]),  # type: ignore[arg-type]
-        r"update must be of the class Update; got \[Update.*; compose adds a list",
+        r"update must be of the class Update; got \[Update.*; edit or compose makes one",
     ),
     "answers-of-no-tokenizer": (lambda g: le.answers(g.backbone, g.backbone, [INPUT]), "give a tokenizer, as of load_"),
     "an-editor-of-nothing": (lambda _: le.make_editor("mend", None, ["en"]), "backbone must be of the class Backbone"),  # type: ignore[arg-type]
     "an-editor-of-a-model": (lambda g: le.make_editor("mend", g.backbone.model, ["en"]), "; load or wrap makes one"),
     "edit-by-nobody": (lambda _: le.edit(None, [REQUEST]), "editor must be of the class Editor; got None"),  # type: ignore[arg-type]
-    "half-a-chunk": (lambda g: le.edit_all(g.editor, [REQUEST], 1.5), "at least 1 request; got 1.5"),  # type: ignore[arg-type]
+    "half-a-chunk": (lambda g: le.edit_all(g.editor, [REQUEST], 1.5), "chunk must be a whole number above 0; got 1.5"),  # type: ignore[arg-type]
     "update-inputs-in-words": (
         lambda g: pairs_of(g, sizes=("1", 1, None)),
-        "^n_update must be a whole number; got '1'",
+        "^n_update must be a whole number of 0 or more; got '1'",
     ),
-    "half-a-retain-input": (lambda g: pairs_of(g, sizes=(1, 1.5, None)), "^n_retain must be a whole number; got 1.5"),
-    "half-a-limit": (lambda g: pairs_of(g, sizes=(1, 1, 2.5)), "^limit must be a whole number; got 2.5"),
+    "half-a-retain-input": (
+        lambda g: pairs_of(g, sizes=(1, 1.5, None)),
+        "^n_retain must be a whole number of 0 or more; got 1.5",
+    ),
+    "half-a-limit": (lambda g: pairs_of(g, sizes=(1, 1, 2.5)), "^limit must be a whole number of 0 or more; got 2.5"),
     "half-a-draw": (lambda g: le.training_triples(g.task.corpus, 1.5, 0, 0), "count must be a whole number"),  # type: ignore[arg-type]
-    "half-a-mask": (lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 1.5), "at least 1 mask; got 1.5"),  # type: ignore[arg-type]
+    "half-a-mask": (
+        lambda g: le.sentence(g.tokenizer, "Aton [MASK] .", 1.5),
+        "count must be a whole number above 0; got 1.5",
+    ),  # type: ignore[arg-type]
     "longest-of-text": (lambda g: le.pair(g.tokenizer, "a", "b", "5"), "longest must be a whole number"),  # type: ignore[arg-type]
     # words
     "no-sentence": (lambda g: le.sentence(g.tokenizer, None), "text must be a text; got None"),  # type: ignore[arg-type]
@@ -494,11 +521,11 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "compiled": (
         lambda g: le.wrap(under(catch_warnings(action="ignore"), lambda: torch.compile(g.backbone.model))),
-        r"compiled; .* before torch.compile \(model._orig",
+        r"OptimizedModule holds the model; give the model inside it \(model.module; compiled: _orig_mod\)",
     ),
     "in-parallel": (
         lambda g: le.wrap(torch.nn.DataParallel(g.backbone.model)),
-        r"the model inside it \(model.module\)",
+        r"the model inside it \(model.module",
     ),
     "adapted": (
         lambda g: le.wrap(under(catch_warnings(action="ignore"), lambda: adapted(g))),
@@ -512,15 +539,15 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     "checkpointed": (lambda g: le.wrap(checkpointed(unwrapped(g))), r"layers run twice; call model.eval\(\) first"),
     "wrap-in-inference-mode": (
         lambda g: under(torch.inference_mode(), lambda: le.wrap(g.backbone.model)),
-        r"inference_mode\(\) is on, .* use torch.no_grad\(\) instead, which is fine",
+        r"inference_mode\(\) is on, .* use torch.no_grad\(\), which is fine",
     ),
     "edit-in-inference-mode": (
         lambda g: under(torch.inference_mode(), lambda: le.edit(g.editor, [REQUEST])),
-        r"use torch.no_grad\(\) instead",
+        r"use torch.no_grad\(\), which",
     ),
     "edit-all-in-inference-mode": (
         lambda g: under(torch.inference_mode(), lambda: le.edit_all(g.editor, [REQUEST])),
-        r"use torch.no_grad\(\) instead",
+        r"use torch.no_grad\(\), which",
     ),
     "make-in-inference-mode": (lambda g: under(torch.inference_mode(), lambda: made()(g)), r"use torch.no_grad\(\)"),
     "train-in-inference-mode": (
@@ -529,15 +556,18 @@ REFUSED: dict[str, tuple[Callable[[Given], object], str]] = {
     ),
     "step-without-gradients": (
         lambda g: under(torch.no_grad(), lambda: stepped([TRIPLE])(g)),
-        r"no_grad\(\) is on, and a training needs gradients",
+        r"no_grad\(\) is on, and this needs gradients; leave it here$",
     ),
     "layers-of-text": (lambda g: le.load(g.model, "bert.weight"), "a list of parameter names; got 'bert.weight' .str"),
     "half-a-layer": (lambda g: le.load(g.model, 2.0), "a whole number of layers .* got 2.0 .float"),  # type: ignore[arg-type]
     "no-layers": (lambda g: le.load(g.model, None), "a whole number of layers .* got None"),  # type: ignore[arg-type]
     "truth-for-layers": (lambda g: le.load(g.model, True), "a whole number of layers .* got True"),
-    "layers-of-numpy": (lambda g: le.load(g.model, np.int64(2)), r"got .*; give int\(2\)"),  # type: ignore[arg-type]
+    "layers-of-numpy": (
+        lambda g: le.load(g.model, np.int64(2)),
+        r"a whole number of layers \(an int\) .*; got .*int64",
+    ),  # type: ignore[arg-type]
     "no-model": (lambda _: le.load(None), "got None for a path; expected a folder"),  # type: ignore[arg-type]
-    "a-path-to-wrap": (lambda _: le.wrap("model"), "a loaded transformers model .* got str"),
+    "a-path-to-wrap": (lambda _: le.wrap("model"), "a loaded transformers model; got str"),
 }
 
 
@@ -596,7 +626,7 @@ class Own:
         ({"mine.log_scale": torch.zeros(2)}, "mine: the parameter 'mine.log_scale' has a name as of masks"),
         ({"mask.mine": torch.zeros(2)}, "mine: the parameter 'mask.mine' has a name as of masks"),
         ({"rate": 1.0}, "mine: `init` must give a dict of tensors by name"),
-        (None, "mine: `init` must give a dict of tensors by name; got None"),
+        (None, "mine: `init` must give a dict of tensors by name, of floating point; got None"),
     ],
 )
 def test_a_plug_in_s_parameters_are_told_from_the_masks(made: Any, said: str, given: Given) -> None:

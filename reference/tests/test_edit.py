@@ -175,9 +175,8 @@ def test_what_is_not_read_as_it_is_written_is_said(
     argv = command(facts, model, "--to", "Bema", f"Nobody P1 en {MASK} .")
     assert main([*argv, "--look", f"Aton [SEP] {MASK} ."]) == 0
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")] == [
-        "note: the tokenizer cannot spell Nobody, and reads [UNK] there",
-        f"note: 'Aton [SEP] {MASK} .' has [SEP], which the tokenizer reads as its special token; "
-        "remove it if a text is meant",
+        "note: the tokenizer cannot spell Nobody, and reads [UNK] there; use words and letters that it knows",
+        f"note: text 'Aton [SEP] {MASK} .' contains the special token [SEP]; remove it",
     ]
     (tmp_path / "edits.jsonl").write_text(json.dumps({"prompt": f"Nobody P1 en {MASK} .", "to": "Bema"}))
     assert main(command(facts, model, "--file", str(tmp_path / "edits.jsonl"), "--save", str(tmp_path / "saved"))) == 0

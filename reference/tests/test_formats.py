@@ -387,7 +387,7 @@ def test_a_saved_dataset_is_unpacked_or_copied_again(facts: Path, tmp_path: Path
     with pytest.raises(DataError, match=r"state\.json: a saved dataset is only read from a folder; unpack"):
         read_facts(tmp_path / "packed.zip")
     (folder / "test" / "state.json").write_text("{}")
-    with pytest.raises(DataError, match=r"as a saved dataset \(no '_data_files'\); copy its whole folder again"):
+    with pytest.raises(DataError, match=r"as a saved dataset \('_data_files'\); copy it again"):
         read_facts(folder)
 
 
@@ -595,7 +595,7 @@ def test_parts_of_two_uploads_are_refused(facts: Path, tmp_path: Path) -> None:
     rows = own_facts(facts)
     for name in ("00000-of-00001", "00000-of-00002", "00001-of-00002"):
         write_lines(tmp_path / "both" / f"train-{name}.jsonl", rows)
-    with pytest.raises(DataError, match=r"00000-of-00001\.jsonl and train-00000-of-00002\.jsonl are parts of two"):
+    with pytest.raises(DataError, match=r"00000-of-00001\.jsonl and train-00001-of-00002\.jsonl are parts of two"):
         read_facts(tmp_path / "both")
 
 

@@ -46,7 +46,7 @@ def test_an_encoder_without_a_head_is_refused_for_facts(
 ) -> None:
     folder = make(tmp_path / "model")
     argv = ["reproduce", "--task", "facts", "--facts", str(facts), "--model", str(folder), "--results", str(tmp_path)]
-    refused(capsys, argv, (str(folder), "without a masked-language head", "a model that has the head", "--task nli"))
+    refused(capsys, argv, (str(folder), "lacks a masked-language head", "give a model with one", "--task nli"))
 
 
 @pytest.mark.parametrize("make", ENCODERS, ids=lambda make: make.__name__)

@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[str | None, str]] = {
     "import": ("import no_such_module", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
     "exit": ("raise SystemExit(3)", "cannot be imported: SystemExit"),
     "nothing": ("x = 1", "registers no editor and no data set; call lime_editing.register"),
-    "no-editor": ("import lime_editing\nlime_editing.register(object())", "is not an editor: it lacks NAME"),
+    "no-editor": ("import lime_editing\nlime_editing.register(object())", "this is no editor: it lacks NAME"),
     "a-name-that-is-taken": (PLAIN.replace('"plain"', '"mend"'), "an editor named 'mend' exists"),
     "a-data-set-s-name-that-is-taken": (
         'CAPITALS.replace(\'"capitals", "Cap\', \'"facts", "Cap\')',
@@ -234,16 +234,32 @@ def written(folder: Path, name: str, change: tuple[str, str]) -> str:
 
 #: A mistake in the page's editor: what it exchanges there, and what is said about it.
 IN_AN_EDITOR = {
-    "a-name-that-is-a-number": ('= "mine",', "= 7,", "TRAINED True or False; got 7, "),
-    "no-title": ('"My Editor"', "None", "TRAINED True or False; got 'mine', None"),
-    "a-text-for-trained": ('r", True', 'r", "no"', "TRAINED True or False; got 'mine', 'My Editor', 'no'"),
-    "whole-numbers": (".inner_lr))", ".inner_lr)).long()", "mine: the parameter 'mine.log_rates' must be of floating"),
+    "a-name-that-is-a-number": ('= "mine",', "= 7,", "TRAINED True or False; got [7, "),
+    "no-title": ('"My Editor"', "None", "TRAINED True or False; got ['mine', None"),
+    "a-text-for-trained": ('r", True', 'r", "no"', "TRAINED True or False; got ['mine', 'My Editor', 'no'"),
+    "whole-numbers": (
+        ".inner_lr))",
+        ".inner_lr)).long()",
+        "mine: `init` must give a dict of tensors by name, of floating",
+    ),
     "no-rates": ("return dict.fromkeys(parameters, settings.lr)", "pass", "mine: `learning_rates` must give a dict"),
-    "a-rate-below-0": ("settings.lr)", "-1.0)", "the learning rate of mine.log_rates must be a number"),
-    "a-rate-of-words": ("settings.lr)", '"fast")', "the learning rate of mine.log_rates must be a number"),
-    "no-return": ("return le.Update", "le.Update", "mine: `update` must give an Update; got None"),
-    "a-dict": ("return le.Update(", "return dict(", "mine: `update` must give an Update; got {"),
-    "one-for-all": ("(x, -next(rates) * delta)", "(x[:1], -delta[:1])", "`update` must give one edit for each request"),
+    "a-rate-below-0": ("settings.lr)", "-1.0)", "the learning rate of mine.log_rates must be a finite number"),
+    "a-rate-of-words": ("settings.lr)", '"fast")', "the learning rate of mine.log_rates must be a finite number"),
+    "no-return": (
+        "return le.Update",
+        "le.Update",
+        "mine: `update` must give an Update with one edit for each request; got None",
+    ),
+    "a-dict": (
+        "return le.Update(",
+        "return dict(",
+        "mine: `update` must give an Update with one edit for each request; got {",
+    ),
+    "one-for-all": (
+        "(x, -next(rates) * delta)",
+        "(x[:1], -delta[:1])",
+        "`update` must give an Update with one edit for each request; got 1 for",
+    ),
     "no-registration": ("le.register(Mine())", "", "call lime_editing.register, or lime_editing.data.register"),
 }
 
@@ -267,13 +283,15 @@ def test_an_editor_without_training_gives_an_edit_for_each_request(facts: Path, 
     path = tmp_path / "plain.py"
     path.write_text(PLAIN.replace("return Update({", "Update({"))
     plugins.load_all([str(path)])
-    with pytest.raises(UserError, match="plain: `update` must give an Update; got None"):
+    with pytest.raises(UserError, match="plain: `update` must give an Update with one edit for each request; got None"):
         run(facts, model, tmp_path / "results", Cell("facts", "plain", None, 0))
 
 
 def test_a_data_set_that_is_registered_as_an_editor_is_told_where_it_belongs(tmp_path: Path) -> None:
     path = written(tmp_path, "capitals.py", ("data.register(", "le.register("))
-    with pytest.raises(UserError, match=r"is not an editor: it lacks .*lime_editing.data.register$") as raised:
+    with pytest.raises(
+        UserError, match=r"this is no editor: it lacks .*; see lime_editing.Method, or data.register$"
+    ) as raised:
         plugins.load_all([path])
     assert len(str(raised.value)) < 250
 

@@ -30,7 +30,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no-outcomes": (
         lambda: metrics.scores(metrics.count([])),
         metrics.NoOutcomes,
-        "no outcomes to average: neither an update nor a retain input was judged",
+        "no outcomes to average: no input was judged",
     ),
     "no-retain-outcome": (
         lambda: metrics.scores(metrics.count(UPDATE_ONLY)),
@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "nothing-to-break-down": (
         lambda: metrics.breakdown(metrics.count([]), "language"),
         metrics.NoOutcomes,
-        "no outcomes to break down: neither an update nor a retain input was judged",
+        "no outcomes to break down: no input was judged",
     ),
     "no-retain-outcome-to-break-down": (
         lambda: metrics.breakdown(metrics.count(UPDATE_ONLY), "edit_language"),
@@ -74,18 +74,19 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "the corpus has no examples to train on; give data that have some",
     ),
     **{
-        name: (
-            partial(sampling.evaluation_pairs, CORPUS, *arguments),
-            UserError,
-            "an evaluation needs at least one editing and one updating language, and no negative numbers",
+        name: (partial(sampling.evaluation_pairs, CORPUS, *arguments), UserError, said)
+        for name, arguments, said in (
+            ("no-editing-language", ([], ["en"], 1, 1, 0), "there are no edit_languages; give at least one"),
+            ("no-updating-language", (["en"], [], 1, 1, 0), "there are no update_languages; give at least one"),
+            *(
+                (
+                    f"fewer-than-no-{name}",
+                    (["en"], ["en"], *numbers),
+                    f"{name} must be a whole number of 0 or more; got -1",
+                )
+                for name, numbers in {"n_update": (-1, 1, 0), "n_retain": (1, -1, 0), "limit": (1, 1, 0, -1)}.items()
+            ),
         )
-        for name, arguments in {
-            "no-editing-language": ([], ["en"], 1, 1, 0),
-            "no-updating-language": (["en"], [], 1, 1, 0),
-            "fewer-than-no-update-inputs": (["en"], ["en"], -1, 1, 0),
-            "fewer-than-no-retain-inputs": (["en"], ["en"], 1, -1, 0),
-            "fewer-than-no-edits": (["en"], ["en"], 1, 1, 0, -1),
-        }.items()
     },
     "one-update-to-compose": (
         lambda: compose(Update()),  # type: ignore[arg-type]
@@ -115,7 +116,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "nothing-unrelated": (
         lambda: sampling.unrelated(ONLY, ONLY.examples[1], 1, sampling.derived_rng(0)),
         DataError,
-        "no input is unrelated to 'f0/en': this split has only its parallels; give more facts or languages",
+        "no input is unrelated to 'f0/en', all are its parallels; give more facts or languages",
     ),
     "fact-twice": (
         lambda: ParallelCorpus.of([*EXAMPLES, Example("f1", "en", "again")]),

@@ -123,7 +123,7 @@ def test_unnamed_classes_are_taken_in_xnlis_order_which_is_said_and_for_other_da
     assert said == "the classifier's classes have no names (LABEL_0, LABEL_1, LABEL_2): taken for these in XNLI's order"
     other = dict(zip(CLASSES, ("yes", "maybe", "no"), strict=True))
     rows = [row | {"label": other[str(row["label"])]} for row in own_pairs(pairs)]
-    with pytest.raises(ModelError, match=r"have no names .* which of the data's maybe, no, yes; name them in its"):
+    with pytest.raises(ModelError, match=r"have no names, such as maybe, no, yes; name them in config.json"):
         class_numbers(read_pairs(write_lines(tmp_path / "own.jsonl", rows)), unnamed)
 
 
@@ -142,10 +142,10 @@ ORDERS: dict[str, tuple[dict[str, object], str | None]] = {
     "id2label-alone": ({"label2id": ...}, None),
     "contradictory": (
         {"label2id": {"contradiction": 0, "neutral": 1, "entailment": 2}},
-        "in id2label, and {'contradiction': 0, 'neutral': 1, 'entailment': 2} in label2id; both must say the same",
+        ", label2id {'contradiction': 0, 'neutral': 1, 'entailment': 2}; number both alike, from 0",
     ),
-    "from-1": ({"id2label": {"1": "a", "2": "b", "3": "c"}, "label2id": ...}, "number them from 0"),
-    "one-twice": ({"id2label": {"0": "a", "1": "a", "2": "c"}, "label2id": ...}, "number them from 0"),
+    "from-1": ({"id2label": {"1": "a", "2": "b", "3": "c"}, "label2id": ...}, "number both alike, from 0"),
+    "one-twice": ({"id2label": {"0": "a", "1": "a", "2": "c"}, "label2id": ...}, "number both alike, from 0"),
 }
 
 

@@ -56,11 +56,7 @@ def load(
         lacks, wanted = ", ".join(missing[:5]), "sequence classifier" if classifier else "masked language model"
         if classifier or any(_of_encoder(model, name) for name in missing):
             raise ModelError(f"the weights in {str(source)!r} lack a part of a {wanted}: {lacks}; give a whole model")
-        raise ModelError(
-            f"{str(source)!r} is an encoder without a masked-language head (its weights lack {lacks}): it cannot "
-            "answer facts; give a model that has the head, or edit sentence pairs (--task nli): then a classifier is "
-            "made from it"
-        )
+        raise ModelError(f"{source}: lacks a masked-language head ({lacks}); give a model with one, or use --task nli")
     return _wrapped(model, source, edited, device, precision)
 
 
@@ -97,20 +93,13 @@ def _pretrained(kind: Any, source: str | Path, **options: Any) -> tuple[Any, lis
         config = AutoConfig.from_pretrained(found, **_safe(), **options)
         refuse(config)
         if adapted(found, loaded=True):  # and from a hub, transformers would load the adapter's own base model
-            raise ModelError(
-                f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away (of a hub id: in a "
-                "copy, and give its folder)"
-            )
+            raise ModelError(f"{found}: has an adapter beside its weights; merge it, or move {ADAPTER} away, in a copy")
         config.chunk_size_feed_forward = 0  # chunking only saves memory, and calls an edited matrix several times
         # The callers report mismatches.
         told: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         told |= {"dtype": torch.float32, "use_safetensors": True, **_safe()}
         model, loading = kind.from_pretrained(found, config=config, **told)
-    checks.refuse(
-        ModelError,
-        checks.of_unused(loading["unexpected_keys"], loading["missing_keys"], config.num_hidden_layers),
-        at=f"the weights in {str(source)!r}",
-    )
+    checks.refuse(ModelError, checks.of_unused(loading, config.num_hidden_layers), at=f"the weights in {str(source)!r}")
     resized = {name: (tuple(there), tuple(here)) for name, there, here in sorted(loading["mismatched_keys"])}
     return model, sorted(loading["missing_keys"]), resized
 
@@ -161,10 +150,8 @@ def load_tokenizer(source: str | Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(found, **_safe())
         # If there is only config.json, transformers creates an empty tokenizer without a warning.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ModelError(
-                f"no tokenizer in {found!r}: expected tokenizer.json or a vocabulary file beside the model"
-            )
-        checks.refuse(ModelError, checks.of_case(found, tokenizer), at=f"the tokenizer in {found!r}")
+            raise ModelError(f"no tokenizer in {found!r}: expected tokenizer.json or a vocabulary beside the model")
+        checks.refuse(ModelError, checks.of_case(tokenizer), at=f"the tokenizer in {found!r}")
         tokenizer.truncation_side = "right"  # long inputs are cut at the end, whatever the folder's settings
         return tokenizer
 

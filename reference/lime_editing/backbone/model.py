@@ -96,8 +96,7 @@ class Backbone:
     def copy(self, twice: bool = False) -> Backbone:
         """A faster copy for computation, in bf16 under `autocast`. With `twice` it is twice differentiable."""
         key = (self.precision == "bf16" and torch.is_autocast_enabled(self.like.device.type), twice)
-        if key not in self._copies and checks.of_mode():
-            raise UserError(f"the first use of a model must be outside: {checks.of_mode()}")
+        checks.refuse(UserError, key not in self._copies and checks.of_mode(), at="the first use of a model")
         if key not in self._copies:
             model = quick(self.model, *key)
             self._copies[key] = replace(self, model=model, layers=layer_stack(model))
@@ -105,12 +104,10 @@ class Backbone:
 
     def rows(self, inputs: Sequence[Input], bucket: Bucket | None = None) -> tuple[Rows, Integers]:
         """The inputs in rows for `read`, and the start of each. ModelError: an input that is too long."""
-        checks.refuse(UserError, checks.of_inputs(inputs))
+        checks.refuse(UserError, checks.of_inputs(inputs, padded=True))
         longest = max(len(i.ids) for i in inputs)
         if longest > self.max_tokens:
-            raise ModelError(
-                f"an input has {longest} tokens, and the model reads at most {self.max_tokens}: shorten it"
-            )
+            raise ModelError(f"an input has {longest} tokens, and the model reads only {self.max_tokens}; shorten it")
         shared = architecture.shares_rows(self.model)
         return rows_of(inputs, self.pad_id, architecture.first_place(self.model), shared, bucket)
 
@@ -309,8 +306,7 @@ def wrap(model: Any, edited: int | Sequence[str] = 3, precision: Precision = "fl
         raise ModelError("the model is in training mode: dropout changes its answers; call model.eval() first")
     checks.refuse(ModelError, checks.of_model(model))
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
-    if broken:
-        raise ModelError(f"the weights are not finite (NaN or infinite in {', '.join(broken[:3])}); restore them")
+    checks.refuse(ModelError, bool(broken) and f"not finite (NaN or infinite in {broken[0]}); restore the weights")
     layers = layer_stack(model)
     known = [name for layer in layers for name in mlp_names(model, layer)]
     if isinstance(edited, int):

@@ -13,21 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import checks
-from ..backbone import (
-    NO_LABEL,
-    Array,
-    Backbone,
-    Bucket,
-    Places,
-    Rows,
-    Sent,
-    States,
-    capture,
-    filled,
-    padded,
-    places_of,
-    states_at,
-)
+from ..backbone.arrays import NO_LABEL, Array, Bucket, Places, Rows, Sent, filled, padded, places_of
+from ..backbone.model import Backbone, States, capture, states_at
 from ..editors import Gradient, Merging, Method, find
 from ..errors import UserError
 from ..names import Clipping, Direction, LogAlpha, Masks, Penalty, Positions, Rulings, Scaling
@@ -209,23 +196,13 @@ def make_editor(
     kind, or masks on a method without parameters.
     """
     # Eight parameters: each is a choice of its own.
-    checks.refuse(
-        UserError, checks.of_choice("masks", masks, Masks), checks.of_choice("mask_scale", mask_scale, Scaling)
-    )
-    checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone", "load or wrap makes one"))
-    if checks.of_names(languages) or not languages:
-        raise UserError(checks.of_names(languages) or "an editor needs a list of languages; give at least one")
-    checks.refuse(UserError, checks.of_number("mask_lr", mask_lr), checks.of_seed(seed), checks.of_mode())
+    checks.refuse(UserError, checks.of_arguments(make_editor, locals(), "languages"), checks.of_mode())
     found = find(method)
     if settings is None or isinstance(settings, Mapping):
         try:
             settings = found.Settings(**(settings or {}))
         except TypeError as error:
-            raise UserError(
-                f"unknown settings of {method}: "
-                f"{', '.join(str(name) for name in settings if not hasattr(found.Settings, str(name))) or error}; "
-                f"it has {found.Settings()}"
-            ) from error
+            raise UserError(f"unknown settings of {method} ({error}); it has {found.Settings()}") from error
     if not isinstance(settings, type(found.Settings())):
         raise UserError(f"settings of {method} must be a mapping, or {found.Settings()}; got {settings!r}")
     checks.refuse(UserError, checks.of_record(settings), at=f"settings of {method}")
@@ -249,9 +226,9 @@ def edit(editor: Editor, requests: Sequence[EditRequest], seed: int | None = Non
     the earlier edits of a series: gradients and predictions are computed at θ + at. The result is the new edit alone
     (chapter C); `compose([at, new])` gives both. LanguageError: the editor does not have this editing language.
     """
-    checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
-    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), seed is not None and checks.of_seed(seed))
-    checks.refuse(UserError, checks.of_autocast(editor.backbone))
+    checks.refuse(UserError, checks.of_arguments(edit, locals(), "requests"))
+    if editor.backbone.precision != "bf16" and torch.is_autocast_enabled(editor.backbone.like.device.type):
+        raise UserError("torch.autocast is on, and the model is in float32; leave it, or load with precision='bf16'")
     drawn = None if seed is None else uniforms_of(editor, len(requests), seed)
     before = None if at is None else compose([at], dense=True)
     return editor.method.update(editor.parameters, editor.settings, edit_batch(editor, requests, None, drawn, before))

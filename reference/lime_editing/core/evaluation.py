@@ -60,11 +60,7 @@ def judged(
     "all" compares a retained masked sentence at every position of its padded row (clause M7). The seed draws edit by
     edit: every editor gets the same requests. If `batch` edits do not fit in memory, fewer are computed at a time.
     """
-    if not isinstance(subject, (Editor, Backbone)):
-        raise UserError(checks.of_kind(subject, Editor, "an evaluation's subject, an editor or raw model,"))
-    checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
-    checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
-    checks.refuse(UserError, checks.of_size("a batch", "edit", batch))
+    checks.refuse(UserError, checks.of_arguments(judged, locals()), checks.of_task(task))
     backbone = subject.backbone if isinstance(subject, Editor) else subject
     roles: tuple[Role, ...] = ("retain",) if isinstance(subject, Editor) else ("update", "retain")
     mine, size = processes.share(len(pairs)), batch
@@ -104,9 +100,7 @@ def validator(
 
     `stopping="edits"` replaces succ by the mean of the edits' own harmonic means (clause R5).
     """
-    checks.refuse(UserError, checks.of_task(task), checks.of_list(pairs, Pair, "pairs", empty=True))
-    checks.refuse(UserError, checks.of_seed(seed), checks.of_choice("con_positions", con_positions, Positions))
-    checks.refuse(UserError, checks.of_choice("stopping", stopping, Stopping))
+    checks.refuse(UserError, checks.of_arguments(validator, locals()), checks.of_task(task))
     mine = processes.share(len(pairs))
     size, held = BATCH, list[Prepared]()
 
@@ -251,18 +245,10 @@ def predict(
 
     `batch` inputs are computed at a time; inputs of similar length share a batch.
     """
-    checks.refuse(UserError, checks.of_list(inputs, Input, "inputs", empty=True))
-    checks.refuse(UserError, checks.of_kind(backbone, Backbone, "backbone"))
-    checks.refuse(
-        UserError, update is not None and checks.of_kind(update, Update, "update", "compose adds a list of them")
-    )
-    checks.refuse(UserError, checks.of_places(inputs), update is not None and checks.of_edits(update))
+    checks.refuse(UserError, checks.of_arguments(predict, locals()))
+    checks.refuse(UserError, bool(inputs) and checks.of_inputs(inputs), update is not None and checks.of_edits(update))
     if update is not None and update.edits > 1:
-        raise UserError(
-            f"the update has {update.edits} edits, and the number of inputs is {len(inputs)}: only one edit is applied "
-            "to all inputs; give update[i] for edit i alone, or compose([update]) for their sum"
-        )
-    checks.refuse(UserError, checks.of_size("a batch", "input", batch))
+        raise UserError(f"the update has {update.edits} edits; give one: update[i], or compose([update]) for their sum")
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
     found: list[tuple[int, ...]] = [()] * len(inputs)
     for start in range(0, len(order), batch):

@@ -67,10 +67,10 @@ def hit(predicted: Sequence[int], expected: Sequence[int]) -> bool:
 
 def count(outcomes: Iterable[Outcome]) -> Counts:
     """Outcomes as counts."""
-    if isinstance(outcomes, Outcome) or not isinstance(outcomes, Iterable):
+    if not isinstance(outcomes, Iterable):
         raise UserError(checks.of_list(outcomes, Outcome, "outcomes"))
     told = list(outcomes)
-    checks.refuse(UserError, checks.of_list(told, Outcome, "outcomes", empty=True))
+    checks.refuse(UserError, checks.of_list(told, Outcome, "outcomes"))
     if any(outcome.role not in ROLES for outcome in told):
         raise UserError(f"an outcome has an unknown role; known: {', '.join(ROLES)}")
     edits = sorted({(o.edit_language, o.edit) for o in told})
@@ -115,11 +115,10 @@ def scores(counts: Counts, languages: Sequence[str] | None = None) -> Scores:
 
     UserError: one of `languages` (default: those that occur) has no outcome in some role.
     """
-    checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "`count` counts outcomes"))
+    checks.refuse(UserError, checks.of_kind(counts, (Counts,), "counts"))
     checks.refuse(UserError, languages is not None and checks.of_names(languages, again=True))
     wanted = list(dict.fromkeys(languages if languages is not None else (language for language, _ in counts.edits)))
-    if not wanted:
-        raise NoOutcomes("no outcomes to average: neither an update nor a retain input was judged")
+    checks.refuse(NoOutcomes, not wanted and "no outcomes to average: no input was judged")
     known, of, values = rates(counts, in_all) if counts.edits else ([], np.zeros(0), np.zeros((0, 2)))
     means = []
     for language in wanted:
@@ -139,11 +138,8 @@ def breakdown(
 
     UserError: a language has no outcome in some role, unless `incomplete` is "skip".
     """
-    checks.refuse(UserError, checks.of_kind(counts, Counts, "counts", "`count` counts outcomes"))
-    checks.refuse(UserError, checks.of_choice("by", by, Literal["edit_language", "language"]))
-    checks.refuse(UserError, checks.of_choice("incomplete", incomplete, Literal["refuse", "skip"]))
-    if not counts.edits:
-        raise NoOutcomes("no outcomes to break down: neither an update nor a retain input was judged")
+    checks.refuse(UserError, checks.of_arguments(breakdown, locals()))
+    checks.refuse(NoOutcomes, not counts.edits and "no outcomes to break down: no input was judged")
     known, of, values = rates(counts, in_all if by == "edit_language" else by_input)
     means = np.stack([_mean(values[of == i]) for i in range(len(known))])
     if by == "language":
@@ -166,9 +162,8 @@ def mean_of_edits(counts: Counts) -> float:
 
 def aggregate(runs: Sequence[Scores]) -> Scores:
     """Mean acc and mean con of several runs, and succ of these means (clause M9)."""
-    checks.refuse(UserError, checks.of_list(runs, Scores, "runs", empty=True))
-    if not runs:
-        raise NoOutcomes("no runs to aggregate; give at least one")
+    checks.refuse(UserError, checks.of_arguments(aggregate, locals()))
+    checks.refuse(NoOutcomes, not runs and "no runs to aggregate; give at least one")
     acc, con = fmean(run.acc for run in runs), fmean(run.con for run in runs)
     return Scores(acc, con, succ(acc, con))
 

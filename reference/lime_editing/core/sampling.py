@@ -49,9 +49,8 @@ def training_triples(corpus: Corpus, count: int, seed: int, step: int) -> list[E
 
     x_e is uniform over the corpus, x_u over I(x_e), x_r over the rest.
     """
-    checks.refuse(UserError, checks.of_whole(count=count))
-    if not corpus.examples:
-        raise DataError("the corpus has no examples to train on; give data that have some")
+    checks.refuse(UserError, checks.of_arguments(training_triples, locals()))
+    checks.refuse(DataError, not corpus.examples and "the corpus has no examples to train on; give data that have some")
     rng = derived_rng(seed, "train", step)
     triples = []
     for _ in range(count):
@@ -80,11 +79,7 @@ def evaluation_pairs(
     updating languages.
     """
     # Eight parameters: what clauses S1 to S9 name.
-    checks.refuse(UserError, checks.of_names(edit_languages, "edit_languages"))
-    checks.refuse(UserError, checks.of_names(update_languages, "update_languages"))
-    checks.refuse(UserError, checks.of_whole(None, n_update=n_update, n_retain=n_retain, limit=limit or 0))
-    if not edit_languages or not update_languages or min(n_update, n_retain, limit or 0) < 0:
-        raise UserError("an evaluation needs at least one editing and one updating language, and no negative numbers")
+    checks.refuse(UserError, checks.of_arguments(evaluation_pairs, locals(), "edit_languages", "update_languages"))
     updates = corpus.within(update_languages)
     pairs = []
     for edit in evaluation_edits(corpus, edit_languages, seed, limit, editable):
@@ -120,8 +115,6 @@ def unrelated(corpus: Corpus, edit: Example, count: int, rng: np.random.Generato
     span = corpus.span(edit.fact)
     rest = len(corpus.examples) - len(span)
     if rest == 0:
-        raise DataError(
-            f"no input is unrelated to {edit.id!r}: this split has only its parallels; give more facts or languages"
-        )
+        raise DataError(f"no input is unrelated to {edit.id!r}, all are its parallels; give more facts or languages")
     drawn = rng.choice(rest, size=count, replace=count > rest)
     return [corpus.examples[i if i < span.start else i + len(span)] for i in drawn]

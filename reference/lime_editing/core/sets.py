@@ -28,7 +28,6 @@ def chunks_of(
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[Callable[[], EditBatch]]:
     """Requests in chunks. Calling a chunk runs the trunk on its inputs."""
-    checks.refuse(UserError, checks.of_size("a chunk", "request", size))
 
     def read(start: int) -> EditBatch:
         part = slice(start, start + size)
@@ -51,8 +50,7 @@ def edit_all(
     `at` is as in `edit`. `progress` gets the number of edits read; it starts again in each pass over them. UserError:
     no requests, or as of `edit`.
     """
-    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"))
-    checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"))
+    checks.refuse(UserError, checks.of_arguments(edit_all, locals(), "requests"))
     chunks = chunks_of(editor, requests, chunk, None, at and compose([at], dense=True), progress)
     if isinstance(editor.method, Merging):
         return editor.method.merge(editor.parameters, editor.settings, chunks)
@@ -62,10 +60,9 @@ def edit_all(
 @torch.no_grad()
 def fit(editor: Editor, requests: Sequence[EditRequest], chunk: int = CHUNK) -> Editor:
     """The editor, fitted to edits of a training split. UserError: an editor without `fit`."""
-    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"))
+    checks.refuse(UserError, checks.of_arguments(fit, locals(), "requests"))
     if not isinstance(editor.method, Measuring):
         raise UserError(f"{editor.method.NAME} measures nothing before it edits; use it without fit")
-    checks.refuse(UserError, checks.of_list(requests, EditRequest, "requests"), at=editor.method.NAME)
     chunks = chunks_of(editor, requests, chunk)
     return replace(editor, parameters=editor.method.fit(editor.settings, len(editor.languages), chunks))
 

@@ -84,10 +84,9 @@ def sentence(tokenizer: Any, text: str, count: int = 1) -> Input:
 
     UserError: no [MASK]. ModelError: a tokenizer without a mask token.
     """
-    checks.refuse(UserError, checks.of_size("a sentence", "mask", count))
+    checks.refuse(UserError, checks.of_number("count", count, whole=True, above=True))
     ids, mask = tokens_of(tokenizer, text), tokenizer.mask_token_id
-    if mask not in ids:
-        raise UserError(f"{text!r} has no {MASK}; write it where the answer goes")
+    checks.refuse(UserError, mask not in ids and f"{text!r} has no {MASK}; write it where the answer goes")
     if ids.count(mask) == 1:
         return with_masks(ids, mask, count)
     return Input(ids, tuple(i for i, token in enumerate(ids) if token == mask))
@@ -102,16 +101,10 @@ def request(tokenizer: Any, text: str, to: str, language: str) -> EditRequest:
     checks.refuse(UserError, checks.of_plain(checks.special(tokenizer), text=text, to=to))
     labels = tuple(tokenizer(to, add_special_tokens=False)["input_ids"])
     if not labels or tokenizer.unk_token_id in labels or tokenizer.mask_token_id in labels:
-        raise UserError(
-            f"the tokenizer cannot spell the desired answer {to!r}"
-            f"{checks.spellable(tokenizer, to) or '; use words and letters that it knows'}"
-        )
+        raise UserError(f"the tokenizer cannot spell the desired answer {to!r}{checks.spellable(tokenizer, to)}")
     asked = sentence(tokenizer, text, len(labels))
     if len(asked.positions) != len(labels):
-        raise UserError(
-            f"{text!r} has {len(asked.positions)} {MASK}, but the answer {to!r} has {len(labels)} "
-            f"token{'s' if len(labels) > 1 else ''}; write one {MASK}, which stands for all of them"
-        )
+        raise UserError(f"{text!r} has {len(asked.positions)} {MASK}; write one, which stands for all tokens of {to!r}")
     return EditRequest(asked, labels, language)
 
 
@@ -120,8 +113,7 @@ def pair(tokenizer: Any, premise: str, hypothesis: str, longest: int | None = No
 
     An input of more than `longest` tokens is cut at the end of the longer text.
     """
-    checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_texts(premise=premise, hypothesis=hypothesis))
-    checks.refuse(UserError, longest is not None and checks.of_whole(longest=longest))
+    checks.refuse(UserError, checks.of_tokenizer(tokenizer), checks.of_arguments(pair, locals()))
     return pairs(tokenizer, [(premise, hypothesis)], longest)[0]
 
 

@@ -152,11 +152,7 @@ def train(
     """
     # Over sixty lines: the order of reading, validating and yielding is all that it does. Eight parameters:
     # editor, data, validation, length, objective, seed, state and processes are independent.
-    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_kind(schedule, Schedule, "schedule"))
-    checks.refuse(UserError, checks.of_task(task), checks.of_seed(seed))
-    checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
-    if not callable(validate):
-        raise UserError(f"validate must be a function of an editor, as of validator; got {validate!r}")
+    checks.refuse(UserError, checks.of_arguments(train, locals()), checks.of_task(task))
     checks.refuse(UserError, checks.of_record(objective), whose="an objective's ")
     optimiser, device, graphs = adam(editor), editor.backbone.like.device, graphs_of(editor, objective)
     if state is None:
@@ -259,12 +255,8 @@ def train_step(
 
     `graphs`: `graphs_of` this editor and objective, reused in every step.
     """
-    checks.refuse(UserError, checks.of_kind(editor, Editor, "editor"), checks.of_seed(seed))
-    checks.refuse(UserError, checks.of_list(triples, Triple, "triples", empty=True))
-    checks.refuse(UserError, not triples and "there is nothing to train on; give at least one triple")
-    checks.refuse(UserError, checks.of_step(editor, optimiser, clip))
-    checks.refuse(UserError, checks.of_kind(objective, Objective, "objective"))
-    checks.refuse(UserError, checks.of_record(objective))
+    checks.refuse(UserError, checks.of_arguments(train_step, locals(), "triples"), checks.of_step(editor, optimiser))
+    checks.refuse(UserError, checks.of_record(objective), whose="an objective's ")
     parts = partial(parts_of, editor, triples, seed, objective, graphs is not None, ALONE)
     values = accumulated(editor, parts, len(triples), objective, graphs, ALONE, len(triples))
     descend(editor, optimiser, clip, objective.clipping, objective.log_alpha)

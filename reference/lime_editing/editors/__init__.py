@@ -142,14 +142,10 @@ def register(method: Method) -> None:
     """
     lacks = [name for name in _MEMBERS if not hasattr(method, name)]
     if lacks:
-        raise UserError(
-            f"{type(method).__name__} is not an editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or, for "
-            "a data set, lime_editing.data.register"
-        )
+        raise UserError(f"this is no editor: it lacks {', '.join(lacks)}; see lime_editing.Method, or data.register")
     if not (isinstance(method.NAME, str) and isinstance(method.TITLE, str) and method.TRAINED in (True, False)):
         raise UserError(
-            "an editor's NAME and TITLE must be texts, and TRAINED True or False; got "
-            f"{method.NAME!r}, {method.TITLE!r}, {method.TRAINED!r}"
+            f"NAME and TITLE must be texts, TRAINED True or False; got {[method.NAME, method.TITLE, method.TRAINED]}"
         )
     if not is_dataclass(method.Settings):
         raise UserError(f"{method.NAME}.Settings is not a dataclass; see lime_editing.Method")

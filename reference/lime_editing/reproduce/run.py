@@ -117,8 +117,7 @@ def check_fit(tokenizer: Any, embeddings: int, model: str, masked: bool) -> None
     entries = max(tokenizer.get_vocab().values()) + 1
     if entries > embeddings:
         raise ModelError(
-            f"{model}: the tokenizer has {entries} entries and the model {embeddings} embeddings; they do not belong "
-            "together; if you added tokens, call model.resize_token_embeddings(len(tokenizer)) before saving"
+            f"{model}: {entries} tokens and {embeddings} embeddings do not belong together; use resize_token_embeddings"
         )
     if masked and tokenizer.mask_token_id is None:
         raise ModelError(f"{model}: the tokenizer has no mask token; facts need a masked language model's tokenizer")
@@ -128,10 +127,7 @@ def class_ids(config: Any) -> dict[str, int]:
     ids = {str(name): int(i) for i, name in config.id2label.items()}
     stated = {str(name): int(i) for name, i in (config.label2id or ids).items()}
     if stated != ids or sorted(ids.values()) != list(range(len(config.id2label))):
-        raise ModelError(
-            f"the classifier's config.json has the classes {config.id2label} in id2label, and {stated} in label2id; "
-            "both must say the same, and number them from 0"
-        )
+        raise ModelError(f"config.json: id2label is {config.id2label}, label2id {stated}; number both alike, from 0")
     return ids
 
 
@@ -147,17 +143,16 @@ def prediction_key(dataset: Dataset, model: str, content: str, sources: Sources)
 
 def _check_languages(cells: Sequence[Cell], experiment: Experiment, tasks: Mapping[Split, Task]) -> None:
     sources, languages = experiment.sources, experiment.languages
-    checks.refuse(DataError, checks.of_splits(tasks, SPLITS), at=experiment.dataset)
+    if not isinstance(tasks, Mapping) or not all(hasattr(tasks.get(name), "corpus") for name in SPLITS):
+        raise DataError(
+            f"{experiment.dataset}: `tasks` must give the splits {', '.join(SPLITS)}; got {checks.shown(tasks)}"
+        )
     needed = {language for edited in EVALUATIONS.values() for language in edited or ()}
     needed |= {language for cell in cells if cell.trained for language in cell.trained.languages or ()}
     for language in sorted(needed - set(languages)):
-        raise LanguageError(
-            *(language, languages, "to this run"),
-            "; trainings and evaluations edit in it: add it to --languages, or to the data",
-        )
+        raise LanguageError(language, languages, "to this run", "; trainings and evaluations edit in it: add it")
     for part, task in tasks.items():
-        if not task.corpus.languages:
-            raise DataError(f"{sources.data}: no {part} items; give data that have them")
+        checks.refuse(DataError, not task.corpus.languages and f"{sources.data}: no {part} items; give data with them")
         for language in languages:
             if language not in task.corpus.languages:
                 raise DataError(f"{sources.data}: no {part} items in language {language!r}; leave it out")
@@ -243,7 +238,8 @@ def _train(
     state = store.load_state(folder / results.STATE, record, editor.parameters)
     processes.wait()
     task, validation, plan = tasks["train"].within(languages), tasks["validation"], scale.validation
-    checks.refuse(DataError, checks.of_within(task, languages), at=experiment.dataset)
+    if not {*task.corpus.languages} <= {*languages}:
+        raise DataError(f"{experiment.dataset}: `within` must leave out all languages but {', '.join(languages)}")
     # Validation uses only items in the training languages.
     shape = (plan.n_update, plan.n_retain, cell.seed, plan.edits, validation.editable)
     pairs = evaluation_pairs(validation.corpus.within(languages), languages, languages, *shape)

@@ -155,8 +155,7 @@ def _of_tables(source: Files, languages: Sequence[str] | None) -> Facts:
         notes.append("their own splits are not used: facts are split 8:1:1 within a relation and language (clause D1)")
     rows = [row for name, kind in kinds.items() for row in _rows(source, name, kind, {})]
     known = {fact.language for fact, _, _ in rows}
-    if not known:
-        raise DataError(f"{source.root}: no facts in {', '.join(names)}; give a table with rows")
+    checks.refuse(DataError, not known and f"{source.root}: no facts in {', '.join(names)}; give a table with rows")
     taken, more = files.chosen(languages, sorted(known), source.root)
     kept = (row for row in rows if row[0].language in taken)
     real = known >= LANGUAGES and M_LAMA in kinds.values()
@@ -194,11 +193,7 @@ def _template(templates: _Templates, key: tuple[str, str], template: str, where:
     if template.count("[X]") != 1 or template.count("[Y]") != 1:
         raise DataError(f"{where}: template {template!r} must contain [X] and [Y] once each")
     known, first = templates.setdefault(key, (template, where))
-    if known != template:
-        raise DataError(
-            f"{where}: relation {key[1]!r} has another template in {key[0]!r} than at {first}: {template!r}, {known!r}"
-            f"{checks.composed(template, known)}"
-        )
+    checks.refuse(DataError, checks.of_templates(key, template, where, known, first))
 
 
 def _assembled(rows: Iterable[_Row], told: _Templates, real: bool, notes: Sequence[str]) -> Facts:

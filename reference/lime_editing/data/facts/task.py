@@ -254,9 +254,7 @@ def _labels(facts: Facts, tokenizer: Any) -> Labels:
         raise ModelError("the tokenizer has no mask token; facts need a masked language model's tokenizer")
     for (language, relation), template in facts.templates.items():
         if tokenizer.mask_token in template:
-            raise DataError(
-                f"the template of {relation} in {language!r} contains the mask token: {template!r}; remove it"
-            )
+            raise DataError(f"the template of {relation} in {language!r} has the mask token: {template!r}; remove it")
     checks.refuse(DataError, checks.of_special(facts.facts, tokenizer))
     names = list(dict.fromkeys(fact.obj_label for fact in facts.facts))
     spelled = dict(zip(names, map(tuple, tokenizer(names, add_special_tokens=False)["input_ids"]), strict=True))

@@ -160,9 +160,7 @@ def _table(found: Files, name: str, split: Split | None, strict: bool) -> _Table
 
 def _nested(found: Files, tables: Sequence[_Table]) -> _Loaded:
     loaded: dict[Split, Any] = {}
-    checks.refuse(
-        DataError, checks.of_parts({found.where(table.name): str(table.split) for table in tables}, NAMES, spelled)
-    )
+    checks.refuse(DataError, checks.of_parts({found.where(t.name): str(t.split) for t in tables}, NAMES, spelled))
     for split in (split for split in SPLITS if any(table.split == split for table in tables)):
         names = [table.name for table in tables if table.split == split]
         if files.kind(names[0]) == files.SAVED:
@@ -196,7 +194,8 @@ def _codes(rows: Any) -> list[str]:
 
 
 def _check_schema(features: Any, where: str) -> None:
-    checks.refuse(DataError, checks.of_label(features.get("label")), at=where)
+    if str(getattr(features.get("label"), "dtype", "")).startswith(("float", "bool", "double", "timestamp", "date")):
+        raise DataError(f"{where}: column 'label' must have whole numbers or names, found {features['label'].dtype}")
     for name, kinds in _SCHEMA.items():
         found = type(features[name]).__name__ if name in features else "no such column"
         keys = features[name] if (name, found) == ("hypothesis", "dict") else ("language", "translation")
@@ -233,8 +232,7 @@ def _of_rows(found: Files, tables: Sequence[_Table]) -> _Loaded:
                 raise DataError(f"{where}: label of id {name!r} is {both}")
             pair["premise"][language], pair["hypothesis"][language] = told[named["premise"]], told[named["hypothesis"]]
     kept = {split: list(rows.values()) for split, rows in pairs.items() if rows}
-    if not kept:
-        raise DataError(f"{found.root}: it has no sentence pairs; give a table with rows")
+    checks.refuse(DataError, not kept and f"{found.root}: it has no sentence pairs; give a table with rows")
     names, notes = _names({pair["label"] for rows in kept.values() for pair in rows}, found.root)
     notes += [f"{count:,} rows with {reason} are left out" for reason, count in left.items()]
     codes = sorted({code for rows in kept.values() for pair in rows for code in pair["premise"]})
@@ -265,7 +263,8 @@ def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
 
 
 def _label(label: Any, where: str) -> str | int:
-    checks.refuse(DataError, checks.of_gold(label), at=where)
+    if isinstance(label, str) and re.fullmatch(r"-|nan|<na>|n/a|-?\d*\.\d*|-\d+", label.strip().casefold()):
+        raise DataError(f"{where}: field 'label' is {label!r}; name a class, or number it from 0; remove pairs without")
     if isinstance(label, str) and label.strip():
         return int(label) if label.isdecimal() else str(spelled(label))
     if isinstance(label, int) and not isinstance(label, bool) and label >= 0:

@@ -126,10 +126,7 @@ def class_numbers(pairs: Pairs, label_ids: Mapping[str, int]) -> tuple[int, ...]
     numbers = {str(spelled(name)).casefold(): number for name, number in label_ids.items()}
     if unnamed(label_ids) and len(numbers) == len(pairs.classes):
         if pairs.classes != NAMES:
-            raise ModelError(
-                f"the classifier's classes have no names ({theirs}), so it is unknown which of them is which of the "
-                f"data's {ours}; name them in its config.json (id2label, label2id)"
-            )
+            raise ModelError(f"the classes {theirs} have no names, such as {ours}; name them in config.json (id2label)")
         numbers = {name: i for i, name in enumerate(NAMES)}
     if set(numbers) != {name.casefold() for name in pairs.classes}:
         raise ModelError(f"the classifier's classes are {theirs}, but the data's are {ours}; give one of these classes")
