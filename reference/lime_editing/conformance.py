@@ -5,17 +5,18 @@ Its functions have the contract's arguments, however many; those that a function
 
 from __future__ import annotations
 
-import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property, partial
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, cached_property, partial, reduce
 from itertools import product
+from operator import getitem
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import numpy as np
 import pandas as pd
 import torch
@@ -25,21 +26,19 @@ from . import results, saving
 from .backbone import load_tokenizer, wrap
 from .core import editing, losses as objectives, masks as lime, metrics as scoring, sampling, training as learning
 from .core.corpus import Example, ParallelCorpus
-from .data import Dataset, Reader, find as find_data, register
+from .data import Reader, find as find_data, register
 from .data.facts import task as facts_task
 from .data.facts.read import read as read_facts
 from .data.pairs import task as pairs_task
 from .data.pairs.read import NAMES, Pairs
-from .data.pairs.task import PairTask
-from .editors import editable_training, knowledge_editor, mend, methods
+from .editors import editable_training, knowledge_editor, mend
 from .names import ALL, EN, PAPER_APPROACHES, PROTOCOLS, TRAININGS, Rulings, Split
 from .records import EditRequest, Input, Outcome, Triple
 from .report import figures, tables
 from .report.counts import Key, Run, Section
-from .reproduce import cells, run as runs, store
-from .reproduce.many import series
+from .reproduce import cells, many, run as runs, store
 from .reproduce.scales import PAPER, Evaluation, Scale, override
-from .updates import Factors, Update, compose
+from .updates import Update, compose
 
 CLAIMS = frozenset("TMSABELDRUC") | {"batched", "factored", "ranked", "resumable"}
 Rows = list[dict[str, Any]]
@@ -139,24 +138,24 @@ def mask_penalty(log_alpha: Any, weight: float, ruled: Rulings = _PRINTED) -> tu
     return value.item(), _gradient(value, leaves)
 
 
-def _masked(leaves: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None) -> Any:
-    rows = torch.tensor(lime.mask_rows([language], languages, "language"))
-    draws = None if seed is None else lime.draw_uniforms(leaves, 1, seed)
+def _masked(own: Mapping[str, torch.Tensor], row: int, x: Any, delta: Any, seed: int | None = None) -> Any:
+    """The masked factors (1, T, n) and (1, T, m) of one edit, by a row of one matrix's mask parameters."""
+    only: Any = SimpleNamespace(parameters=own)  # all that `masks_of` reads of an editor
+    draws = None if seed is None else lime.draw_uniforms(own, 1, seed)
     factors = {"w": (torch.as_tensor(x)[None], torch.as_tensor(delta)[None])}
-    m = lime.gate(lime.side_by_side(leaves, rows), draws)
-    return lime.masked(factors, m * lime.side_by_side(leaves, rows, "_scale") if "mask.w.x_scale" in leaves else m)["w"]
+    return lime.masked(factors, editing.masks_of(only, torch.tensor([row]), draws))["w"]
 
 
 def mask_factors(log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, seed: int | None = None) -> Any:
-    masked = _masked(_leaves({"w": log_alpha}), languages, language, x, delta, seed)
-    return tuple(factor[0].detach().numpy() for factor in masked)
+    (row,) = lime.mask_rows([language], languages, "language")
+    return tuple(factor[0].detach().numpy() for factor in _masked(_leaves({"w": log_alpha}), row, x, delta, seed))
 
 
 def mask_factors_gradient(
     log_alpha: Any, languages: Any, language: str, x: Any, delta: Any, grad_x: Any, grad_delta: Any, seed: Any = None
 ) -> dict[str, Any]:
-    leaves = _leaves({"w": log_alpha})
-    masked_x, masked_delta = _masked(leaves, languages, language, x, delta, seed)
+    leaves, (row,) = _leaves({"w": log_alpha}), lime.mask_rows([language], languages, "language")
+    masked_x, masked_delta = _masked(leaves, row, x, delta, seed)
     value = (torch.as_tensor(grad_x) * masked_x).sum() + (torch.as_tensor(grad_delta) * masked_delta).sum()
     return _gradient(value, leaves)["w"]
 
@@ -206,12 +205,15 @@ def make_editor(
     name: str, model: Any, edited: Any, languages: Any, masks: Any = "none", seed: int = 0, **chosen: Any
 ) -> Session:
     ruled: Rulings = chosen.pop("ruled", _PRINTED)
-    preset = PAPER.tasks["facts"].under(ruled).settings.get(name)
-    rates = {key: getattr(preset, key) for key in ("inner_lr", "lr") if hasattr(preset, key)}
-    given = rates | {key: value for key, value in chosen.items() if value is not None}
-    settings = cells.ruled(methods()[name].Settings(**given), ruled) if name in methods() else None
-    wrapped, scale = wrap(model, list(edited)), ruled.mask_scale
-    return Session(editing.make_editor(name, wrapped, languages, masks, seed, settings, mask_scale=scale), ruled)
+    known, wrapped = PAPER.tasks["facts"].under(ruled).settings, wrap(model, list(edited))
+    settings = cells.ruled(_changed(known[name], chosen), ruled) if name in known else None
+    about = (name, wrapped, languages, masks, seed, settings)
+    return Session(editing.make_editor(*about, mask_scale=ruled.mask_scale), ruled)
+
+
+def _changed(settings: Any, chosen: Mapping[str, Any]) -> Any:
+    """An editor's settings with those of the chosen values that it has and that are not None."""
+    return replace(settings, **{n: v for n, v in chosen.items() if v is not None and hasattr(settings, n)})
 
 
 def parameters(session: Session) -> dict[str, torch.Tensor]:
@@ -235,14 +237,11 @@ def capture(session: Session, request: Any) -> dict[str, tuple[torch.Tensor, tor
 @torch.no_grad()
 def transform(session: Session, matrix: str, x: Any, delta: Any, language: str) -> tuple[torch.Tensor, torch.Tensor]:
     editor = session.editor
-    factors: Factors = {matrix: (x[None], delta[None])}
     if editor.masks != "none":
-        rows = torch.tensor(lime.mask_rows([language], editor.languages, editor.masks))
-        own = {name: p for name, p in editor.parameters.items() if name.startswith(f"mask.{matrix}.")}
-        factors = lime.masked(factors, editing.masks_of(replace(editor, parameters=own), rows, None))
-    index = mend.index_in_shape(editor.backbone.shapes, matrix)
-    x_tilde, delta_tilde = mend.transform(editor.parameters, index, *factors[matrix])
-    return x_tilde[0], delta_tilde[0]
+        (row,) = lime.mask_rows([language], editor.languages, editor.masks)
+        own = {name: p for name, p in editor.parameters.items() if name.startswith(f"{lime.PREFIX}{matrix}.")}
+        x, delta = (factor[0] for factor in _masked(own, row, x, delta))
+    return mend.transform(editor.parameters, mend.index_in_shape(editor.backbone.shapes, matrix), x, delta)
 
 
 def trained_weights(session: Session) -> dict[str, tuple[str, torch.Tensor]]:
@@ -252,15 +251,14 @@ def trained_weights(session: Session) -> dict[str, tuple[str, torch.Tensor]]:
 
 @torch.no_grad()
 def gates(session: Session, request: Any) -> dict[str, dict[str, Any]]:
-    editor = session.editor
-    batch = editing.edit_batch(editor, [_request(request)], editor.backbone.trunk([_input(request)]))
-    states = knowledge_editor.read(editor.parameters, *batch.condition(editor.settings.condition == "input+label"))
+    editor, of_matrices = session.editor, dict[str, dict[str, Any]]()
+    asked = editing.edit_batch(editor, [_request(request)]).condition(editor.settings.condition == "input+label")
+    states = knowledge_editor.read(editor.parameters, *asked)
     found = knowledge_editor.gates(editor.parameters, editor.settings, editor.backbone.shapes, states)
-    own = [[part[0, 0] for part in gates] for gates in found]  # of the one edit
-    return {
-        name: {"scale": scale[0], "a": (a_softmax, a_free), "b": (b_softmax, b_free)}
-        for name, (scale, a_softmax, a_free, b_softmax, b_free) in zip(editor.backbone.shapes, own, strict=True)
-    }
+    for name, parts in zip(editor.backbone.shapes, found, strict=True):
+        scale, a_softmax, a_free, b_softmax, b_free = (part[0, 0] for part in parts)
+        of_matrices[name] = {"scale": scale[0], "a": (a_softmax, a_free), "b": (b_softmax, b_free)}
+    return of_matrices
 
 
 @torch.no_grad()
@@ -365,11 +363,8 @@ def _facts(
     own = (t for t in splits if asked in {(f.language, f.relation, f.sub_uri) for f in t.facts.facts})
     # The edit's split defines the label pool; inputs may come from any split.
     task = replace(next(own, splits[0]), facts=facts)
-
-    def example(place: Any, language: str) -> Example:
-        return task.corpus[f"{place['relation']}/{place['subject']}/{language}"]
-
-    x_e, x_u, x_r = example(edit, edit["language"]), example(edit, update), example(retain, retain["language"])
+    places = ({**edit}, {**edit, "language": update}, retain)
+    x_e, x_u, x_r = (task.corpus["{relation}/{subject}/{language}".format(**place)] for place in places)
     triples = []
     for seed in seeds:
         rng = sampling.derived_rng(seed, "inputs", x_e.id)
@@ -379,11 +374,11 @@ def _facts(
     return triples
 
 
-def _pairs(rows: Sequence[Any], tokenizer: Any, classes: tuple[int, ...] = (0, 1, 2)) -> PairTask:
-    return PairTask("test", rows, tuple(sorted(rows[0]["premise"])), tokenizer, classes)
+def _pairs(rows: Sequence[Any], tokenizer: Any, classes: tuple[int, ...] = (0, 1, 2)) -> pairs_task.PairTask:
+    return pairs_task.PairTask("test", rows, tuple(sorted(rows[0]["premise"])), tokenizer, classes)
 
 
-def _pair_edit(task: PairTask, edit: Example, retain: Sequence[Example], seed: int, *place: int) -> dict[str, Any]:
+def _pair_edit(task: Any, edit: Example, retain: Sequence[Example], seed: int, *place: int) -> dict[str, Any]:
     def at(example: Example) -> tuple[int, str]:
         return int(example.fact.rpartition("/")[2]), example.language
 
@@ -403,7 +398,7 @@ def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: 
     return _edits_of_errors(_pairs(rows, load_tokenizer(model), classes), predictions, n_retain, seed)
 
 
-def _edits_of_errors(task: PairTask, predictions: Any, n_retain: int, seed: int) -> Rows:
+def _edits_of_errors(task: pairs_task.PairTask, predictions: Any, n_retain: int, seed: int) -> Rows:
     # Answers in other languages count as correct.
     gold = [task.classes[row["label"]] for row in task.rows]
     wrong = pairs_task.wrong(task, np.array([predictions.get(code, gold) for code in task.languages]).T)
@@ -418,9 +413,8 @@ def pair_training(rows: Any, tokenize: Any, n: int, seed: int) -> Rows:
 
 
 def classifier_examples(splits: Any, tokenize: Any) -> Rows:
-    rows = {name: list(part) for name, part in splits.items()}
-    languages = tuple(sorted({code for part in rows.values() for row in part for code in row["premise"]}))
-    pairs = Pairs(rows, languages, ("0", "1", "2"))
+    languages = tuple(sorted({code for part in splits.values() for row in part for code in row["premise"]}))
+    pairs = Pairs(splits, languages, ("0", "1", "2"))
     return [{**_row_of(x), "label": label} for x, label in pairs_task.labelled(pairs, Reader(_Tokenizer(tokenize)))]
 
 
@@ -440,16 +434,10 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
-def _value(scale: Any, place: str) -> Any:
-    for name in place.split("."):
-        scale = scale[name] if isinstance(scale, Mapping) else getattr(scale, name)
-    return scale
-
-
 def paper_preset(ruled: Rulings = _PRINTED) -> dict[str, float]:
-    scale = PAPER.tasks["facts"].under(ruled)
-    told = {name: _value(scale, place.format(penalty=ruled.penalty)) for name, place in _SETTINGS.items()}
-    return {**told, "runs": PAPER.seeds}
+    scale: Any = asdict(PAPER.tasks["facts"].under(ruled))
+    places = {name: place.format(penalty=ruled.penalty).split(".") for name, place in _SETTINGS.items()}
+    return {"runs": PAPER.seeds, **{name: reduce(getitem, place, scale) for name, place in places.items()}}
 
 
 def experiments(languages: Sequence[str]) -> Rows:
@@ -457,10 +445,10 @@ def experiments(languages: Sequence[str]) -> Rows:
     shown = product(enumerate(tables.TABLES, 1), cells.grid(["facts"], EDITORS, list(TRAININGS), [0]))
     for (number, table), cell in shown:
         if cell.training not in table.omits:
-            trained_on = (cell.trained.languages or languages) if cell.trained else ()
-            row = {"table": number, "editor": cell.approach, "masks": cell.masks, "input_languages": list(languages)}
-            row |= {"training_languages": list(trained_on), "run": cell.name}
-            rows.append({**row, "edit_languages": list(cells.evaluations(languages)[table.evaluation])})
+            edited, trained = cells.evaluations(languages)[table.evaluation], cell.trained
+            spoken = {"edit_languages": list(edited), "input_languages": list(languages)}
+            spoken["training_languages"] = list(trained.languages or languages) if trained else []
+            rows.append({"table": number, "editor": cell.approach, "masks": cell.masks, "run": cell.name, **spoken})
     return rows
 
 
@@ -472,8 +460,7 @@ def record(facts: Any, model: Any, seed: int, rulings: Any, settings: Any = None
     sources = cells.Sources(str(facts), str(model), None)
     experiment = runs.prepare("facts", [cell], replace(PAPER, tasks={"facts": scale}), ruled, sources)
     found = cells.cell_record(cell, experiment)
-    taken = {"seed": found["cell"]["seed"], **{name: found[name] for name in ("code", "data", "model", "rulings")}}
-    return {**taken, "configuration": found["scale"]}
+    return {**found, "seed": found["cell"]["seed"], "configuration": found["scale"]}
 
 
 def table(runs: Sequence[Any], edit_language: str | None) -> Rows:
@@ -505,83 +492,68 @@ mask_similarity = figures.cosines
 
 # U ----------------------------------------------------------------------------------------------------------------
 
-Note = tuple[Split, str, Example, Any]
-#: Examples used since the last reset: split, role, example, and the input or request made from it.
-_NOTES: list[Note] = []
-
-_ROLES = {"request": "edit", "update_input": "update", "retain_input": "retain"}
+#: Split → (id, what a trace tells) of each edit that was asked of it since the last reset, in order.
+_ASKED: defaultdict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
 
 
 @dataclass(frozen=True)
 class _Noted:
-    """A split that records its calls in order: each example and its result."""
+    """A split that notes in `_ASKED` what is asked of it."""
 
     task: Any
     split: Split
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
     def within(self, languages: Sequence[str]) -> _Noted:
         return replace(self, task=self.task.within(languages))
 
-    def __getattr__(self, name: str) -> Any:
-        own = getattr(self.task, name)
+    def request(self, edit: Example, rng: Any) -> EditRequest:
+        made: EditRequest = self.task.request(edit, rng)
+        about = {"edit": self._told(edit), "request": _row_of_request(made), "update": [], "retain": []}
+        _ASKED[self.split].append((edit.id, about))
+        return made
 
-        def noting(example: Example, *more: Any) -> Any:
-            made = own(example, *more)
-            _NOTES.append((self.split, _ROLES[name], example, made))
-            return made
+    def update_input(self, update: Example, *of: Any) -> Input:
+        return self._note("update", update, self.task.update_input(update, *of))
 
-        return noting if name in _ROLES else own
+    def retain_input(self, retain: Example, rng: Any) -> Input:
+        return self._note("retain", retain, self.task.retain_input(retain, rng))
+
+    def _note(self, role: str, example: Example, made: Input) -> Input:
+        _, last = _ASKED[self.split][-1]
+        last[role].append((self._told(example), _row_of(made)))
+        return made
+
+    def _told(self, example: Example) -> dict[str, str]:
+        return {"fact": example.fact.removeprefix(f"{self.split}/"), "language": example.language}
 
 
 @cache
-def _noting(kind: str) -> Dataset:
-    plain = find_data(kind)
-
-    def tasks(*given: Any) -> dict[Split, Any]:
-        return {split: _Noted(task, split) for split, task in plain.tasks(*given).items()}
-
-    noting = replace(plain, name=f"noted_{kind}", tasks=tasks)
-    register(noting)
-    return noting
+def _noting(kind: str) -> str:
+    """The name of a data set like this one, whose splits are noted."""
+    plain, name = find_data(kind), f"noted_{kind}"
+    register(replace(plain, name=name, tasks=lambda *given: {s: _Noted(t, s) for s, t in plain.tasks(*given).items()}))
+    return name
 
 
 def _tables_of(rows: Mapping[str, Sequence[Any]], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     for split, told in rows.items():
-        table = datasets.Dataset.from_list(list(told)).cast_column("label", datasets.ClassLabel(names=list(NAMES)))
-        folder.mkdir(exist_ok=True)
-        table.to_parquet(folder / f"{split}.parquet")
+        pd.DataFrame(list(told)).to_parquet(folder / f"{split}.parquet")
     return folder
-
-
-def _told(example: Example) -> dict[str, str]:
-    return {"fact": re.sub(r"^(train|validation|test)/", "", example.fact), "language": example.language}
-
-
-def _asked(notes: Sequence[Note], split: Split) -> dict[str, dict[str, Any]]:
-    """The edits of a split in the notes, by number and id, each with the inputs that follow it."""
-    found: dict[str, dict[str, Any]] = {}
-    last: dict[str, Any] = {}
-    for of, role, example, made in notes:
-        if of == split and role == "edit":
-            last = {"edit": _told(example), "request": _row_of_request(made), "update": [], "retain": []}
-            found[f"{len(found)} {example.id}"] = last
-        elif of == split:
-            last[role].append((_told(example), _row_of(made)))
-    return found
 
 
 def _scale_of(editor: str, plan: Mapping[str, Any], kind: str, ruled: Rulings) -> Scale:
     # The plan's values override those of a ruling.
     paper = replace(PAPER.tasks[kind].under(ruled), released={})
-    known = {f.name for f in fields(paper.settings[editor])}
-    given = {name: plan[name] for name in ("lr", "inner_lr") if name in known and plan[name] is not None}
     lengths = {name: plan[name] for name in ("edits", "batch", "validate_every", "patience")}
     schedule = replace(paper.all_languages, **lengths, checkpoint_every=2 * plan["batch"])
-    settings = {editor: replace(paper.settings[editor], **given)}
-    scale = replace(paper, settings=settings, all_languages=schedule, english_only=schedule)
+    scale = replace(paper, settings={editor: _changed(paper.settings[editor], plan)})
     drawn = (plan["n_update"], plan["n_retain"])
-    validation, test = (Evaluation(*drawn, plan[f"{name}_limit"]) for name in ("validation", "test"))
-    return replace(PAPER, tasks={kind: replace(scale, validation=validation, test=test)})
+    judged: Any = {name: Evaluation(*drawn, plan[f"{name}_limit"]) for name in ("validation", "test")}
+    return replace(PAPER, tasks={kind: replace(scale, all_languages=schedule, english_only=schedule, **judged)})
 
 
 def run(
@@ -597,46 +569,40 @@ def run(
 ) -> dict[str, Any]:
     kind = "nli" if isinstance(data, Mapping) else "facts"
     source = _tables_of(data, Path(folder) / "pairs") if isinstance(data, Mapping) else data
-    cell = cells.Cell(_noting(kind).name, editor, training, seed)
+    cell, root = cells.Cell(_noting(kind), editor, training, seed), Path(folder) / "cells"
     sources = cells.Sources(str(source), str(model), None)
     experiment = runs.prepare(cell.task, [cell], _scale_of(editor, plan, kind, ruled), ruled, sources)
     start: Any = runs.assemble(cell, experiment)[0]
-    _NOTES.clear()
-    steps, validation = list[Any](), list[Any]()
-    asked: dict[str, dict[str, Any]] = {EN: {}, ALL: {}}
-    for status in runs.run_cell(cell, experiment, Path(folder) / "cells"):
-        validation = validation or list(_asked(_NOTES, "validation").values())
+    steps, validation, tested = list[Any](), list[Any](), defaultdict[str, list[Any]](list)
+    _ASKED.clear()
+    for status in runs.run_cell(cell, experiment, root):
+        validation = validation or _ASKED["validation"]
         if status.doing.startswith("train"):
             drawn = {"seed": learning.step_seed(seed, status.done // plan["batch"]), "loss": status.loss}
-            steps.append({"edits": status.done, "asked": list(_asked(_NOTES, "train").values()), **drawn})
+            steps.append({"edits": status.done, "asked": [one for _, one in _ASKED["train"]], **drawn})
         else:
-            of = asked[status.doing.removeprefix("test ")]
-            of.update({f"{len(of)} {key}": one for key, one in _asked(_NOTES, "test").items()})
-        _NOTES.clear()
+            tested[status.doing.removeprefix("test ")] += _ASKED["test"]
+        _ASKED.clear()
         if interrupt is not None and status.done >= interrupt:
             return {}
-    done = cells.cell_folder(cell, experiment, Path(folder) / "cells")
-    trace = {"steps": steps, **_curve(done, plan["batch"], validation)}
+    done = cells.cell_folder(cell, experiment, root)
+    trace = {"steps": steps, **_curve(done, plan["batch"], [one for _, one in validation])}
     trace |= {"start": Session(start, ruled), "editor": Session(store.load(done, model), ruled)}
-    return {**trace, "evaluations": {"en": _judged(done, EN, asked[EN]), "all": _judged(done, ALL, asked[ALL])}}
+    return {**trace, "evaluations": {"en": _judged(done, EN, tested[EN]), "all": _judged(done, ALL, tested[ALL])}}
 
 
 def _curve(folder: Path, batch: int, asked: Sequence[Any]) -> dict[str, Any]:
     path = folder / "curve.json"
     reports = results.read_json(path) if path.is_file() else []
-    told = [{"edits": r["step"] * batch, "asked": asked, **{n: r[n] for n in ("acc", "con", "succ")}} for r in reports]
-    best = [r["step"] * batch for r in reports if r["best"]]
+    told = [{**report, "edits": report["step"] * batch, "asked": asked} for report in reports]
+    best = [report["edits"] for report in told if report["best"]]
     return {"validations": told, "stopped": told[-1]["edits"] if told else 0, "judged": best[-1] if best else 0}
 
 
-def _judged(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _judged(folder: Path, name: str, asked: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     rows = pd.read_parquet(folder / "rows.parquet")
-    hits = rows[rows["evaluation"] == name].groupby(["edit", "role"])["hit"].agg(list).unstack()
-    edits = [
-        {**one, **{f"{role}_hits": hits.loc[edit, role] for role in scoring.ROLES}}
-        for key, one in asked.items()
-        if (edit := key.rpartition(" ")[2]) in hits.index
-    ]
+    hits = rows[rows["evaluation"] == name].groupby(["edit", "role"])["hit"].agg(list).unstack().add_suffix("_hits")
+    edits = [{**one, **hits.loc[edit]} for edit, one in asked if edit in hits.index]
     return {"edits": edits, **results.read_metrics(folder)[name].as_dict()}
 
 
@@ -673,7 +639,7 @@ def save_edited(session: Session, edits: Update, index: int, folder: Path) -> No
 
 
 def edit_series(corpus: Any, *drawn: Any, **named: Any) -> dict[str, Any]:
-    made, kept = series(_corpus(corpus), *drawn, **named)
+    made, kept = many.series(_corpus(corpus), *drawn, **named)
     edits = [{"edit": pair.edit.id, "update": [x.id for x in pair.update]} for pair in made]
     return {"edits": edits, "retain": [x.id for x in kept]}
 
@@ -683,13 +649,13 @@ def series_metrics(outcomes: Sequence[Any]) -> dict[str, float]:
     kept = [o["hit"] for o in outcomes if not o["edit"] and o["made"] == last]
 
     def acc(rows: Sequence[Any]) -> float:
-        told = [Outcome(str(o["edit"]), o["edit_language"], "update", o["language"], o["hit"]) for o in rows]
-        retained = [replace(o, role="retain") for o in told]  # scores need both roles
-        return scoring.scores(scoring.count([*told, *retained])).acc
+        told = (Outcome(str(o["edit"]), o["edit_language"], "update", o["language"], o["hit"]) for o in rows)
+        both = [replace(o, role=role) for o in told for role in scoring.ROLES]  # scores need both roles
+        return scoring.scores(scoring.count(both)).acc
 
     own = [o for o in outcomes if o["edit"]]
-    found = {"efficacy": acc([o for o in own if o["made"] == o["edit"]])}
-    return {**found, "retention": acc([o for o in own if o["made"] == last]), "con": sum(kept) / len(kept)}
+    efficacy, retention = acc([o for o in own if o["made"] == o["edit"]]), acc([o for o in own if o["made"] == last])
+    return {"efficacy": efficacy, "retention": retention, "con": fmean(kept)}
 
 
 # Other rulings ----------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from lime_editing.data.facts.task import FactTask, tasks
 from lime_editing.editors import mend
 from lime_editing.names import ALL, EN, EVALUATIONS, Positions, Rulings, Split
 from lime_editing.records import EditRequest
-from lime_editing.report import bootstrap, published
+from lime_editing.report import bootstrap, tables
 from lime_editing.reproduce import store
 from lime_editing.reproduce.cells import Cell, Experiment, Sources, cell_folder, settings_of
 from lime_editing.reproduce.processes import quiet
@@ -446,7 +446,7 @@ def averages(bench: Bench) -> Numbers:
             each = [metrics.scores(run) for run in bench.outcomes(way)[name]]
             gaps.append(abs(fmean(s.succ for s in each) - metrics.aggregate(each).succ))
     result["M9: mean of succ against succ of means"] = [round(100 * gap, 4) for gap in (min(gaps), max(gaps))]
-    printed = list(published.PRINTED.values())
+    printed = list(tables.PRINTED.values())
     result["printed rows"] = len(printed)
     result["largest gap of a printed row"] = round(
         100 * max(abs(r.succ - metrics.succ(r.acc, r.con)) for r in printed), 3

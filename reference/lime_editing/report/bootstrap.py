@@ -36,9 +36,7 @@ class Interval:
         return f"{100 * self.value:+.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}]".replace("-", "−")
 
 
-def resample_edits(
-    runs: Sequence[Counts], select: Select = in_all, resamples: int = RESAMPLES, seed: int = SEED
-) -> Array:
+def resample_edits(runs: Sequence[Counts], select: Select = in_all, resamples: int = RESAMPLES) -> Array:
     """Means over resampled edits, the same for all runs: (1 + B, runs, L, K). An edit is drawn with all its inputs."""
     if any(run.edits != runs[0].edits or run.languages != runs[0].languages for run in runs):
         raise DataError("these runs were asked different questions; they cannot be paired")
@@ -48,7 +46,7 @@ def resample_edits(
     for i in range(len(languages)):
         here = values[of == i]
         n, there = len(here), ~np.isnan(here)
-        drawn = np.random.default_rng((seed, i)).multinomial(n, np.full(n, 1 / n), size=resamples)
+        drawn = np.random.default_rng((SEED, i)).multinomial(n, np.full(n, 1 / n), size=resamples)
         weights = np.concatenate([np.ones((1, n)), drawn])
         total = weights @ np.where(there, here, 0).reshape(n, -1)
         weight = weights @ there.reshape(n, -1).astype(np.float64)
@@ -57,10 +55,10 @@ def resample_edits(
     return result
 
 
-def resample_seeds(values: Array, seed: int = SEED) -> Array:
-    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). The draw depends only on S and `seed`."""
+def resample_seeds(values: Array) -> Array:
+    """Means over resampled seeds: (1 + B, S, …) → (1 + B, …). The draw depends only on S."""
     size, seeds = values.shape[:2]
-    drawn = np.random.default_rng((seed, seeds, 1)).integers(seeds, size=(size, seeds))
+    drawn = np.random.default_rng((SEED, seeds, 1)).integers(seeds, size=(size, seeds))
     drawn[0] = np.arange(seeds)
     return np.asarray(values[np.arange(size)[:, None], drawn].mean(1))
 
@@ -81,11 +79,8 @@ def centred(values: Array) -> Array:
     return np.concatenate([values[:1], values[1:] - np.nanmean(values[1:]) + values[0]])
 
 
-def succ_difference(
-    ours: Sequence[Counts], theirs: Sequence[Counts], resamples: int = RESAMPLES, seed: int = SEED
-) -> Interval:
+def succ_difference(ours: Sequence[Counts], theirs: Sequence[Counts], resamples: int = RESAMPLES) -> Interval:
     """succ of one approach's runs minus another's, of resampled means over languages and seeds (M5, M6, M9)."""
-    means = resample_edits([*ours, *theirs], in_all, resamples, seed).mean(2)
-    parts = means[:, : len(ours)], means[:, len(ours) :]
-    a, b = (succ_of(resample_seeds(part, seed)) for part in parts)
+    means = resample_edits([*ours, *theirs], in_all, resamples).mean(2)
+    a, b = (succ_of(resample_seeds(part)) for part in (means[:, : len(ours)], means[:, len(ours) :]))
     return interval(a - b)

@@ -93,6 +93,11 @@ def trained(training: str | None) -> str:
     return TRAININGS[training].title if training and training in TRAININGS else training or ""
 
 
+def named(title: str, training: str | None) -> str:
+    """An approach by its title, with its training if it has one."""
+    return ", ".join(filter(None, (title, trained(training))))
+
+
 def own_and_other(counts: Array, own: NDArray[np.bool_]) -> Array:
     """Columns acc on update inputs in the edit's own language, and in all other languages."""
     update = counts[:, 0]

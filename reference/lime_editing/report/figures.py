@@ -7,7 +7,7 @@ Bengali, Devanagari, Tamil, Thai and CJK (on Debian: fonts-noto-core, fonts-noto
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -20,7 +20,6 @@ import matplotlib as mpl
 import numpy as np
 from babel import Locale, UnknownLocaleError
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -30,15 +29,11 @@ from .. import results
 from ..core.metrics import Array, aggregate, breakdown
 from ..errors import DataError
 from ..names import TRAININGS
-from .counts import Section, trained
-from .published import PAPER
-from .tables import TABLES, Table
+from .counts import Section, named, trained
+from .tables import PAPER, TABLES, Table
 
-FAMILIES = (
-    "DejaVu Sans",
-    *(f"Noto Sans{script}" for script in ("", " Arabic", " Bengali", " Devanagari", " Tamil", " Thai")),
-    *(f"Noto Sans {region}" for region in ("CJK SC", "CJK JP", "CJK KR", "SC")),
-)
+_SCRIPTS = ("Arabic", "Bengali", "Devanagari", "Tamil", "Thai", "CJK SC", "CJK JP", "CJK KR", "SC")
+FAMILIES = ("DejaVu Sans", "Noto Sans", *(f"Noto Sans {script}" for script in _SCRIPTS))
 
 #: Okabe and Ito's palette, for any colour vision: for trainings in the order of the tables, then for others.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
@@ -91,11 +86,10 @@ def similarity(section: Section, before: Sequence[Path] = ()) -> Data | None:
         stored = [results.read_json(path) for path in before if path.is_file()]
         return next((data for data in stored if isinstance(data, dict) and data.get("cell") == folder.name), None)
     languages, parameters = mask_parameters(folder / results.EDITOR)
-    width = parameters.shape[1]
-    about = {"cell": folder.name, "seed": min(runs), "languages": languages}
-    about |= {"parameters_per_language": width, "preferred": _preferred(width)}
-    over = {"cosine": _preferred(width), "cosine_over_all": width}
-    return about | {name: np.round(cosines(parameters, count), 4).tolist() for name, count in over.items()}
+    width, preferred = parameters.shape[1], _preferred(parameters.shape[1])
+    cosine, over_all = (np.round(cosines(parameters, count), 4).tolist() for count in (preferred, width))
+    about = {"cell": folder.name, "seed": min(runs), "languages": languages, "parameters_per_language": width}
+    return {**about, "preferred": preferred, "cosine": cosine, "cosine_over_all": over_all}
 
 
 def mask_parameters(path: Path) -> tuple[list[str], Array]:
@@ -131,7 +125,7 @@ def _tell_distribution(data: Data) -> str:
     for group in data["groups"]:
         ranked = sorted((100 * s["succ"], language) for language, s in group["languages"].items())
         (low, worst), (high, best), middle = ranked[0], ranked[-1], median(value for value, _ in ranked)
-        name = ", ".join(filter(None, (group["title"], trained(group["training"]))))
+        name = named(group["title"], group["training"])
         told.append(f"{name}: from {low:.1f} ({worst}) to {high:.1f} ({best}), median {middle:.1f}")
     return f"succ in percent by language. {'. '.join(told)}."
 
@@ -141,10 +135,8 @@ def _tell_similarity(data: Data) -> str:
     if not apart.any():
         return ""
     over_all, preferred = (fmean(np.array(data[name])[apart]) for name in ("cosine_over_all", "cosine"))
-    return (
-        f"Here two languages' masks have a mean cosine of {over_all:.2f} over all dimensions, and of {preferred:.2f} "
-        f"over the {data['preferred']} that the row's language prefers (seed {data['seed']})."
-    )
+    own = f"{preferred:.2f} over the {data['preferred']} that the row's language prefers (seed {data['seed']})"
+    return f"Here two languages' masks have a mean cosine of {over_all:.2f} over all dimensions, and of {own}."
 
 
 def draw_distribution(data: Data, title: str) -> Figure:
@@ -164,8 +156,13 @@ def draw_distribution(data: Data, title: str) -> Figure:
         filled, lines = {"facecolor": colour, "alpha": 0.45, "edgecolor": colour}, {"color": colour, "linewidth": 1.2}
         parts: Data = {"boxprops": filled, "whiskerprops": lines, "capprops": lines, "medianprops": lines}
         ax.boxplot([points], positions=[i], widths=0.26, showfliers=False, patch_artist=True, **parts)
-        names = dict(zip(group["languages"], spaced(points, gap, low + gap / 2, high - gap / 2), strict=True))
-        _label(ax, i, points, names, colour)
+        heights = spaced(points, gap, low + gap / 2, high - gap / 2)
+        leads = [[(i + 0.2, y), (i + 0.25, y), (i + 0.31, at)] for y, at in zip(points, heights, strict=True)]
+        ax.add_collection(LineCollection(leads, colors="#999999", linewidths=0.5), autolim=False)
+        ax.scatter([i + 0.2] * len(points), points, s=9, color=colour, edgecolors="white", linewidths=0.3, zorder=3)
+        for language, at in zip(group["languages"], heights, strict=True):
+            name, fonts = label(language, installed(FAMILIES))
+            ax.text(i + 0.325, at, name, size=6.5, va="center", in_layout=False, family=fonts)
     editors = [f"{fill(plain(g['title']), 18)}\n{trained(g['training'])}".replace(" + ", "\n+ ") for g in groups]
     ax.set_xticks(range(len(groups)), editors)
     ax.set(xlim=(-0.4, len(groups) - 0.2), ylim=(low, high), ylabel="succ (%)")
@@ -259,20 +256,10 @@ def spaced(values: Sequence[float], gap: float, low: float = -np.inf, high: floa
     return [float(position) for position in result]
 
 
-def _label(ax: Axes, x: int, points: Sequence[float], names: Mapping[str, float], colour: str) -> None:
-    lines = [[(x + 0.2, y), (x + 0.25, y), (x + 0.31, at)] for y, at in zip(points, names.values(), strict=True)]
-    ax.add_collection(LineCollection(lines, colors="#999999", linewidths=0.5), autolim=False)
-    ax.scatter([x + 0.2] * len(points), points, s=9, color=colour, edgecolors="white", linewidths=0.3, zorder=3)
-    for language, at in names.items():
-        name, fonts = label(language, installed(FAMILIES))
-        ax.text(x + 0.325, at, name, size=6.5, va="center", in_layout=False, family=fonts)
-
-
 def _colours(groups: Sequence[Data]) -> dict[str | None, str]:
     shown = {group["training"] for group in groups}
     order = [*TRAININGS, *sorted(shown - {None, *TRAININGS})]
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order) if name in shown}
-    return {None: "#7f7f7f", **colours}
+    return {None: "#7f7f7f", **{n: COLOURS[i % len(COLOURS)] for i, n in enumerate(order) if n in shown}}
 
 
 FIGURES = tuple(

@@ -16,7 +16,7 @@ from ..core.metrics import Array, Counts
 from ..names import ALL, EN
 from . import figures
 from .bootstrap import Interval, interval, resample_edits, resample_seeds, succ_difference, succ_of
-from .counts import Key, Section, read, trained
+from .counts import Key, Section, named, read
 from .tables import METRICS
 from .template import render
 
@@ -30,26 +30,13 @@ def means(runs: Sequence[Counts]) -> dict[str, Interval]:
     return {"acc": interval(each[:, 0]), "con": interval(each[:, 1]), "succ": interval(succ_of(each))}
 
 
-def name(section: Section, key: Key) -> str:
-    return ", ".join(filter(None, (section.approaches[key[0]], trained(key[1]))))
-
-
 def table3(section: Section) -> list[list[str]]:
     body = []
-    for key, runs in section.runs.items():
+    for (approach, training), runs in section.runs.items():
+        name = named(section.approaches[approach], training)
         found = [means([run.judged[e] for run in runs.values()]) for e in (EN, ALL)]
-        body.append([name(section, key), *(shown(each[metric]) for each in found for metric in METRICS)])
+        body.append([name, *(shown(each[metric]) for each in found for metric in METRICS)])
     return body
-
-
-def made(section: Section) -> str:
-    scope, records = section.scope, section.records
-    told = ([r["machine"] for r in records], *([r["code"][of] for r in records] for of in ("torch", "digest")))
-    machines, torch, code = (", ".join(sorted(set(each))) for each in told)
-    return (
-        f"Results {scope['scale']['about']}: a raw model of {scope['parameters'] / 1e6:.1f} million parameters, "
-        f"{len(scope['languages'])} languages, seeds: {section.seeds}. Made on {machines}, torch {torch}, code {code}."
-    )
 
 
 def shown(i: Interval) -> str:
@@ -59,10 +46,11 @@ def shown(i: Interval) -> str:
 def data(section: Section) -> list[dict[str, Any]]:
     """Figure 6: one entry for each editor, way, languages and number of edits. acc is retention, or efficacy."""
     points = []
-    for key, runs in section.runs.items():
+    for (approach, training), runs in section.runs.items():
+        name = named(section.approaches[approach], training)
         for evaluation in next(iter(runs.values())).judged:
             way, languages, n = evaluation.rsplit(" ", 2)
-            about = {"approach": key[0], "training": key[1], "name": name(section, key), "seeds": len(runs)}
+            about = {"approach": approach, "training": training, "name": name, "seeds": len(runs)}
             about |= {"way": way, "languages": languages, "edits": int(n)}
             found = means([run.judged[evaluation] for run in runs.values()])
             points.append(about | {metric: [i.value, i.low, i.high] for metric, i in found.items()})
@@ -107,8 +95,8 @@ def words(section: Section, points: Sequence[Mapping[str, Any]]) -> list[dict[st
             ours, theirs = ([runs[s].judged[f"{way} {languages} {n}"] for s in seeds] for runs in (masked, plain))
             gains[n] = succ_difference(ours, theirs)
         said = f"{WAYS[way]}, in {'English' if languages == 'en' else 'all languages'}"
-        told = {"name": name(section, key), "approach": section.approaches[key[0]], "said": said, "works": works}
-        found.append({**told, "first": own[min(own)], "last": own[max(own)], "gains": gains})
+        told = {"approach": section.approaches[key[0]], "said": said, "works": works, "gains": gains}
+        found.append({**told, "first": own[min(own)], "last": own[max(own)]})
     return found
 
 
@@ -122,6 +110,5 @@ def write(root: Path, many: Sequence[Path], single: Sequence[Path]) -> Path:
             figures.save(partial(draw, points, languages), root / f"figure6-{section.slug}-{languages}")
         told.append((section, words(section, points)))
     tables = [(section, table3(section)) for section in read(single)]
-    text = render("many.md.jinja", single=tables, many=told, made=made)
-    results.write_text(root / "many.md", text + "\n")
+    results.write_text(root / "many.md", render("many.md.jinja", single=tables, many=told) + "\n")
     return root / "many.md"

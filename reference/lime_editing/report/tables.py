@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import stdev
 from typing import Any
 
@@ -13,13 +15,23 @@ from rich.text import Text
 
 from ..core.metrics import Scores, aggregate, scores
 from ..names import ALL, EN
-from . import published
 from .counts import Section, trained
 from .findings import COMPARISONS, Judgement
-from .published import DATA_SETS, PAPER, PRINTED
 from .template import render
 
+#: What the paper has: its data sets, printed numbers, tables and figures, and the report's words about them.
+PAPER: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("paper.toml").read_text(encoding="utf-8"))
+#: Task → the paper's data set: its name, its number of languages (§4.4), and maybe a caveat on its numbers.
+DATA_SETS: Mapping[str, Mapping[str, Any]] = PAPER["data_sets"]
+#: Task, evaluation, approach, training: the printed scores (mBERT, means of three runs) as fractions.
+PRINTED: Mapping[tuple[str, str, str, str | None], Scores] = {
+    (task, evaluation, approach, training or None): Scores(*(percent / 100 for percent in row[at : at + 3]))
+    for evaluation, rows in PAPER["printed"].items()
+    for approach, training, *row in rows
+    for task, at in (("facts", 0), ("nli", 3))
+}
 METRICS = ("acc", "con", "succ")
+Part = tuple[Section, Judgement]
 NOT_COMPARABLE = "another model, other data or another scale, so not comparable"
 
 
@@ -82,10 +94,10 @@ def rows(section: Section, evaluation: str, omits: Sequence[str] = ()) -> list[R
 
 def scores_of(section: Section, table: Table) -> Grid:
     """One of the paper's tables; empty if no cell has this evaluation. Rows that the paper lacks are marked as ours."""
-    body = []
+    body, (approaches, trainings) = [], ({key[i] for key in PRINTED} for i in (2, 3))
     for row in rows(section, table.evaluation, table.omits):
-        title = section.approaches[row.approach] + " (ours)" * (row.approach not in published.APPROACHES)
-        training = trained(row.training) + " (ours)" * (row.training not in published.TRAININGS)
+        title = section.approaches[row.approach] + " (ours)" * (row.approach not in approaches)
+        training = trained(row.training) + " (ours)" * (row.training not in trainings)
         printed = [value + _mark(section) for value in _percent(row.printed)] if row.printed else ["", "", ""]
         body.append([title, training, *row.texts(), *printed])
     return Grid(table.title, ["Approach", "Trained on", *METRICS, *(f"paper: {name}" for name in METRICS)], body)
@@ -123,8 +135,8 @@ def reference(section: Section) -> str:
         return "The paper has no numbers for this task."
     under = ", whose rulings these are" if section.scope["protocol"] == "released" else ", not under this protocol"
     return (
-        f"The paper's numbers are of mBERT on {data.name} in {data.languages} languages: {NOT_COMPARABLE}. They were "
-        f"made with the released code{under}.{_mark(section)} {data.caveat}".strip()
+        f"The paper's numbers are of mBERT on {data['name']} in {data['languages']} languages: {NOT_COMPARABLE}. They "
+        f"were made with the released code{under}.{_mark(section)} {data.get('caveat', '')}".strip()
     )
 
 
@@ -133,7 +145,7 @@ def note(section: Section) -> str:
 
 
 def _mark(section: Section) -> str:
-    return " †" if getattr(DATA_SETS.get(section.scope["task"]), "caveat", "") else ""
+    return " †" if "caveat" in DATA_SETS.get(section.scope["task"], {}) else ""
 
 
 def terminal(section: Section) -> rich.table.Table:
@@ -154,8 +166,7 @@ def grids(section: Section, judgement: Judgement) -> list[Grid]:
     return [*(scores_of(section, table) for table in TABLES), differences(section, judgement)]
 
 
-def markdown(sections: Sequence[Section], judgements: Sequence[Judgement]) -> str:
-    parts = list(zip(sections, judgements, strict=True))
+def markdown(parts: Sequence[Part]) -> str:
     return render("tables.md.jinja", parts=parts, note=note, grids=grids) + "\n"
 
 
@@ -163,7 +174,7 @@ def latex(sections: Sequence[Section], table: Table) -> str:
     return render("table.tex.jinja", sections=sections, table=table, note=note, scores_of=scores_of) + "\n"
 
 
-def as_json(sections: Sequence[Section], judgements: Sequence[Judgement]) -> dict[str, Any]:
+def as_json(parts: Sequence[Part]) -> dict[str, Any]:
     """All numbers of the tables as fractions, with the cells of each number."""
     return {
         section.slug: {
@@ -174,5 +185,5 @@ def as_json(sections: Sequence[Section], judgements: Sequence[Judgement]) -> dic
             **asdict(judgement),
             "reference": reference(section),
         }
-        for section, judgement in zip(sections, judgements, strict=True)
+        for section, judgement in parts
     }
