@@ -163,7 +163,7 @@ def test_the_fingerprint_is_that_of_the_content(implementation: Implementation, 
     )
     changed: list[FactRow] = [*ROWS[:-1], {**ROWS[-1], "obj_label": "another name"}]
     got = recorded(implementation, changed)["data"]
-    holds("R3", got != first["data"], "other facts have the same fingerprint", expected="another", got=got)
+    holds("R3", got != first["data"], "other facts have the same fingerprint", expected="another fingerprint", got=got)
 
 
 # R3, R4: tables

@@ -132,7 +132,14 @@ def test_a_limited_evaluation_is_spread_over_its_languages(runs: Runs, name: str
         equal("U1", len(set(edits)), limit, f"different edits from {which} to all", run=name)
         equal("U1", len(edits), limit, f"edits from {which} to all", run=name)
         per = [Counter(said for _, said in edits)[said] for said in editing(which)]
-        holds("U1", max(per) - min(per) <= 1, "edits per language", expected="even", got=per, run=name)
+        holds(
+            "U1",
+            max(per) - min(per) <= 1,
+            "edits per language",
+            expected="counts that differ by one at most",
+            got=per,
+            run=name,
+        )
         stray = [one for one in edits if one not in done.world.examples("test", editing(which))]
         equal("U1", stray, [], "edits from elsewhere", run=name)
         for order, key in (("file's", done.world.order), ("sorted", str)):
@@ -140,7 +147,12 @@ def test_a_limited_evaluation_is_spread_over_its_languages(runs: Runs, name: str
             firsts = [[one for one in known if one[1] == said][: per[n]] for n, said in enumerate(editing(which))]
             prefix = sorted(edits) == sorted(one for part in firsts for one in part)
             holds(
-                "S9", not prefix, "edits of each language", expected="any", got=f"the first in {order} order", run=name
+                "S9",
+                not prefix,
+                "edits of each language",
+                expected="some drawn at random",
+                got=f"the first in {order} order",
+                run=name,
             )
 
 
@@ -207,7 +219,7 @@ def test_an_input_hits_where_the_edited_model_predicts_it(
                             tokens=x["input_ids"],
                             run=name,
                         )
-    assert shown.total() > 20, f"only {dict(shown)} could be compared"
+    holds("U1", shown.total() > 20, "hits that can be compared", expected="more than 20", got=dict(shown), run=name)
 
 
 @clause("U3", "M5")
@@ -632,7 +644,7 @@ def test_validation_asks_its_own_split_in_the_training_languages(
         stray = [one for one in edits if one not in possible]
         equal("U6", stray, [], "validated edits from elsewhere", run=name)
         equal("U6", len(set(edits)), len(edits), "different edits of a validation", run=name)
-        holds("U6", len(edits) > 0, "edits of a validation", expected="some", got=0, run=name)
+        holds("U6", len(edits) > 0, "edits of a validation", expected="one or more", got=0, run=name)
         for one in asked:
             check_sampling("U6", done.world, "validation", one, done.languages, counts)
             check_inputs("U6", implementation, done.world, "validation", one)
@@ -714,7 +726,7 @@ def test_a_run_made_again_is_the_same(implementation: Implementation, runs: Runs
     again, other = made
     drawn = [[as_triples(step["asked"]) for step in trace["steps"]] for trace in (first.trace, again, other)]
     equal("U4", drawn[1], drawn[0], "edits of a run of the same seed")
-    holds("U4", drawn[2] != drawn[0], "edits of runs of two seeds", expected="others", got="the same")
+    holds("U4", drawn[2] != drawn[0], "edits of runs of two seeds", expected="edits that differ", got="the same edits")
     losses = [[step["loss"] for step in trace["steps"]] for trace in (first.trace, again)]
     equal("U4", losses[1], losses[0], "losses of a run of the same seed")
     equal("U4", *(_outcomes(trace["evaluations"]["all"]) for trace in (again, first.trace)), "outcomes of one seed")
