@@ -20,7 +20,7 @@ from scipy.stats import chi2
 
 from .border import plain
 from .conformance import Violation, clauses
-from .showing import cut, first_line, pair, said, shown
+from .showing import NUMBERS, cut, first_line, pair, said, shown
 
 #: A statistical test fails a correct implementation with at most this probability; seeds are fixed besides.
 FALSE_ALARM = 1e-6
@@ -274,7 +274,10 @@ def _fail_numbers(
     place = np.unravel_index(int(np.argmax(off)), off.shape)
     here = pair(wanted[place], result[place])
     where = f"at {[int(i) for i in place]} of {list(off.shape)}, where they are farthest apart"
-    _raise(clause_id, what, inputs, (shown(wanted), shown(result)), (here[0], f"{here[1]} {where}"), tolerance)
+    short = here[0], f"{here[1]} {where}"
+    # Of still larger ones nothing but shape and range would be shown below.
+    whole = (shown(wanted), shown(result)) if result.size <= NUMBERS else short
+    _raise(clause_id, what, inputs, whole, short, tolerance)
 
 
 def same_bits(clause_id: str, got: ArrayLike, expected: ArrayLike, what: str, /, **inputs: Any) -> None:
@@ -284,8 +287,8 @@ def same_bits(clause_id: str, got: ArrayLike, expected: ArrayLike, what: str, /,
         wanted = wanted.astype(np.float32)
     if not np.array_equal(result, wanted):
         if result.shape != wanted.shape:
-            fail(clause_id, f"{what}: not bit for bit", inputs, expected, got)
-        _fail_numbers(clause_id, f"{what}: not bit for bit", inputs, (result, wanted), "")
+            fail(clause_id, f"{what}, bit for bit", inputs, expected, got)
+        _fail_numbers(clause_id, f"{what}, bit for bit", inputs, (result, wanted), "")
 
 
 def rejects(clause_id: str, call: Callable[[], object], naming: tuple[str, ...], what: str, **inputs: Any) -> None:

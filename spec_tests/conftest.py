@@ -114,6 +114,9 @@ def pytest_configure(config: pytest.Config) -> None:
             raise SuiteError(
                 f"--call-timeout {config.getoption('call_timeout'):g}: expected seconds, or 0 for no limit"
             )
+        mlama = config.getoption("mlama")
+        if mlama is not None and not Path(mlama).is_dir():
+            raise SuiteError(f"--mlama {mlama}: there is no such folder; expected that of the unpacked mLAMA")
         xfails = config.getoption("xfails")
         config.stash[KNOWN] = known_failures.concerning(
             known_failures.read(xfails) if xfails else [], _chapters(config)

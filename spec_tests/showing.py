@@ -88,7 +88,10 @@ def first_difference(expected: Any, got: Any, place: str = "") -> tuple[str, str
         if key not in expected or key not in got:
             return here, *(shown(one[key]) if key in one else "nothing" for one in (expected, got))
         if expected[key] != got[key]:
-            return first_difference(expected[key], got[key], here)
+            one, other = shown(expected[key]), shown(got[key])
+            # A few values that belong together, such as a row, are told together.
+            deeper = max(len(one), len(other)) > IN_A_LINE // 2
+            return first_difference(expected[key], got[key], here) if deeper else (here, one, other)
     return place, shown(expected), shown(got)
 
 

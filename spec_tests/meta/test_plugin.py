@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from .. import report
-from ..conformance import Implementation, Violation, clauses, version
+from ..conformance import Implementation, SuiteError, Violation, clauses, version
 from ..verdicts import Result
 from .miniatures import right
 
@@ -126,6 +126,7 @@ RUNS = {
     **{f"known {name}": named(name, "--xfails", "{folder}/M3.toml") for name in ("right", "wrong")},
     "with tracebacks": named("wrong", "--tb", "short"),
     "lacking succ": [*FEW[:-1], "both_zero", "--implementation", f"{MINIATURES}:half_told"],
+    "no mlama": named("right", "--mlama", "no/such/folder"),
     "no xfails": named("right", "--xfails", "{folder}/nothing.toml"),
     "nothing": [*named("right")[:-1], ""],
     "in process": FEW,
@@ -272,6 +273,7 @@ def test_wrong_implementations_do_not(runs: Runs, name: str, outcome: str) -> No
         ("xfails empty reason", "entry 1: reason = ' '; expected a text"),
         ("xfails something else", "expected [[xfail]] entries and nothing else, found ['xfails']"),
         ("xfails no toml", "no toml.toml is not TOML ("),
+        ("no mlama", "--mlama no/such/folder: there is no such folder"),
         ("no xfails", "nothing.toml: cannot be read: No such file or directory; expected a file of [[xfail]] entries"),
         ("nothing", "--implementation names nothing; expected package.module[:object] or path/to/file.py"),
     ],
@@ -310,7 +312,7 @@ def test_a_crash_shows_the_implementations_own_code(runs: Runs) -> None:
     assert "\n  call: succ(acc=" in told
     assert re.search(r'^  File ".*miniatures.py", line \d+, in _crash$', told, flags=re.MULTILINE)
     assert not re.search(r'File ".*(border|test_m_metrics)\.py"', told)
-    assert re.search(r"^  M3   KeyError: 'succ' .*, in succ\(acc=", runs["crashing"].stdout, flags=re.MULTILINE)
+    assert re.search(r"^  M3   KeyError: 'succ' .*, in succ\(", runs["crashing"].stdout, flags=re.MULTILINE)
 
 
 def test_a_long_message_is_cut(runs: Runs) -> None:
@@ -452,6 +454,14 @@ def test_a_report_that_cannot_be_written_keeps_no_other(runs: Runs) -> None:
     run = runs["report too long"]
     assert "conforms in all that it claims" in run.stdout
     assert json.loads((run.folder / "beside.json").read_text(encoding="utf-8"))["exit_code"] == 0
+
+
+def test_a_folder_that_refuses_a_report_is_told_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not after an hour."""
+    report.check([tmp_path / "out.html"])
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SuiteError, match=f"nothing can be written in {tmp_path}; name another folder"):
+        report.check([tmp_path / "out.html"])
 
 
 def test_what_needs_less_is_asked_first(runs: Runs) -> None:

@@ -73,7 +73,8 @@ def test_long_values_are_cut(value: Any) -> None:
     [
         (0.1234567, 0.1234568, ("0.1234567", "0.1234568")),
         ([1] * 100, [1] * 99 + [2], ("1 at [99]", "2")),
-        ([{"a": [n, n]} for n in range(99)], [{"a": [n, n % 70]} for n in range(99)], ("70 at [70]['a'][1]", "0")),
+        ([[n, n] for n in range(99)], [[n, n % 70] for n in range(99)], ("[70, 70] at [70]", "[70, 0]")),
+        ([{"a": [0] * 50 + [n]} for n in (1, 2)], [{"a": [0] * 50 + [n]} for n in (1, 3)], ("2 at [1]['a'][50]", "3")),
         ({*range(100)}, {*range(1, 100)}, ("{0} among others", "no more")),
         (list(range(50)), list(range(51)), ("nothing at [50]", "50")),
         ({"a": "x" * 200}, {"b": "x" * 200}, (f"'{'x' * 119} … at ['a']", "nothing")),
@@ -113,7 +114,7 @@ def array(last: float) -> Any:
         ),
         (
             lambda: same_bits("E1", array(2), array(1), "ΔW"),
-            "ΔW: not bit for bit: expected 1, got 2 at [7, 9] of [8, 10], where they are farthest apart",
+            "ΔW, bit for bit: expected 1, got 2 at [7, 9] of [8, 10], where they are farthest apart",
         ),
         (
             lambda: differs("E1", array(1), array(1), "gates", expected="other gates"),
