@@ -403,6 +403,7 @@ def pytest_runtest_makereport(
             error = _root(call.excinfo.value)
             lines = telling.sentence(error, result.message, result.blamed, result.call, result.example)
             made.longrepr = telling.Sentence(lines, (str(item.path), (item.location[1] or 0) + 1))
+        made.sections = telling.without_progress(made.sections)
         made.sections.append(("repeat it", report.command(result, item.config.stash[IMPLEMENTATION])))
     return made
 

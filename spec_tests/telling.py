@@ -76,6 +76,12 @@ def example(error: BaseException) -> str:
     return cut("\n".join(re.sub(r"([(\[{])?\s*\n\s*", lambda found: found.group(1) or " ", line) for line in lines))
 
 
+def without_progress(sections: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a test printed, but for progress bars: "Loading weights:  50%|###  | 29/58"."""
+    kept = ((name, "".join(line for line in text.splitlines(True) if "%|" not in line)) for name, text in sections)
+    return [(name, text) for name, text in kept if text.strip()]
+
+
 def sentence(error: BaseException, told: str, named: Sequence[str], called: str, smallest: str) -> list[str]:
     """The lines of a failure: what is wrong, the clause, the case, and where it came about."""
     if isinstance(error, Violation):

@@ -13,6 +13,7 @@ import torch
 from ..assertions import close, differs, distributed, equal, holds, near, rejects, same_bits
 from ..conformance import Violation
 from ..showing import IN_A_LINE, LONGEST, cut, pair, said, shown
+from ..telling import without_progress
 
 
 class Unshowable:
@@ -139,6 +140,12 @@ def test_each_kind_of_failure_reads_in_a_line(check: Any, line: str) -> None:
     first, clause, *_ = str(caught.value).splitlines()
     assert first == caught.value.told == line
     assert clause.startswith(f"  {caught.value.clause.id} (")
+
+
+def test_progress_bars_are_no_part_of_a_failure() -> None:
+    """What else was printed is."""
+    bars = "Loading weights:   0%|          | 0/58\rLoading weights: 100%|██████████| 58/58\n"
+    assert without_progress([("stderr", bars), ("stdout", f"a line\n{bars}")]) == [("stdout", "a line\n")]
 
 
 def test_what_a_line_cuts_is_shown_below() -> None:
