@@ -20,6 +20,7 @@ from scipy.stats import chi2
 
 from .border import plain
 from .conformance import Violation, clauses
+from .showing import NUMBERS, cut, first_line, pair, said, shown
 
 #: A statistical test fails a correct implementation with at most this probability; seeds are fixed besides.
 FALSE_ALARM = 1e-6
@@ -45,6 +46,8 @@ TOLERANCES: dict[str, Tolerance] = {
     "training": Tolerance(1e-4, 0.1, "Adam divides by the size of a gradient, however small it is"),
     "slope": Tolerance(1e-3, 5e-2, "a finite difference of a loss"),
 }
+#: Of larger arrays a failure tells one place.
+IN_WHOLE = 4
 #: What one rounding does to a number of size 1.
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 
@@ -56,9 +59,32 @@ class NotShown(Exception):
 def fail(
     clause_id: str, what: str, inputs: Mapping[str, Any], expected: object, got: object, tolerance: str = ""
 ) -> NoReturn:
-    """Raise the AssertionError that a reader sees."""
-    shown = {name: _short(value) for name, value in inputs.items()}
-    raise Violation(clauses()[clause_id], what, shown, _short(expected), _short(got), tolerance)
+    """Raise the AssertionError that a reader sees: `expected` and `got` are values, in full and where they differ."""
+    _raise(clause_id, what, inputs, (shown(expected), shown(got)), pair(expected, got), tolerance)
+
+
+def _raise(
+    clause_id: str,
+    what: str,
+    inputs: Mapping[str, Any],
+    whole: tuple[str, str],
+    short: tuple[str, str],
+    tolerance: str = "",
+) -> NoReturn:
+    told = {name: shown(value) for name, value in inputs.items()}
+    raise Violation(clauses()[clause_id], cut(what, 300), told, *whole, tolerance, short)
+
+
+def _say(clause_id: str, what: str, inputs: Mapping[str, Any], expected: object, got: object) -> NoReturn:
+    """As `fail`, where a text is what a test says in its own words."""
+    if all(hasattr(value, "shape") for value in (expected, got)):
+        both = tuple(numbers(value).astype(np.float64) for value in (expected, got))
+        if both[0].shape == both[1].shape:
+            _fail_numbers(clause_id, what, inputs, (both[1], both[0]), "")
+    whole = said(expected), said(got)
+    short = pair(expected, got)
+    words = [isinstance(value, str) for value in (expected, got)]
+    _raise(clause_id, what, inputs, whole, (whole[0] if words[0] else short[0], whole[1] if words[1] else short[1]))
 
 
 def assume(condition: bool, why: str) -> None:
@@ -70,7 +96,7 @@ def assume(condition: bool, why: str) -> None:
 def holds(clause_id: str, condition: object, what: str, *, expected: object, got: object, **inputs: Any) -> None:
     """The condition holds."""
     if not condition:
-        fail(clause_id, what, inputs, expected, got)
+        _say(clause_id, what, inputs, expected, got)
 
 
 def finite(clause_id: str, rates: Mapping[str, Any], names: Iterable[str] = ("acc", "con"), **inputs: Any) -> None:
@@ -211,7 +237,7 @@ def differs(
     """Arrays of one shape that are not the same: some number is off by more than `share` of the largest."""
     one, two = (numbers(value).astype(np.float64) for value in (got, other))
     if one.shape == two.shape and np.max(np.abs(one - two), initial=0.0) <= share * np.max(np.abs(two), initial=0.0):
-        fail(clause_id, what, inputs, expected, got)
+        _say(clause_id, what, inputs, expected, got)
 
 
 def _pair(
@@ -220,10 +246,13 @@ def _pair(
     try:
         result = numbers(got).astype(np.float64)
     except (TypeError, ValueError):
-        fail(clause_id, f"{what}: these are no numbers", inputs, expected, got)
+        _say(clause_id, what, inputs, "numbers", got)
+    if numbers(got).dtype == object and np.any(np.isnan(result)):  # None, which NumPy reads as NaN
+        fail(clause_id, what, inputs, expected, got)
     wanted = numbers(expected).astype(np.float64)
     if result.shape != wanted.shape:
-        fail(clause_id, f"{what}: shape {result.shape} for {wanted.shape}", inputs, expected, got)
+        shapes = (f"shape {list(array.shape)}" for array in (wanted, result))
+        _say(clause_id, what, inputs, *shapes)
     return result, wanted
 
 
@@ -235,18 +264,20 @@ def _allowed(tolerance: float | str, found: str) -> tuple[float, str]:
 
 
 def _fail_numbers(
-    clause_id: str, what: str, inputs: Mapping[str, Any], pair: tuple[NDArray[Any], NDArray[Any]], tolerance: str
+    clause_id: str, what: str, inputs: Mapping[str, Any], both: tuple[NDArray[Any], NDArray[Any]], tolerance: str
 ) -> NoReturn:
     """Of a large array, where the two are farthest apart."""
-    result, wanted = pair
-    if not result.shape:
-        fail(clause_id, what, inputs, float(wanted), float(result), tolerance)
-    if result.size <= 30:
+    result, wanted = both
+    if result.size <= IN_WHOLE:
         fail(clause_id, what, inputs, wanted, result, tolerance)
     off = np.where(np.isnan(result - wanted), np.inf, np.abs(result - wanted))
     place = np.unravel_index(int(np.argmax(off)), off.shape)
+    here = pair(wanted[place], result[place])
     where = f"at {[int(i) for i in place]} of {list(off.shape)}, where they are farthest apart"
-    fail(clause_id, what, inputs, f"{wanted[place]:.6g} {where}", f"{result[place]:.6g}", tolerance)
+    short = here[0], f"{here[1]} {where}"
+    # Of still larger ones nothing but shape and range would be shown below.
+    whole = (shown(wanted), shown(result)) if result.size <= NUMBERS else short
+    _raise(clause_id, what, inputs, whole, short, tolerance)
 
 
 def same_bits(clause_id: str, got: ArrayLike, expected: ArrayLike, what: str, /, **inputs: Any) -> None:
@@ -255,7 +286,9 @@ def same_bits(clause_id: str, got: ArrayLike, expected: ArrayLike, what: str, /,
     if width(got) == "float32" and wanted.dtype == np.float64:
         wanted = wanted.astype(np.float32)
     if not np.array_equal(result, wanted):
-        fail(clause_id, f"{what}: not bit for bit", inputs, expected, got)
+        if result.shape != wanted.shape:
+            fail(clause_id, f"{what}, bit for bit", inputs, expected, got)
+        _fail_numbers(clause_id, f"{what}, bit for bit", inputs, (result, wanted), "")
 
 
 def rejects(clause_id: str, call: Callable[[], object], naming: tuple[str, ...], what: str, **inputs: Any) -> None:
@@ -266,9 +299,11 @@ def rejects(clause_id: str, call: Callable[[], object], naming: tuple[str, ...],
     except (ValueError, LookupError) as error:
         missing = [name for name in naming if name not in str(error)]
         if missing:
-            fail(clause_id, f"{what}: the message does not name it", inputs, f"an error naming {names}", repr(error))
+            told = f"{type(error).__name__}: {first_line(str(error), 200)}"
+            _say(clause_id, f"{what}: the message does not name it", inputs, f"an error naming {names}", told)
         return
-    fail(clause_id, f"{what}: no error", inputs, f"a ValueError or LookupError naming {names}", result)
+    got = f"no error, and {shown(result, longest=200)}"
+    _say(clause_id, what, inputs, f"a ValueError or LookupError naming {names}", got)
 
 
 def distributed(
@@ -278,20 +313,21 @@ def distributed(
     statistic = chi_square(counts, expected)
     bound = float(chi2.isf(FALSE_ALARM, len(expected) - 1))
     if not statistic <= bound:
-        note = f"{what}: chi-square {statistic:.1f} over {bound:.1f} in {sum(counts.values())} draws"
+        note = f"{what}: chi-square {statistic:.1f} over {bound:.1f} in {sum(counts.values()):,} draws"
         allowed = f"chi-square {bound:.1f}, which chance alone exceeds once in {1 / FALSE_ALARM:,.0f} times"
         rounded = {key: round(value, 1) for key, value in expected.items()}
-        fail(clause_id, note, inputs, rounded, dict(counts), allowed)
+        farthest = max({**expected, **counts}, key=lambda key: _excess(counts.get(key, 0), expected.get(key, 0.0)))
+        short = f"{shown(farthest)} {rounded.get(farthest, 0.0):g} times", f"{counts.get(farthest, 0)} times"
+        _raise(clause_id, note, inputs, (shown(rounded), shown(dict(counts))), short, allowed)
 
 
 def chi_square(counts: Mapping[Any, int], expected: Mapping[Any, float]) -> float:
     """Pearson's statistic; infinite where something came that cannot come."""
     if any(count and not expected.get(key) for key, count in counts.items()):
         return float("inf")
-    return float(sum((counts.get(key, 0) - value) ** 2 / value for key, value in expected.items() if value))
+    return float(sum(_excess(counts.get(key, 0), value) for key, value in expected.items()))
 
 
-def _short(value: object) -> str:
-    with np.printoptions(precision=6, threshold=30, edgeitems=4):
-        text = repr(value)
-    return text if len(text) <= 1200 else text[:1200] + " …"
+def _excess(count: int, expected: float) -> float:
+    """What one count adds to Pearson's statistic."""
+    return (count - expected) ** 2 / expected if expected else float("inf") if count else 0.0

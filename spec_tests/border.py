@@ -175,6 +175,8 @@ class Journal:
         #: How often each (function, category, message).
         self.warnings: Counter[tuple[str, str, str]] = Counter()
         self.timeouts: Counter[str] = Counter()
+        #: What the last call returned, with the function's name.
+        self.returned: tuple[str, Any] | None = None
 
     def warned(self, function: str, caught: list[warnings.WarningMessage]) -> None:
         for one in caught:
@@ -204,19 +206,23 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
         except (KeyboardInterrupt, SuiteError):
             raise
         except BaseException as error:
+            called = args, kwargs
             kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
             try:
                 text = f"{kind}: {error}"
             except Exception as inner:  # the message is the implementation's code, too
-                raise _marked(Crash(f"{kind}, whose message cannot be read: {type(inner).__name__}"), name) from None
+                raise _marked(
+                    Crash(f"{kind}, whose message cannot be read: {type(inner).__name__}"), name, called
+                ) from None
             if not isinstance(error, Exception) or isinstance(error, ORDERS):
-                raise _marked(Crash(text), name) from error
+                raise _marked(Crash(text), name, called) from error
             try:
-                _marked(error, name)
+                _marked(error, name, called)
             except (AttributeError, TypeError):
-                raise _marked(Crash(text), name) from error
+                raise _marked(Crash(text), name, called) from error
             raise
         journal.warned(name, caught)
+        journal.returned = name, result
         if kwargs.get("interrupt") is None:  # what an interrupted run returns is not looked at
             _check_kind(result, name)
         return finish(result)
@@ -249,7 +255,20 @@ def _check(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> N
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise SuiteError(f"`{name}` does not take the arguments of the contract: {error}") from error
+        wanted = _asked(name)
+        raise SuiteError(
+            f"`{name}` does not take the arguments of the contract: {error}"
+            + (f"; it asks for {wanted}" if wanted else "")
+        ) from error
+
+
+def _asked(name: str) -> str:
+    """A function of the contract as it is called: succ(acc, con)."""
+    found = next((vars(o)[name] for o in vars(contract).values() if isinstance(o, type) and name in vars(o)), None)
+    if found is None:
+        return ""
+    parameters = [str(p.replace(annotation=p.empty)) for p in inspect.signature(found).parameters.values()]
+    return f"{name}({', '.join(parameters[1:])})"
 
 
 def _check_kind(result: Any, name: str) -> None:
@@ -273,8 +292,10 @@ def _kinds() -> dict[str, str]:
     return found
 
 
-def _marked(error: BaseException, name: str) -> BaseException:
+def _marked(error: BaseException, name: str, called: Any = None) -> BaseException:
+    """The error as the implementation's, with the arguments of the call that raised it."""
     error.raised_by_implementation = name  # type: ignore[attr-defined]
+    error.called_with = called  # type: ignore[attr-defined]
     error.add_note(f"raised by the implementation's `{name}`")
     return error
 

@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"specification {version()}")
         return 0
     commands = {"start": _start, "compare": _compare, "badge": _badge}
+    if given[0] not in commands and not (given[0].startswith("-") or _test(given[0]) or Path(given[0]).exists()):
+        known = f"commands are {', '.join(commands)}; judging begins with --implementation"
+        print(f"there is no command, test or file {given[0]}; {known}; --help says more", file=sys.stderr)
+        return NOT_JUDGED
     return commands.get(given[0], _judge)(given)
 
 
@@ -117,10 +121,18 @@ def _said(make: object) -> int:
     try:
         lines = make()  # type: ignore[operator]
     except (SuiteError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(_unwritten(error) if isinstance(error, OSError) else error, file=sys.stderr)
         return NOT_JUDGED
     try:
         print("\n".join(lines), flush=True)
     except BrokenPipeError:  # whoever read it has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _unwritten(error: OSError) -> str:
+    """Why a command's file cannot be written, and what to do."""
+    path = Path(str(error.filename))
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: there is no folder {path.absolute().parent}; make it, or name another file"
+    return f"{path}: cannot be written: {error.strerror}; name another file"

@@ -11,6 +11,12 @@ from typing import Any
 from .conformance import SuiteError
 
 Report = Mapping[str, Any]
+#: What is read of a report's parts.
+NEEDED = {
+    "specification": ("version", "digest"),
+    "implementation": ("name", "claims", "editors", "deviations"),
+    "run": ("date", "chapters", "whole", "part", "dtype", "python", "machine", "packages"),
+}
 
 
 def read(path: Path) -> Report:
@@ -25,10 +31,19 @@ def read(path: Path) -> Report:
         raise SuiteError(f"{path} is no conformance report; expected what --report out.json writes")
     if found["version"] != 2:
         raise SuiteError(f"{path} has form {found['version']} of the report; this program reads form 2")
+    lacking = [f"{part}.{name}" for part, names in NEEDED.items() for name in names if name not in _part(found, part)]
+    lacking += [name for name in ("exit_code", "verdict", "tests") if name not in found]
+    if lacking:
+        raise SuiteError(f"{path} lacks {', '.join(lacking)}; was it changed by hand?")
     rows = found["clauses"] if isinstance(found["clauses"], list) else [None]
     if not all(isinstance(row, dict) and {"id", "outcome", "why", "sentence"} <= set(row) for row in rows):
         raise SuiteError(f"{path} has clauses without id, outcome, why or sentence; was it changed by hand?")
     return found
+
+
+def _part(report: Report, name: str) -> Mapping[str, Any]:
+    found = report.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def compare(before: Report, after: Report) -> list[str]:

@@ -68,6 +68,11 @@ class Clause:
     def chapter(self) -> str:
         return self.id[0]
 
+    @property
+    def where(self) -> str:
+        """Where to read more: the clause in SPEC.md, and the sections of the paper or the other source."""
+        return f"{self.id} ({self.section}) in SPEC.md"
+
 
 @functools.cache
 def clauses() -> dict[str, Clause]:
@@ -110,15 +115,38 @@ class Violation(AssertionError):
     """A clause does not hold: what is wrong, for which inputs, what it asks for and what came."""
 
     def __init__(
-        self, clause: Clause, what: str, inputs: Mapping[str, str], expected: str, got: str, tolerance: str = ""
+        self,
+        clause: Clause,
+        what: str,
+        inputs: Mapping[str, str],
+        expected: str,
+        got: str,
+        tolerance: str = "",
+        short: tuple[str, str] | None = None,
     ) -> None:
-        lines = [what, f"  {clause.id} ({clause.section}): {clause.sentence}"]
-        lines += [f"  {name} = {value}" for name, value in inputs.items()]
-        lines += [f"  expected: {expected}", f"  got:      {got}"]
-        lines += [f"  tolerance: {tolerance}"] if tolerance else []
-        super().__init__("\n".join(lines))
         self.clause, self.what, self.inputs = clause, what, dict(inputs)
         self.expected, self.got, self.tolerance = expected, got, tolerance
+        one, other = short or (expected, got)
+        #: The whole in a line, without its inputs.
+        self.told = f"{what}: expected {one}, got {other}"
+        super().__init__(
+            "\n".join([self.told, f"  {clause.where}: {clause.sentence}", *map("  {}".format, self.details)])
+        )
+
+    @property
+    def details(self) -> list[str]:
+        """What it has to say after its first line."""
+        return details(self.told, self.inputs, self.expected, self.got, self.tolerance)
+
+
+def details(
+    what: str, inputs: Mapping[str, str], expected: str | None, got: str | None, tolerance: str | None
+) -> list[str]:
+    """The lines after `what`: the inputs, what was expected and what came, where `what` cuts it, and the tolerance."""
+    lines = [f"{name} = {value}" for name, value in inputs.items()]
+    if expected is not None and not what.endswith(f": expected {expected}, got {got}"):
+        lines += [f"expected: {expected}", f"got:      {got}"]
+    return [*lines, f"tolerance: {tolerance}"] if tolerance else lines
 
 
 class Implementation:

@@ -14,7 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from . import known_failures, report, skeleton
+from . import known_failures, report, skeleton, telling
 from .assertions import NotShown
 from .border import CALL_TIMEOUT, END, WIDTHS, Clock, Handed, Journal, Lacking, TimedOut
 from .conformance import Implementation, Injected, SuiteError, Violation, clauses, load
@@ -114,6 +114,9 @@ def pytest_configure(config: pytest.Config) -> None:
             raise SuiteError(
                 f"--call-timeout {config.getoption('call_timeout'):g}: expected seconds, or 0 for no limit"
             )
+        mlama = config.getoption("mlama")
+        if mlama is not None and not Path(mlama).is_dir():
+            raise SuiteError(f"--mlama {mlama}: there is no such folder; expected that of the unpacked mLAMA")
         xfails = config.getoption("xfails")
         config.stash[KNOWN] = known_failures.concerning(
             known_failures.read(xfails) if xfails else [], _chapters(config)
@@ -151,6 +154,8 @@ def _implementation(config: pytest.Config) -> Implementation | None:
     injected = _injected(config)
     if injected is not None:
         return Implementation(injected.target, injected.name, injected.spelling, config.stash[JOURNAL])
+    if spelling is not None and not spelling.strip():
+        raise SuiteError("--implementation names nothing; expected package.module[:object] or path/to/file.py")
     return load(spelling, config.stash[JOURNAL], config.getoption("python")) if spelling else None
 
 
@@ -282,6 +287,7 @@ def _goes_by(name: str, nodeid: str, named: Sequence[str]) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if not _is_ours(item) or _is_meta(item):
         return
+    item.config.stash[JOURNAL].returned = None
     named = _clauses_of(item)
     unknown = [name for name in named if name not in clauses()]
     if unknown or not named:
@@ -393,6 +399,11 @@ def pytest_runtest_makereport(
     made.user_properties.append(("conformance", result.outcome))
     _keep(results, result, made.when)
     if made.failed and IMPLEMENTATION in item.config.stash and not _is_meta(item):
+        if call.excinfo and item.config.getoption("tbstyle") == "auto":
+            error = _root(call.excinfo.value)
+            lines = telling.sentence(error, result.message, result.blamed, result.call, result.example)
+            made.longrepr = telling.Sentence(lines, (str(item.path), (item.location[1] or 0) + 1))
+        made.sections = telling.without_progress(made.sections)
         made.sections.append(("repeat it", report.command(result, item.config.stash[IMPLEMENTATION])))
     return made
 
@@ -400,18 +411,19 @@ def pytest_runtest_makereport(
 def _result(item: pytest.Item, call: pytest.CallInfo[None], made: pytest.TestReport) -> Result:
     error = _root(call.excinfo.value) if call.excinfo else None
     outcome, ran = _outcome(item, error, made), made.when == "call"
-    violation = error if isinstance(error, Violation) else None
+    violation, journal = error if isinstance(error, Violation) else None, item.config.stash[JOURNAL]
     result = Result(
         item.nodeid,
         _clauses_of(item),
         outcome,
-        "" if made.passed or error is None else _message(error),
+        "" if made.passed or error is None else telling.message(error, journal),
         examples=item.stash.get(EXAMPLES, 0) if ran else 0,
-        example="\n".join(note for note in getattr(error, "__notes__", []) if "test case" in note or "example" in note),
+        example=telling.example(error) if error else "",
         violation=violation,
         seed=item.stash.get(SEED, None) if ran else None,
         editor=_editor(item),
         crash=_crash(error) if outcome in ("crashed", "timed out") else (),
+        call=telling.call(error, journal) if error and outcome in ("crashed", "error") else "",
         dtype=width if (width := item.stash.get(WIDTH, "")) != WIDTHS[0] else "",
         seconds=call.duration,
     )
@@ -437,16 +449,6 @@ def _editor(item: pytest.Item) -> str | None:
         # A test of chapter E that names no editor makes a MEND.
         return "mend"
     return named.pop() if len(named) == 1 else None
-
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, TimedOut | Lacking | NotShown | SuiteError | pytest.skip.Exception | pytest.fail.Exception):
-        return str(error)
-    raised = getattr(error, "raised_by_implementation", None)
-    if raised:
-        kind = "" if type(error).__name__ == "Crash" else f"{type(error).__name__}: "
-        return f"{kind}{error} (raised by the implementation's `{raised}`)"
-    return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
 
 
 def _crash(error: BaseException | None) -> tuple[str, ...]:

@@ -55,8 +55,11 @@ def read(path: Path) -> list[Known]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SuiteError(f"--xfails {path}: {error}") from error
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}; expected a file of [[xfail]] entries"
+        raise SuiteError(f"--xfails {path}: {why}") from error
+    except ValueError as error:
+        raise SuiteError(f"--xfails {path} is not TOML ({error}); expected [[xfail]] entries") from error
     entries = content.get("xfail")
     if set(content) != {"xfail"} or not isinstance(entries, list):
         raise SuiteError(f"--xfails {path}: expected [[xfail]] entries and nothing else, found {sorted(content)}")

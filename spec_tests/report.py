@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import short
-from .conformance import HERE, Implementation, SuiteError, chapter_titles, clauses, version
+from .conformance import HERE, Implementation, SuiteError, chapter_titles, clauses, details, version
 from .contract import RULINGS
 from .fixtures import digest
 from .verdicts import (
@@ -27,6 +27,7 @@ from .verdicts import (
     judged,
     lacking,
     seconds_by_clause,
+    shown_in,
     verdict,
     verdicts,
 )
@@ -157,8 +158,8 @@ def _failure(result: Result, implementation: Implementation) -> dict[str, Any]:
     return {
         "test": result.nodeid,
         "outcome": result.outcome,
-        "what": violation.what if violation else result.message,
-        "inputs": dict(violation.inputs) if violation else {},
+        "what": violation.told if violation else result.message,
+        "inputs": dict(violation.inputs) if violation else {"call": result.call} if result.call else {},
         "expected": violation.expected if violation else None,
         "got": violation.got if violation else None,
         "tolerance": violation.tolerance or None if violation else None,
@@ -229,19 +230,14 @@ def since(row: Mapping[str, Any]) -> str:
 
 def cause(one: Mapping[str, Any]) -> str:
     """A fault in a line, without its clause."""
-    where = f": {', '.join(one['editors'])}" if one["editors"] else ""
-    return f"{one['what']}{where}" + (f" ({one['tests']} tests)" if one["tests"] > 1 else "")
+    return f"{one['what']}{shown_in(one['editors'], one['tests'])}"
 
 
 def explained(failure: Mapping[str, Any]) -> str:
     """A failure in lines: what, on which inputs, expected and got."""
     lines = [f"known failure: {failure['known']}"] if failure["known"] else []
     lines.append(failure["what"])
-    lines += [f"{name} = {value}" for name, value in failure["inputs"].items()]
-    if failure["expected"] is not None:
-        lines += [f"expected: {failure['expected']}", f"got:      {failure['got']}"]
-    if failure["tolerance"]:
-        lines.append(f"tolerance: {failure['tolerance']}")
+    lines += details(**{name: failure[name] for name in ("inputs", "what", "expected", "got", "tolerance")})
     if failure["smallest_example"]:
         lines.append(failure["smallest_example"])
     return "\n".join(lines)
@@ -380,9 +376,13 @@ def check(paths: Iterable[Path]) -> None:
         if path.suffix not in WRITERS:
             raise SuiteError(f"--report {path}: expected a name that ends in {', '.join(WRITERS)}")
         if not path.absolute().parent.is_dir():
-            raise SuiteError(f"--report {path}: there is no folder {path.absolute().parent}")
+            raise SuiteError(f"--report {path}: there is no folder {path.absolute().parent}; make it first")
         if path.is_dir():
             raise SuiteError(f"--report {path}: it is a folder; name a file")
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise SuiteError(
+                f"--report {path}: nothing can be written in {path.absolute().parent}; name another folder"
+            )
 
 
 def write(made: Judgement, path: Path) -> None:

@@ -18,7 +18,7 @@ from . import oracles, strategies as given_
 from .assertions import equal, holds
 from .conformance import Implementation
 from .contract import Asked, FactRow, Input, Outcome, PairRow, Plan, Told, Trace
-from .test_d_data import TEMPLATES, template
+from .strategies import TEMPLATES, template
 from .texts import CLASSES, read_tokenizer
 
 LANGUAGES = ("de", "en", "sw")

@@ -38,7 +38,7 @@ def what_is_asked(name: str) -> str:
 def write(path: Path, chapters: str, editors: str | None = None) -> list[str]:
     """Write the skeleton; returns what to do next. Errors: SuiteError for what there is not, or is there already."""
     chosen = _known(chapters.upper(), list(NAMES), "--chapters")
-    owned = _known(editors, list(EDITORS), "--editors") if editors else list(EDITORS)
+    owned = _known(editors, list(EDITORS), "--editors") if editors is not None else list(EDITORS)
     if path.suffix != ".py":
         raise SuiteError(f"{path}: expected a name that ends in .py")
     text = skeleton(path, chosen, owned)

@@ -198,3 +198,13 @@ def fact_row(language: str, relation: str, subject: int, object_: int, name: str
         "sub_label": f"{language}subject{subject}",
         "obj_label": name or f"{language}{relation}object{object_}",
     }
+
+
+# Sentences of facts
+
+#: [Y] ends the sentence, begins it, and stands between words without a space beside it.
+TEMPLATES = {"P17": "{} country of [X] is [Y] .", "P36": "[Y] {} capital of [X]", "P30": "{} [X] lies ([Y]) on earth"}
+
+
+def template(language: str, relation: str) -> str:
+    return TEMPLATES[relation].format(language)

@@ -165,7 +165,13 @@ def test_gates_of_x_and_of_delta_and_of_two_seeds_are_drawn_apart(implementation
     independent([(high[3, side], high[1_000_000, side]) for side in (0, 1)], "gates of two distant seeds")
     same = sum(int((drawn[3][side] == drawn[4][side]).sum()) for side in (0, 1))
     # Shut or fully open gates are equal by chance; a sixth of all are each.
-    holds("A3", same < 0.1 * 2 * width, "gates that are equal under two seeds", expected="a sixteenth", got=same)
+    holds(
+        "A3",
+        same < 0.1 * 2 * width,
+        "gates that are equal under two seeds",
+        expected=f"a sixteenth of {2 * width}",
+        got=same,
+    )
     neighbours = [(high[3, 0][:-1], high[3, 0][1:]), (high[3, 1][:-1], high[3, 1][1:])]
     independent(neighbours, "gates side by side")
 

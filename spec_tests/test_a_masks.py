@@ -229,7 +229,7 @@ def test_gates_in_training_are_stochastic(implementation: Implementation) -> Non
         same_bits("A3", b, a, f"the same seed draws other gates for {side}")
         what = f"two seeds draw the same gates for {side}"
         holds("A3", not np.array_equal(a, c), what, expected="different gates", got=(a, c), seeds=(1, 2))
-    holds("A3", not np.array_equal(*first), "x and δ share a draw", expected="a draw for each", got=first)
+    holds("A3", not np.array_equal(*first), "x and δ share a draw", expected="different gates of x and δ", got=first)
 
 
 @clause("A3")

@@ -375,7 +375,7 @@ def test_a_saved_model_answers_as_under_the_edit(
             holds("C3", wrong <= rounded, f"the saved {key} is not W + ΔW", expected=told, got=f"off by {wrong:.1e}")
         else:
             same = torch.equal(saved, raw.to(saved.dtype))
-            holds("C3", same, f"{key} is not the raw one", expected="its bits", got="others")
+            holds("C3", same, f"the saved {key} is not the raw model's", expected="equal bits", got="other bits")
     inputs = [make_input(kind, np.random.default_rng(12)) for _ in range(3)]
     for one, logits in zip(inputs, implementation.edited_logits(editor, edits, 1, inputs), strict=True):
         near("C3", logits_of(again, one), logits, "a loaded model's logits", of=[logits])

@@ -24,12 +24,11 @@ from . import golden, oracles, probes, strategies as given_
 from .assertions import distributed, equal, holds, rejects
 from .conformance import Implementation, clause, needs
 from .contract import FactRow, Input, PairEdit, PairRow, Place, Triple
+from .strategies import TEMPLATES, template
 
 MASK = 3
 SEEDS = range(6000)
 FIELDS = ("sub_uri", "obj_uri", "sub_label", "obj_label")
-#: [Y] ends the sentence, begins it, and stands between words without a space beside it.
-TEMPLATES = {"P17": "{} country of [X] is [Y] .", "P36": "[Y] {} capital of [X]", "P30": "{} [X] lies ([Y]) on earth"}
 
 
 def tokenize(text: str) -> list[int]:
@@ -42,10 +41,6 @@ def _words(text: str) -> list[str]:
 
 
 # Folders
-
-
-def template(language: str, relation: str) -> str:
-    return TEMPLATES[relation].format(language)
 
 
 def written(rows: Sequence[FactRow], ending: str = "\n", start: str = "", blank: str = "") -> dict[str, str]:

@@ -73,7 +73,7 @@ def test_x_and_delta_are_transformed_together(implementation: Implementation, af
         }
         for what, (new, old) in moved.items():
             change = float((new - old).abs().max())
-            holds("E17", change > 1e-6, f"{what}, {matrix}", expected="a dependence", got=f"a change of {change:.1e}")
+            holds("E17", change > 1e-6, f"{what}, {matrix}", expected="a change above 1e-6", got=f"{change:.1e}")
 
 
 @clause("E4", "L1")
@@ -236,15 +236,15 @@ def test_every_matrix_has_gates_of_its_own(implementation: Implementation) -> No
         for part in ("a", "b"):
             pair = zip(first[low][part], first[high][part], strict=True)  # type: ignore[literal-required]
             same = all(torch.allclose(one, other, rtol=1e-6) for one, other in pair)
-            holds("E17", not same, f"{part} of {low} and of {high}", expected="gates for each", got="the same")
+            holds("E17", not same, f"{part} of {low} and of {high}", expected="gates that differ", got="the same gates")
         same = torch.allclose(first[low]["scale"], first[high]["scale"], rtol=1e-6, atol=0)
-        holds("E17", not same, f"scales of {low} and of {high}", expected="one for each", got=first[low]["scale"])
+        holds("E17", not same, f"scales of {low} and of {high}", expected="scales that differ", got=first[low]["scale"])
     for matrix in world.edited:
         gate = first[matrix]
         same = all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(gate["a"], gate["b"], strict=True))
-        holds("E17", not same, f"a and b of {matrix}", expected="two outer products", got="one")
+        holds("E17", not same, f"a and b of {matrix}", expected="outer products that differ", got="the same one")
         same = torch.allclose(gate["scale"], second[matrix]["scale"], rtol=1e-9, atol=0)
-        holds("E17", not same, f"scale of {matrix} for two edits", expected="two scales", got=gate["scale"])
+        holds("E17", not same, f"scale of {matrix} for two edits", expected="scales that differ", got=gate["scale"])
 
 
 @clause("E17")
@@ -288,7 +288,7 @@ def test_gates_do_not_see_the_masks(implementation: Implementation) -> None:
             for value in arrays.values():
                 value.add_(1.5)
     same = torch.equal(_gates(implementation, editor, request), before)
-    holds("E17", same, "gates under other masks", expected="the same", got="others")
+    holds("E17", same, "gates under other masks", expected="the same gates", got="other gates")
 
 
 # --- E18 --------------------------------------------------------------------------------------------------------------
@@ -312,7 +312,9 @@ def test_a_seed_decides_on_the_start(implementation: Implementation, name: str) 
     other = _started(implementation, name, world, seed=4)
     differing = [own for own in first if not torch.equal(first[own], other[own])]
     draws = name != "editable_training"
-    holds("E18", bool(differing) == draws, "starts of two seeds", expected="two" if draws else "one", got=differing)
+    starts = "other numbers for each" if draws else "the same numbers"
+    got = f"{differing} differ" if differing else "the same numbers"
+    holds("E18", bool(differing) == draws, "starts of two seeds", expected=starts, got=got, editor=name)
 
 
 @clause("E18")

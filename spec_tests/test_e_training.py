@@ -348,9 +348,17 @@ def test_the_seed_of_a_step_draws_its_gates(implementation: Implementation, name
         size = float(expected.abs().max())
         close = bool(torch.allclose(moved[1][own], expected, rtol=1e-4, atol=1e-3 * size))
         holds("E16", close, f"the step of {own}, seed 1 again", expected=expected, got=moved[1][own], editor=name)
-    holds("E16", reports[2]["rel"] != reports[0]["rel"], "L_rel of seeds 1 and 2", expected="two", got=reports)
+    holds(
+        "E16",
+        reports[2]["rel"] != reports[0]["rel"],
+        "L_rel of steps of seeds 1 and 2",
+        expected="values that differ",
+        got=[r["rel"] for r in reports],
+    )
     differing = sum(float((moved[2][own] - one).norm()) > 0.01 * float(one.norm()) for own, one in moved[0].items())
-    holds("E16", differing > 0, "steps of seeds 1 and 2", expected="two", got="the same step", editor=name)
+    holds(
+        "E16", differing > 0, "steps of seeds 1 and 2", expected="steps that differ", got="the same step", editor=name
+    )
 
 
 def _strong(name: str) -> dict[str, float]:
@@ -449,9 +457,22 @@ def test_the_objective_moves_with_the_editor(implementation: Implementation, nam
     take_step(implementation, editor, triples, seed=1)
     after, moved = implementation.losses(editor, triples, seed=1)
     for part in ("rel", "loc", "mask"):
-        holds("L3", after[part] != before[part], f"{part} after a step", expected="another value", got=after[part])
+        holds(
+            "L3",
+            after[part] != before[part],
+            f"{part} after a step",
+            expected="another value than before",
+            got=after[part],
+        )
     same = [own for own, one in moved.items() if one is not None and torch.equal(one, slopes[own])]
-    holds("L3", not same, "gradients after a step", expected="others", got=f"{same} are as before", editor=name)
+    holds(
+        "L3",
+        not same,
+        "gradients after a step",
+        expected="another gradient for each",
+        got=f"{same} are as before",
+        editor=name,
+    )
 
 
 # --- a trained editor -------------------------------------------------------------------------------------------------
@@ -651,7 +672,7 @@ def test_a_trained_model_takes_its_step_from_where_it_is(implementation: Impleme
     rates, raw = {}, raw_weights(world)
     for matrix, found in update.items():
         moved = float(shift[matrix].abs().max())
-        holds("E4", moved > 1e-3, f"θ' - θ of {matrix} after two steps of 3e-3", expected="larger", got=moved)
+        holds("E4", moved > 1e-3, f"θ' - θ of {matrix} after two steps of 3e-3", expected="more than 0.001", got=moved)
         step = found - shift[matrix]
         rates[matrix] = rate(step, slopes[matrix])
         beside = torch.stack([raw[matrix].abs().max(), shift[matrix].abs().max()])
@@ -689,7 +710,7 @@ def test_each_matrix_is_edited_at_its_own_inner_rate(implementation: Implementat
             "E6" if name == "mend" else "E4",
             len(moved) == 1,
             f"matrices that number {place} of {own} concerns",
-            expected="one",
+            expected="one matrix",
             got=moved,
             editor=name,
         )
@@ -762,7 +783,13 @@ def test_an_edit_is_another_one_after_training(implementation: Implementation, n
         take_step(implementation, editor, batch("bert", 85 + step, 3), seed=step)
     (after,) = updates(implementation, editor, [request])
     same = [m for m in world.edited if torch.allclose(after[m], before[m], rtol=1e-6)]
-    holds("E9", not same, "edits of one request before and after training", expected="two", got=f"{same} are as before")
+    holds(
+        "E9",
+        not same,
+        "edits of one request before and after training",
+        expected="another ΔW of each",
+        got=f"{same} are as before",
+    )
 
 
 @clause("E11")

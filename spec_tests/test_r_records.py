@@ -396,4 +396,5 @@ def test_runs_that_share_names_of_edits_are_kept_apart(
         acc, con = (oracles.mean([rates[name] for rates in mine]) for name in ("acc", "con"))
         for name, value in (("acc", acc), ("con", con), ("succ", oracles.succ(acc, con))):
             off = abs(rows[key][name] - float(100 * value))  # type: ignore[literal-required]
-            holds("R4", off <= 2 * ROUNDED, f"{name} of {key}", expected=float(100 * value), got=rows[key], runs=runs)
+            what, got = f"{name} of {key}, in percent", rows[key][name]  # type: ignore[literal-required]
+            holds("R4", off <= 2 * ROUNDED, what, expected=float(100 * value), got=got, runs=runs)

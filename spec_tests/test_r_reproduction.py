@@ -163,7 +163,7 @@ def test_the_fingerprint_is_that_of_the_content(implementation: Implementation, 
     )
     changed: list[FactRow] = [*ROWS[:-1], {**ROWS[-1], "obj_label": "another name"}]
     got = recorded(implementation, changed)["data"]
-    holds("R3", got != first["data"], "other facts have the same fingerprint", expected="another", got=got)
+    holds("R3", got != first["data"], "other facts have the same fingerprint", expected="another fingerprint", got=got)
 
 
 # R3, R4: tables
@@ -214,7 +214,7 @@ def test_a_row_is_the_mean_of_its_runs(implementation: Implementation, runs: lis
         for name, value in (("acc", acc), ("con", con), ("succ", oracles.succ(acc, con))):
             got = row[name]  # type: ignore[literal-required]
             off = abs(got - float(100 * value))
-            what = f"{name} of a row is not that of the means of its runs"
+            what = f"{name} of a row, in percent, is not that of the means of its runs"
             holds("R4", off <= ROUNDED + FLOATS, what, expected=float(100 * value), got=got, row=key, runs=runs)
 
 
@@ -226,7 +226,7 @@ def test_every_row_obeys_the_harmonic_mean(implementation: Implementation, runs:
         finite("R4", row, ("acc", "con", "succ"), row=row)
         made = oracles.succ(Fraction(row["acc"]), Fraction(row["con"]))
         off = abs(row["succ"] - float(made))
-        what = "succ of a row does not belong to the acc and con beside it"
+        what = "succ of a row, in percent, does not belong to the acc and con beside it"
         holds("R4", off <= ROUNDED_ROW + FLOATS, what, expected=float(made), got=row["succ"], row=row)
 
 
@@ -241,7 +241,8 @@ def test_a_table_of_english_edits_has_their_numbers(implementation: Implementati
     run: StoredRun = {"name": "one", "editor": "finetuning", "training": None, "seed": 0, "outcomes": outcomes}
     (row,) = implementation.table([run], "en")
     equal("R4", (row["editor"], row["training"]), ("finetuning", None), "a row is about another editor")
-    close("R4", [row["acc"], row["con"], row["succ"]], [50, 100, 200 / 3], "a row has other numbers", ROUNDED + FLOATS)
+    what = "acc, con and succ of a row, in percent"
+    close("R4", [row["acc"], row["con"], row["succ"]], [50, 100, 200 / 3], what, ROUNDED + FLOATS)
 
 
 # R5

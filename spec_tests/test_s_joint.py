@@ -155,7 +155,8 @@ def mixed(
 ) -> None:
     """The languages of an edit's `count` different inputs are those of any `count` of its candidates."""
     kept = [(edit, names) for edit, names in groups if len(set(names)) == count and len(candidates[edit]) >= count]
-    assert len(kept) > 1000, f"only {len(kept)} edits have {count} different inputs"
+    several = f"edits with {count} different inputs"
+    holds(clause_id, len(kept) > 1000, several, expected=f"more than 1,000 of {len(groups):,}", got=len(kept))
     expected: Counter[Any] = Counter()
     for edit, times in Counter(edit for edit, _ in kept).items():
         sizes = tuple(sorted(Counter(LANGUAGE[name] for name in candidates[edit]).items()))

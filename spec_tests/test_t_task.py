@@ -402,7 +402,9 @@ def test_only_declared_matrices_change(implementation: Any, name: str, kind: str
         ):
             what = "the edited model does not compute what the raw one does with W + ΔW"
             near("T4", found, logits_of(edited, one), what, input=one, **about)
-            differs("T4", found, before, "the edited model computes what the raw one does", expected="others", **about)
+            differs(
+                "T4", found, before, "the edited model computes what the raw one does", expected="other logits", **about
+            )
 
 
 @clause("T4")

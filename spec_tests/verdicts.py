@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .conformance import Implementation, Violation, clauses
+from .conformance import HERE, Implementation, Violation, clauses
 from .contract import NAMES, RULINGS
+from .showing import IN_A_LINE, first_line
 
 CONFORMS, NONCONFORMING, NOT_JUDGED = 0, 1, 2
 #: Of a test, and of a clause: from the weakest to the strongest, for a clause has the strongest of its tests.
@@ -77,6 +78,8 @@ class Result:
     editor: str | None = None
     #: Where the implementation crashed: function, exception and line; or the function that ran out of time.
     crash: tuple[str, ...] = ()
+    #: The call that crashed, or what came of a call that the suite cannot use.
+    call: str = ""
     #: The violated clause that kept this test from judging.
     after: str = ""
     #: The width in which numbers were handed out, where it is not the default.
@@ -181,7 +184,7 @@ def _verdict(said: Sequence[tuple[str, str, Result]]) -> Verdict:
     if outcome == "not judged":
         after = sorted({after for one, after, _ in said if one == outcome and after})
         reasons = [result.message for one, _, result in said if one == outcome and not result.after and result.message]
-        return Verdict(outcome, f"after {', '.join(after)}" if after else _first_line(reasons))
+        return Verdict(outcome, f"after {', '.join(after)}" if after else first_line(next(iter(reasons), "")))
     silent = [(one, result.message) for one, _, result in said if one in SILENT]
     if outcome == "passed" and silent:
         told: dict[str, dict[str, None]] = {}
@@ -201,10 +204,6 @@ def _silence(said: tuple[str, str]) -> str:
     message = message.removeprefix(f"{outcome}: ")
     lacking = re.search(r"lacks its function (`\w+`)", message)
     return f"lacks {lacking.group(1)}" if lacking else f"{outcome}: {message}" if message else outcome
-
-
-def _first_line(texts: Sequence[str]) -> str:
-    return texts[0].partition("\n")[0] if texts else ""
 
 
 def by_clause(results: Iterable[Result], chapters: Iterable[str]) -> dict[str, str]:
@@ -244,9 +243,13 @@ class Cause:
     tests: int
 
     def __str__(self) -> str:
-        where = f": {', '.join(self.editors)}" if self.editors else ""
-        count = f" ({self.tests} tests)" if self.tests > 1 else ""
-        return f"{self.clause:<4} {self.what}{where}{count}"
+        return f"{self.clause:<4} {self.what}{shown_in(self.editors, self.tests)}"
+
+
+def shown_in(editors: Sequence[str], tests: int) -> str:
+    """In which editors and in how many tests a fault shows, in brackets; empty for one test and no editor."""
+    parts = [*editors, *([f"{tests} tests"] if tests > 1 else [])]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def causes(results: Sequence[Result]) -> list[Cause]:
@@ -261,9 +264,9 @@ def causes(results: Sequence[Result]) -> list[Cause]:
     for name in sorted(groups, key=order.index):
         mine = groups[name]
         worst = max(mine, key=lambda result: OUTCOMES.index(result.outcome))
-        told = list(dict.fromkeys(_what(result) for result in mine if result.outcome == worst.outcome))
+        shown = [result for result in mine if result.outcome == worst.outcome]
         editors = tuple(dict.fromkeys(result.editor for result in mine if result.editor))
-        found.append(Cause(name, worst.outcome, _joined(told), editors, len(mine)))
+        found.append(Cause(name, worst.outcome, _joined(shown), editors, len(mine)))
     return found
 
 
@@ -272,17 +275,26 @@ def errors(results: Sequence[Result]) -> list[str]:
     groups: dict[str, dict[str, None]] = {}
     for result in results:
         if result.outcome == "error":
-            groups.setdefault(_first_line([result.message]), {}).update(dict.fromkeys(result.clauses))
+            groups.setdefault(first_line(result.message, 300), {}).update(dict.fromkeys(result.clauses))
     order = list(clauses())
     return [f"{what} ({', '.join(sorted(concerned, key=order.index))})" for what, concerned in groups.items()]
 
 
-def _what(result: Result) -> str:
-    return result.violation.what if result.violation else _first_line([result.message])
+def _joined(shown: Sequence[Result]) -> str:
+    """The first of some failures of a clause, whose test asks the plainest, and how many others there are."""
+    others = len({_what(result) for result in shown}) - 1
+    more = f"; and {others} other finding{'s' * (others > 1)}" if others else ""
+    violation = shown[0].violation
+    if violation is None:
+        call = f", in {shown[0].call}" if 0 < len(shown[0].call) <= IN_A_LINE else ""
+        return first_line(shown[0].message, 300) + call + more
+    case = ", ".join(f"{name} = {value}" for name, value in violation.inputs.items())
+    return violation.told + (f", for {case}" if case and len(case) <= IN_A_LINE else "") + more
 
 
-def _joined(told: Sequence[str]) -> str:
-    return told[0] + (f"; and {len(told) - 1} more" if len(told) > 1 else "")
+def _what(result: Result) -> object:
+    """What two findings have in common that are one."""
+    return result.violation.what if result.violation else result.crash or result.message
 
 
 # The whole
@@ -342,11 +354,12 @@ def table(
     told = causes(results)
     if told:
         yield "what is wrong, each fault once:"
-        yield from (_shortened(f"  {cause}", max(60, 2 * width)) for cause in told)
+        yield from (_shortened(f"  {cause}", max(60, 4 * width)) for cause in told)
+        yield f"more: the clauses in {HERE / 'SPEC.md'}; above, each case with the command that repeats it"
         yield ""
     if broken := errors(results):
         yield "what could not be judged, and why:"
-        yield from (_shortened(f"  {one}", max(60, 2 * width)) for one in broken)
+        yield from (_shortened(f"  {one}", max(60, 4 * width)) for one in broken)
         yield ""
     yield f"{'':<4} {'outcome':<14} {'examples':>8} {'seconds':>7}  clause"
     for name, one in found.items():

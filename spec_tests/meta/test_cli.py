@@ -240,6 +240,35 @@ def test_the_usage_names_a_command_once(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            ["start", "no/a.py", "--chapters", "M"],
+            "no/a.py: there is no folder {folder}/no; make it, or name another file",
+        ),
+        (["start", "a" * 300 + ".py", "--chapters", "M"], ".py: cannot be written: File name too long"),
+        (["start", "a.py", "--chapters", "E", "--editors", ""], "--editors names nothing; there are mend, "),
+        (["badge", "good.json", "no/b.svg"], "no/b.svg: there is no folder {folder}/no; make it, or name another file"),
+        (["badge", "good.json", "folder.svg"], "folder.svg: cannot be written: Is a directory; name another file"),
+        (["badge", "stub.json", "b.svg"], "stub.json lacks specification.version, specification.digest, "),
+        (["compare", "good.json", "stub.json"], "stub.json lacks specification.version, specification.digest, "),
+        (["strat", "a.py"], "there is no command, test or file strat; commands are start, compare, badge; "),
+    ],
+)
+def test_a_wrong_command_says_what_and_what_to_do(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str], said: str
+) -> None:
+    """In one line, and with the exit code 2."""
+    (folder / "good.json").write_text(json.dumps(report()))
+    (folder / "stub.json").write_text('{"version": 2, "clauses": [], "run": {}, "specification": {}}')
+    (folder / "folder.svg").mkdir()
+    assert cli.main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said.format(folder=folder) in line
+    assert "Errno" not in line
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [("no json", "is not JSON"), ("[]", "is no conformance report"), ('{"clauses": []}', "is no conformance")],
 )

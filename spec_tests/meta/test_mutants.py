@@ -94,6 +94,13 @@ def test_an_implementation_survives_as_its_own_mutant() -> None:
     assert same.RULINGS == {"con_positions": "all"}
 
 
+def test_no_test_is_read_before_its_profile_is_known() -> None:
+    """Hypothesis gives a test its settings when it is read: else a busy machine exceeds the deadline of its default."""
+    code = "import sys; from spec_tests import run_mutants; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE.parent, capture_output=True, text=True, check=True)
+    assert [name for name in done.stdout.split() if name.startswith("spec_tests.test_")] == []
+
+
 def test_only_mutants_of_claimed_chapters_are_chosen() -> None:
     """An implementation of chapter M alone is not judged by the mutants of the others."""
     base = Implementation(SimpleNamespace(CLAIMS=frozenset("M")), "base")

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from .. import report
-from ..conformance import Implementation, Violation, clauses, version
+from ..conformance import Implementation, SuiteError, Violation, clauses, version
 from ..verdicts import Result
 from .miniatures import right
 
@@ -124,10 +124,15 @@ RUNS = {
     **{name: named(name, "--call-timeout", "0.3") for name in ("sleeping", "stubborn")},
     "no limit": named("right", "--call-timeout", "-1"),
     **{f"known {name}": named(name, "--xfails", "{folder}/M3.toml") for name in ("right", "wrong")},
+    "with tracebacks": named("wrong", "--tb", "short"),
+    "lacking succ": [*FEW[:-1], "both_zero", "--implementation", f"{MINIATURES}:half_told"],
+    "no mlama": named("right", "--mlama", "no/such/folder"),
+    "no xfails": named("right", "--xfails", "{folder}/nothing.toml"),
+    "nothing": [*named("right")[:-1], ""],
     "in process": FEW,
     **{
         f"report of {name}": named(name, *reports(name))
-        for name in ("wrong", "crashing", "misfit", "deviating", "warning", "incomplete", "interrupted")
+        for name in ("wrong", "crashing", "misfit", "deviating", "warning", "incomplete", "interrupted", "verbose")
     },
     "repeated": [*FEW[:-1], "harmonic", "--implementation", f"{MINIATURES}:right", "--repeat", "3"],
     "seeded": [*FEW[:-1], "harmonic", "--implementation", f"{MINIATURES}:once_wrong", "--repeat", "9"],
@@ -267,7 +272,10 @@ def test_wrong_implementations_do_not(runs: Runs, name: str, outcome: str) -> No
         ("xfails without reason", "entry 1 has ['clause']; expected \"reason\""),
         ("xfails empty reason", "entry 1: reason = ' '; expected a text"),
         ("xfails something else", "expected [[xfail]] entries and nothing else, found ['xfails']"),
-        ("xfails no toml", "no toml.toml: "),
+        ("xfails no toml", "no toml.toml is not TOML ("),
+        ("no mlama", "--mlama no/such/folder: there is no such folder"),
+        ("no xfails", "nothing.toml: cannot be read: No such file or directory; expected a file of [[xfail]] entries"),
+        ("nothing", "--implementation names nothing; expected package.module[:object] or path/to/file.py"),
     ],
 )
 def test_what_cannot_be_judged_says_why(runs: Runs, name: str, sentence: str) -> None:
@@ -283,9 +291,46 @@ def test_a_failure_beside_the_suite_counts(runs: Runs, name: str, code: int) -> 
 
 
 def test_a_failure_explains_itself(runs: Runs) -> None:
-    """Clause and sentence, inputs, expected and got."""
-    for part in ("M3 (§4.1; ruling): succ is the harmonic mean", "acc = ", "expected: ", "got:      "):
-        assert part in runs["wrong"].stdout
+    """What is wrong, expected and got in a line; the clause and its sentence, the inputs; no line of the suite."""
+    told = runs["wrong"].stdout.partition("= FAILURES =")[2]
+    assert re.search(r"^succ is not the harmonic mean: expected [\d.e-]+, got [\d.e-]+$", told, flags=re.MULTILINE)
+    for part in (
+        "M3 (§4.1; ruling) in SPEC.md: succ is the harmonic mean",
+        "\n  acc = ",
+        "\n  con = ",
+        "\n  tolerance: ",
+    ):
+        assert part in told
+    assert not re.search(r"assertions\.py|Violation|close\(", told)
+    assert "assertions.py" in runs["with tracebacks"].stdout
+
+
+def test_a_crash_shows_the_implementations_own_code(runs: Runs) -> None:
+    """The error, the call that raised it, and where; nothing of the suite's."""
+    told = runs["crashing"].stdout.partition("= FAILURES =")[2].partition("= conformance of")[0]
+    assert "KeyError: 'succ' (raised by the implementation's `succ`)\n  M3 (§4.1; ruling) in SPEC.md: " in told
+    assert "\n  call: succ(acc=" in told
+    assert re.search(r'^  File ".*miniatures.py", line \d+, in _crash$', told, flags=re.MULTILINE)
+    assert not re.search(r'File ".*(border|test_m_metrics)\.py"', told)
+    assert re.search(r"^  M3   KeyError: 'succ' .*, in succ\(", runs["crashing"].stdout, flags=re.MULTILINE)
+
+
+def test_a_long_message_is_cut(runs: Runs) -> None:
+    """With its length, in what is printed and in each report."""
+    run = runs["report of verbose"]
+    assert "x … (1,000,000 characters) (raised by the implementation's `succ`)" in run.stdout
+    texts = [run.stdout, *((run.folder / f"verbose.{ending}").read_text("utf-8") for ending in ("json", "md", "html"))]
+    assert not [text for text in texts if re.search("x{1001}", text)]
+
+
+def test_what_cannot_be_used_is_named(runs: Runs) -> None:
+    """The function and what it returned, for an adapter that returns something else than the contract's."""
+    run = runs["lacking succ"]
+    assert run.returncode == 2
+    said = "the suite cannot go on with what `metrics` returned: KeyError: 'succ'"
+    assert f"{said}\n  M3 (§4.1; ruling) in SPEC.md: " in run.stdout
+    assert "\n  call: metrics(...) returned {'acc': 0, 'con': 0}\n" in run.stdout
+    assert f"what could not be judged, and why:\n  {said} (M" in run.stdout
 
 
 def test_a_crash_is_the_implementations_own(runs: Runs) -> None:
@@ -293,6 +338,7 @@ def test_a_crash_is_the_implementations_own(runs: Runs) -> None:
     assert "raised by the implementation's `succ`" in runs["crashing"].stdout
     assert "ERROR" in row(runs["misfit"], "M3")
     told = "`succ` does not take the arguments of the contract: "
+    assert "; it asks for succ(acc, con) (M3" in runs["misfit"].stdout
     head = runs["misfit"].stdout.partition("what could not be judged, and why:\n  ")[2]
     assert head.startswith(told)
     assert re.search(r"\(M3.*\)", head.partition("\n")[0])
@@ -410,6 +456,14 @@ def test_a_report_that_cannot_be_written_keeps_no_other(runs: Runs) -> None:
     assert json.loads((run.folder / "beside.json").read_text(encoding="utf-8"))["exit_code"] == 0
 
 
+def test_a_folder_that_refuses_a_report_is_told_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not after an hour."""
+    report.check([tmp_path / "out.html"])
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SuiteError, match=f"nothing can be written in {tmp_path}; name another folder"):
+        report.check([tmp_path / "out.html"])
+
+
 def test_what_needs_less_is_asked_first(runs: Runs) -> None:
     """So that a fault is told by the plainest test that sees it: of a clause, by one without an editor."""
     order = re.findall(r"::(test_\w+)", runs["in order"].stdout)
@@ -503,7 +557,11 @@ def test_the_report_says_what_the_run_found(runs: Runs) -> None:
     assert "acc=" in failure["smallest_example"]
     assert failure["tolerance"].startswith("1e-06, relative above 1 (float32: ")
     (cause,) = found["wrong"]["causes"]
-    assert (cause["clause"], cause["what"]) == ("M3", "succ is not the harmonic mean; and 2 more")
+    assert cause["clause"] == "M3"
+    line = (
+        r"succ is not the harmonic mean: expected [\d.e-]+, got [\d.e-]+, for acc = .+, con = .+; and 2 other findings"
+    )
+    assert re.fullmatch(line, cause["what"]), cause["what"]
     assert found["wrong"]["specification"]["version"] == version()
     assert re.fullmatch(r"[0-9a-f]{16}", found["wrong"]["specification"]["digest"])
     assert {"numpy", "torch", "transformers"} <= found["wrong"]["run"]["packages"].keys()
@@ -536,7 +594,7 @@ def test_the_pages_say_the_same(runs: Runs) -> None:
     for failure in clause_of(made, "M3")["failures"]:
         assert failure["command"] in markdown
         assert html.escape(failure["command"]) in page
-        assert f"got:      {failure['got']}" in page
+        assert f": expected {failure['expected']}, got {failure['got']}\n" in page
     assert not re.search(r"""src=|href="(?!#)|<script|url\(|@import""", page)
     assert list(folder.glob(".*")) == []
 
@@ -549,4 +607,4 @@ def test_text_of_an_implementation_is_no_markup() -> None:
     made = report.judgement(Implementation(right, bad), [result], ["M"], exit_code=1, whole=False)
     assert "<script" not in report.as_html(made)
     fenced = re.findall(r"^(````+)\n(.*?)^\1$", report.as_markdown(made), flags=re.MULTILINE | re.DOTALL)
-    assert any(f"got:      {bad}" in text for _, text in fenced)
+    assert any(f"{bad}: expected 0, got {bad}\nacc = {bad}\n" in text for _, text in fenced)

@@ -256,7 +256,8 @@ class ConAgainstTrained(EachEvaluation):
         if call["editor"] != "editable_training":
             return evaluation
         model = self.raw_model(call)
-        world = type("World", (), {"model": model})
+        edited = list(self.base.trained_weights(trace["editor"]))
+        world = type("World", (), {"model": model, "edited": edited})
         moved = shifts(self.base, trace["editor"], call["editor"], world)  # type: ignore[arg-type]
         with torch.no_grad():
             for matrix, shift in moved.items():

@@ -663,7 +663,7 @@ class LocalityDrifts(OnceTrained):
         made = self.made[id(editor)]
         if made.name != "editable_training" or not self.has_trained(editor):
             return self.base.raw_logits(editor, inputs)
-        world = type("World", (), {"model": made.model})
+        world = type("World", (), {"model": made.model, "edited": made.edited})
         shift = shifts(self.base, editor, made.name, world)  # type: ignore[arg-type]
         with torch.no_grad():
             return [logits_of(with_update(made.model, shift), one) for one in inputs]
