@@ -122,8 +122,8 @@ def tests(session: nox.Session) -> None:
     Every small benchmark runs once as well, without being timed.
     """
     # Whole files go to workers, since tests of one file share what is slow to make. Named tests need no workers.
-    everything = ["--numprocesses", "auto", "--dist", "loadfile", "spec_tests/meta", "fixtures/tests", "reference/tests"]
-    paths = session.posargs or everything
+    parallel = ["--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    paths = session.posargs or [*parallel, "spec_tests/meta", "fixtures/tests", "reference/tests"]
     interpreter = python(session, "tests", "perf")
     session.run(interpreter, "-m", "pytest", *paths, env=OFFLINE | {"OMP_NUM_THREADS": "1"}, external=True)
     if not session.posargs:

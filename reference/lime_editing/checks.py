@@ -482,12 +482,14 @@ def of_mode(trains: bool = False) -> str | None:
 
 def of_update(update: Any, raw: Mapping[str, Any], inputs: int) -> str | None:
     """An update that does not belong to the edited matrices, or does not fit the number of inputs."""
+    if wrong := of_edits(update, raw):
+        return wrong
     if update.edits and inputs % update.edits:
         return f"the update has {update.edits} edits; the number of inputs is {inputs}; each edit needs equally many"
     other = {*update.factors, *update.deltas, *update.weights} - {*raw}
     if other:
         return f"the update of {min(other)} is of a matrix that is not edited; edited are {', '.join(raw)}"
-    return of_edits(update, raw) or of_sum(update, raw)
+    return of_sum(update, raw)
 
 
 def of_edits(update: Any, raw: Mapping[str, Any] = MappingProxyType({})) -> str | None:
@@ -500,9 +502,8 @@ def of_edits(update: Any, raw: Mapping[str, Any] = MappingProxyType({})) -> str 
         if not hasattr(part, "is_floating_point"):
             return f"the update of {name} is {type(part).__name__}; give a tensor, such as torch.from_numpy(array)"
         own, size = raw.get(name, part).dtype, part.dtype.itemsize
-        half = size < own.itemsize and not torch.is_autocast_enabled(
-            part.device.type
-        )  # under autocast a model computes in it
+        narrow = torch.is_autocast_enabled(part.device.type)  # a model computes in fewer bits then
+        half = size < own.itemsize and not narrow
         if not part.is_floating_point() or half or (size > 4) != (own.itemsize > 4):
             return f"the update of {name} is of {part.dtype}, but in the model this matrix is of {own}; convert it"
         if part.dim() != (2 if shape == "(m, n)" else 3):

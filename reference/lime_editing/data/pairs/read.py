@@ -264,7 +264,10 @@ def _split_of(row: Mapping[str, Any], table: _Table, where: str) -> Split:
 
 def _label(label: Any, where: str) -> str | int:
     if isinstance(label, str) and re.fullmatch(r"-|nan|<na>|n/a|-?\d*\.\d*|-\d+", label.strip().casefold()):
-        raise DataError(f"{where}: field 'label' is {label!r}; name a class, or number it from 0; remove pairs without")
+        raise DataError(
+            f"{where}: field 'label' is {label!r}, which is no class; give its name, or its number from 0, and remove "
+            "pairs without a gold label"
+        )
     if isinstance(label, str) and label.strip():
         return int(label) if label.isdecimal() else str(spelled(label))
     if isinstance(label, int) and not isinstance(label, bool) and label >= 0:
