@@ -193,6 +193,8 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
         _check(function, name, args, kwargs)
         if journal.timeouts[name] >= GIVEN_UP_AFTER:
             raise _marked(TimedOut(f"`{name}` is not called any more: it ran out of time before"), name)
+        given = _data_of(name, args, kwargs)
+        before = _copied(given)
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
@@ -223,6 +225,7 @@ def guarded(function: Callable[..., Any], name: str, journal: Journal) -> Callab
             raise
         journal.warned(name, caught)
         journal.returned = name, result
+        _check_untouched(given, before, name)
         if kwargs.get("interrupt") is None:  # what an interrupted run returns is not looked at
             _check_kind(result, name)
         return finish(result)
@@ -264,10 +267,9 @@ def _check(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> N
 
 def _asked(name: str) -> str:
     """A function of the contract as it is called: succ(acc, con)."""
-    found = next((vars(o)[name] for o in vars(contract).values() if isinstance(o, type) and name in vars(o)), None)
-    if found is None:
+    if name not in _signatures():
         return ""
-    parameters = [str(p.replace(annotation=p.empty)) for p in inspect.signature(found).parameters.values()]
+    parameters = [str(p.replace(annotation=p.empty)) for p in _signatures()[name].parameters.values()]
     return f"{name}({', '.join(parameters[1:])})"
 
 
@@ -279,12 +281,70 @@ def _check_kind(result: Any, name: str) -> None:
         raise SuiteError(f"`{name}` returned {type(result).__name__}; the contract asks for a {wanted}")
 
 
+#: Arguments that the implementation made itself: what it does with them is its own affair.
+OWN = frozenset({"editor", "edits", "before"})
+
+
+def _data_of(name: str, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The data that a call of a function of the contract hands out, by the names of its arguments."""
+    asked = _signatures().get(name)
+    if asked is None:
+        return {}
+    try:
+        given = asked.bind_partial(None, *args, **kwargs).arguments
+    except TypeError:  # `rank`, which a capability adds
+        given = kwargs
+    return {key: value for key, value in given.items() if key not in OWN}
+
+
+def _copied(value: Any) -> Any:
+    """Lists, dictionaries and arrays, copied as deep as they go; all else is itself."""
+    if type(value) is dict:
+        return {key: _copied(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return [_copied(part) for part in value]
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return value.detach().clone() if _is_tensor(value) else value
+
+
+def _same(value: Any, copy: Any) -> bool:
+    """Whether data are still what `_copied` made its copy of."""
+    if type(value) is dict:
+        return value.keys() == copy.keys() and all(_same(part, copy[key]) for key, part in value.items())
+    if type(value) in (list, tuple):
+        return len(value) == len(copy) and all(map(_same, value, copy))
+    if isinstance(value, np.ndarray) or _is_tensor(value):
+        old, new = arrays(copy), arrays(value)
+        return bool(old.shape == new.shape and old.tobytes() == new.tobytes())
+    return bool(value is copy or value == copy)
+
+
+def _check_untouched(given: Mapping[str, Any], before: Mapping[str, Any], name: str) -> None:
+    """SuiteError: a call changed what it was handed, so that the next call is about something else."""
+    for argument, value in given.items():
+        if not _same(value, before[argument]):
+            raise SuiteError(
+                f"`{name}` changed its argument `{argument}` in place; the contract forbids it: change a copy"
+            )
+
+
+def _functions() -> Iterator[tuple[str, Any]]:
+    """The functions of the contract, by name."""
+    return (f for owner in vars(contract).values() if isinstance(owner, type) for f in vars(owner).items())
+
+
+@functools.cache
+def _signatures() -> dict[str, inspect.Signature]:
+    known = {name for names in (*contract.NAMES.values(), *contract.OF_EDITOR.values(), ("factors",)) for name in names}
+    return {name: inspect.signature(function) for name, function in _functions() if name in known}
+
+
 @functools.cache
 def _kinds() -> dict[str, str]:
     """What the contract says that its functions return, where that is a dictionary, a list or a tuple."""
-    functions = (f for owner in vars(contract).values() if isinstance(owner, type) for f in vars(owner).items())
     found = {}
-    for name, function in functions:
+    for name, function in _functions():
         said = getattr(function, "__annotations__", {}).get("return", "").partition("[")[0]
         kind = "dict" if hasattr(getattr(contract, said, None), "__required_keys__") else said
         if kind in ("dict", "list", "tuple"):

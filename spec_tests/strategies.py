@@ -25,14 +25,17 @@ seeds = st.integers(0, 2**31 - 1)
 
 @st.composite
 def corpora(draw: st.DrawFn, min_facts: int = 1, max_facts: int = 6, min_languages: int = 1) -> list[Example]:
-    """Facts said in some languages each; facts are missing here and there, and the order means nothing."""
+    """Facts said in some languages each; facts are missing here and there, and order and ids mean nothing."""
     languages = draw(st.lists(st.sampled_from(LANGUAGES), min_size=min_languages, max_size=4, unique=True))
     facts = draw(st.integers(min_facts, max_facts))
     corpus = []
     for fact in range(facts):
         spoken = draw(st.sets(st.sampled_from(languages), min_size=1))
         corpus += [example(f"f{fact}", language) for language in sorted(spoken)]
-    return draw(st.permutations(corpus))
+    corpus = draw(st.permutations(corpus))
+    if draw(st.booleans()):  # ids that say neither the fact nor the language
+        corpus = [{**one, "id": f"{place}"} for place, one in enumerate(corpus)]
+    return corpus
 
 
 def example(fact: str, language: str) -> Example:

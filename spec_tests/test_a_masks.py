@@ -46,6 +46,8 @@ CLOSED, OPEN = -given_.BOUND, given_.BOUND
 _SHIFT = -BETA * math.log(-GAMMA / ZETA)
 #: Languages of which one name begins as another does.
 ALIKE = ("be", "zh", "be-tarask", "zh-classical")
+#: As many as mLAMA has, and some more.
+MANY = tuple(f"l{number}" for number in range(60))
 
 
 def learned(implementation: Implementation) -> bool:
@@ -448,7 +450,9 @@ def test_a_square_matrix_keeps_its_two_masks_apart(implementation: Implementatio
 
 
 @clause("A6")
-@pytest.mark.parametrize("languages", [ALIKE, ALIKE[::-1]], ids=["short names first", "long names first"])
+@pytest.mark.parametrize(
+    "languages", [ALIKE, ALIKE[::-1], MANY], ids=["short names first", "long names first", "many names"]
+)
 def test_languages_of_similar_names_have_masks_of_their_own(
     implementation: Implementation, languages: tuple[str, ...]
 ) -> None:
@@ -652,7 +656,8 @@ def test_an_edit_trains_the_masks_of_its_language_only(implementation: Any, name
 @clause("A6")
 @needs("E")
 @pytest.mark.parametrize(
-    ("language", "known"), [*((one, LANGUAGES) for one in LANGUAGES), ("zh-classical", ALIKE), ("zh", ALIKE[::-1])]
+    ("language", "known"),
+    [*((one, LANGUAGES) for one in LANGUAGES), ("zh-classical", ALIKE), ("zh", ALIKE[::-1]), ("l18", MANY[:20])],
 )
 @every_learned
 def test_an_edit_uses_the_mask_of_its_language_only(

@@ -185,6 +185,8 @@ def test_without_an_edit_the_others_are_left(implementation: Any, name: str, ind
     rest = dense_of(implementation, editor, implementation.drop_edit(editor, made, index), 0)
     expected = summed(parts, shifts(implementation, editor, name, world))
     agree("C4", rest, expected, [raw_weights(world), *parts], f"without edit {index}")
+    again = dense_of(implementation, editor, implementation.drop_edit(editor, made, index), 0)
+    agree("C4", again, expected, [raw_weights(world), *parts], f"without edit {index}, asked a second time")
 
 
 @clause("C4")
@@ -244,6 +246,8 @@ def test_the_next_edit_is_that_of_the_model_so_far(implementation: Any, name: st
     fresh = implementation.edit(other, asked[2:])
     own = shifts(implementation, other, name, there)
     new = implementation.edit_after(editor, before, asked[2:])
+    for matrix, delta in dense_of(implementation, editor, before, 0).items():
+        same_bits("C2", delta, held[matrix], f"a next edit changed the edits so far: ΔW of {matrix}")
     for index in range(2):
         found, expected = dense_of(implementation, editor, new, index), dense_of(implementation, other, fresh, index)
         for matrix, delta in expected.items():

@@ -847,11 +847,15 @@ VARIANTS: dict[str, Callable[[], dict[str, str]]] = {
 
 
 def read_and_drawn(implementation: Implementation, files: Mapping[str, str]) -> Any:
-    """All that a folder says: its splits, and what some edits draw from it."""
     with folder_of(files) as folder:
-        triples = implementation.fact_inputs(folder, tokenize, MASK, EDIT, "de", RETAIN, range(20))
-        drawn = [[list(t["edit"]["labels"]), plain(t["update"]), plain(t["retain"])] for t in triples]
-        return canonical(implementation.split(folder)), drawn
+        return said_by(implementation, folder)
+
+
+def said_by(implementation: Implementation, folder: Path) -> Any:
+    """All that a folder says: its splits, and what some edits draw from it."""
+    triples = implementation.fact_inputs(folder, tokenize, MASK, EDIT, "de", RETAIN, range(20))
+    drawn = [[list(t["edit"]["labels"]), plain(t["update"]), plain(t["retain"])] for t in triples]
+    return canonical(implementation.split(folder)), drawn
 
 
 @clause("D9")
@@ -861,6 +865,21 @@ def test_the_same_content_is_the_same_corpus(implementation: Implementation, var
     expected = read_and_drawn(implementation, written(WORLD))
     got = read_and_drawn(implementation, VARIANTS[variant]())
     equal("D9", got, expected, "the same content in another form is another corpus", form=variant)
+
+
+@clause("D9")
+def test_a_folder_is_what_its_files_say_now(implementation: Implementation) -> None:
+    """The lines of each file from the last to the first, in the place of those that were read before."""
+    files = written(WORLD)
+    facts = {name: text.splitlines(keepends=True) for name, text in files.items() if "templates" not in name}
+    turned = files | {name: "".join(reversed(lines)) for name, lines in facts.items()}
+    expected = read_and_drawn(implementation, turned)
+    with folder_of(files) as folder:
+        said_by(implementation, folder)
+        for name, text in turned.items():
+            (folder / name).write_bytes(text.encode())
+        got = said_by(implementation, folder)
+    equal("D9", got, expected, "a folder whose files have changed is read as it was before")
 
 
 @clause("D9")

@@ -188,7 +188,10 @@ def reader(request: pytest.FixtureRequest, implementation: Implementation) -> tu
 def test_every_token_of_the_edit_input_is_read(
     implementation: Implementation, reader: tuple[Any, str], words: int
 ) -> None:
-    """Of short and of long inputs: another token at any place, the first and the last too, gives other gates."""
+    """Of short and of long inputs: another token at any place, the first and the last too, gives other gates.
+
+    A token that stands twice is read twice.
+    """
     editor, kind = reader
     request = make_request(kind, np.random.default_rng(111), words=words, positions=2)
     before = _gates(implementation, editor, request)
@@ -199,6 +202,13 @@ def test_every_token_of_the_edit_input_is_read(
         same = torch.allclose(after, before, rtol=1e-9, atol=1e-12)
         what = f"gates after another token at {place} of {len(ids)}"
         holds("E17", not same, what, expected="other gates", got="the same", model=kind)
+    head, *rest = request["input_ids"]
+    one, other = (
+        _gates(implementation, editor, {**request, "input_ids": [head, *three, *rest[3:]]})
+        for three in ([7, 7, 8], [7, 8, 8])
+    )
+    same = torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+    holds("E17", not same, "gates after 7, 7, 8 and after 7, 8, 8", expected="other gates", got="the same", model=kind)
 
 
 @clause("E17")

@@ -36,7 +36,7 @@ PARTS = ("configuration", "seed", "data", "model", "rulings")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny masked language model with its tokenizer; it reads long texts, so that its weights fill over a MiB."""
     folder = tmp_path_factory.mktemp("model")
-    write_model(folder, WORDS, positions=2**14)
+    write_model(folder, [*WORDS, "blank"], positions=2**14)
     return folder
 
 
@@ -108,6 +108,7 @@ DATA: dict[str, Callable[[], dict[str, str]]] = {
         {"en/P17.jsonl": "en/P36.jsonl", "en/P36.jsonl": "en/P17.jsonl"}.get(path, path): text
         for path, text in written(ROWS).items()
     },
+    "fact told again": lambda: written([*ROWS[:41], ROWS[40], *ROWS[41:]]),
     "fact more": lambda: written([*ROWS, given_.fact_row("en", "P36", 77, 3, "en name 3")]),
     "language more": lambda: written([*ROWS, *({**row, "language": "sw"} for row in ROWS[:40])]),  # type: ignore[typeddict-item]
 }
@@ -235,6 +236,12 @@ def _other_epsilon(folder: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-7}), encoding="utf-8")
 
 
+def _other_mask(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**told, "mask_token": "blank"}), encoding="utf-8")
+
+
 MODELS = {
     "weight": _moved_weight,
     "order of rows": _exchanged_rows,
@@ -242,6 +249,7 @@ MODELS = {
     "last number": _last_number,
     "vocabulary": _swapped_words,
     "letter case": _lower_case,
+    "word for a mask": _other_mask,
     "configuration": _other_epsilon,
 }
 
@@ -251,7 +259,9 @@ MODELS = {
 def test_another_model_is_another_record(
     implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path, what: str
 ) -> None:
-    """A weight by a thousandth; two rows, matrices or words for each other; a tokenizer that folds case; an epsilon."""
+    """A weight by a thousandth; two rows, matrices or words for each other; a tokenizer that folds case or has
+    another mask; an epsilon.
+    """
     copied = shutil.copytree(model, tmp_path / model.name)
     MODELS[what](copied)
     found = recorded(implementation, copied)

@@ -218,6 +218,24 @@ def test_a_row_is_the_mean_of_its_runs(implementation: Implementation, runs: lis
             holds("R4", off <= ROUNDED + FLOATS, what, expected=float(100 * value), got=got, row=key, runs=runs)
 
 
+@clause("R4", "R3")
+def test_a_row_of_five_seeds_shows_them_all(implementation: Implementation) -> None:
+    """Five runs, of which the last alone has no hit: acc and con are 80, and each run is named."""
+    runs: list[StoredRun] = [
+        {
+            "name": f"run {seed}",
+            "editor": "mend",
+            "training": "all",
+            "seed": seed,
+            "outcomes": [given_.outcome("e", "en", role, "en", seed < 4) for role in ("update", "retain")],
+        }
+        for seed in range(5)
+    ]
+    (row,) = implementation.table(runs, None)
+    equal("R3", sorted(row["runs"]), [run["name"] for run in runs], "a row does not name its runs")
+    close("R4", [row["acc"], row["con"], row["succ"]], [80, 80, 80], "a row of five runs", ROUNDED + FLOATS)
+
+
 @clause("R4")
 @given(stored())
 def test_every_row_obeys_the_harmonic_mean(implementation: Implementation, runs: list[StoredRun]) -> None:
@@ -313,10 +331,13 @@ def mask_rows(draw: st.DrawFn) -> Array:
 
 
 @clause("R6")
-@given(mask_rows())
-def test_languages_are_compared_where_each_is_highest(implementation: Implementation, log_alpha: Array) -> None:
-    """Row by row: the top hundredth of a language's own parameters, and cosines there with all languages."""
-    log_alpha = Handed.out(log_alpha)
+@pytest.mark.parametrize("size", [1.0, 1e-4])
+@given(log_alpha=mask_rows())
+def test_languages_are_compared_where_each_is_highest(
+    implementation: Implementation, size: float, log_alpha: Array
+) -> None:
+    """Row by row: the top hundredth of a language's own parameters, and cosines there, however small they all are."""
+    log_alpha = Handed.out(size * log_alpha)
     got, about = np.asarray(implementation.mask_similarity(log_alpha)), {"log_alpha": log_alpha}
     what = "a row does not have the cosines on the hundredth where its own language is highest"
     close("R6", got, oracles.mask_similarity(log_alpha), what, "arrays", **about)

@@ -191,6 +191,19 @@ def test_edits_get_the_number_of_inputs_asked_for(implementation: Implementation
             holds("S4", fits, what, expected=asked, got=got, edit=pair["edit"], **call)
 
 
+@clause("S4")
+@pytest.mark.parametrize("role", ["update", "retain"])
+def test_none_is_drawn_where_none_is_asked_for(implementation: Implementation, role: str) -> None:
+    """No input of a role is a number, too; to refuse it is free."""
+    counts = {"n_update": 2, "n_retain": 2, f"n_{role}": 0}
+    try:
+        pairs = implementation.evaluation_pairs(SIMILAR, ["en"], LANGUAGES, **counts, seed=5)
+    except (ValueError, LookupError):
+        return
+    drawn = [pair[role] for pair in pairs if pair[role]]  # type: ignore[literal-required]
+    equal("S4", drawn, [], f"an edit has {role} inputs where none were asked for")
+
+
 @clause("S8")
 def test_a_fact_without_parallels_in_the_updating_languages_gets_no_update_input(
     implementation: Implementation,

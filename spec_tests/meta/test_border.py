@@ -311,3 +311,45 @@ def test_equal_takes_tuples_for_lists() -> None:
     equal("R5", (np.int64(3), 4), [3, 4])
     with pytest.raises(Violation):
         equal("M7", np.bool_(False), True)
+
+
+def _sorts(outcomes: list[Any], languages: Any = None) -> dict[str, float]:
+    outcomes.sort(key=str)
+    return {}
+
+
+def _renames(outcomes: list[Any], languages: Any = None) -> dict[str, float]:
+    outcomes[0]["edit"] = "b"
+    return {}
+
+
+def _doubles(w: Any, m: Any) -> Any:
+    w *= 1 + m
+    return w
+
+
+def _fills(logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+    labels[~mask] = -100
+    return 0.0, logits
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "given", "argument"),
+    [
+        ("metrics", _sorts, ([{"edit": "b"}, {"edit": "a"}],), "outcomes"),
+        ("metrics", _renames, ([{"edit": "a"}],), "outcomes"),
+        ("apply_mask", _doubles, (np.ones(3), np.ones(3)), "w"),
+        ("rel_loss", _fills, (torch.zeros(1, 2, 3), torch.ones(1, 2), torch.tensor([[True, False]]), 1.0), "labels"),
+    ],
+)
+def test_what_is_handed_out_is_not_changed(name: str, function: Any, given: tuple[Any, ...], argument: str) -> None:
+    """A list that is sorted, a row or an array that is written to: the next call would be about something else."""
+    with pytest.raises(SuiteError, match=f"`{name}` changed its argument `{argument}` in place"):
+        guarded(function, name, Journal())(*given)
+
+
+def test_what_an_implementation_made_itself_may_change() -> None:
+    """Its edits may keep what they have computed."""
+    kept: list[dict[str, int]] = [{}]
+    guarded(lambda editor, edits: edits[0].update(seen=1) or {}, "compose_edits", Journal())(None, kept)
+    assert kept == [{"seen": 1}]

@@ -141,6 +141,15 @@ class NextLanguagesMask(FactorMutation):
         return self.base.mask_factors(**call | {"languages": turned})
 
 
+@mutant("sixteen-rows", "A6", "There are masks for sixteen languages, and the seventeenth has that of the first.")
+class SixteenRows(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        known = list(call["languages"])
+        if call["language"] in known:
+            call["language"] = known[known.index(call["language"]) % 16]
+        return self.base.mask_factors(**call)
+
+
 @mutant("gradient-for-everyone", "A6", "An edit trains the masks of all languages.")
 class GradientForEveryone(Mutation):
     def mask_factors_gradient(self, *args: Any, **kwargs: Any) -> dict[str, Array]:

@@ -156,6 +156,27 @@ class HalfOfTheEditsSoFar(EditorMutation):
         return self.base.edit(other, requests)
 
 
+@mutant("next-edit-in-those-before", "C2", "A next edit is also added to what holds the edits before it.")
+class NextEditInThoseBefore(EditorMutation):
+    NEEDS = frozenset({"E"})
+
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.added: dict[int, tuple[Any, Any]] = {}
+
+    def edit_after(self, editor: Any, before: Any, requests: Sequence[Request]) -> Any:
+        new = self.base.edit_after(editor, before, requests)
+        self.added[id(before)] = before, new
+        return new
+
+    def dense(self, editor: Any, edits: Any, index: int) -> Update:
+        found = self.base.dense(editor, edits, index)
+        if id(edits) not in self.added:
+            return found
+        more = self.base.dense(editor, self.added[id(edits)][1], 0)
+        return {matrix: delta + more[matrix] for matrix, delta in found.items()}
+
+
 @mutant("saved-unedited", "C3", "What is saved is the raw model.")
 class SavedUnedited(EditorMutation):
     def save_edited(self, editor: Any, edits: Any, index: int, folder: Path) -> None:

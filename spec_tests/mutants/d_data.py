@@ -657,3 +657,15 @@ class SpacesOfSubjectsMadeOne(Rewritten):
 
     def split(self, folder: Path) -> dict[str, list[FactRow]]:
         return self.base.split(folder)
+
+
+@mutant("folders-remembered", "D9", "What a folder said when it was first read is kept under its path.")
+class FoldersRemembered(Mutation):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.said: dict[str, dict[str, list[FactRow]]] = {}
+
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        if str(folder) not in self.said:
+            self.said[str(folder)] = self.base.split(folder)
+        return self.said[str(folder)]

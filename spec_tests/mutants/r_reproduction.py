@@ -203,6 +203,24 @@ class PreferredOnAverage(SimilarityMutation):
         return log_alpha.mean(0)
 
 
+@mutant("three-seeds-are-shown", "R4", "A row shows the first three runs of an editor, however many it names.")
+class ThreeSeedsAreShown(Mutation):
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        shown = [run for run in runs if run["seed"] < 3]
+        names = {(row["editor"], row["training"]): row["runs"] for row in self.base.table(runs, edit_language)}
+        rows = self.base.table(shown, edit_language)
+        return [{**row, "runs": names[row["editor"], row["training"]]} for row in rows]
+
+
+@mutant("small-products-held-up", "R6", "The product of two norms, by which a cosine divides, is 1e-8 at least.")
+class SmallProductsHeldUp(SimilarityMutation):
+    def mask_similarity(self, log_alpha: Array) -> Array:
+        chosen = [np.argsort(-row, kind="stable")[: len(row) // 100] for row in log_alpha]
+        sizes = [np.linalg.norm(log_alpha[:, at], axis=1) for at in chosen]
+        held = [np.minimum(1, size * size[row] / 1e-8) for row, size in enumerate(sizes)]
+        return super().mask_similarity(log_alpha) * np.stack(held)
+
+
 @mutant("ties-all-preferred", "R6", "Every dimension as high as the last of the hundredth is compared.")
 class TiesAllPreferred(Mutation):
     def mask_similarity(self, log_alpha: Array) -> Array:

@@ -97,6 +97,12 @@ class WithoutOrder(OfFacts):
         return sorted(super().told(rows))
 
 
+@mutant("fingerprint-of-distinct-facts", "R9", "A fact that is told twice is hashed once, though it counts twice.")
+class OfDistinctFacts(OfFacts):
+    def told(self, rows: list[FactRow]) -> Any:
+        return list(dict.fromkeys(map(tuple, super().told(rows))))
+
+
 @mutant("fingerprint-of-the-first-facts", "R9", "The fingerprint is of the first facts of the data.")
 class OfTheFirstFacts(OfFacts):
     def told(self, rows: list[FactRow]) -> Any:
@@ -128,6 +134,14 @@ class TokenizerNotRecorded(RecordMutation):
         model = Path(call["model"])
         weights = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
         return {"model": digest([weights, (model / "config.json").read_text("utf-8")])}
+
+
+@mutant("special-tokens-not-recorded", "R9", "Of the tokenizer, tokenizer.json alone is in the fingerprint.")
+class SpecialTokensNotRecorded(RecordMutation):
+    def other(self, call: dict[str, Any]) -> dict[str, Any]:
+        model = Path(call["model"])
+        names = ("config.json", "tokenizer.json", "model.safetensors")
+        return {"model": digest([hashlib.sha256((model / name).read_bytes()).hexdigest() for name in names])}
 
 
 @mutant("model-not-recorded", "R9", "The record does not say which model was edited.")

@@ -57,6 +57,13 @@ class OneInputEach(PairMutation):
         return {**pair, "update": pair["update"][:1], "retain": pair["retain"][:1]}
 
 
+@mutant("one-input-at-least", "S4", "Each edit gets one retain input, where none was asked for.")
+class OneInputAtLeast(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        return self.base.evaluation_pairs(**call | {"n_retain": call["n_retain"] or 1})
+
+
 @mutant("retain-in-the-edit-language", "S5", "D_update holds the editing language only, where it can.")
 class RetainInTheEditLanguage(PairMutation):
     def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -100,6 +101,12 @@ class SkipsEverySecond(ReadsLess):
     def read(self, request: Request) -> Request:
         ids = request["input_ids"]
         return {**request, "input_ids": ids if len(ids) < 12 else ids[::2]}
+
+
+@mutant("reader-skips-repetitions", "E17", "KnowledgeEditor reads once what stands twice in a row.", "knowledge_editor")
+class SkipsRepetitions(ReadsLess):
+    def read(self, request: Request) -> Request:
+        return {**request, "input_ids": [token for token, _ in itertools.groupby(request["input_ids"])]}
 
 
 @mutant("reader-sees-one-label", "E17", "KnowledgeEditor reads the first token of y_e.", "knowledge_editor")

@@ -30,6 +30,13 @@ class ParallelWithoutItself(Mutation):
         return [other for other in self.base.parallel(corpus, example, languages) if other != example]
 
 
+@mutant("facts-read-from-ids", "T1", "The fact of an example is what its id says before the last slash.")
+class FactsReadFromIds(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        told: list[Example] = [{**e, "fact": e["id"].rpartition("/")[0] or e["id"]} for e in corpus]
+        return self.base.parallel(told, example, languages)
+
+
 @mutant("parallel-in-every-language", "T1", "I(x) ignores the languages that it is asked for.")
 class ParallelInEveryLanguage(Mutation):
     def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
