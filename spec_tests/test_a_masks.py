@@ -473,6 +473,19 @@ def test_languages_of_similar_names_have_masks_of_their_own(
 
 
 @clause("A8")
+@pytest.mark.parametrize("tokens", [20, 128])
+def test_each_of_many_tokens_is_masked(implementation: Implementation, tokens: int) -> None:
+    """Open gates double x and δ of every token, to the last digit, however many tokens an edit has."""
+    factors = [Handed.out(np.linspace(start, 1.0, tokens * 4).reshape(tokens, 4)) for start in (0.1, -0.7)]
+    open_rows = np.full((1, 4), OPEN)
+    got = implementation.mask_factors(
+        table(implementation, open_rows, open_rows.copy()), ["en"], "en", factors[0].copy(), factors[1].copy()
+    )
+    for side, found, factor in zip(("x", "δ"), got, factors, strict=True):
+        same_bits("A8", found, 2 * factor, f"{side} of many tokens is not doubled by open gates", tokens=tokens)
+
+
+@clause("A8")
 @given(st.data(), st.one_of(st.none(), given_.seeds))
 def test_masked_factors_give_the_masked_gradient(
     implementation: Implementation, data: st.DataObject, seed: int | None

@@ -47,6 +47,15 @@ class UnboundedMaskScale(FactorMutation):
         return call["x"] + 3 * (x - call["x"]), call["delta"] + 3 * (delta - call["delta"])
 
 
+@mutant("narrow-where-long", "A8", "Factors of more than 16 tokens are masked in half precision.")
+class NarrowWhereLong(FactorMutation):
+    def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
+        x, delta = (np.asarray(factor) for factor in self.base.mask_factors(**call))
+        if len(x) <= 16:
+            return x, delta
+        return x.astype(np.float16).astype(x.dtype), delta.astype(np.float16).astype(delta.dtype)
+
+
 @mutant("temperature-at-test", "A3", "The gates of test time are sharpened by the temperature of training.")
 class TemperatureAtTest(Mutation):
     def gate(self, *args: Any, **kwargs: Any) -> Array:
