@@ -212,9 +212,11 @@ def of_rates(given: Any) -> str | None:
 
 def of_made(given: Any, requests: int) -> str | None:
     """What a plug-in's `update` gives that is no Update of one edit for each request (E8), or of none: no change."""
-    edits = getattr(given, "edits", shown(given))
-    wanted = f"`update` must give an Update with one edit for each request; got {edits} for {requests}"
-    return None if edits in (0, requests) else wanted
+    edits = getattr(given, "edits", None)
+    if edits in (0, requests):
+        return None
+    got = shown(given) if edits is None else f"{edits} for {requests}"
+    return f"`update` must give an Update with one edit for each request; got {got}"
 
 
 def of_reading(content: Any, languages: Sequence[str] | None) -> str | None:

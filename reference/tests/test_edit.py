@@ -314,7 +314,7 @@ BAD = {
     "premise-alone": (["--premise", "x"], ["--hypothesis"]),
     "no-mask": (["Aton P1 en ."], ["no [MASK]"]),
     "placeholder": (["[X] P1 en [MASK] ."], ["the subject replaces [X]"]),
-    "too-many-masks": ([f"Aton {MASK} en {MASK} ."], ["2 [MASK]", "1 token;"]),
+    "too-many-masks": ([f"Aton {MASK} en {MASK} ."], ["2 [MASK]", "write one, which stands for all tokens of 'Bema'"]),
     "no-such-relation": (["--fact", "P9/Q0"], ["'P9'", "P1, P2"]),
     "no-such-subject": (["--fact", "P1/Atom"], ["'P1/Atom'", "P1/Q0 (Aton)"]),
     "no-such-language": (["--fact", "P1/Q0", "--language", "sw"], ["'sw'", "de, en, fr"]),
