@@ -212,12 +212,12 @@ class ThreeSeedsAreShown(Mutation):
         return [{**row, "runs": names[row["editor"], row["training"]]} for row in rows]
 
 
-@mutant("small-products-held-up", "R6", "The product of two norms, by which a cosine divides, is 1e-8 at least.")
+@mutant("small-products-held-up", "R6", "The product of two norms, by which a cosine divides, is 1e-4 at least.")
 class SmallProductsHeldUp(SimilarityMutation):
     def mask_similarity(self, log_alpha: Array) -> Array:
         chosen = [np.argsort(-row, kind="stable")[: len(row) // 100] for row in log_alpha]
         sizes = [np.linalg.norm(log_alpha[:, at], axis=1) for at in chosen]
-        held = [np.minimum(1, size * size[row] / 1e-8) for row, size in enumerate(sizes)]
+        held = [np.minimum(1, size * size[row] / 1e-4) for row, size in enumerate(sizes)]
         return super().mask_similarity(log_alpha) * np.stack(held)
 
 
