@@ -504,8 +504,8 @@ def of_edits(update: Any, raw: Mapping[str, Any] = MappingProxyType({})) -> str 
         if not hasattr(part, "is_floating_point"):
             return f"the update of {name} is {type(part).__name__}; give a tensor, such as torch.from_numpy(array)"
         own, size = raw.get(name, part).dtype, part.dtype.itemsize
-        narrow = torch.is_autocast_enabled(part.device.type)  # a model computes in fewer bits then
-        half = size < own.itemsize and not narrow
+        # Under autocast a model computes in fewer bits. Asked last: torch knows autocast on some devices alone.
+        half = size < own.itemsize and not torch.is_autocast_enabled(part.device.type)
         if not part.is_floating_point() or half or (size > 4) != (own.itemsize > 4):
             return f"the update of {name} is of {part.dtype}, but in the model this matrix is of {own}; convert it"
         if part.dim() != (2 if shape == "(m, n)" else 3):
