@@ -205,15 +205,10 @@ def make_editor(
     name: str, model: Any, edited: Any, languages: Any, masks: Any = "none", seed: int = 0, **chosen: Any
 ) -> Session:
     ruled: Rulings = chosen.pop("ruled", _PRINTED)
-    known, wrapped = PAPER.tasks["facts"].under(ruled).settings, wrap(model, list(edited))
-    settings = cells.ruled(_changed(known[name], chosen), ruled) if name in known else None
-    about = (name, wrapped, languages, masks, seed, settings)
-    return Session(editing.make_editor(*about, mask_scale=ruled.mask_scale), ruled)
-
-
-def _changed(settings: Any, chosen: Mapping[str, Any]) -> Any:
-    """An editor's settings with those of the chosen values that it has and that are not None."""
-    return replace(settings, **{n: v for n, v in chosen.items() if v is not None and hasattr(settings, n)})
+    known, scale, wrapped = PAPER.tasks["facts"].under(ruled).settings, ruled.mask_scale, wrap(model, list(edited))
+    given = {key: value for key, value in chosen.items() if value is not None}
+    settings = cells.ruled(replace(known[name], **given), ruled) if name in known else None
+    return Session(editing.make_editor(name, wrapped, languages, masks, seed, settings, mask_scale=scale), ruled)
 
 
 def parameters(session: Session) -> dict[str, torch.Tensor]:
@@ -550,7 +545,9 @@ def _scale_of(editor: str, plan: Mapping[str, Any], kind: str, ruled: Rulings) -
     paper = replace(PAPER.tasks[kind].under(ruled), released={})
     lengths = {name: plan[name] for name in ("edits", "batch", "validate_every", "patience")}
     schedule = replace(paper.all_languages, **lengths, checkpoint_every=2 * plan["batch"])
-    scale = replace(paper, settings={editor: _changed(paper.settings[editor], plan)})
+    own = paper.settings[editor]
+    given = {n: plan[n] for n in ("lr", "inner_lr") if plan[n] is not None and hasattr(own, n)}
+    scale = replace(paper, settings={editor: replace(own, **given)})
     drawn = (plan["n_update"], plan["n_retain"])
     judged: Any = {name: Evaluation(*drawn, plan[f"{name}_limit"]) for name in ("validation", "test")}
     return replace(PAPER, tasks={kind: replace(scale, all_languages=schedule, english_only=schedule, **judged)})
