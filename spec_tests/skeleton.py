@@ -39,6 +39,8 @@ def write(path: Path, chapters: str, editors: str | None = None) -> list[str]:
     """Write the skeleton; returns what to do next. Errors: SuiteError for what there is not, or is there already."""
     chosen = _known(chapters.upper(), list(NAMES), "--chapters")
     owned = _known(editors, list(EDITORS), "--editors") if editors is not None else list(EDITORS)
+    if editors is not None and "E" not in chosen:
+        raise SuiteError("--editors is for chapter E, which --chapters does not name; add E, or leave the option out")
     if path.suffix != ".py":
         raise SuiteError(f"{path}: expected a name that ends in .py")
     text = skeleton(path, chosen, owned)

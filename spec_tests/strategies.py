@@ -192,12 +192,12 @@ def fact_rows(draw: st.DrawFn) -> list[FactRow]:
 
 
 def fact_row(language: str, relation: str, subject: int, object_: int, name: str | None = None) -> FactRow:
-    """A fact whose labels tell their language; `name` is that of the object."""
+    """A fact whose labels tell their language; `name` is that of the object. An object of P17 may be a subject, too."""
     return {
         "language": language,
         "relation": relation,
         "sub_uri": f"Q{subject}",
-        "obj_uri": f"{relation}Q{object_}",
+        "obj_uri": f"Q{object_}" if relation == "P17" else f"{relation}Q{object_}",
         "sub_label": f"{language}subject{subject}",
         "obj_label": name or f"{language}{relation}object{object_}",
     }

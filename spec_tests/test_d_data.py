@@ -500,6 +500,41 @@ def test_a_subject_is_named_as_its_relation_names_it(implementation: Implementat
         equal("D3" if role == "edit" else "D6", got, expected, what, rows=rows)
 
 
+#: Templates of English and German: what stands before, between and behind the places, in either order.
+ORDERS = {
+    "subject first": ("The city of [X] is in [Y] today .", "Die Stadt [X] liegt in [Y] heute ."),
+    "object first": ("In all [Y] the city is [X] today .", "Das ganze [Y] hat als Stadt [X] heute ."),
+    "one order each": ("The city of [X] is in [Y] today .", "Das ganze [Y] hat als Stadt [X] ."),
+    "side by side": ("The city [X] [Y]", "[Y] [X] die Stadt"),
+    "nothing else": ("[X] [Y]", "[Y] [X]"),
+}
+
+
+@clause("D3", "D6")
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_template_is_filled_wherever_its_places_are(implementation: Implementation, order: str) -> None:
+    """Subject and masks, three in a row, stand where each language's template has them."""
+    rows = [
+        {**given_.fact_row(said, "P17", s, s, f"{said} long name{s}"), "sub_label": f"{said} city{s}"}
+        for said in ("en", "de")
+        for s in range(10)
+    ]
+    files = written(rows)  # type: ignore[arg-type]
+    for said, text in zip(("en", "de"), ORDERS[order], strict=True):
+        files[f"{said}/templates.jsonl"] = json.dumps({"relation": "P17", "template": text}) + "\n"
+        files = {path: content for path, content in files.items() if content}
+    mine, other = (_place("P17", f"Q{subject}", "en") for subject in (1, 2))
+    with folder_of(files) as folder:
+        (triple,) = implementation.fact_inputs(folder, tokenize, MASK, mine, "de", other, [0])
+    named_in = "en" if implementation.ruling("subject") == "edit-language" else "de"
+    for role, place, who in (("edit", 0, "en city1"), ("update", 1, f"{named_in} city1"), ("retain", 0, "en city2")):
+        got = plain(triple[role])  # type: ignore[literal-required]
+        ids = tokenize(ORDERS[order][place].replace("[X]", who).replace("[Y]", "[MASK] [MASK] [MASK]"))
+        expected = {"input_ids": ids, "positions": [at for at, token in enumerate(ids) if token == MASK]}
+        what = f"the {role} input is not its template with its places filled"
+        equal("D3" if role == "edit" else "D6", got, expected, what, template=ORDERS[order][place])
+
+
 #: Names of entities that read alike, or are long: those of the first kind are one token each.
 ALIKE = ("name", "Name", "NAME", "nAME", "n\u00e4me", "na\u0308me", "\uff4eame", "na_me", " ".join("abcdefghijklmnop"))
 
@@ -586,6 +621,24 @@ def test_a_subject_that_is_told_twice_is_one_input(implementation: Implementatio
     lengths = Counter(len(tokenize(name)) for name in oracles.labels(rows, "en").values())
     expected = {length: len(triples) * count / lengths.total() for length, count in lengths.items()}
     what = "the [MASK] of retain inputs where further lines of a subject name longer entities"
+    distributed("D5", Counter(len(triple["retain"]["positions"]) for triple in triples), expected, what, rows=rows)
+
+
+@clause("D5")
+def test_an_entity_of_several_relations_counts_once_for_the_lengths(implementation: Implementation) -> None:
+    """One entity of four words that three relations have, and three of one word that one relation has."""
+    rows = [given_.fact_row(said, "P17", s, s, f"{said}name{s}") for said in ("de", "en") for s in range(3)]
+    rows += [
+        {**given_.fact_row(said, relation, 9, 9, f"{said} is known to all"), "obj_uri": "Q900"}  # type: ignore[typeddict-item]
+        for said in ("de", "en")
+        for relation in TEMPLATES
+    ]
+    mine, other = (_place("P17", f"Q{subject}", "en") for subject in (0, 1))
+    with folder_of(written(rows)) as folder:
+        triples = implementation.fact_inputs(folder, tokenize, MASK, mine, "de", other, range(400))
+    lengths = Counter(len(tokenize(name)) for name in oracles.labels(rows, "en").values())
+    expected = {length: len(triples) * count / lengths.total() for length, count in lengths.items()}
+    what = "the [MASK] of retain inputs where several relations have an entity"
     distributed("D5", Counter(len(triple["retain"]["positions"]) for triple in triples), expected, what, rows=rows)
 
 

@@ -129,6 +129,9 @@ def test_other_data_are_another_record(
 #: Two texts each: of one look, of one letter but for its parts, and of one row without the ends of its fields.
 NAMES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "composition of a letter": ({"obj_label": "n\u00e9"}, {"obj_label": "ne\u0301"}),
+    "letter that is not ASCII": ({"obj_label": "\u041c\u0438\u0440"}, {"obj_label": "\u041c\u0435\u0440"}),
+    "letter of another script": ({"sub_label": "coca"}, {"sub_label": "\u0441oca"}),
+    "letter of four bytes": ({"obj_label": "\U00020bb7"}, {"obj_label": "\U00020bb8"}),
     "width of a letter": ({"sub_label": "name"}, {"sub_label": "\uff4eame"}),
     "space": ({"sub_label": "en name"}, {"sub_label": "en\u00a0name"}),
     "two spaces": ({"sub_label": "en name"}, {"sub_label": "en  name"}),

@@ -439,6 +439,14 @@ def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
     distributed("U4", same, itself, "x_u that is x_e itself, and that is not")
     drawn = [(_kind(one["edit"]["fact"], t["fact"]), t["language"]) for one in asked for t, _ in one["retain"]]
     distributed("U4", Counter(drawn), retain, "x_r by what it shares with x_e, and by language")
+    for role in ("edit", "update"):
+        agree, chances = [], []
+        for one in asked:
+            outside = [said for other, said in examples if other != one["edit"]["fact"]]
+            language = _input(one, role)[1]
+            agree.append(_input(one, "retain")[1] == language)
+            chances.append(outside.count(language) / len(outside))
+        by_chance("U4", agree, chances, f"x_r in the language of the {role} input")
 
 
 @clause("U4", "S6")

@@ -408,10 +408,10 @@ def spellable(tokenizer: Any, text: str) -> str:
 
 def of_unused(loading: Mapping[str, Any], layers: int) -> str | None:
     """Weights that no parameter has the name of: all have a prefix, or they are of a further layer or part of one."""
-    names, missing = {*loading["unexpected_keys"]}, [*loading["missing_keys"]]
-    for prefix in {name.removesuffix(missing[0]) for name in names if missing and name.endswith(f".{missing[0]}")}:
-        if 2 * sum(f"{prefix}{name}" in names for name in missing) > len(missing):  # not all: tied ones are in no file
-            return f"have {prefix!r} before each name, such as {prefix}{missing[0]}; remove it from the names"
+    names, missing = {*loading["unexpected_keys"]}, {*loading["missing_keys"]}
+    for name, prefix in sorted((m, one.removesuffix(m)) for one in names for m in missing if one.endswith(f".{m}")):
+        if 2 * sum(f"{prefix}{m}" in names for m in missing) > len(missing):  # not all: tied ones are in no file
+            return f"have {prefix!r} before each name, such as {prefix}{name}; remove it from the names"
     numbers = {name: int(found[1]) for name in sorted(names) if (found := _LAYER.search(name))}
     beyond = [] if any(map(_LAYER.search, missing)) else [name for name, number in numbers.items() if number >= layers]
     if beyond:

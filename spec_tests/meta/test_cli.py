@@ -79,6 +79,7 @@ def test_a_skeleton_of_one_editor_leaves_the_others_out(folder: Path) -> None:
         ("a.py", "M,Q", None, "--chapters names Q; there are T, M"),
         ("a.py", "", None, "--chapters names nothing"),
         ("a.py", "E", "rome", "--editors names rome; there are mend"),
+        ("a.py", "M,S", "mend", "--editors is for chapter E"),
         ("a.txt", "M", None, "expected a name that ends in .py"),
         ("there.py", "M", None, "is there already"),
     ],

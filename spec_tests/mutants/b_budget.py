@@ -29,6 +29,12 @@ class OneMaskForAll(Mutation):
         return self.base.initial_masks(shapes, languages[:1])
 
 
+@mutant("a-mask-for-a-code-before-its-hyphen", "B1", "A language has the mask of what stands before its code's hyphen.")
+class MaskBeforeTheHyphen(Mutation):
+    def initial_masks(self, shapes: Shapes, languages: Sequence[str]) -> dict[str, dict[str, Array]]:
+        return self.base.initial_masks(shapes, list(dict.fromkeys(name.partition("-")[0] for name in languages)))
+
+
 class ShapesMutation(Mutation):
     def editor_shapes(self, shapes: Shapes, languages: Sequence[str], masks: Any) -> dict[str, tuple[int, ...]]:
         return {**self.base.editor_shapes(shapes, languages, masks), **self.further(shapes, languages)}

@@ -119,6 +119,15 @@ class ObjectsKeptApart(SplitMutation):
         return row["sub_uri"], row["obj_uri"]
 
 
+@mutant("objects-of-train-are-no-subjects", "D2", "A subject that is an object in train is dropped from the others.")
+class ObjectsOfTrainAreNoSubjects(SplitMutation):
+    def kept(self, parts: dict[str, list[FactRow]]) -> dict[str, list[FactRow]]:
+        objects = {row["obj_uri"] for row in parts["train"]}
+        for name in ("validation", "test"):
+            parts[name] = [row for row in parts[name] if row["sub_uri"] not in objects]
+        return super().kept(parts)
+
+
 class FactMutation(Mutation):
     """The base's inputs of a fact, changed seed by seed; `call` holds the arguments by name."""
 
@@ -164,6 +173,17 @@ class MasksAtTheEnd(FactMutation):
         count = len(edit["positions"])
         positions = list(range(len(ids), len(ids) + count))
         return {**triple, "edit": {**edit, "input_ids": [*ids, *[mask] * count], "positions": positions}}
+
+
+@mutant("masks-before-their-place", "D3", "Masks in a row begin a token too early where the subject comes after them.")
+class MasksBeforeTheirPlace(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        edit, place = triple["edit"], call["edit"]
+        names = [row for row in rows if (row["sub_uri"], row["language"]) == (place["subject"], place["language"])]
+        name = next(row["sub_label"] for row in names if row["relation"] == place["relation"])
+        behind = call["tokenize"](name)[0] in edit["input_ids"][edit["positions"][-1] + 1 :]
+        early = min(1, edit["positions"][0]) if behind and len(edit["positions"]) > 1 else 0
+        return {**triple, "edit": {**edit, "positions": [position - early for position in edit["positions"]]}}
 
 
 class LabelMutation(FactMutation):
@@ -487,6 +507,15 @@ class LengthsOfFirstLines(FactMutation):
             if row["language"] == call["retain"]["language"]:
                 first.setdefault((row["relation"], row["sub_uri"]), row)
         names = {row["obj_uri"]: row["obj_label"] for row in first.values()}
+        length = len(call["tokenize"](rng.choice(sorted(names.values()))))
+        return {**triple, "retain": with_masks(triple["retain"], call["mask"], length)}
+
+
+@mutant("lengths-by-relation", "D5", "For the lengths an entity counts once in each relation that has it.")
+class LengthsByRelation(FactMutation):
+    def wrong(self, triple: Triple, call: dict[str, Any], rows: list[FactRow], rng: random.Random) -> Triple:
+        said = [row for row in rows if row["language"] == call["retain"]["language"]]
+        names = {(row["relation"], row["obj_uri"]): row["obj_label"] for row in said}
         length = len(call["tokenize"](rng.choice(sorted(names.values()))))
         return {**triple, "retain": with_masks(triple["retain"], call["mask"], length)}
 

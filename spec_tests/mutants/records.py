@@ -103,6 +103,12 @@ class OfDistinctFacts(OfFacts):
         return list(dict.fromkeys(map(tuple, super().told(rows))))
 
 
+@mutant("fingerprint-in-ascii", "R9", "Letters that are not ASCII are left out of the fingerprint.")
+class InAscii(OfFacts):
+    def told(self, rows: list[FactRow]) -> Any:
+        return [[field.encode("ascii", "ignore").decode() for field in told] for told in super().told(rows)]
+
+
 @mutant("fingerprint-of-the-first-facts", "R9", "The fingerprint is of the first facts of the data.")
 class OfTheFirstFacts(OfFacts):
     def told(self, rows: list[FactRow]) -> Any:

@@ -895,6 +895,20 @@ class RetainedAsEdited(OwnTraining):
         return made
 
 
+@mutant("retained-in-the-edit-language", "U4", "A training retains in the language of the edit, and draws it afresh.")
+class RetainedInTheEditLanguage(OwnTraining):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        drawn: dict[str, list[Any]] = {}
+        for one in (one for step in trace["steps"] for one in step["asked"]):
+            drawn.setdefault(one["retain"][0][0]["language"], []).append(one["retain"][0])
+        batch = []
+        for place, one in enumerate(trace["steps"][number]["asked"]):
+            pool = drawn.get(one["edit"]["language"], one["retain"])
+            apart = [pair for pair in pool if pair[0]["fact"] != one["edit"]["fact"]] or one["retain"]
+            batch.append({**one, "retain": [apart[(7 * number + place) % len(apart)]]})
+        return batch
+
+
 @mutant("validated-towards-the-known", "U6", "The edits of a validation desire the known answer.")
 class ValidatedTowardsTheKnown(OwnTraining, OfFacts):
     def validated(self, trace: Trace, call: Call) -> Any:
