@@ -157,7 +157,7 @@ def test_an_edit_makes_no_matrix_per_language(implementation: Implementation, na
     """With 40 languages for 2, an edit makes no larger tensor, but for the gates of each language (B1)."""
     world = tiny.setting("bert")
     n, m = world.shapes[world.edited[0]]
-    request = tiny.make_request("bert", np.random.default_rng(2), language="l1", words=3)
+    request = tiny.make_request("bert", np.random.default_rng(2), language=spoken(2)[1], words=3)
     largest = []
     for languages in (2, 40):
         editor = tiny.make(implementation, name, world, masks, languages=spoken(languages))
@@ -189,7 +189,7 @@ def masking(implementation: Implementation, side: int, tokens: int, backward: bo
     x, delta = (Handed.out(np.ones((tokens, side))) for _ in range(2))
     arguments: list[Array] = [x, delta, x, delta] if backward else [x, delta]
     function = implementation.mask_factors_gradient if backward else implementation.mask_factors
-    function(log_alpha, spoken(3), "l1", *arguments, seed=seed)
+    function(log_alpha, spoken(3), spoken(3)[1], *arguments, seed=seed)
 
 
 @clause("B3")
