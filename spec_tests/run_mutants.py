@@ -239,7 +239,9 @@ def _cell(verdict: Verdict, chapter: str) -> str:
 
 def _found(verdict: Verdict) -> str:
     if verdict.killer:
-        return f"killed by {_short(verdict.killer)}"
+        # One that crashes may be a mutant that does not work, in place of one that is found.
+        crash = ", in which it crashed" if verdict.killer.outcome == "crashed" else ""
+        return f"killed by {_short(verdict.killer)}{crash}"
     others = [chapter for chapter, killed in verdict.elsewhere.items() if killed]
     only = f"killed only by chapter {' and '.join(others)}: " if others else ""
     return f"SURVIVED: {only}{verdict.reason}"

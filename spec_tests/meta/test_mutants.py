@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -124,6 +125,8 @@ def test_the_matrix_has_a_row_per_mutant_and_a_column_per_chapter() -> None:
     columns = {chapter: head.index(chapter) for chapter in NAMES}
     assert {chapter: row[at] for chapter, at in columns.items() if row[at] != "."} == {"M": "X", "S": "-", "R": "x"}
     assert row.endswith("killed by test_succ")
+    crashed = run_mutants.matrix([Verdict(BY_ID["arithmetic-mean"], replace(KILLER, outcome="crashed"))])
+    assert crashed[1].endswith("killed by test_succ, in which it crashed")
     assert lived[columns["M"]] == "-"
     assert lived.endswith("SURVIVED: 7 tests pass")
 
