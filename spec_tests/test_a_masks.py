@@ -25,6 +25,7 @@ from .tiny import (
     gate_values,
     make,
     make_felt,
+    make_input,
     make_request,
     make_triple,
     mask_places,
@@ -44,6 +45,8 @@ ROUNDED = 1e-6
 CLOSED, OPEN = -given_.BOUND, given_.BOUND
 #: A gate is not zero with probability sigmoid(log α + this): -β log(-γ/ζ) at the defaults of A3.
 _SHIFT = -BETA * math.log(-GAMMA / ZETA)
+#: A seed, and others that share its last bits or digits, as hashes and clocks give them.
+SEED, LIKE_IT = 1, (1 + 2**8, 1 + 2**16, 1 + 10**6)
 #: Languages of which one name begins as another does.
 ALIKE = ("be", "zh", "be-tarask", "zh-classical")
 #: As many as mLAMA has, and some more.
@@ -226,12 +229,20 @@ def test_a_seed_of_zero_is_a_seed(implementation: Implementation) -> None:
 def test_gates_in_training_are_stochastic(implementation: Implementation) -> None:
     """The seed fixes the draw; another seed draws other gates, for both factors."""
     parameters = table(implementation, np.zeros((2, 50)), np.zeros((2, 50)))
-    first, again, other = (seen_masks(implementation, parameters, seed) for seed in (1, 1, 2))
-    for side, a, b, c in zip(("x", "δ"), first, again, other, strict=True):
+    first, again = (seen_masks(implementation, parameters, SEED) for _ in range(2))
+    for side, a, b in zip(("x", "δ"), first, again, strict=True):
         same_bits("A3", b, a, f"the same seed draws other gates for {side}")
-        what = f"two seeds draw the same gates for {side}"
-        holds("A3", not np.array_equal(a, c), what, expected="different gates", got=(a, c), seeds=(1, 2))
+    for seed in (2, *LIKE_IT):
+        for side, a, c in zip(("x", "δ"), first, seen_masks(implementation, parameters, seed), strict=True):
+            what, seeds = f"two seeds draw the same gates for {side}", (SEED, seed)
+            holds("A3", not np.array_equal(a, c), what, expected="different gates", got=(a, c), seeds=seeds)
     holds("A3", not np.array_equal(*first), "x and δ share a draw", expected="different gates of x and δ", got=first)
+    # Seeds that share their last digits or bits, as hashes and clocks give them.
+    for seed in (1 + 2**8, 1 + 2**16, 1 + 10**6):
+        for side, a, c in zip(("x", "δ"), first, seen_masks(implementation, parameters, seed), strict=True):
+            holds(
+                "A3", not np.array_equal(a, c), what, expected="different gates", got=(a, c), side=side, seeds=(1, seed)
+            )
 
 
 @clause("A3")
@@ -759,14 +770,36 @@ def test_gates_are_drawn_in_training_and_fixed_at_test(implementation: Any, name
             arrays[closed].fill_(-40.0)
     rng = np.random.default_rng(30)
     triple, request = make_triple("bert", rng), make_request("bert", rng)
-    first, again, other = (implementation.losses(editor, [triple], seed=seed)[0]["rel"] for seed in (1, 1, 2))
+    first, again, *others = (
+        implementation.losses(editor, [triple], seed=seed)[0]["rel"]
+        for seed in (1, 1, 2, 1 + 2**8, 1 + 2**16, 1 + 10**6)
+    )
     equal("A3", again, first, "one seed gives two objectives", editor=name, triple=triple)
     what = f"the gates of {drawn} are not drawn in training"
-    holds("A3", first != other, what, expected="another L_rel under another seed", got=other, editor=name)
+    holds("A3", first not in others, what, expected="another L_rel under every other seed", got=others, editor=name)
     once, twice = updates(implementation, editor, [request, request])
     for matrix in once:
         what = "two edits with one request differ: gates are drawn at test time"
         same_bits("A3", twice[matrix], once[matrix], what, editor=name, edit=request, matrix=matrix)
+
+
+@clause("A3")
+@needs("E")
+@every_learned
+def test_draws_do_not_depend_on_update_and_retain_inputs(implementation: Any, name: str) -> None:
+    """Longer update inputs leave L_loc as it was under one seed, and longer retain inputs L_rel."""
+    world, rng = setting("bert"), np.random.default_rng(38)
+    editor = masked_editor(implementation, name, world)
+    triples = [make_triple("bert", rng) for _ in range(3)]
+    first = implementation.losses(editor, triples, seed=5)[0]
+    for role, part in (("update", "loc"), ("retain", "rel")):
+        changed: list[Any] = [
+            {**triple, role: make_input("bert", rng, positions=len(triple[role]["positions"]), words=8 + place)}  # type: ignore[literal-required]
+            for place, triple in enumerate(triples)
+        ]
+        found = implementation.losses(editor, changed, seed=5)[0]
+        what = f"{part} depends on the {role} inputs, as if these drew the gates"
+        close("A3", found[part], first[part], what, "losses", editor=name, triples=triples, changed=changed)
 
 
 @clause("A3", "E16")

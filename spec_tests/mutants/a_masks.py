@@ -389,6 +389,19 @@ class DrawsRepeat(EditorMutation):
         return weighed(shares, [self.base.losses(editor, chunk, seed) for chunk in chunks])
 
 
+@mutant("draws-of-a-byte", "A3", "The last byte of a seed draws the gates.")
+class DrawsOfAByte(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        return self.base.losses(editor, triples, seed % 256)
+
+
+@mutant("draws-by-the-size-of-the-batch", "A3", "The gates of a batch follow from its seed and its numbers of tokens.")
+class DrawsByTheSize(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        size = sum(len(triple[role]["input_ids"]) for triple in triples for role in ("update", "retain"))  # type: ignore[literal-required]
+        return self.base.losses(editor, triples, 31 * seed + size)
+
+
 @mutant("draws-kept-from-the-ends", "A3", "Uniform draws are kept within 0.02 and 0.98.")
 class DrawsKeptFromTheEnds(FactorMutation):
     def wrong(self, call: dict[str, Any]) -> tuple[Array, Array]:
