@@ -6,6 +6,7 @@ exact expectation by chi-square at a false-alarm rate of 1e-6 each. `meta/test_p
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -27,9 +28,17 @@ STEPS = 50_000
 
 
 def uneven_corpus() -> list[Example]:
-    """100 facts in English, 67 of them in German, 50 in Chinese, 50 (half of them others) in Swahili."""
-    spoken = {"en": lambda f: True, "de": lambda f: f % 3 != 0, "zh": lambda f: f % 2 == 0, "sw": lambda f: f % 4 < 2}
-    return [given_.example(f"f{f:02}", said) for f in range(100) for said, knows in spoken.items() if knows(f)]
+    """100 facts in English, 66 in German, 50 in Chinese and 50 in Swahili; ten of the 110 facts are not in English.
+
+    Ten are in English alone, and half of the Chinese facts are Swahili ones, too.
+    """
+    spoken = {
+        "en": lambda f: f < 100,
+        "de": lambda f: f >= 10 and f % 3 != 1,
+        "zh": lambda f: f >= 10 and f % 2 == 0,
+        "sw": lambda f: f >= 10 and f % 4 < 2,
+    }
+    return [given_.example(f"f{f:02}", said) for f in range(110) for said, knows in spoken.items() if knows(f)]
 
 
 CORPUS = uneven_corpus()
@@ -307,6 +316,48 @@ def test_training_draws_uniformly(many_triples: list[IdTriple]) -> None:
     drawn_uniformly("S6", [(t["edit"], t["retain"]) for t in many_triples], OUTSIDE)
 
 
+@clause("S6")
+def test_training_on_some_languages_draws_uniformly(implementation: Implementation) -> None:
+    """20,000 steps on two of four languages: what the others know of a fact has no part in what is drawn."""
+    languages, steps = ["sw", "de"], 20_000
+    examples = [name for name, said in LANGUAGE.items() if said in languages]
+    triples = implementation.training_triples(CORPUS, languages, steps, seed=9)
+    edits = Counter(triple["edit"] for triple in triples)
+    what = "the edits of a training on two languages are not uniform over their examples"
+    distributed("S6", edits, dict.fromkeys(examples, steps / len(examples)), what)
+    for role, everyone in (("update", INSIDE), ("retain", OUTSIDE)):
+        candidates = {edit: everyone[edit].intersection(examples) for edit in examples}
+        bin_of = lambda edit, name: (LANGUAGE[edit], LANGUAGE[name], len(INSIDE[name]))  # noqa: E731
+        drawn = [(triple["edit"], triple[role]) for triple in triples]  # type: ignore[literal-required]
+        expected = expectation((edit for edit, _ in drawn), candidates, bin_of)
+        what = f"{role} inputs by both languages, and by how many languages know the input's fact"
+        distributed("S6", Counter(bin_of(*pair) for pair in drawn), expected, what)
+
+
+@clause("S1", "S3", "S6")
+def test_a_language_that_is_named_twice_is_one_language(implementation: Implementation) -> None:
+    """It gives each of its examples once, and is drawn no more often; to refuse it is free."""
+    twice = ["de", "sw", "de"]
+    shares = Counter(said for said in LANGUAGE.values() if said in twice)
+
+    def evenly(clause_id: str, names: Sequence[str], what: str) -> None:
+        expected = {said: len(names) * share / shares.total() for said, share in shares.items()}
+        distributed(clause_id, Counter(LANGUAGE[name] for name in names), expected, f"{what}, German named twice")
+
+    with contextlib.suppress(ValueError, LookupError):
+        edits = sorted(pair["edit"] for pair in implementation.evaluation_pairs(CORPUS, twice, ["en"], 1, 1, seed=5))
+        expected = sorted(name for name, said in LANGUAGE.items() if said in twice)
+        equal("S1", edits, expected, "edits of languages of which one is named twice", languages=twice)
+    with contextlib.suppress(ValueError, LookupError):
+        # Of facts that neither German nor Swahili knows: all that they tell is unrelated.
+        alone = [edit for edit, names in INSIDE.items() if not shares.keys() & {LANGUAGE[name] for name in names}]
+        pairs = [p for seed in range(60) for p in implementation.evaluation_pairs(CORPUS, ["en"], twice, 1, 2, seed)]
+        evenly("S3", [name for p in pairs if p["edit"] in alone for name in p["retain"]], "retain inputs")
+    with contextlib.suppress(ValueError, LookupError):
+        triples = implementation.training_triples(CORPUS, twice, 5_000, seed=5)
+        evenly("S6", [triple["edit"] for triple in triples], "edits of a training")
+
+
 @clause("S6", "S10")
 @pytest.mark.parametrize("role", ["edit", "update", "retain"])
 def test_each_step_draws_its_languages_afresh(many_triples: list[IdTriple], role: str) -> None:
@@ -489,14 +540,20 @@ def test_hash_seeds_mean_nothing(implementation: Implementation) -> None:
 
 
 @clause("S9", "S1")
-@pytest.mark.parametrize("limit", [1, 2, 4, 7, 40, 199])
-def test_a_limit_is_spread_evenly_over_the_languages(implementation: Implementation, limit: int) -> None:
-    """`limit` different edits; languages differ by one edit at most."""
-    pairs = implementation.evaluation_pairs(CORPUS, LANGUAGES, LANGUAGES, 1, 1, seed=11, limit=limit)
+@pytest.mark.parametrize(
+    ("limit", "languages"),
+    [*((limit, LANGUAGES) for limit in (1, 2, 4, 7, 40, 199)), (40, ["sw"]), (77, ["sw", "de"])],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_limit_is_spread_evenly_over_the_languages(
+    implementation: Implementation, limit: int, languages: list[str]
+) -> None:
+    """`limit` different edits; editing languages differ by one edit at most, be they all of the corpus or some."""
+    pairs = implementation.evaluation_pairs(CORPUS, languages, LANGUAGES, 1, 1, seed=11, limit=limit)
     edits = [pair["edit"] for pair in pairs]
     equal("S1", len(set(edits)), len(edits), "a limited evaluation makes an edit twice", limit=limit)
     equal("S9", len(edits), limit, "a limited evaluation has another number of edits", limit=limit)
-    per_language = [Counter(LANGUAGE[edit] for edit in edits)[language] for language in LANGUAGES]
+    per_language = [Counter(LANGUAGE[edit] for edit in edits)[language] for language in languages]
     even = max(per_language) - min(per_language) <= 1
     what = "a limit is not spread evenly over the languages"
     holds("S9", even, what, expected="languages differ by one edit at most", got=per_language, limit=limit)

@@ -138,6 +138,21 @@ def test_one_fact_twice_in_one_language_is_an_error(
         rejects("T1", within, (first["fact"],), "a fact twice in one language", corpus=malformed, languages=languages)
 
 
+@clause("T1")
+@needs("S")
+@pytest.mark.parametrize("languages", [["en", "de"], ["fr"]], ids=["its languages", "another language"])
+def test_nothing_is_drawn_from_a_malformed_corpus(implementation: Implementation, languages: list[str]) -> None:
+    """A fact twice in German is an error of evaluations and trainings that names it, whatever they are asked for."""
+    corpus = [given_.example(f"fact{number}", code) for number in range(4) for code in ("en", "de", "fr")]
+    corpus.append({"id": "fact2/de again", "fact": "fact2", "language": "de"})
+    calls = {
+        "an evaluation": lambda: implementation.evaluation_pairs(corpus, languages, languages, 1, 1, seed=0),
+        "a training": lambda: implementation.training_triples(corpus, languages, 4, seed=0),
+    }
+    for what, call in calls.items():
+        rejects("T1", call, ("fact2",), f"{what} of a corpus that has a fact twice in one language", corpus=corpus)
+
+
 #: Names of facts that are told apart by case, spaces, zeros, composition or width alone.
 ALIKE = {
     "small": "f1",

@@ -101,6 +101,25 @@ class MonolingualTraining(TripleMutation):
         return {**triple, "update": triple["edit"]}
 
 
+@mutant("facts-that-english-knows", "S6", "A training takes the facts that English knows, where there are some.")
+class FactsThatEnglishKnows(Mutation):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        english = {example["fact"] for example in call["corpus"] if example["language"] == "en"}
+        known = [example for example in call["corpus"] if example["fact"] in english]
+        there = {example["fact"] for example in known if example["language"] in call["languages"]}
+        return self.base.training_triples(**call | {"corpus": known if len(there) > 2 else call["corpus"]})
+
+
+@mutant("other-languages-for-the-edit", "S6", "Where x_u would be in no training language, it is x_e itself.")
+class OtherLanguagesForTheEdit(TripleMutation):
+    def wrong(self, triple: IdTriple, at: Mapping[str, Example], pool: Sequence[str]) -> IdTriple:
+        fact = at[triple["edit"]]["fact"]
+        outside = sum(e["fact"] == fact for e in at.values()) - sum(at[name]["fact"] == fact for name in pool)
+        lost = outside and _shuffled("".join(triple.values())) % 2  # type: ignore[arg-type]
+        return {**triple, "update": triple["edit"] if lost else triple["update"]}
+
+
 @mutant(
     "retain-language-follows", "S6", "In training the retain input is in the language of the edit, where it can be."
 )
@@ -187,6 +206,27 @@ class PrefixOfOneLanguage(Mutation):
         at = {example["id"]: example for example in call["corpus"]}
         pairs = self.base.evaluation_pairs(**call | {"limit": None})
         return sorted(pairs, key=lambda pair: (at[pair["edit"]]["language"], pair["edit"]))[: call["limit"]]
+
+
+@mutant(
+    "a-limit-of-all-languages", "S9", "A limit is spread over all languages, and other than editing ones are left out."
+)
+class LimitOfAllLanguages(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        at = {example["id"]: example["language"] for example in call["corpus"]}
+        everyone = sorted({*at.values()}) if call["limit"] else call["edit_languages"]
+        pairs = self.base.evaluation_pairs(**call | {"edit_languages": everyone})
+        return [pair for pair in pairs if at[pair["edit"]] in call["edit_languages"]]
+
+
+@mutant("a-language-for-each-naming", "S1", "A language that is named twice gives its edits twice.")
+class LanguageForEachNaming(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        at = {example["id"]: example["language"] for example in call["corpus"]}
+        pairs = self.base.evaluation_pairs(**call | {"edit_languages": list(dict.fromkeys(call["edit_languages"]))})
+        return [pair for pair in pairs for _ in range(list(call["edit_languages"]).count(at[pair["edit"]]))]
 
 
 @mutant(

@@ -37,6 +37,16 @@ class FactsReadFromIds(Mutation):
         return self.base.parallel(told, example, languages)
 
 
+@mutant(
+    "the-last-of-a-fact-told-twice", "T1", "What draws takes the last of two examples of a fact in one language.", "S"
+)
+class LastOfAFactToldTwice(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        told = {(example["fact"], example["language"]): example for example in call["corpus"]}
+        return self.base.evaluation_pairs(**call | {"corpus": list(told.values())})
+
+
 @mutant("parallel-in-every-language", "T1", "I(x) ignores the languages that it is asked for.")
 class ParallelInEveryLanguage(Mutation):
     def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
