@@ -175,12 +175,13 @@ def stopping(succ: Sequence[float], every: int, intervals: int) -> tuple[int, in
     return (last + 1) * every, (best + 1) * every
 
 
-def mask_similarity(log_alpha: Array) -> Array:
-    """Cosines of every language with the row's, on the row's highest hundredth."""
+def mask_similarity(log_alpha: Array, count: int | None = None) -> Array:
+    """Cosines of every language with the row's, on the row's highest hundredth, or on so many dimensions."""
     languages, width = log_alpha.shape
+    kept = width // 100 if count is None else count
     found = np.zeros((languages, languages))
     for row in range(languages):
-        chosen = sorted(range(width), key=lambda place: log_alpha[row, place])[-(width // 100) :]
+        chosen = sorted(range(width), key=lambda place: log_alpha[row, place])[-kept:]
         for other in range(languages):
             a, b = ([float(log_alpha[who, place]) for place in chosen] for who in (row, other))
             product = math.fsum(x * y for x, y in zip(a, b, strict=True))

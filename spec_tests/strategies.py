@@ -74,7 +74,8 @@ def evaluations(draw: st.DrawFn) -> dict[str, Any]:
 def outcomes(draw: st.DrawFn, complete_inputs: bool = False) -> list[Outcome]:
     """Outcomes in which every editing language has both roles; sizes are unequal on purpose.
 
-    With `complete_inputs` every editing language has both roles in every input language too.
+    With `complete_inputs` every editing language has both roles in every input language too, by its first edit: others
+    lack some of them, as a fact is missing in some languages.
     """
     edit_languages = draw(st.lists(st.sampled_from(LANGUAGES), min_size=1, max_size=3, unique=True))
     input_languages = draw(st.lists(st.sampled_from(LANGUAGES), min_size=1, max_size=3, unique=True))
@@ -82,7 +83,7 @@ def outcomes(draw: st.DrawFn, complete_inputs: bool = False) -> list[Outcome]:
     for language in edit_languages:
         for number in range(draw(st.integers(1, 3))):
             for role in ("update", "retain"):
-                must = input_languages if complete_inputs else input_languages[:1]
+                must = input_languages if complete_inputs and not number else input_languages[:1]
                 spoken = [*must, *draw(st.lists(st.sampled_from(input_languages), max_size=4))]
                 if number and draw(st.booleans()):
                     spoken = []

@@ -316,8 +316,8 @@ def test_a_missing_role_is_an_error(
 
 @clause("M10")
 def test_a_requested_language_without_outcomes_is_an_error(implementation: Implementation) -> None:
-    """Swahili was asked for and never edited in."""
-    outcomes = rows("a", "en", update="1", retain="1")
+    """Swahili was asked for and never edited in, though inputs are in it."""
+    outcomes = rows("a", "en", update="1", retain="1") + rows("a", "en", update="1", retain="1", said="sw")
     what = "a language without any outcome has rates"
     rejects("M10", lambda: implementation.metrics(outcomes, ["en", "sw"]), ("sw",), what)
 

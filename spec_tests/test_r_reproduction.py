@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from . import oracles, strategies as given_
-from .assertions import close, equal, finite, holds, is_single
+from .assertions import agree, close, equal, finite, holds, is_single
 from .border import Handed
 from .conformance import Implementation, clause
 from .contract import LEARNED, RULINGS, Array, FactRow, StoredRun, TableRow
@@ -177,16 +177,16 @@ ROUNDED_ROW = 2 * ROUNDED + ROUNDED
 
 @st.composite
 def stored(draw: st.DrawFn) -> list[StoredRun]:
-    """Three rows of a table with one to three seeds each; all runs were asked the same."""
+    """Four rows of a table with one to three seeds each, in any order; all runs were asked the same."""
     asked = draw(given_.outcomes(complete_inputs=True))
     runs: list[StoredRun] = []
-    for editor, training in (("mend", "all"), ("mend", "lime"), ("finetuning", None)):
+    for editor, training in (("mend", "en"), ("mend", "all"), ("mend", "lime"), ("finetuning", None)):
         for seed in range(draw(st.integers(1, 3))):
             hits = draw(st.lists(st.booleans(), min_size=len(asked), max_size=len(asked)))
             outcomes = [{**o, "hit": hit} for o, hit in zip(asked, hits, strict=True)]
             name = f"{editor}-{training}-{seed}"
             runs.append({"name": name, "editor": editor, "training": training, "seed": seed, "outcomes": outcomes})  # type: ignore[typeddict-item]
-    return runs
+    return draw(st.permutations(runs))
 
 
 def by_training(rows: list[TableRow]) -> dict[Any, TableRow]:
@@ -323,10 +323,10 @@ def test_the_best_validation_is_judged(
 
 @st.composite
 def mask_rows(draw: st.DrawFn) -> Array:
-    """Mask parameters of 100 to 400 dimensions; those of a language differ, some in sign, and none is 0."""
+    """Mask parameters of 100 to 400 dimensions; those of a language differ, none is 0, and some or all are negative."""
     languages, width = draw(st.integers(1, 5)), 100 * draw(st.integers(1, 4))
     rng = np.random.default_rng(draw(given_.seeds))
-    below = st.integers(width // 10, 9 * width // 10)
+    below = st.one_of(st.integers(width // 10, 9 * width // 10), st.sampled_from([0, width + 5]))
     return np.stack([(rng.permutation(width) + 0.5 - draw(below)) / width for _ in range(languages)])
 
 
@@ -342,6 +342,21 @@ def test_languages_are_compared_where_each_is_highest(
     what = "a row does not have the cosines on the hundredth where its own language is highest"
     close("R6", got, oracles.mask_similarity(log_alpha), what, "arrays", **about)
     close("R6", np.diag(got), np.ones(len(log_alpha)), "a language is not like itself", "arrays", **about)
+
+
+@clause("R6")
+@pytest.mark.parametrize("width", [1, 2, 60, 99, 101, 150, 199, 250])
+def test_a_hundredth_is_one_dimension_at_least(implementation: Implementation, width: int) -> None:
+    """It may be rounded either way, but not to none."""
+    rng = np.random.default_rng(width)
+    log_alpha = Handed.out(np.stack([(rng.permutation(width) + 0.75 - width / 2) / width for _ in range(3)]))
+    got, counts = np.asarray(implementation.mask_similarity(log_alpha)), {max(1, width // 100), -(-width // 100)}
+    rounded = [oracles.mask_similarity(log_alpha, count) for count in sorted(counts)]
+    for row, found in enumerate(got):
+        allowed = [expected[row] for expected in rounded]
+        fits = any(agree(found, expected, "arrays") for expected in allowed)
+        what = f"row {row} does not have the cosines on a hundredth of {width} dimensions"
+        holds("R6", fits, what, expected=allowed, got=found, log_alpha=log_alpha)
 
 
 @clause("R6")

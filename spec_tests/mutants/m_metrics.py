@@ -117,10 +117,33 @@ class BreakdownByTheOther(Mutation):
         return self.base.breakdown(outcomes, "language" if by == "edit_language" else "edit_language")
 
 
+@mutant("missing-inputs-are-misses", "M8", "By input language, an edit that has no input in it counts as a miss.")
+class MissingInputsAreMisses(Mutation):
+    def breakdown(self, outcomes: Sequence[Outcome], by: str) -> dict[str, dict[str, float]]:
+        if by != "language":
+            return self.base.breakdown(outcomes, by)
+        asked = {(o["edit"], o["edit_language"], o["role"]): o for o in outcomes}
+        found = {}
+        for language in self.base.breakdown(outcomes, by):
+            part = [o for o in outcomes if o["language"] == language]
+            there = {(o["edit"], o["edit_language"], o["role"]) for o in part}
+            missing: list[Outcome] = [{**o, "hit": False} for key, o in asked.items() if key not in there]
+            found[language] = self.base.metrics([*part, *missing])
+        return found
+
+
 @mutant("succ-averaged-over-runs", "M9", "The succ of several runs is the mean of theirs.")
 class SuccAveraged(Mutation):
     def aggregate(self, runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return {**self.base.aggregate(runs), "succ": mean([harmonic(run["acc"], run["con"]) for run in runs])}
+
+
+@mutant("input-languages-are-no-errors", "M10", "A requested language is left out where it is one of inputs alone.")
+class InputLanguagesAreNoErrors(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        edited, said = ({o[key] for o in outcomes} for key in ("edit_language", "language"))  # type: ignore[literal-required]
+        kept = None if languages is None else [one for one in languages if one in edited or one not in said]
+        return self.base.metrics(outcomes, kept or languages)
 
 
 @mutant("nothing-is-zero", "M10", "A language or role without outcomes counts as 0.")

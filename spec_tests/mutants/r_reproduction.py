@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,29 @@ class SimilarityMutation(Mutation):
         return log_alpha[row]
 
     def count(self, width: int) -> int:
+        return max(1, width // 100)
+
+
+@mutant("a-hundredth-of-few-is-none", "R6", "A hundredth is rounded down, to no dimension where there are few.")
+class HundredthOfFewIsNone(SimilarityMutation):
+    def count(self, width: int) -> int:
         return width // 100
+
+
+@mutant("few-are-compared-as-a-whole", "R6", "Where there are less than a hundred dimensions, all are compared.")
+class FewAreComparedAsAWhole(SimilarityMutation):
+    def count(self, width: int) -> int:
+        return width // 100 or width
+
+
+@mutant(
+    "closed-masks-by-their-size",
+    "R6",
+    "Where all parameters of a language are negative, its largest ones are compared.",
+)
+class ClosedMasksByTheirSize(SimilarityMutation):
+    def key(self, log_alpha: Array, row: int) -> Array:
+        return np.abs(log_alpha[row]) if np.all(log_alpha[row] < 0) else log_alpha[row]
 
 
 @mutant("similarity-over-all-dimensions", "R6", "Figure 5 compares the languages over all of their parameters.")
@@ -203,6 +226,22 @@ class PreferredOnAverage(SimilarityMutation):
         return log_alpha.mean(0)
 
 
+@mutant("rows-of-neighbouring-runs", "R4", "Runs of one row that do not stand side by side make two rows.")
+class RowsOfNeighbouringRuns(Mutation):
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        groups = groupby(runs, key=lambda run: (run["editor"], run["training"]))
+        return [row for _, group in groups for row in self.base.table(list(group), edit_language)]
+
+
+@mutant(
+    "all-trainings-without-masks-in-one-row", "R4", "A row is that of an editor with or without masks, however trained."
+)
+class AllTrainingsInOneRow(Mutation):
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        told: list[StoredRun] = [{**run, "training": "all"} if run["training"] == "en" else run for run in runs]
+        return self.base.table(told, edit_language)
+
+
 @mutant("three-seeds-are-shown", "R4", "A row shows the first three runs of an editor, however many it names.")
 class ThreeSeedsAreShown(Mutation):
     def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
@@ -215,7 +254,7 @@ class ThreeSeedsAreShown(Mutation):
 @mutant("small-products-held-up", "R6", "The product of two norms, by which a cosine divides, is 1e-4 at least.")
 class SmallProductsHeldUp(SimilarityMutation):
     def mask_similarity(self, log_alpha: Array) -> Array:
-        chosen = [np.argsort(-row, kind="stable")[: len(row) // 100] for row in log_alpha]
+        chosen = [np.argsort(-row, kind="stable")[: max(1, len(row) // 100)] for row in log_alpha]
         sizes = [np.linalg.norm(log_alpha[:, at], axis=1) for at in chosen]
         held = [np.minimum(1, size * size[row] / 1e-4) for row, size in enumerate(sizes)]
         return super().mask_similarity(log_alpha) * np.stack(held)
@@ -226,7 +265,7 @@ class TiesAllPreferred(Mutation):
     def mask_similarity(self, log_alpha: Array) -> Array:
         rows = []
         for row in np.asarray(log_alpha):
-            chosen = row >= np.sort(row)[-(len(row) // 100)]
+            chosen = row >= np.sort(row)[-max(1, len(row) // 100)]
             a, b = row[chosen], log_alpha[:, chosen]
             rows.append(b @ a / (np.linalg.norm(a) * np.linalg.norm(b, axis=1)))
         return np.stack(rows)
