@@ -44,13 +44,19 @@ def _words(text: str) -> list[str]:
 
 
 def written(rows: Sequence[FactRow], ending: str = "\n", start: str = "", blank: str = "") -> dict[str, str]:
-    """The files of a folder by path, with an empty file of a relation that no row is about."""
+    """The files of a folder by path.
+
+    Of a relation that no row is about, the first language has an empty file, and the others have none.
+    """
     files = {}
-    for language in dict.fromkeys(row["language"] for row in rows):
+    spoken = list(dict.fromkeys(row["language"] for row in rows))
+    for language in spoken:
         told = {relation: template(language, relation) for relation in TEMPLATES}
         files[f"{language}/templates.jsonl"] = [{"relation": r, "template": text} for r, text in told.items()]
         for relation in TEMPLATES:
             mine = [row for row in rows if (row["language"], row["relation"]) == (language, relation)]
+            if not mine and language != spoken[0]:
+                continue
             files[f"{language}/{relation}.jsonl"] = [
                 # As in mLAMA's files, which know a fact by more than its subject.
                 {"lineid": place, "uuid": _uuid(row), **{name: row[name] for name in FIELDS}}  # type: ignore[literal-required]
@@ -1012,6 +1018,16 @@ def test_a_file_that_is_cut_is_named(implementation: Implementation, end: str, k
             number, lines[0] = 1, lines[0][-kept:]
         cut = {**files, name: "\n".join(lines)}
         refuses(implementation, cut, (name.partition("/")[2], str(number)), f"{end} of {name}, cut")
+
+
+@clause("D9")
+@pytest.mark.parametrize("name", ["de/P17.jsonl", "de/templates.jsonl"])
+def test_bytes_that_are_no_text_are_an_error(implementation: Implementation, name: str) -> None:
+    """A letter as another encoding than UTF-8 has it is no letter, and none takes its place."""
+    with folder_of(written([given_.fact_row("de", "P17", 1, 0, "country")])) as folder:
+        path = folder / name
+        path.write_bytes(path.read_bytes().replace(b"country", b"countr\xe9"))
+        rejects("D9", lambda: implementation.split(folder), (), f"bytes in {name} that are no UTF-8")
 
 
 @clause("D9")

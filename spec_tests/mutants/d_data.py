@@ -652,6 +652,24 @@ class LinesOfNothingLeftOut(Rewritten):
             path.write_bytes(re.sub(r"(?m)^(null|\{\}|\[\])\r?$", "", text).encode())
 
 
+@mutant("bytes-replaced", "D9", "Bytes that are no UTF-8 are read as the letter that stands for an unknown one.")
+class BytesReplaced(Rewritten):
+    def rewrite(self, folder: Path) -> None:
+        for path in folder.glob("*/*.jsonl"):
+            path.write_bytes(path.read_bytes().decode("utf-8", errors="replace").encode())
+
+
+@mutant("a-file-for-each-template", "D9", "Of each relation that has a template a file is opened, be it there or not.")
+class FileForEachTemplate(Mutation):
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        parts = self.base.split(folder)
+        for path in Path(folder).glob("*/templates.jsonl"):
+            for line in path.read_text(encoding="utf-8-sig").split("\n"):
+                if line.strip():
+                    (path.parent / f"{json.loads(line)['relation']}.jsonl").read_bytes()
+        return parts
+
+
 @mutant("relations-without-templates-left-out", "D9", "A relation that is none of Wikidata's may lack a template.")
 class RelationsWithoutTemplatesLeftOut(Rewritten):
     def rewrite(self, folder: Path) -> None:
