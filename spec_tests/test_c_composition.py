@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from . import oracles, strategies as given_
-from .assertions import close, equal, holds, near, same_bits, width
+from .assertions import close, distributed, equal, holds, near, same_bits, width
 from .conformance import Implementation, clause, each_of, every_editor, needs
 from .contract import Request, SeriesOutcome
 from .editing import widest
@@ -157,6 +157,24 @@ def test_many_edits_compose_as_few_do(implementation: Any, name: str, kind: str)
     whole = implementation.compose_edits(editor, made)
     expected = summed(parts, shifts(implementation, editor, name, world))
     agree("C1", dense_of(implementation, editor, whole, 0), expected, [raw_weights(world), *parts], "thirty edits")
+
+
+@clause("C1")
+@needs("E")
+@every_editor
+def test_the_edits_of_a_series_compose_as_others_do(implementation: Any, name: str) -> None:
+    """An edit that was made after others is itself in a sum, and brings none of them along."""
+    world = setting("bert")
+    editor = felt(implementation, name, world, widest(name))
+    first, *later = requests_of("bert", 3, 17)
+    held = implementation.compose_edits(editor, [implementation.edit(editor, [first])])
+    parts = [dense_of(implementation, editor, held, 0)]
+    for request in later:
+        made = implementation.edit_after(editor, held, [request])
+        parts.append(dense_of(implementation, editor, made, 0))
+        held = implementation.compose_edits(editor, [held, made])
+    expected = summed(parts, shifts(implementation, editor, name, world))
+    agree("C1", dense_of(implementation, editor, held, 0), expected, [raw_weights(world), *parts], "a series of three")
 
 
 @clause("C1")
@@ -505,6 +523,38 @@ def test_a_series_may_edit_any_fact_in_any_order(implementation: Implementation)
     everyone = {f"f{i}/en" for i in range(6)}
     equal("C5", sorted(firsts), sorted(everyone), "facts that come first")
     equal("C5", sorted(edited), sorted(everyone), "facts that are edited")
+
+
+@clause("C5")
+@needs("S")
+def test_retain_inputs_of_a_series_are_uniform(implementation: Implementation) -> None:
+    """As in an evaluation, 1,600 are any examples of the updating languages of which no fact is edited."""
+    corpus = [given_.example(f"f{i}", code) for i in range(7) for code in ("en", "de", "zh") if code == "en" or i % 2]
+    fact = {e["id"]: e["fact"] for e in corpus}
+    drawn: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
+    for seed in range(800):
+        made = implementation.edit_series(corpus, ["en"], ["de", "en"], 3, 1, 2, seed)
+        edited = {fact[edit["edit"]] for edit in made["edits"]}
+        rest = [e["id"] for e in corpus if e["fact"] not in edited and e["language"] != "zh"]
+        drawn.update(made["retain"])
+        expected.update(dict.fromkeys(rest, len(made["retain"]) / len(rest)))  # type: ignore[arg-type]
+    distributed("C5", drawn, expected, "retain inputs of a series are not uniform")
+
+
+@clause("S7")
+@needs("C")
+def test_a_seed_fixes_a_series(implementation: Implementation) -> None:
+    """Same seed, same edits in one order with the same inputs, however the corpus was read; another seed, others."""
+    corpus = [given_.example(f"f{i}", code) for i in range(20) for code in ("en", "de")]
+    said: list[Any] = []
+    for seed, read in ((7, corpus), (7, corpus), (7, corpus[::-1]), (8, corpus)):
+        made = implementation.edit_series(read, ["en", "de"], ["en", "de"], 10, 1, 5, seed)
+        said.append([[[e["edit"], list(e["update"])] for e in made["edits"]], sorted(made["retain"])])
+    equal("S7", said[1], said[0], "one seed gives two series")
+    equal("S7", said[2], said[0], "the order of the corpus changes a series")
+    for what, one, other in zip(("edits", "retain inputs"), said[0], said[3], strict=True):
+        holds("S7", one != other, f"two seeds give one series: its {what}", expected="others", got="the same")
 
 
 # C6

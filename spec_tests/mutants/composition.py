@@ -78,6 +78,24 @@ def own(edits: Any) -> Any:
     return edits.edits if isinstance(edits, Spoilt) else edits
 
 
+@mutant(
+    "edits-bring-those-before-them", "C1", "An edit that was made after others brings them along when it is composed."
+)
+class EditsBringThoseBefore(Composed):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.before: dict[int, tuple[Any, Any]] = {}  # with the edits, so that their identity stays theirs
+
+    def edit_after(self, editor: Any, before: Any, requests: Sequence[Request]) -> Any:
+        made = self.base.edit_after(editor, before, requests)
+        self.before[id(made)] = made, before
+        return made
+
+    def compose_edits(self, editor: Any, edits: Sequence[Any]) -> Any:
+        brought = [self.before[id(batch)][1] for batch in edits if id(batch) in self.before]
+        return self.base.compose_edits(editor, [*brought, *edits])
+
+
 @mutant("mean-for-the-sum", "C1", "Composed edits are averaged.")
 class MeanForTheSum(DenseComposition):
     def wrong(self, editor: Any, edits: Any, update: Update) -> Update:
@@ -286,6 +304,27 @@ class OneSetOfUpdateInputs(OfSeries):
     def wrong(self, made: Series, call: dict[str, Any], known: dict[str, Any]) -> Series:
         first = made["edits"][0]["update"]
         return {**made, "edits": [{**edit, "update": first} for edit in made["edits"]]}
+
+
+@mutant(
+    "retain-inputs-of-a-series-are-a-prefix", "C5", "A series retains the first inputs that are unrelated to its edits."
+)
+class RetainInputsAreAPrefix(OfSeries):
+    def wrong(self, made: Series, call: dict[str, Any], known: dict[str, Any]) -> Series:
+        edited = {known[edit["edit"]]["fact"] for edit in made["edits"]}
+        rest = [
+            e["id"] for e in call["corpus"] if e["fact"] not in edited and e["language"] in call["update_languages"]
+        ]
+        return {**made, "retain": sorted(rest)[: len(made["retain"])]}
+
+
+@mutant("series-of-any-seed", "S7", "A series draws on from the series before, whatever its seed.", "C")
+class SeriesOfAnySeed(OfSeries):
+    calls = 0
+
+    def wrong(self, made: Series, call: dict[str, Any], known: dict[str, Any]) -> Series:
+        self.calls += 1
+        return self.base.edit_series(**{**call, "seed": call["seed"] + self.calls})
 
 
 @mutant("a-series-is-a-prefix", "C5", "A series edits the first facts of the corpus, in its order.")
