@@ -116,13 +116,15 @@ def test_captured_rows_give_autograds_gradient(implementation: Any, kind: str) -
 @clause("E1")
 @pytest.mark.parametrize("words", [60, 140])
 def test_a_long_sentence_is_read_to_its_end(implementation: Any, words: int) -> None:
-    """As long as the model reads, and with what is predicted at its end."""
+    """As long as the model reads, and with what is predicted at its end, and with an answer of nine tokens."""
     world, rng = setting("long"), np.random.default_rng(6)
     editor = make_mend(implementation, world)
     request = make_request("long", rng, positions=1, words=words)
     _captures_the_gradient(implementation, editor, world, request, words=words)
     last: Any = {**request, "input_ids": [*request["input_ids"][:-2], 4, 3], "positions": [words + 1]}
     _captures_the_gradient(implementation, editor, world, last, words=words)
+    answer = make_request("long", rng, positions=9, words=words - 8)
+    _captures_the_gradient(implementation, editor, world, answer, words=words)
 
 
 @clause("E1")
@@ -248,8 +250,8 @@ def test_finetuning_steps_until_the_prediction_is_the_desired_one(implementation
     world = setting(kind)
     rng = np.random.default_rng(60)
     taken = set()
-    for _ in range(4):
-        request = make_request(kind, rng)
+    for positions in (None, None, None, 6):
+        request = make_request(kind, rng, positions=positions)
         path = finetuned(world.model, world.edited, request, lr=LR[kind], **optimiser_of(implementation))
         taken.add(len(path) - 1)
         (logits,) = _finetuning_follows(implementation, world, request, LR[kind], path)
@@ -635,9 +637,13 @@ def test_layers_share_one_transform_per_shape(implementation: Any) -> None:
 
 
 @clause("E6")
-def test_a_shared_parameter_moves_all_matrices_of_its_shape_only(implementation: Any) -> None:
-    """Moving one number moves the transforms of matrices of one shape; some numbers move every one of them."""
-    world = setting("bert")
+@pytest.mark.parametrize("kind", ["bert", "square"])
+def test_a_shared_parameter_moves_all_matrices_of_its_shape_only(implementation: Any, kind: str) -> None:
+    """Moving one number moves the transforms of matrices of one shape; some numbers move every one of them.
+
+    Where all matrices are square these are one shape, whatever their place in a layer is.
+    """
+    world = setting(kind)
     editor = make_mend(implementation, world)
     perturb(implementation, editor)
     before = _transformed(implementation, editor, world)
@@ -653,7 +659,7 @@ def test_a_shared_parameter_moves_all_matrices_of_its_shape_only(implementation:
         shapes = {world.shapes[matrix] for matrix in moved}
         what = "one parameter moves the transforms of matrices that differ in shape"
         holds("E6", len(shapes) <= 1, what, expected="one shape", got=moved, parameter=name, place=place)
-        if len(moved) == 2:
+        if moved == [matrix for matrix in world.edited if world.shapes[matrix] in shapes]:
             shared |= shapes
     what = "layers of one shape do not share a transform"
     equal("E6", sorted(shared), sorted(set(world.shapes.values())), what)

@@ -215,7 +215,7 @@ def test_every_token_of_the_edit_input_is_read(
 @needs("knowledge_editor")
 @pytest.mark.parametrize("count", [6, 20])
 def test_every_token_of_the_desired_prediction_is_read(implementation: Implementation, count: int) -> None:
-    """Of six tokens and of twenty each, and their order, has a part in the gates."""
+    """Of six tokens and of twenty each, and their order, and how often each stands, has a part in the gates."""
     editor = make(implementation, "knowledge_editor", setting("bert"))
     perturb(implementation, editor, scale=0.3)
     if implementation.ruling("knowledge_editor_condition") == "input":
@@ -231,6 +231,10 @@ def test_every_token_of_the_desired_prediction_is_read(implementation: Implement
         after = _gates(implementation, editor, {**request, "labels": labels})
         same = torch.allclose(after, before, rtol=1e-9, atol=1e-12)
         holds("E17", not same, f"gates after another {what}", expected="other gates", got="the same")
+    repeated = ([first] * (count - 1) + [second], [first] + [second] * (count - 1))
+    one, other = (_gates(implementation, editor, {**request, "labels": labels}) for labels in repeated)
+    same = torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+    holds("E17", not same, "gates after labels of which each stands twice", expected="other gates", got="the same")
 
 
 @clause("E17")

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 from .assertions import TOLERANCES, agree, close, equal, fail, holds, is_single, near, width
 from .border import Handed
 from .conformance import clause, every_learned, needs
+from .contract import Input, Triple
 from .editing import VARIANTS, every_model
 from .tiny import (
     cross_entropy,
@@ -22,6 +23,8 @@ from .tiny import (
     located,
     logits_of,
     make_felt,
+    make_input,
+    make_request,
     make_triple,
     perturb,
     set_masks,
@@ -57,10 +60,11 @@ class Batch:
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
-    """Batches with padding at any place; logits from nearly equal to far apart."""
-    size, positions, classes = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(2, 6))
+    """Batches with padding at any place; logits from nearly equal to so far apart that a probability is 0."""
+    size, positions = draw(st.sampled_from([1, 2, 3, 4, 9])), draw(st.sampled_from([1, 2, 3, 7]))
+    classes = draw(st.integers(2, 6))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
-    spread = draw(st.sampled_from([0.1, 1.0, 8.0]))
+    spread = draw(st.sampled_from([0.1, 1.0, 8.0, 400.0]))
     logits = spread * torch.randn(2, size, positions, classes, generator=generator, dtype=torch.float64)
     edited, raw = logits.to(getattr(torch, Handed.width))
     labels = torch.randint(0, classes, (size, positions), generator=generator)
@@ -226,7 +230,7 @@ def test_the_parts_of_training_are_the_objectives_of_the_edited_model(
     perturb(implementation, editor)
     rng = np.random.default_rng(40)
     direction = implementation.ruling("kl_direction")
-    for triple in [make_triple(kind, rng) for _ in range(3)]:
+    for triple in [make_triple(kind, rng), _of_long_answers(kind, rng), _at_its_own_input(kind, rng)]:
         parts, _ = implementation.losses(editor, [triple], seed=0)
         update = implementation.dense(editor, implementation.edit(editor, [triple["edit"]]), 0)
         model = with_update(world.model, update)
@@ -245,6 +249,19 @@ def test_the_parts_of_training_are_the_objectives_of_the_edited_model(
         if agree(parts["loc"], turned, "losses"):
             what = "in training the divergence of L_loc is turned round"
         close("L2", parts["loc"], printed, what, "losses", **about)
+
+
+def _of_long_answers(kind: str, rng: np.random.Generator) -> Triple:
+    """A masked language model predicts six and seven tokens."""
+    request = make_request(kind, rng, positions=6)
+    return {"edit": request, "update": make_input(kind, rng, 6), "retain": make_input(kind, rng, 7)}
+
+
+def _at_its_own_input(kind: str, rng: np.random.Generator) -> Triple:
+    """x_u is x_e, which is one of its parallels."""
+    triple = make_triple(kind, rng)
+    update: Input = {"input_ids": triple["edit"]["input_ids"], "positions": triple["edit"]["positions"]}
+    return {**triple, "update": update}
 
 
 @clause("L3")

@@ -10,7 +10,17 @@ from typing import Any
 import torch
 
 from ..contract import Gates, Input, Losses, Request, Triple
-from ..tiny import LANGUAGES, conditioned, finetuned, gradients, logits_of, objective_after_a_step, rate, with_update
+from ..tiny import (
+    LANGUAGES,
+    conditioned,
+    finetuned,
+    gradients,
+    layer_norm,
+    logits_of,
+    objective_after_a_step,
+    rate,
+    with_update,
+)
 from .base import mutant
 from .editing import AskedMutation, DenseMutation, EditorMutation, Made, NotedEdits, OfEditableTraining, Update
 
@@ -35,6 +45,13 @@ class TransposedIfSquare(CaptureMutation):
 class LossSummed(CaptureMutation):
     def wrong(self, request: Request, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return x, delta * len(request["positions"])
+
+
+@mutant("four-tokens-of-a-desired-prediction", "E1", "The loss at x_e counts the first four positions.")
+class FourPositions(EditorMutation):
+    def capture(self, editor: Any, request: Request) -> Any:
+        first = {key: request[key][:4] for key in ("positions", "labels")}  # type: ignore[literal-required]
+        return self.base.capture(editor, {**request, **first})
 
 
 @mutant("faint-rows-left-out", "E1", "Rows of δ that are below 1e-6 are taken for rows without a gradient.")
@@ -256,6 +273,14 @@ class EpsSwallows(TransformMutation):
 class NotNormalised(TransformMutation):
     def wrong(self, x: Any, delta: Any, x_new: Any, delta_new: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return x, delta
+
+
+@mutant("one-transform-for-a-role", "E6", "Where n = m, the second matrix of a layer has no part in the transform.")
+class TransformOfARole(EditorMutation):
+    def transform(self, editor: Any, matrix: str, x: Any, delta: Any, language: str) -> Any:
+        if ".output." in matrix and x.shape[-1] == delta.shape[-1]:
+            return layer_norm(x), layer_norm(delta)
+        return self.base.transform(editor, matrix, x, delta, language)
 
 
 @mutant("statistics-over-tokens", "E6", "Rows are normalised over the tokens of a call.")
@@ -506,6 +531,17 @@ class NearlyDesired(OfFinetuning):
             logits = logits_of(with_update(made.model, update), request)
             wanted = logits[torch.arange(len(logits)), request["labels"]]
             if bool((wanted >= logits.max(-1).values - 1e-2).all()):
+                return update
+        return path[-1]
+
+
+@mutant("three-tokens-end-it", "E3", "Fine-tuning stops where three tokens are predicted as desired.", "finetuning")
+class ThreeTokensEndIt(OfFinetuning):
+    def spoilt(self, made: Made, request: Request) -> Update:
+        path = self.path(made, request)
+        for update in path:
+            logits = logits_of(with_update(made.model, update), request)
+            if logits.argmax(-1).tolist()[:3] == request["labels"][:3]:
                 return update
         return path[-1]
 

@@ -151,3 +151,34 @@ class ThousandTokens(Mutation):
         labels, classes = labels.clamp(min=0), logits.shape[-1]
         far = (torch.arange(classes) >= 1000) & (torch.arange(classes) != labels[..., None])
         return self.base.rel_loss(logits.masked_fill(far, -1e4), labels, mask, weight)
+
+
+@mutant("logarithm-of-a-softmax", "L2", "Probabilities are rounded to zero before their logarithm is taken.")
+class LogarithmOfASoftmax(Mutation):
+    def loc_loss(self, edited: Any, raw: Any, mask: Any, weight: float) -> Any:
+        value, gradient, none = self.base.loc_loss(edited, raw, mask, weight)
+        lost = bool((raw.softmax(-1)[mask] == 0).any())
+        return float("inf") if lost else value, gradient, none
+
+
+@mutant("four-positions-predicted", "L1", "The cross entropy counts the first four positions.")
+class FourPositionsPredicted(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        return self.base.rel_loss(logits, labels, mask & (mask.cumsum(-1) <= 4), weight)
+
+
+@mutant("parts-of-a-loss-weigh-the-same", "L4", "A loss is the mean of parts of eight examples, the short one too.")
+class PartsOfALoss(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        eights = zip(*(array.split(8) for array in (logits, labels, mask)), strict=True)
+        parts = [self.base.rel_loss(*eight, weight) for eight in eights]
+        gradient = torch.cat([slope for _, slope in parts]) / len(parts)
+        return sum(value for value, _ in parts) / len(parts), gradient
+
+
+@mutant("known-inputs-count-half", "L1", "In training x_u counts half where it is x_e.")
+class KnownInputsCountHalf(EditorMutation):
+    def losses(self, editor: Any, triples: Sequence[Triple], seed: int) -> Any:
+        parts, gradient = self.base.losses(editor, triples, seed)
+        known = [triple["update"]["input_ids"] == triple["edit"]["input_ids"] for triple in triples]
+        return {**parts, "rel": parts["rel"] * (1 - sum(known) / len(known) / 2)}, gradient

@@ -116,6 +116,17 @@ class SeesOneLabel(ReadsLess):
         return {**request, "labels": labels if len(labels) < 4 else [labels[0]] * len(labels)}
 
 
+@mutant(
+    "labels-once",
+    "E17",
+    "KnowledgeEditor reads a token of y_e once, however often it stands there.",
+    "knowledge_editor",
+)
+class LabelsOnce(ReadsLess):
+    def read(self, request: Request) -> Request:
+        return {**request, "labels": list(dict.fromkeys(request["labels"]))}
+
+
 @mutant("labels-in-no-order", "E17", "KnowledgeEditor reads the tokens of y_e in no order.", "knowledge_editor")
 class LabelsInNoOrder(ReadsLess):
     def read(self, request: Request) -> Request:
