@@ -24,39 +24,24 @@ from .texts import CLASSES, read_tokenizer
 LANGUAGES = ("de", "en", "sw")
 #: Names of entities by their number; most are one token. Entity 6 is known from test facts alone.
 NAMES = ("a", "b", "c d", "e", "f g", "h", "k l m")
-#: Of each relation the first words of its entities' names.
-FIRST = {"P17": "abcefhk", "P36": "nopqrst", "P30": "uvwxyzi"}
 WORDS = [*LANGUAGES, "country", "of", "is", "capital", "lies", "on", "earth", "(", ")", "."]
-WORDS += [f"{said}subject" for said in LANGUAGES] + [*"abcdefghiklmnopqrstuvwxyz", "premise", "claim"]
+WORDS += [f"{said}subject" for said in LANGUAGES] + [*"abcdefghklm", "premise", "claim"]
 SHUFFLED = ("contradiction", "entailment", "neutral")
 #: Two logits that are nearer to each other are no prediction that can be asked for.
 TIE = 1e-4
 
 
 def facts() -> list[FactRow]:
-    """Sixty subjects in three relations; English lacks every seventh, German every fourth, Swahili every second fact.
-
-    Some facts of German and Swahili are none of English's, in every split.
-    """
-    lacks = {"en": (7, 6), "de": (4, 1), "sw": (2, 1)}
+    """Sixty subjects in three relations; German lacks every fourth, Swahili every second fact."""
+    lacks = {"en": 10**6, "de": 4, "sw": 2}
     rows = []
-    for said, (every, missing) in lacks.items():
-        for place, relation in enumerate(TEMPLATES):
+    for said in LANGUAGES:
+        for relation in TEMPLATES:
             for subject in range(60):
-                if subject % every != missing:
-                    entity = 6 if subject >= 58 else (subject // 3 + place) % 6
-                    rows.append(given_.fact_row(said, relation, subject, entity, named(said, relation, entity)))
+                if subject % lacks[said] != 1:
+                    entity = 6 if subject >= 58 else (7 * subject + len(relation)) % 6
+                    rows.append(given_.fact_row(said, relation, subject, entity, f"{NAMES[entity]}"))
     return rows
-
-
-def named(said: str, relation: str, entity: int) -> str:
-    """An entity's name: of no other relation, in some languages longer than in others."""
-    words = [FIRST[relation][entity], *NAMES[entity].split()[1:]]
-    if said == "de" and entity in (2, 4):
-        words = words[:1]
-    if said == "sw" and entity in (0, 3):
-        words.append("sw")
-    return " ".join([*words, "m"] if relation == "P30" else words)
 
 
 def pairs() -> dict[str, list[PairRow]]:

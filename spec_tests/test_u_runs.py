@@ -439,11 +439,6 @@ def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
     distributed("U4", same, itself, "x_u that is x_e itself, and that is not")
     drawn = [(_kind(one["edit"]["fact"], t["fact"]), t["language"]) for one in asked for t, _ in one["retain"]]
     distributed("U4", Counter(drawn), retain, "x_r by what it shares with x_e, and by language")
-    english = {fact for fact, said in examples if said == "en"}
-    untold = [one for one in examples if one[0] not in english]
-    for role in ("edit", "retain"):
-        found = [_input(one, role)[0] not in english for one in asked]
-        by_chance("U4", found, [len(untold) / len(examples)] * len(asked), f"{role} inputs that English does not tell")
     for role in ("edit", "update"):
         agree, chances = [], []
         for one in asked:
