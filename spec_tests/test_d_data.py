@@ -700,7 +700,7 @@ def test_an_entity_that_a_relation_lacks_in_the_edits_language_is_not_desired(im
     rows += [given_.fact_row("de", "P17", n, n, f"dename{n}") for n in range(6)]
     for relation in ("P30", "P36"):
         rows += [
-            {**given_.fact_row("en", relation, n, n, f"enname{n}"), "obj_uri": f"P17Q{n}"}
+            {**given_.fact_row("en", relation, n, n, f"enname{n}"), "obj_uri": f"Q{n}"}
             for n in ((3, 4) if relation == "P30" else (5,))
         ]
     mine, other = (_place("P17", f"Q{number}", "en") for number in (0, 1))
