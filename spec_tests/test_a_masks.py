@@ -237,12 +237,6 @@ def test_gates_in_training_are_stochastic(implementation: Implementation) -> Non
             what, seeds = f"two seeds draw the same gates for {side}", (SEED, seed)
             holds("A3", not np.array_equal(a, c), what, expected="different gates", got=(a, c), seeds=seeds)
     holds("A3", not np.array_equal(*first), "x and δ share a draw", expected="different gates of x and δ", got=first)
-    # Seeds that share their last digits or bits, as hashes and clocks give them.
-    for seed in (1 + 2**8, 1 + 2**16, 1 + 10**6):
-        for side, a, c in zip(("x", "δ"), first, seen_masks(implementation, parameters, seed), strict=True):
-            holds(
-                "A3", not np.array_equal(a, c), what, expected="different gates", got=(a, c), side=side, seeds=(1, seed)
-            )
 
 
 @clause("A3")
@@ -771,8 +765,7 @@ def test_gates_are_drawn_in_training_and_fixed_at_test(implementation: Any, name
     rng = np.random.default_rng(30)
     triple, request = make_triple("bert", rng), make_request("bert", rng)
     first, again, *others = (
-        implementation.losses(editor, [triple], seed=seed)[0]["rel"]
-        for seed in (1, 1, 2, 1 + 2**8, 1 + 2**16, 1 + 10**6)
+        implementation.losses(editor, [triple], seed=seed)[0]["rel"] for seed in (SEED, SEED, 2, *LIKE_IT)
     )
     equal("A3", again, first, "one seed gives two objectives", editor=name, triple=triple)
     what = f"the gates of {drawn} are not drawn in training"

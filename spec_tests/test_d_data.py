@@ -525,10 +525,9 @@ def test_a_template_is_filled_wherever_its_places_are(implementation: Implementa
         for said in ("en", "de")
         for s in range(10)
     ]
-    files = written(rows)  # type: ignore[arg-type]
+    files = {path: content for path, content in written(rows).items() if content}  # type: ignore[arg-type]
     for said, text in zip(("en", "de"), ORDERS[order], strict=True):
         files[f"{said}/templates.jsonl"] = json.dumps({"relation": "P17", "template": text}) + "\n"
-        files = {path: content for path, content in files.items() if content}
     mine, other = (_place("P17", f"Q{subject}", "en") for subject in (1, 2))
     with folder_of(files) as folder:
         (triple,) = implementation.fact_inputs(folder, tokenize, MASK, mine, "de", other, [0])

@@ -234,7 +234,8 @@ def test_every_token_of_the_desired_prediction_is_read(implementation: Implement
     repeated = ([first] * (count - 1) + [second], [first] + [second] * (count - 1))
     one, other = (_gates(implementation, editor, {**request, "labels": labels}) for labels in repeated)
     same = torch.allclose(one, other, rtol=1e-9, atol=1e-12)
-    holds("E17", not same, "gates after labels of which each stands twice", expected="other gates", got="the same")
+    what = f"gates where a label stands once, and {count - 1} times"
+    holds("E17", not same, what, expected="other gates", got="the same")
 
 
 @clause("E17")

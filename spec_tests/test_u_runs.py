@@ -439,6 +439,15 @@ def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
     distributed("U4", same, itself, "x_u that is x_e itself, and that is not")
     drawn = [(_kind(one["edit"]["fact"], t["fact"]), t["language"]) for one in asked for t, _ in one["retain"]]
     distributed("U4", Counter(drawn), retain, "x_r by what it shares with x_e, and by language")
+
+
+@clause("U4", "S6")
+@of("draws")
+def test_a_training_retains_in_any_language(runs: Runs, name: str) -> None:
+    """x_r is in the language of x_e, and in that of x_u, as often as chance has it."""
+    done = runs(name)
+    asked = [one for step in done.trace["steps"] for one in step["asked"]]
+    examples = done.world.examples("train")
     for role in ("edit", "update"):
         agree, chances = [], []
         for one in asked:

@@ -523,27 +523,32 @@ class SumOverPositions(OfEditableTraining, NotedEdits):
         return {m: shift[m] + edits[1][index] * (delta - shift[m]) for m, delta in update.items()}
 
 
-@mutant("nearly-desired-is-enough", "E3", "Fine-tuning stops where y_e is less than 0.01 behind.", "finetuning")
-class NearlyDesired(OfFinetuning):
+class StopsEarly(OfFinetuning):
+    """Fine-tuning stops at the first step whose logits (P, V) are taken for the desired prediction."""
+
     def spoilt(self, made: Made, request: Request) -> Update:
         path = self.path(made, request)
-        for update in path:
-            logits = logits_of(with_update(made.model, update), request)
-            wanted = logits[torch.arange(len(logits)), request["labels"]]
-            if bool((wanted >= logits.max(-1).values - 1e-2).all()):
-                return update
-        return path[-1]
+        seen = (logits_of(with_update(made.model, update), request) for update in path)
+        return next(
+            (u for u, logits in zip(path, seen, strict=True) if self.enough(logits, request["labels"])), path[-1]
+        )
+
+    @abstractmethod
+    def enough(self, logits: torch.Tensor, labels: Sequence[int]) -> bool:
+        """What goes wrong."""
+
+
+@mutant("nearly-desired-is-enough", "E3", "Fine-tuning stops where y_e is less than 0.01 behind.", "finetuning")
+class NearlyDesired(StopsEarly):
+    def enough(self, logits: torch.Tensor, labels: Sequence[int]) -> bool:
+        wanted = logits[torch.arange(len(logits)), list(labels)]
+        return bool((wanted >= logits.max(-1).values - 1e-2).all())
 
 
 @mutant("three-tokens-end-it", "E3", "Fine-tuning stops where three tokens are predicted as desired.", "finetuning")
-class ThreeTokensEndIt(OfFinetuning):
-    def spoilt(self, made: Made, request: Request) -> Update:
-        path = self.path(made, request)
-        for update in path:
-            logits = logits_of(with_update(made.model, update), request)
-            if logits.argmax(-1).tolist()[:3] == request["labels"][:3]:
-                return update
-        return path[-1]
+class ThreeTokensEndIt(StopsEarly):
+    def enough(self, logits: torch.Tensor, labels: Sequence[int]) -> bool:
+        return logits.argmax(-1).tolist()[:3] == list(labels[:3])
 
 
 @mutant(

@@ -124,7 +124,9 @@ class SeesOneLabel(ReadsLess):
 )
 class LabelsOnce(ReadsLess):
     def read(self, request: Request) -> Request:
-        return {**request, "labels": list(dict.fromkeys(request["labels"]))}
+        labels = list(dict.fromkeys(request["labels"]))
+        # A gate is asked for as many labels as there are masks.
+        return {**request, "labels": labels + labels[:1] * (len(request["labels"]) - len(labels))}
 
 
 @mutant("labels-in-no-order", "E17", "KnowledgeEditor reads the tokens of y_e in no order.", "knowledge_editor")
