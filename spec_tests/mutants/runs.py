@@ -781,13 +781,17 @@ class FirstOfEachLanguage(EachEvaluation):
 @mutant("update-inputs-never-the-edit", "U4", "x_u of a training is another sentence than x_e where there is one.")
 class UpdatesNeverTheEdit(OwnTraining):
     def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        mask = None if isinstance(call["data"], Mapping) else read_tokenizer(call["model"]).mask_token_id
         others: dict[str, list[Any]] = {}
         for one in (one for step in trace["steps"] for one in step["asked"]):
             others.setdefault(one["edit"]["fact"], []).append(one["update"][0])
         batch = []
         for one in trace["steps"][number]["asked"]:
             there = [pair for pair in others[one["edit"]["fact"]] if pair[0]["language"] != one["edit"]["language"]]
-            batch.append({**one, "update": [one["update"][0] if not there else there[number % len(there)]]})
+            told, x = there[number % len(there)] if there else one["update"][0]
+            if mask is not None:
+                x = with_masks(x, mask, len(one["request"]["labels"]))
+            batch.append({**one, "update": [(told, x)]})
         return batch
 
 
