@@ -14,15 +14,19 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedTokenizerBase
 
 from perf import setting, steps
 from perf.gpu_page import table
@@ -52,12 +56,38 @@ def host(name: str, task: str, repeats: int = STEPS) -> dict[str, Any]:
     seen = [steps.phases_of(editor, run, dispatched=True).ordered() for _ in range(5)]
     timed = [steps.phases_of(editor, run, dispatched=False).ordered() for _ in range(repeats)]
     phases = [phase for phase in steps.ORDER if phase in timed[0]]
+    with tokenising() as spent:
+        alone = [seconds_of(spent, run) for _ in range(repeats)]
     return {
         "editor": name,
         "task": task,
         "operations": {p: statistics.median(one.get(p, 0) for one in seen) for p in phases},
         "milliseconds": {p: 1e3 * statistics.median(one.get(p, 0.0) for one in timed) for p in phases},
+        "tokenizer_milliseconds": 1e3 * statistics.median(alone),
     }
+
+
+@contextmanager
+def tokenising() -> Iterator[list[float]]:
+    """While open, the seconds of each call of a tokenizer: the part of "prepare inputs" that is not ours."""
+    spent, call = list[float](), PreTrainedTokenizerBase.__call__
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            spent.append(time.perf_counter() - start)
+
+    with patch.object(PreTrainedTokenizerBase, "__call__", timed):
+        yield spent
+
+
+def seconds_of(spent: list[float], run: Callable[[], object]) -> float:
+    """What one run adds to `spent`."""
+    before = len(spent)
+    run()
+    return sum(spent[before:])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -111,7 +141,7 @@ def page(content: dict[str, Any]) -> str:
     for row in content["rows"]:
         cells = [f"{row['milliseconds'].get(p, 0):.2f} ms, {row['operations'].get(p, 0):.0f}" for p in steps.ORDER]
         sums = f"{sum(row['milliseconds'].values()):.1f} ms, {sum(row['operations'].values()):.0f}"
-        body.append([row["editor"], row["task"], sums, *cells])
+        body.append([row["editor"], row["task"], sums, *cells, f"{row['tokenizer_milliseconds']:.2f} ms"])
     lines = [
         f"# Host time of a training step: {content['machine']}",
         "",
@@ -123,9 +153,10 @@ def page(content: dict[str, Any]) -> str:
     lines += [
         f"Ten edits with language-specific masks, on a random model of 6 layers of width {SIZES['facts'].hidden}.",
         f"Medians of {STEPS} steps on other examples each, and of 5 for the dispatched operations. One thread.",
+        "The last column is the part of “prepare inputs” that is spent in the tokenizer's library.",
         "",
     ]
-    return "\n".join(lines + table(("editor", "task", "a step", *steps.ORDER), body)).rstrip() + "\n"
+    return "\n".join(lines + table(("editor", "task", "a step", *steps.ORDER, "tokenizer"), body)).rstrip() + "\n"
 
 
 def main() -> None:

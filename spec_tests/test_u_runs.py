@@ -1,13 +1,14 @@
 """Chapter U: runs from data and a raw model to outcomes, played again.
 
-Seven small runs, made once for all tests: MEND with masks, of two seeds, and on English alone, Editable Training,
-Finetuning, MEND on sentence pairs, and a longer training of MEND for what it draws. Each is played again with chapter
-E's functions.
+Nine small runs, made once for all tests: MEND with masks, of two seeds, and on English alone, Editable Training,
+KnowledgeEditor, Finetuning, MEND on sentence pairs of all languages and of English, and a longer training of MEND for
+what it draws. Each is played again with chapter E's functions.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,9 @@ RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "English": ("mend", "en", {"inner_lr": 0.05, "patience": 40, "edits": 80}),
     "model": ("editable_training", "all", {"lr": 0.02, "inner_lr": 0.01, "test_limit": 8}),
     "finetuning": ("finetuning", None, {"lr": 5e-3, "test_limit": 7, "edits": 10}),
+    "reader": ("knowledge_editor", "lime", {"edits": 40, "test_limit": 5}),
     "pairs": ("mend", "all", {"inner_lr": 2e-3, "patience": 40}),
+    "English pairs": ("mend", "en", {"inner_lr": 2e-3, "edits": 40, "test_limit": 5}),
     # Another seed; and what is judged is not what came last, as above, of an editor with masks.
     "seed": ("mend", "lime", {"inner_lr": 0.05, "edits": 40, "test_limit": 3}),
     "draws": (
@@ -61,7 +64,7 @@ RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     ),
 }
 FACTS = ("masks", "English", "model", "finetuning")
-TRAINED = ("masks", "English", "model", "pairs")
+TRAINED = ("masks", "English", "model", "reader", "pairs", "English pairs")
 #: Under an implementation that lacks an editor, runs of it are left out.
 EDITOR = {name: needs("E", editor) for name, (editor, _, _) in RUNS.items()}
 
@@ -92,7 +95,7 @@ def runs(implementation: Implementation, worlds: dict[bool, World], tmp_path_fac
     def run(name: str) -> Done:
         if name not in done:
             editor, training, changes = RUNS[name]
-            world, planned = worlds[name == "pairs"], plan(**changes)
+            world, planned = worlds["pairs" in name], plan(**changes)
             folder = tmp_path_factory.mktemp("run")
             seed = 4 if name == "seed" else 3
             trace = implementation.run(world.data, world.model, editor, training, seed, planned, folder)
@@ -316,6 +319,24 @@ def _of_lengths(world: World, asked: Sequence[Asked]) -> dict[int, float]:
             for length in lengths:
                 expected[length] += 1 / len(lengths)  # type: ignore[assignment]
     return dict(expected)
+
+
+@clause("U1")
+@EDITOR["finetuning"]
+def test_a_run_edits_the_last_three_layers(
+    implementation: Implementation, worlds: dict[bool, World], tmp_path: Path
+) -> None:
+    """Both MLP matrices of each, in a model of four layers."""
+    model, folder = tmp_path / "model", tmp_path / "run"
+    folder.mkdir()
+    write_model(model, WORDS, layers=4)
+    changes = {**RUNS["finetuning"][2], "test_limit": 1}
+    trace = implementation.run(worlds[False].data, model, "finetuning", None, 3, plan(**changes), folder)
+    (one,) = trace["evaluations"]["en"]["edits"]
+    edits = implementation.edit(trace["editor"], [one["request"]])
+    names = list(implementation.dense(trace["editor"], edits, 0))
+    layers = sorted(int(number) for name in names for number in re.findall(r"(?<![a-z])\d+", name)[:1])
+    equal("U1", layers, [1, 1, 2, 2, 3, 3], "layers, counted from 0, of the matrices that an edit has", names=names)
 
 
 # --- U4: what a training is given -------------------------------------------------------------------------------------
@@ -684,14 +705,15 @@ def test_finetuning_trains_nothing(runs: Runs, name: str) -> None:
 
 @clause("U7")
 @needs("E", "resumable")
-@pytest.mark.parametrize(("name", "interrupt"), [("masks", 30), ("masks", 50), ("English", 50)])
+@pytest.mark.parametrize(("name", "interrupt"), [("masks", 30), ("masks", 40), ("masks", 50), ("English", 50)])
 @EDITOR["masks"]
 def test_a_resumed_run_is_an_uninterrupted_one(
     implementation: Implementation, runs: Runs, tmp_path: Path, name: str, interrupt: int
 ) -> None:
     """The same steps from there on, the same validations, the same parameters bit for bit, and the same outcomes.
 
-    Of "English" the best validation lies before the interruption, and patience ends the training behind it.
+    After 40 edits of "masks" a validation is due. Of "English" the best validation lies before the interruption, and
+    patience ends the training behind it.
     """
     whole = runs(name)
     editor, training, _ = RUNS[name]

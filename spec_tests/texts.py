@@ -112,7 +112,12 @@ def _bytes(words: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def write_model(
-    folder: Path, words: Sequence[str], classes: Sequence[str] = (), seed: int = 7, positions: int = 48
+    folder: Path,
+    words: Sequence[str],
+    classes: Sequence[str] = (),
+    seed: int = 7,
+    positions: int = 48,
+    layers: int = 3,
 ) -> Any:
     """A tiny BERT with a WordPiece tokenizer: a masked language model, or a classifier with classes of these names."""
     encode = write_tokenizer("wordpiece", folder, words)
@@ -120,7 +125,7 @@ def write_model(
         "vocab_size": len(encode),
         "hidden_size": 16,
         "intermediate_size": 24,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
         "max_position_embeddings": positions,
         "hidden_dropout_prob": 0.0,

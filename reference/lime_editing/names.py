@@ -19,7 +19,7 @@ JUDGED: tuple[Split, ...] = ("validation", "test")  # the splits that can be eva
 #: The language of the paper's English-only trainings and English edits, and of the raw classifier's training pairs.
 PIVOT = "en"
 #: The version of the specification (spec_tests/SPEC.md) that this code implements; stored with each result.
-SPECIFICATION = "2.5"
+SPECIFICATION = "2.6"
 
 TASKS: Mapping[str, str] = {"facts": "Facts", "nli": "NLI"}
 

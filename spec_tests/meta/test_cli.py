@@ -356,7 +356,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> str:
         "entry 2 (clause M7) passes: take it out",
         "SKIPPED",
         "not claimed",
-        "specification 2.5: spec_tests.meta.miniatures:wrong",
+        "specification 2.6: spec_tests.meta.miniatures:wrong",
         '"exit_code":',
     ],
 )

@@ -50,12 +50,18 @@ class RunMutation(Mutation):
         """An editor with the parameters of the start, and an optimiser that has not stepped."""
         model = self.raw_model(call)
         parts = (".intermediate.dense.weight", ".output.dense.weight")
-        edited = [n for n, _ in model.named_parameters() if n.endswith(parts) and ".attention." not in n][-6:]
+        edited = self.edited([n for n, _ in model.named_parameters() if n.endswith(parts) and ".attention." not in n])
         masks = "language" if call["training"] == "lime" else "none"
-        options = {"lr": call["plan"]["lr"], "inner_lr": call["plan"]["inner_lr"]}
+        options = {"lr": call["plan"]["lr"]}
+        if call["editor"] in ("mend", "editable_training"):
+            options["inner_lr"] = call["plan"]["inner_lr"]
         editor = self.base.make_editor(call["editor"], model, edited, ("de", "en", "sw"), masks=masks, **options)
         self.put(editor, self.values(trace["start"]))
         return editor
+
+    def edited(self, names: Sequence[str]) -> Sequence[str]:
+        """Those of a model's MLP matrices that are edited."""
+        return names[-6:]
 
     def values(self, editor: Any) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.base.parameters(editor).items()}
@@ -210,6 +216,19 @@ class LimitIsAPrefix(EachEvaluation):
             return evaluation
         english = trace["evaluations"]["en"]["edits"]
         return self.told(english)
+
+
+@mutant("run-edits-the-first-layers", "U1", "A run edits the matrices of the first three layers.")
+class RunEditsTheFirstLayers(RunMutation):
+    def wrong(self, trace: Trace, call: Call) -> Trace:
+        if trace["steps"]:
+            return trace
+        editor = self.fresh(trace, call)
+        evaluations = {name: self.judged(editor, one["edits"]) for name, one in trace["evaluations"].items()}
+        return {**trace, "start": editor, "editor": editor, "evaluations": evaluations}
+
+    def edited(self, names: Sequence[str]) -> Sequence[str]:
+        return names[:6]
 
 
 @mutant("one-outcome-for-each-role", "U1", "Of the inputs of an edit one of each role is judged.")
@@ -433,6 +452,13 @@ class EnglishTrainsOnAll(RunMutation):
         return trace
 
 
+@mutant("english-pairs-train-on-everything", "U4", "A training of pairs on English alone trains on all languages.")
+class EnglishPairsTrainOnAll(EnglishTrainsOnAll):
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        call = named(Contract.run, args, kwargs)
+        return super().run(**call) if isinstance(call["data"], Mapping) else self.base.run(**call)
+
+
 @mutant("all-means-english", "U4", "A training on all languages edits in English, and updates in all.")
 class AllMeansEnglish(OwnTraining):
     def batch(self, trace: Trace, number: int, call: Call) -> Any:
@@ -510,6 +536,17 @@ class MasksFrozen(OwnTraining):
         with torch.no_grad():
             for one, old in zip(masks, kept, strict=True):
                 one.copy_(old)
+        return loss
+
+
+@mutant("reader-steps-twice", "U5", "A training of KnowledgeEditor steps twice on each batch.")
+class ReaderStepsTwice(OwnTraining):
+    def wrong(self, trace: Trace, call: Call) -> Trace:
+        return super().wrong(trace, call) if call["editor"] == "knowledge_editor" else trace
+
+    def step(self, editor: Any, triples: Any, seed: int, number: int, trace: Trace, call: Call) -> float:
+        loss = super().step(editor, triples, seed, number, trace, call)
+        super().step(editor, triples, seed, number, trace, call)
         return loss
 
 
@@ -643,6 +680,18 @@ class MomentsLostOnResuming(Resumed):
             for value in self.base.parameters(trace["editor"]).values():
                 value.mul_(1 + 1e-6)
         return trace
+
+
+@mutant("due-validation-lost-on-resuming", "U7", "A validation that was due is not made up for.", "resumable")
+class DueValidationLost(Resumed):
+    due = 0
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        self.due = named(Contract.run, args, kwargs)["interrupt"] or self.due
+        return super().run(*args, **kwargs)
+
+    def wrong(self, trace: Trace, call: Call) -> Trace:
+        return {**trace, "validations": [one for one in trace["validations"] if one["edits"] != self.due]}
 
 
 @mutant("best-lost-on-resuming", "U7", "The best so far is forgotten where a run goes on.", "resumable")
