@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from .texts import CLASSES, read_tokenizer
 LANGUAGES = ("de", "en", "sw")
 #: Names of entities by their number; most are one token. Entity 6 is known from test facts alone.
 NAMES = ("a", "b", "c d", "e", "f g", "h", "k l m")
+#: Of each relation of the uneven facts the first words of its entities' names.
+FIRST = {"P17": "abcefhk", "P36": "nopqrst", "P30": "uvwxyzi"}
 WORDS = [*LANGUAGES, "country", "of", "is", "capital", "lies", "on", "earth", "(", ")", "."]
 WORDS += [f"{said}subject" for said in LANGUAGES] + [*"abcdefghklm", "premise", "claim"]
+UNEVEN_WORDS = [*WORDS, *"inopqrstuvwxyz"]
 SHUFFLED = ("contradiction", "entailment", "neutral")
 #: Two logits that are nearer to each other are no prediction that can be asked for.
 TIE = 1e-4
@@ -33,15 +37,39 @@ TIE = 1e-4
 
 def facts() -> list[FactRow]:
     """Sixty subjects in three relations; German lacks every fourth, Swahili every second fact."""
-    lacks = {"en": 10**6, "de": 4, "sw": 2}
     rows = []
-    for said in LANGUAGES:
-        for relation in TEMPLATES:
-            for subject in range(60):
-                if subject % lacks[said] != 1:
-                    entity = 6 if subject >= 58 else (7 * subject + len(relation)) % 6
-                    rows.append(given_.fact_row(said, relation, subject, entity, f"{NAMES[entity]}"))
+    for said, relation, subject in _told({"de": (4, 1), "en": (60, 60), "sw": (2, 1)}):
+        entity = 6 if subject >= 58 else (7 * subject + len(relation)) % 6
+        rows.append(given_.fact_row(said, relation, subject, entity, NAMES[entity]))
     return rows
+
+
+def uneven_facts() -> list[FactRow]:
+    """As many, of which English lacks every seventh; and an entity's name is of no other relation.
+
+    Some facts of German and Swahili are none of English's, in every split.
+    """
+    rows = []
+    for said, relation, subject in _told({"de": (4, 1), "en": (7, 6), "sw": (2, 1)}):
+        entity = 6 if subject >= 58 else (subject // 3 + list(TEMPLATES).index(relation)) % 6
+        rows.append(given_.fact_row(said, relation, subject, entity, _uneven_name(said, relation, entity)))
+    return rows
+
+
+def _told(lacks: Mapping[str, tuple[int, int]]) -> list[tuple[str, str, int]]:
+    """Language, relation and subject of every fact but those that a language lacks (n of every so many)."""
+    every = product(lacks, TEMPLATES, range(60))
+    return [one for one in every if one[2] % lacks[one[0]][0] != lacks[one[0]][1]]
+
+
+def _uneven_name(said: str, relation: str, entity: int) -> str:
+    """In some languages it is longer than in others."""
+    words = [FIRST[relation][entity], *NAMES[entity].split()[1:]]
+    if said == "de" and entity in (2, 4):
+        words = words[:1]
+    if said == "sw" and entity in (0, 3):
+        words.append("sw")
+    return " ".join([*words, "m"] if relation == "P30" else words)
 
 
 def pairs() -> dict[str, list[PairRow]]:

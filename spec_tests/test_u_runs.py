@@ -27,6 +27,7 @@ from .contract import Asked
 from .runs import (
     LANGUAGES,
     SHUFFLED as CLASSES,
+    UNEVEN_WORDS,
     WORDS,
     Done,
     World,
@@ -39,6 +40,7 @@ from .runs import (
     pairs,
     place,
     plan,
+    uneven_facts,
 )
 from .showing import shown
 from .test_d_data import folder_of, written
@@ -49,7 +51,7 @@ from .tiny import make, set_masks, setting, step as take_step
 RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "masks": ("mend", "lime", {"inner_lr": 7e-4}),
     # So large a rate makes no edit succeed: the first validation stays the best, and patience ends the training.
-    "English": ("mend", "en", {"inner_lr": 0.05, "patience": 40, "edits": 80}),
+    "English": ("mend", "en", {"inner_lr": 0.1, "patience": 40, "edits": 80}),
     "model": ("editable_training", "all", {"lr": 0.02, "inner_lr": 0.01, "test_limit": 8}),
     "finetuning": ("finetuning", None, {"lr": 5e-3, "test_limit": 7, "edits": 10}),
     "reader": ("knowledge_editor", "lime", {"edits": 40, "test_limit": 5}),
@@ -63,6 +65,7 @@ RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
         {"edits": 400, "validate_every": 400, "patience": 400, "validation_limit": None, "test_limit": 3},
     ),
 }
+DATA = {"pairs": "pairs", "English pairs": "pairs", "English": "uneven", "draws": "uneven"}
 FACTS = ("masks", "English", "model", "finetuning")
 TRAINED = ("masks", "English", "model", "reader", "pairs", "English pairs")
 #: Under an implementation that lacks an editor, runs of it are left out.
@@ -77,25 +80,30 @@ Runs = Callable[[str], Done]
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, World]]:
-    """Facts and sentence pairs with their models; true of pairs."""
-    of_facts, of_pairs = (tmp_path_factory.mktemp(name) for name in ("language-model", "classifier"))
-    write_model(of_facts, WORDS)
-    write_model(of_pairs, WORDS, CLASSES)
-    rows = facts()
-    with folder_of(written(rows)) as folder:
-        yield {False: World(folder, of_facts, rows), True: World(pairs(), of_pairs, pairs())}
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World]]:
+    """Facts, uneven facts and sentence pairs with their models."""
+    models = {name: tmp_path_factory.mktemp(name) for name in ("facts", "uneven", "pairs")}
+    write_model(models["facts"], WORDS)
+    write_model(models["uneven"], UNEVEN_WORDS)
+    write_model(models["pairs"], WORDS, CLASSES)
+    rows, uneven = facts(), uneven_facts()
+    with folder_of(written(rows)) as folder, folder_of(written(uneven)) as other:
+        yield {
+            "facts": World(folder, models["facts"], rows),
+            "uneven": World(other, models["uneven"], uneven),
+            "pairs": World(pairs(), models["pairs"], pairs()),
+        }
 
 
 @pytest.fixture(scope="module")
-def runs(implementation: Implementation, worlds: dict[bool, World], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(implementation: Implementation, worlds: dict[str, World], tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The runs of this chapter by name, each made when it is first asked for."""
     done: dict[str, Done] = {}
 
     def run(name: str) -> Done:
         if name not in done:
             editor, training, changes = RUNS[name]
-            world, planned = worlds["pairs" in name], plan(**changes)
+            world, planned = worlds[DATA.get(name, "facts")], plan(**changes)
             folder = tmp_path_factory.mktemp("run")
             seed = 4 if name == "seed" else 3
             trace = implementation.run(world.data, world.model, editor, training, seed, planned, folder)
@@ -324,14 +332,14 @@ def _of_lengths(world: World, asked: Sequence[Asked]) -> dict[int, float]:
 @clause("U1")
 @EDITOR["finetuning"]
 def test_a_run_edits_the_last_three_layers(
-    implementation: Implementation, worlds: dict[bool, World], tmp_path: Path
+    implementation: Implementation, worlds: dict[str, World], tmp_path: Path
 ) -> None:
     """Both MLP matrices of each, in a model of four layers."""
     model, folder = tmp_path / "model", tmp_path / "run"
     folder.mkdir()
     write_model(model, WORDS, layers=4)
     changes = {**RUNS["finetuning"][2], "test_limit": 1}
-    trace = implementation.run(worlds[False].data, model, "finetuning", None, 3, plan(**changes), folder)
+    trace = implementation.run(worlds["facts"].data, model, "finetuning", None, 3, plan(**changes), folder)
     (one,) = trace["evaluations"]["en"]["edits"]
     edits = implementation.edit(trace["editor"], [one["request"]])
     names = list(implementation.dense(trace["editor"], edits, 0))
@@ -460,6 +468,11 @@ def test_a_training_draws_its_examples_evenly(runs: Runs, name: str) -> None:
     distributed("U4", same, itself, "x_u that is x_e itself, and that is not")
     drawn = [(_kind(one["edit"]["fact"], t["fact"]), t["language"]) for one in asked for t, _ in one["retain"]]
     distributed("U4", Counter(drawn), retain, "x_r by what it shares with x_e, and by language")
+    english = {fact for fact, said in examples if said == "en"}
+    untold = [fact for fact, _ in examples if fact not in english]
+    for role in ("edit", "retain"):
+        found = [_input(one, role)[0] not in english for one in asked]
+        by_chance("U4", found, [len(untold) / len(examples)] * len(asked), f"{role} inputs that English does not tell")
 
 
 @clause("U4", "S6")

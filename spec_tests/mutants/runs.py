@@ -1071,3 +1071,39 @@ class EarlierBestLost(Resumed):
             for value in self.base.parameters(trace["editor"]).values():
                 value.mul_(1 + 1e-6)
         return trace
+
+
+def told_in_english(call: Call) -> set[str]:
+    """The facts that English tells, in whichever split."""
+    if isinstance(call["data"], Mapping):
+        return {str(row) for part in call["data"].values() for row in range(len(part))}
+    rows = [row for row in facts_in(call["data"]) if row["language"] == "en"]
+    return {f"{row['relation']}/{row['sub_uri']}" for row in rows}
+
+
+@mutant("judged-where-english-tells", "U1", "An evaluation goes through the facts that English tells.")
+class JudgedWhereEnglishTells(EachEvaluation):
+    def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
+        told = told_in_english(call)
+        return self.told([one for one in evaluation["edits"] if one["edit"]["fact"] in told])
+
+
+@mutant("trained-where-english-tells", "U4", "A training goes through the facts that English tells.")
+class TrainedWhereEnglishTells(OwnTraining):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        told, asked = told_in_english(call), trace["steps"][number]["asked"]
+        kept = [one for one in asked if one["edit"]["fact"] in told]
+        return [kept[place % len(kept)] for place in range(len(asked))]
+
+
+@mutant("trained-towards-any-relation", "U4", "A training desires an entity of another relation.")
+class TrainedTowardsAnyRelation(OwnTraining, OfFacts):
+    def batch(self, trace: Trace, number: int, call: Call) -> Any:
+        batch = trace["steps"][number]["asked"]
+        return batch if isinstance(call["data"], Mapping) else [self.towards_another(one, call) for one in batch]
+
+    def towards_another(self, one: Any, call: Call) -> Any:
+        request, relation = one["request"], one["edit"]["fact"].split("/")[0]
+        far = [label for (fact, _), label in self.known(call).items() if fact.split("/")[0] != relation]
+        label = next((label for label in far if len(label) == len(request["labels"])), request["labels"])
+        return {**one, "request": {**request, "labels": label}}
