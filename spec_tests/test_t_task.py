@@ -176,9 +176,12 @@ ALIKE = {
 @clause("T1")
 @pytest.mark.parametrize("fact", ALIKE.values(), ids=ALIKE)
 def test_facts_of_similar_names_are_apart(implementation: Implementation, fact: str) -> None:
-    """The name of a fact is compared as it is: neither normalised, nor stripped, nor read as a number."""
+    """The name of a fact is compared as it is: neither normalised, nor stripped, nor read as a number.
+
+    Each is in languages of its own, so that two facts taken for one have no language twice.
+    """
     corpus: list[Example] = [
-        {"id": f"{place}/{language}", "fact": name, "language": language}
+        {"id": f"{place}/{language}", "fact": name, "language": f"{language}{place}"}
         for place, name in enumerate(ALIKE.values())
         for language in ("en", "de")
     ]

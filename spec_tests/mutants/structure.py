@@ -90,17 +90,22 @@ class StopsAfterEight(ReadsLess):
         return {**request, "input_ids": request["input_ids"][:8]}
 
 
+def _shortened(request: Request, ids: list[int]) -> Request:
+    """With predictions at the first of these tokens."""
+    return {**request, "input_ids": ids, "positions": list(range(len(request["positions"])))}
+
+
 @mutant("reader-begins-late", "E17", "KnowledgeEditor reads the last sixteen tokens of x_e.", "knowledge_editor")
 class BeginsLate(ReadsLess):
     def read(self, request: Request) -> Request:
-        return {**request, "input_ids": request["input_ids"][-16:]}
+        return _shortened(request, request["input_ids"][-16:])
 
 
 @mutant("reader-skips-every-second", "E17", "KnowledgeEditor reads every second token of long x_e.", "knowledge_editor")
 class SkipsEverySecond(ReadsLess):
     def read(self, request: Request) -> Request:
         ids = request["input_ids"]
-        return {**request, "input_ids": ids if len(ids) < 12 else ids[::2]}
+        return request if len(ids) < 12 else _shortened(request, ids[::2])
 
 
 @mutant("reader-skips-repetitions", "E17", "KnowledgeEditor reads once what stands twice in a row.", "knowledge_editor")
