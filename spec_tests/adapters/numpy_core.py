@@ -386,7 +386,10 @@ Told = dict[tuple[str, str], "list[FactRow]"]  # (language, relation) → facts 
 
 def _lines(path: Path, fields: Sequence[str]) -> Iterable[dict[str, str]]:
     """The objects of a file; each has the fields as text."""
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    try:
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8: {error}") from error
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not line.strip():
             continue
