@@ -132,11 +132,18 @@ def test_edits_weigh_the_same(implementation: Implementation) -> None:
     compare("M4", implementation.metrics(outcomes), {"acc": 0.5, "con": 0.5}, what, outcomes=outcomes)
 
 
+#: Names of edits that begin or end alike, and such as a reader of tables takes for one number or for no value.
+ALIKE = [
+    *(("P17/Q1/en", other) for other in ("P17/Q2/en", "P36/Q1/en", "P17/Q1", "p17/q1/en", "P17/Q1/en ", "P17/Q1/en/2")),
+    *(("7", "07"), ("7", "7.0"), ("1000", "1e3"), ("nan", "None")),
+]
+
+
 @clause("M4")
-@pytest.mark.parametrize("other", ["P17/Q2/en", "P36/Q1/en", "P17/Q1", "p17/q1/en", "P17/Q1/en ", "P17/Q1/en/2"])
-def test_edits_of_similar_names_are_apart(implementation: Implementation, other: str) -> None:
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_edits_of_similar_names_are_apart(implementation: Implementation, one: str, other: str) -> None:
     """An edit of one input and one of five are two, however alike they are called."""
-    outcomes = rows("P17/Q1/en", "en", update="1", retain="0") + rows(other, "en", update="00000", retain="11111")
+    outcomes = rows(one, "en", update="1", retain="0") + rows(other, "en", update="00000", retain="11111")
     what = "is not that of two edits, whose names are alike"
     compare("M4", implementation.metrics(outcomes), {"acc": 0.5, "con": 0.5}, what, outcomes=outcomes)
     by_input = implementation.breakdown(outcomes, "language")["en"]
@@ -171,6 +178,25 @@ def test_languages_weigh_the_same(implementation: Implementation) -> None:
         outcomes += rows(name, "en", update="0", retain="1")
     what = "is not the mean of the languages'"
     compare("M5", implementation.metrics(outcomes), {"acc": 0.5, "con": 1.0}, what, outcomes=outcomes)
+
+
+@clause("M4", "M5")
+def test_many_edits_are_averaged_at_once(implementation: Implementation) -> None:
+    """3,001 English edits and one German: they fill no batch of any usual size, and are more than half a float counts.
+
+    The last seven English edits update nothing as desired, and the last 700 retain nothing.
+    """
+    edits = 3001
+    outcomes = rows("one", "de", update="1", retain="1")
+    for place in range(edits):
+        outcomes += rows(f"f{place}", "en", update="01"[place < edits - 7], retain="01"[place < edits - 700])
+    expected = {name: (1 - missed / edits + 1) / 2 for name, missed in (("acc", 7), ("con", 700))}
+    compare("M4", implementation.metrics(outcomes, ["en"]), {name: 2 * expected[name] - 1 for name in expected}, MANY)
+    compare("M5", implementation.metrics(outcomes), expected, MANY)
+
+
+#: The outcomes themselves are too many to be shown.
+MANY = "of 3,001 edits in one language, and one in another, is not the mean of the edits' and languages' shares"
 
 
 @clause("M5")
