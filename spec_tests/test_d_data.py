@@ -1054,9 +1054,11 @@ def test_bytes_that_are_no_text_are_an_error(implementation: Implementation, nam
 
 
 @clause("D9")
-def test_blank_lines_are_lines(implementation: Implementation) -> None:
-    """An editor shows the named line, however many blank ones are before it."""
-    refuses(implementation, broken("[1, 2]", blank=5), ("P17.jsonl", str(BAD_LINE)), "a bad line after blank lines")
+@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["unix", "windows"])
+def test_blank_lines_are_lines(implementation: Implementation, ending: str) -> None:
+    """An editor shows the named line, however many blank ones are before it, and however lines end."""
+    files = {name: text.replace("\n", ending) for name, text in broken("[1, 2]", blank=5).items()}
+    refuses(implementation, files, ("P17.jsonl", str(BAD_LINE)), "a bad line after blank lines")
 
 
 @clause("D9")

@@ -766,3 +766,10 @@ class RowsFoundByTheirContent(PairEditMutation):
 @mutant("classifier-in-what-begins-as-english", "D8", "Languages whose codes begin with en are taken for English.")
 class ClassifierInWhatBeginsAsEnglish(ClassifierInAllLanguages):
     BEGINNING = "en"
+
+
+@mutant("lines-ended-twice", "D9", "A line that ends as in Windows counts as two.")
+class LinesEndedTwice(Rewritten):
+    def rewrite(self, folder: Path) -> None:
+        for path in folder.glob("*/*.jsonl"):
+            path.write_bytes(path.read_bytes().replace(b"\r", b"\n"))

@@ -198,6 +198,23 @@ class MeanOfBatches(MetricMutation):
         return self.averaged(outcomes, rate)
 
 
+@mutant("ten-languages-averaged", "M5", "The first ten editing languages are averaged, as many as a legend has.")
+class TenLanguagesAveraged(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        first = sorted({o["edit_language"] for o in outcomes})[:10]
+        return self.base.metrics(outcomes, first if languages is None and len(first) == 10 else languages)
+
+
+@mutant("a-hundred-inputs-counted", "M4", "Of an edit's inputs the first hundred are counted.")
+class AHundredInputsCounted(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        asked: dict[tuple[str, ...], list[Outcome]] = {}
+        for o in outcomes:
+            asked.setdefault((o["edit"], o["edit_language"], o["role"]), []).append(o)
+        first = [o for one in asked.values() for o in one[:100]]
+        return self.base.metrics(first) if len(first) < len(outcomes) else right
+
+
 @mutant("edits-by-their-numbers", "M4", "Names of edits go through a table whose reader takes digits for a number.")
 class EditsByTheirNumbers(Mutation):
     def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:

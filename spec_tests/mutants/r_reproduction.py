@@ -321,3 +321,21 @@ class EnglishAndWhatBeginsAlike(Mutation):
 class TablesWithoutRegions(Mutation):
     def experiments(self, languages: Sequence[str]) -> list[Experiment]:
         return self.base.experiments(list(dict.fromkeys(language.partition("-")[0] for language in languages)))
+
+
+@mutant("best-of-the-last-hundred", "R5", "Of a training the best of the last hundred validations is judged.")
+class BestOfTheLastHundred(StoppingMutation):
+    def wrong(
+        self, succ: list[float], every: int, patience: int, max_steps: int, stopped: int, judged: int
+    ) -> tuple[int, int]:
+        kept = succ[: stopped // every][-100:]
+        behind = len(kept) - 1 - kept.index(max(kept))
+        return stopped, stopped - behind * every
+
+
+@mutant("seeds-of-one-digit-shown", "R4", "Runs are found by a pattern for a seed of one digit.")
+class SeedsOfOneDigitShown(Mutation):
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        names = {(row["editor"], row["training"]): row["runs"] for row in self.base.table(runs, edit_language)}
+        rows = self.base.table([run for run in runs if run["seed"] < 10], edit_language)
+        return [{**row, "runs": names[row["editor"], row["training"]]} for row in rows]

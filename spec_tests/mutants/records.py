@@ -416,3 +416,10 @@ class FirstLinesRecorded(OfFacts):
         for row in rows:
             files.setdefault((row["language"], row["relation"]), []).append(row)
         return [(len(one), super(FirstLinesRecorded, self).told(one[:100])) for one in files.values()]
+
+
+@mutant("model-known-by-its-day", "R9", "The model is known by the names, sizes and times of its files.")
+class ModelByItsDay(RecordMutation):
+    def other(self, call: dict[str, Any]) -> dict[str, Any]:
+        files = [(path.name, path.stat()) for path in sorted(Path(call["model"]).iterdir()) if path.is_file()]
+        return {"model": digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files])}

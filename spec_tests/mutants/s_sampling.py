@@ -385,3 +385,20 @@ class ALimitOfNoneIsNoLimit(Mutation):
     def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
         call = named(Sampling.evaluation_pairs, args, kwargs)
         return self.base.evaluation_pairs(**call | {"limit": call["limit"] or None})
+
+
+@mutant("updated-in-sixteen-languages", "S2", "Update inputs are in the first sixteen languages, where there are more.")
+class UpdatedInSixteenLanguages(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        first = sorted({example["language"] for example in at.values()})[:16]
+        fact = at[pair["edit"]]["fact"]
+        told = {at[name]["language"]: name for name in pool if at[name]["fact"] == fact}
+        known = [told[language] for language in first if language in told]
+        moved = [name if name in known or not known else known[_shuffled(name) % len(known)] for name in pair["update"]]
+        return {**pair, "update": moved}
+
+
+@mutant("thirty-two-inputs-at-most", "S4", "Each edit gets 32 inputs of a role at most, a batch.")
+class ThirtyTwoInputsAtMost(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        return {**pair, "update": pair["update"][:32], "retain": pair["retain"][:32]}

@@ -380,3 +380,9 @@ class FactAndLanguageRunTogether(Mutation):
         called = {e["id"]: f"{e['fact']}-{e['language']}" for e in corpus}
         last = {name: one for one, name in called.items()}
         return [last[called[one]] for one in self.base.parallel(corpus, example, languages)]
+
+
+@mutant("sixteen-parallels-at-most", "T1", "Of I(x) the first sixteen members are known.")
+class SixteenParallelsAtMost(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        return self.base.parallel(corpus, example, languages)[:16]
