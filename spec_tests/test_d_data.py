@@ -884,10 +884,11 @@ def test_the_raw_classifier_sees_as_many_pairs_as_there_are(implementation: Impl
         row["premise"]["enm"] = "a premise in Middle English"
         row["hypothesis"]["language"].append("enm")
         row["hypothesis"]["translation"].append("a claim in Middle English")
-    rows[0] = {**rows[0], "hypothesis": {"language": ["en"], "translation": [rows[0]["premise"]["en"]]}}
+    said = rows[0]["premise"]
+    rows[0] = {**rows[0], "hypothesis": {"language": [*said], "translation": [*said.values()]}}
     found = implementation.classifier_examples({**SPLITS, "train": rows}, tokenize_pair)
     got = sorted(tuple(x["input_ids"]) for x in found)
-    first = tuple(tokenize_pair(rows[0]["premise"]["en"], rows[0]["premise"]["en"]))
+    first = tuple(tokenize_pair(said["en"], said["en"]))
     expected = sorted([first, *(tuple(pair_input(row, "en")["input_ids"]) for row in range(1, count))])
     equal("D8", got, expected, "the raw classifier sees other pairs than all, each once", pairs=count)
 

@@ -186,7 +186,7 @@ OF_MANY = "of thousands of edits and inputs is not the mean of their shares"
 
 @clause("M4")
 def test_many_edits_are_averaged_at_once(implementation: Implementation) -> None:
-    """3,001 edits and one of 600 inputs: they fill no batch of any usual size, and are more than half a float counts.
+    """3,001 edits and one of 600 inputs: they fill no batch of any usual size.
 
     The last seven of the edits update nothing as desired, and the last 700 retain nothing; of the 600 inputs the first
     half are hits.

@@ -308,7 +308,7 @@ def test_the_best_validation_is_judged(
     implementation: Implementation, succ: list[float], intervals: int, data: st.DataObject
 ) -> None:
     """Any course of succ: where training stops and what is judged follow from the definition."""
-    every = data.draw(st.sampled_from([1, 20, 49, 20_000]))
+    every = data.draw(st.sampled_from([1, 20, 20_000]))
     expected = oracles.stopping(succ, every, intervals)
     got = tuple(implementation.stopping(succ, every, intervals * every, len(succ) * every))
     equal(
