@@ -738,9 +738,6 @@ class TemplatesAreFormats(Rewritten):
         with self.rewritten(call["folder"]) as copied:
             return self.base.fact_inputs(**call | {"folder": copied})
 
-    def split(self, folder: Path) -> dict[str, list[FactRow]]:
-        return self.base.split(folder)
-
     def rewrite(self, folder: Path) -> None:
         for path in folder.glob("*/templates.jsonl"):
             text = path.read_bytes().decode("utf-8")
