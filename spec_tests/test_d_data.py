@@ -195,8 +195,9 @@ def test_subjects_of_similar_identifiers_are_apart(implementation: Implementatio
     equal("D2", got, [other], "a subject is taken for another one, which train has", other=other)
 
 
+GOOGLE_RE = ("date_of_birth", "place_of_birth", "place_of_death")
 #: As a file may be called: like mLAMA's of T-REx, like its three of GoogleRE, and as anybody calls a relation.
-RELATIONS = ("P17", "p36", "Q5", "17", "date_of_birth", "place_of_birth", "place_of_death", "capital", "part-of")
+RELATIONS = ("P17", "p36", "Q5", "17", "P17.b", *GOOGLE_RE, "capital", "part-of")
 
 
 @clause("D2")
@@ -513,6 +514,7 @@ ORDERS = {
     "one order each": ("The city of [X] is in [Y] today .", "Das ganze [Y] hat als Stadt [X] ."),
     "side by side": ("The city [X] [Y]", "[Y] [X] die Stadt"),
     "nothing else": ("[X] [Y]", "[Y] [X]"),
+    "marks": (r"The {city} of [X] \1 is %s in [Y] $1 {}", "100% {0} [Y] %(x)s hat ${x} [X] & <b>"),
 }
 
 
@@ -800,13 +802,28 @@ def test_pairs_are_retained_from_the_whole_test_set(implementation: Implementati
 
 
 @clause("D7")
+def test_a_large_test_set_is_retained_whole(implementation: Implementation) -> None:
+    """1,000 rows, of which the last is wrong in English: it retains 600 of 2,997 pairs, of any tenth of the rows."""
+    rows = pair_rows(1000)
+    gold = [row["label"] for row in rows]
+    raw = {"en": [*gold[:-1], (gold[-1] + 1) % 3]}
+    (edit,) = implementation.pair_edits(rows, raw, tokenize_pair, 600, 4)
+    equal("D7", (edit["row"], edit["label"]), (999, gold[-1]), "the only pair that is wrong, and its gold class")
+    drawn = Counter((row // 100, said) for row, said in edit["retain"])
+    expected = {(part, said): drawn.total() * (100 - (part == 9)) / 999 / 3 for part in range(10) for said in PREDICTED}
+    distributed("D7", drawn, expected, "pairs are not retained from the whole of a large test set")
+
+
+@clause("D7")
 def test_pairs_of_equal_texts_are_unrelated(implementation: Implementation) -> None:
-    """A row is known by its number: another one with the same texts is in the test set, too, and is retained."""
+    """A row is known by its number: another one that is its copy is in the test set, too, is edited and retained."""
     rows = pair_rows(6)
-    rows[5] = {**rows[5], "premise": rows[0]["premise"], "hypothesis": rows[0]["hypothesis"]}
+    rows[5] = {**rows[0]}
     wrong = {said: [(row["label"] + 1) % 3 for row in rows] for said in PREDICTED}
     edits = [e for seed in range(30) for e in implementation.pair_edits(rows, wrong, tokenize_pair, 4, seed)]
     check_retained(edits)
+    edited = Counter(edit["row"] for edit in edits)
+    equal("D7", edited, dict.fromkeys(range(6), 30 * len(PREDICTED)), "edits of each row, row 5 a copy of row 0")
     retained = {row for edit in edits if edit["row"] == 0 for row, _ in edit["retain"]}
     equal("D7", retained, {1, 2, 3, 4, 5}, "rows that an edit of row 0, whose texts row 5 has too, retains")
 
@@ -858,12 +875,20 @@ def test_the_raw_classifier_learns_from_english_training_pairs(implementation: I
 @clause("D8")
 @pytest.mark.parametrize("count", [1, 3, 257])
 def test_the_raw_classifier_sees_as_many_pairs_as_there_are(implementation: Implementation, count: int) -> None:
-    """Few or many: all, though they fill no batch of any usual size, and one claims what its premise says."""
+    """Few or many: all, though they fill no batch of any usual size, and one claims what its premise says.
+
+    Middle English, whose code begins as that of English does, is another language.
+    """
     rows = pair_rows(count)
-    rows[0] = {**rows[0], "hypothesis": {"language": ["en"], "translation": [rows[0]["premise"]["en"]]}}
+    for row in rows:
+        row["premise"]["enm"] = "a premise in Middle English"
+        row["hypothesis"]["language"].append("enm")
+        row["hypothesis"]["translation"].append("a claim in Middle English")
+    said = rows[0]["premise"]
+    rows[0] = {**rows[0], "hypothesis": {"language": [*said], "translation": [*said.values()]}}
     found = implementation.classifier_examples({**SPLITS, "train": rows}, tokenize_pair)
     got = sorted(tuple(x["input_ids"]) for x in found)
-    first = tuple(tokenize_pair(rows[0]["premise"]["en"], rows[0]["premise"]["en"]))
+    first = tuple(tokenize_pair(said["en"], said["en"]))
     expected = sorted([first, *(tuple(pair_input(row, "en")["input_ids"]) for row in range(1, count))])
     equal("D8", got, expected, "the raw classifier sees other pairs than all, each once", pairs=count)
 
@@ -1030,9 +1055,11 @@ def test_bytes_that_are_no_text_are_an_error(implementation: Implementation, nam
 
 
 @clause("D9")
-def test_blank_lines_are_lines(implementation: Implementation) -> None:
-    """An editor shows the named line, however many blank ones are before it."""
-    refuses(implementation, broken("[1, 2]", blank=5), ("P17.jsonl", str(BAD_LINE)), "a bad line after blank lines")
+@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["unix", "windows"])
+def test_blank_lines_are_lines(implementation: Implementation, ending: str) -> None:
+    """An editor shows the named line, however many blank ones are before it, and however lines end."""
+    files = {name: text.replace("\n", ending) for name, text in broken("[1, 2]", blank=5).items()}
+    refuses(implementation, files, ("P17.jsonl", str(BAD_LINE)), "a bad line after blank lines")
 
 
 @clause("D9")

@@ -132,11 +132,18 @@ def test_edits_weigh_the_same(implementation: Implementation) -> None:
     compare("M4", implementation.metrics(outcomes), {"acc": 0.5, "con": 0.5}, what, outcomes=outcomes)
 
 
+#: Names of edits that begin or end alike, and such as a reader of tables takes for one number or for no value.
+ALIKE = [
+    *(("P17/Q1/en", other) for other in ("P17/Q2/en", "P36/Q1/en", "P17/Q1", "p17/q1/en", "P17/Q1/en ", "P17/Q1/en/2")),
+    *(("7", "07"), ("7", "7.0"), ("1000", "1e3"), ("nan", "None")),
+]
+
+
 @clause("M4")
-@pytest.mark.parametrize("other", ["P17/Q2/en", "P36/Q1/en", "P17/Q1", "p17/q1/en", "P17/Q1/en ", "P17/Q1/en/2"])
-def test_edits_of_similar_names_are_apart(implementation: Implementation, other: str) -> None:
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_edits_of_similar_names_are_apart(implementation: Implementation, one: str, other: str) -> None:
     """An edit of one input and one of five are two, however alike they are called."""
-    outcomes = rows("P17/Q1/en", "en", update="1", retain="0") + rows(other, "en", update="00000", retain="11111")
+    outcomes = rows(one, "en", update="1", retain="0") + rows(other, "en", update="00000", retain="11111")
     what = "is not that of two edits, whose names are alike"
     compare("M4", implementation.metrics(outcomes), {"acc": 0.5, "con": 0.5}, what, outcomes=outcomes)
     by_input = implementation.breakdown(outcomes, "language")["en"]
@@ -171,6 +178,37 @@ def test_languages_weigh_the_same(implementation: Implementation) -> None:
         outcomes += rows(name, "en", update="0", retain="1")
     what = "is not the mean of the languages'"
     compare("M5", implementation.metrics(outcomes), {"acc": 0.5, "con": 1.0}, what, outcomes=outcomes)
+
+
+#: What is wrong where there are too many outcomes to be shown.
+OF_MANY = "of thousands of edits and inputs is not the mean of their shares"
+
+
+@clause("M4")
+def test_many_edits_are_averaged_at_once(implementation: Implementation) -> None:
+    """3,001 edits and one of 600 inputs: they fill no batch of any usual size.
+
+    The last seven of the edits update nothing as desired, and the last 700 retain nothing; of the 600 inputs the first
+    half are hits.
+    """
+    edits = 3001
+    outcomes = rows("one", "en", update="1" * 300 + "0" * 300, retain="1" * 300 + "0" * 300)
+    for place in range(edits):
+        outcomes += rows(f"f{place}", "en", update="01"[place < edits - 7], retain="01"[place < edits - 700])
+    expected = {name: (edits - missed + 0.5) / (edits + 1) for name, missed in (("acc", 7), ("con", 700))}
+    compare("M4", implementation.metrics(outcomes), expected, OF_MANY)
+
+
+@clause("M5")
+def test_many_languages_are_averaged_at_once(implementation: Implementation) -> None:
+    """53 editing languages, as mLAMA has: no update input is a hit in the last 7, no retain input in the first 40."""
+    outcomes = []
+    for place in range(53):
+        for edit in range(1 + place % 3):
+            outcomes += rows(f"f{edit}", f"l{place:02}", update="01"[place < 46], retain="01"[place >= 40])
+    compare(
+        "M5", implementation.metrics(outcomes), {"acc": 46 / 53, "con": 13 / 53}, "is not the mean of 53 languages'"
+    )
 
 
 @clause("M5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -126,6 +127,15 @@ def test_other_data_are_another_record(
         equal("R9", found[name], first[name], f"{name} with another {what}")
 
 
+@clause("R9", "R3")
+def test_a_name_far_down_in_a_long_file_is_data(implementation: Implementation, model: Path) -> None:
+    """Line 1,150 of 1,201, with another name of one length."""
+    rows = [given_.fact_row("en", "P17", n, n % 9, f"en name {n % 9}") for n in range(1201)]
+    one = recorded(implementation, model, written(rows))["data"]
+    rows[1149] |= {"obj_label": "en game 6"}
+    differs(recorded(implementation, model, written(rows))["data"], one, "name in the middle of many lines")
+
+
 #: Two texts each: of one look, of one letter but for its parts, and of one row without the ends of its fields.
 NAMES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "composition of a letter": ({"obj_label": "n\u00e9"}, {"obj_label": "ne\u0301"}),
@@ -163,8 +173,10 @@ FORMS: dict[str, dict[str, str]] = {
 def test_the_same_data_and_model_elsewhere_are_the_same_record(
     implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path, form: str
 ) -> None:
-    """Other folders, another form of the files, files and templates in another order: no part of the record changes."""
+    """Other folders, another day, another form of the files, files and templates in another order: the same record."""
     copied = shutil.copytree(model, tmp_path / "somewhere else" / "another name")
+    for path in copied.iterdir():  # copied yesterday
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 10**14))
     files = dict(reversed(written(ROWS, **FORMS[form]).items()))
     end = FORMS[form]["ending"]
     for name in [name for name in files if "templates" in name]:
@@ -192,7 +204,7 @@ def _moved_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in sorted(weights) if "layer.0.attention.output.dense.weight" in name)
     with torch.no_grad():
-        weights[name][3, 5] += 1e-3
+        weights[name][3, 5] = torch.nextafter(weights[name][3, 5], torch.tensor(2.0))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -262,7 +274,7 @@ MODELS = {
 def test_another_model_is_another_record(
     implementation: Implementation, first: dict[str, Any], model: Path, tmp_path: Path, what: str
 ) -> None:
-    """A weight by a thousandth; two rows, matrices or words for each other; a tokenizer that folds case or has
+    """A weight by its last bit; two rows, matrices or words for each other; a tokenizer that folds case or has
     another mask; an epsilon.
     """
     copied = shutil.copytree(model, tmp_path / model.name)

@@ -153,6 +153,31 @@ def test_nothing_is_drawn_from_a_malformed_corpus(implementation: Implementation
         rejects("T1", call, ("fact2",), f"{what} of a corpus that has a fact twice in one language", corpus=corpus)
 
 
+@clause("T1")
+def test_a_fact_in_many_languages_is_one_class(implementation: Implementation) -> None:
+    """Three facts in 53 languages, as mLAMA has: I(x) has a member in each, and within twenty of them twenty."""
+    languages = [f"l{number:02}" for number in range(53)]
+    corpus = [given_.example(fact, said) for said in languages for fact in ("f0", "f1", "f2")]
+    for chosen in (None, languages[::-1], languages[30:50]):
+        got = sorted(implementation.parallel(corpus, "f1/l40", chosen))
+        expected = [f"f1/{said}" for said in sorted(chosen or languages)]
+        equal("T1", got, expected, "I(x) of a fact in 53 languages", languages=chosen)
+
+
+@clause("T1")
+@pytest.mark.parametrize("between", ["-", "_", "/", ".", ":", " ", ""], ids=lambda mark: mark or "nothing")
+def test_a_fact_and_its_language_are_two_names(implementation: Implementation, between: str) -> None:
+    """A fact in zh-tw, and one whose name ends with zh in tw: written together, they are alike."""
+    told = [("fact", "en"), ("fact", f"zh{between}tw"), (f"fact{between}zh", "tw"), (f"fact{between}zh", "en")]
+    corpus: list[Example] = [
+        {"id": f"{place}", "fact": fact, "language": said} for place, (fact, said) in enumerate(told)
+    ]
+    for x in corpus:
+        expected = ["0", "1"] if x["fact"] == "fact" else ["2", "3"]
+        got = sorted(implementation.parallel(corpus, x["id"]))
+        equal("T1", got, expected, "I(x) is not the examples of the fact of x", corpus=corpus, x=x)
+
+
 #: Names of facts that are told apart by case, spaces, zeros, composition or width alone.
 ALIKE = {
     "small": "f1",

@@ -389,7 +389,7 @@ def pair_edits(rows: Any, predictions: Any, tokenize: Any, n_retain: int, seed: 
 
 def encoded_pairs(rows: Any, predictions: Any, model: Any, n_retain: int, seed: int) -> Rows:
     pairs, config = Pairs({"test": rows}, (), NAMES), AutoConfig.from_pretrained(model)
-    classes = pairs_task.class_numbers(pairs, config.label2id)
+    classes = pairs_task.class_numbers(pairs, runs.class_ids(config))
     return _edits_of_errors(_pairs(rows, load_tokenizer(model), classes), predictions, n_retain, seed)
 
 

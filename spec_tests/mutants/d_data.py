@@ -345,11 +345,14 @@ class ClassifierWithoutLastBatch(ClassifierMutation):
 
 @mutant("classifier-in-all-languages", "D8", "The raw classifier is fine-tuned on the pairs of all languages.")
 class ClassifierInAllLanguages(Mutation):
+    #: How the codes of the languages begin that are taken for English.
+    BEGINNING = ""
+
     def classifier_examples(self, splits: Mapping[str, Sequence[PairRow]], tokenize: Any) -> list[Labelled]:
         found = list(self.base.classifier_examples(splits, tokenize))
         for row in splits["train"]:
             for said, text in zip(row["hypothesis"]["language"], row["hypothesis"]["translation"], strict=True):
-                if said != "en":
+                if said != "en" and said.startswith(self.BEGINNING):
                     ids = tokenize(row["premise"][said], text)
                     found.append({"input_ids": ids, "positions": [0], "label": row["label"]})
         return found
@@ -716,3 +719,54 @@ class FoldersRemembered(Mutation):
         if str(folder) not in self.said:
             self.said[str(folder)] = self.base.split(folder)
         return self.said[str(folder)]
+
+
+@mutant("relations-up-to-a-point", "D2", "A relation is what the name of its file says before the first point.")
+class RelationsUpToAPoint(Mutation):
+    def split(self, folder: Path) -> dict[str, list[FactRow]]:
+        parts = self.base.split(folder)
+        return {
+            name: [{**row, "relation": row["relation"].partition(".")[0]} for row in rows]
+            for name, rows in parts.items()
+        }
+
+
+@mutant("templates-are-formats", "D3", "A template is filled as a format, so that what its braces hold is left out.")
+class TemplatesAreFormats(Rewritten):
+    def fact_inputs(self, *args: Any, **kwargs: Any) -> list[Triple]:
+        call = named(Data.fact_inputs, args, kwargs)
+        with self.rewritten(call["folder"]) as copied:
+            return self.base.fact_inputs(**call | {"folder": copied})
+
+    def rewrite(self, folder: Path) -> None:
+        for path in folder.glob("*/templates.jsonl"):
+            text = path.read_bytes().decode("utf-8")
+            path.write_bytes(re.sub(r"\{\w*\}", "", text).encode())
+
+
+@mutant("retained-from-the-first-rows", "D7", "Retain inputs come from the first 500 rows of a test set.")
+class RetainedFromTheFirstRows(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        if len(call["rows"]) <= 500:
+            return edit
+        first = [(row % 500, said) for row, said in edit["retain"]]
+        return {**edit, "retain": [place for place in first if place[0] != edit["row"]]}
+
+
+@mutant("rows-found-by-their-content", "D7", "The number of a row is that of the first row that is equal to it.")
+class RowsFoundByTheirContent(PairEditMutation):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        rows = list(call["rows"])
+        return {**edit, "row": rows.index(rows[edit["row"]])}
+
+
+@mutant("classifier-in-what-begins-as-english", "D8", "Languages whose codes begin with en are taken for English.")
+class ClassifierInWhatBeginsAsEnglish(ClassifierInAllLanguages):
+    BEGINNING = "en"
+
+
+@mutant("lines-ended-twice", "D9", "A line that ends as in Windows counts as two.")
+class LinesEndedTwice(Rewritten):
+    def rewrite(self, folder: Path) -> None:
+        for path in folder.glob("*/*.jsonl"):
+            path.write_bytes(path.read_bytes().replace(b"\r", b"\n"))

@@ -183,3 +183,40 @@ class EditsOfOneBeginningPooled(Mutation):
     def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
         renamed = [{**o, "edit": o["edit"].lower().rpartition("/")[0] or o["edit"].lower()} for o in outcomes]
         return self.base.metrics(renamed, languages)
+
+
+@mutant("mean-of-batches", "M4", "Edits are averaged in batches of 32, and then the batches, be the last one short.")
+class MeanOfBatches(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        if len({o["edit_language"] for o in outcomes}) > 1:
+            return right
+
+        def rate(role: str) -> float:
+            found = [*shares(outcomes, role, "edit").values()]
+            return mean([mean(found[at : at + 32]) for at in range(0, len(found), 32)])
+
+        return self.averaged(outcomes, rate)
+
+
+@mutant("ten-languages-averaged", "M5", "The first ten editing languages are averaged, as many as a legend has.")
+class TenLanguagesAveraged(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        first = sorted({o["edit_language"] for o in outcomes})[:10]
+        return self.base.metrics(outcomes, first if languages is None and len(first) == 10 else languages)
+
+
+@mutant("a-hundred-inputs-counted", "M4", "Of an edit's inputs the first hundred are counted.")
+class AHundredInputsCounted(MetricMutation):
+    def wrong(self, right: dict[str, float], outcomes: Sequence[Outcome]) -> dict[str, float]:
+        asked: dict[tuple[str, ...], list[Outcome]] = {}
+        for o in outcomes:
+            asked.setdefault((o["edit"], o["edit_language"], o["role"]), []).append(o)
+        first = [o for one in asked.values() for o in one[:100]]
+        return self.base.metrics(first) if len(first) < len(outcomes) else right
+
+
+@mutant("edits-by-their-numbers", "M4", "Names of edits go through a table whose reader takes digits for a number.")
+class EditsByTheirNumbers(Mutation):
+    def metrics(self, outcomes: Sequence[Outcome], languages: Sequence[str] | None = None) -> dict[str, float]:
+        read = [{**o, "edit": str(int(o["edit"])) if o["edit"].isdecimal() else o["edit"]} for o in outcomes]
+        return self.base.metrics(read, languages)

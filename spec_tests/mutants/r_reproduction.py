@@ -295,3 +295,47 @@ class OneRunForAllTrainings(Mutation):
 class ImprovementAboveAThreshold(Mutation):
     def stopping(self, succ: Sequence[float], *args: Any, **kwargs: Any) -> tuple[int, int]:
         return self.base.stopping([round(one, 5) for one in succ], *args, **kwargs)  # type: ignore[no-any-return]
+
+
+@mutant("a-hundred-preferred-at-most", "R6", "Of many dimensions a hundred are compared at most.")
+class AHundredPreferredAtMost(SimilarityMutation):
+    def count(self, width: int) -> int:
+        return min(100, super().count(width))
+
+
+@mutant("preferred-in-half-precision", "R6", "The highest parameters are looked for in half precision.")
+class PreferredInHalfPrecision(SimilarityMutation):
+    def key(self, log_alpha: Array, row: int) -> Array:
+        return log_alpha[row].astype(np.float16).astype(np.float64)
+
+
+@mutant("english-and-what-begins-alike", "R2", "Languages whose codes begin with en are taken for English.")
+class EnglishAndWhatBeginsAlike(Mutation):
+    def experiments(self, languages: Sequence[str]) -> list[Experiment]:
+        english = [language for language in languages if language.startswith("en")]
+        rows = self.base.experiments(languages)
+        return [row | {"edit_languages": english} if row["table"] == 1 else row for row in rows]
+
+
+@mutant("languages-without-regions-in-tables", "R2", "Languages of two regions are one language of the tables.")
+class TablesWithoutRegions(Mutation):
+    def experiments(self, languages: Sequence[str]) -> list[Experiment]:
+        return self.base.experiments(list(dict.fromkeys(language.partition("-")[0] for language in languages)))
+
+
+@mutant("best-of-the-last-hundred", "R5", "Of a training the best of the last hundred validations is judged.")
+class BestOfTheLastHundred(StoppingMutation):
+    def wrong(
+        self, succ: list[float], every: int, patience: int, max_steps: int, stopped: int, judged: int
+    ) -> tuple[int, int]:
+        kept = succ[: stopped // every][-100:]
+        behind = len(kept) - 1 - kept.index(max(kept))
+        return stopped, stopped - behind * every
+
+
+@mutant("seeds-of-one-digit-shown", "R4", "Runs are found by a pattern for a seed of one digit.")
+class SeedsOfOneDigitShown(Mutation):
+    def table(self, runs: Sequence[StoredRun], edit_language: str | None) -> list[TableRow]:
+        names = {(row["editor"], row["training"]): row["runs"] for row in self.base.table(runs, edit_language)}
+        rows = self.base.table([run for run in runs if run["seed"] < 10], edit_language)
+        return [{**row, "runs": names[row["editor"], row["training"]]} for row in rows]

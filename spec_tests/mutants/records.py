@@ -401,3 +401,25 @@ class LanguagesOfTheFirstRun(Mutation):
             said = first.setdefault((run["editor"], run["training"]), {o["edit_language"] for o in run["outcomes"]})
             kept.append({**run, "outcomes": [o for o in run["outcomes"] if o["edit_language"] in said]})
         return self.base.table(kept, edit_language)
+
+
+@mutant("weights-in-half-precision", "R9", "The weights of the model are hashed as they are in half precision.")
+class WeightsInHalfPrecision(ModelMutation):
+    def told(self, weights: dict[str, Any]) -> Any:
+        return [(name, digest(one.half().tolist())) for name, one in sorted(weights.items())]
+
+
+@mutant("first-lines-recorded", "R9", "Of each file the first hundred facts, and their number, are in the fingerprint.")
+class FirstLinesRecorded(OfFacts):
+    def told(self, rows: list[FactRow]) -> Any:
+        files: dict[tuple[str, str], list[FactRow]] = {}
+        for row in rows:
+            files.setdefault((row["language"], row["relation"]), []).append(row)
+        return [(len(one), super(FirstLinesRecorded, self).told(one[:100])) for one in files.values()]
+
+
+@mutant("model-known-by-its-day", "R9", "The model is known by the names, sizes and times of its files.")
+class ModelByItsDay(RecordMutation):
+    def other(self, call: dict[str, Any]) -> dict[str, Any]:
+        files = [(path.name, path.stat()) for path in sorted(Path(call["model"]).iterdir()) if path.is_file()]
+        return {"model": digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files])}

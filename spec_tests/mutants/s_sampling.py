@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -322,3 +323,82 @@ class LargeLimitsOfOneSeed(Mutation):
         call = named(Sampling.evaluation_pairs, args, kwargs)
         large = call["limit"] is not None and call["limit"] > 100
         return self.base.evaluation_pairs(**call | {"seed": 0 if large else call["seed"]})
+
+
+class FirstOfAPool(Mutation):
+    """Of a large corpus the first thousand examples alone are known, by fact."""
+
+    def head(self, corpus: Sequence[Example]) -> list[Example]:
+        return sorted(corpus, key=lambda e: e["fact"])[:1000] if len(corpus) > 1000 else list(corpus)
+
+
+@mutant("retained-from-the-first-thousand", "S3", "Retain inputs come from the first thousand examples of a corpus.")
+class RetainedFromTheFirstThousand(FirstOfAPool):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        pairs = self.base.evaluation_pairs(**call)
+        pool = self.head(call["corpus"])
+        if len(pool) == len(call["corpus"]):
+            return pairs
+        fact = {example["id"]: example["fact"] for example in call["corpus"]}
+        place = random.Random(call["seed"])
+
+        def drawn(edit: str) -> str:
+            name = place.choice(pool)["id"]
+            return name if fact[name] != fact[edit] else drawn(edit)
+
+        return [{**pair, "retain": [drawn(pair["edit"]) for _ in pair["retain"]]} for pair in pairs]
+
+
+@mutant("trained-on-the-first-thousand", "S6", "A training draws from the first thousand examples of a corpus.")
+class TrainedOnTheFirstThousand(FirstOfAPool):
+    def training_triples(self, *args: Any, **kwargs: Any) -> list[IdTriple]:
+        call = named(Sampling.training_triples, args, kwargs)
+        return self.base.training_triples(**call | {"corpus": self.head(call["corpus"])})
+
+
+@mutant("a-thousand-edits-at-most", "S1", "An evaluation without a limit has a thousand edits at most.")
+class AThousandEditsAtMost(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        return self.base.evaluation_pairs(*args, **kwargs)[:1000]
+
+
+@mutant("zero-is-the-default-seed", "S7", "Where the seed is 0, it is that of the settings, 42.")
+class ZeroIsTheDefaultSeed(Seeded):
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        return seed or 42
+
+
+@mutant("zero-is-no-seed", "S7", "Where the seed is 0, every call draws by another one.")
+class ZeroIsNoSeed(Seeded):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base)
+        self.calls = 0
+
+    def spoilt(self, corpus: Sequence[Example], seed: int, validate_every: int | None) -> int:
+        self.calls += 1
+        return seed or 10**6 + self.calls
+
+
+@mutant("a-limit-of-none-is-no-limit", "S9", "Where the limit is 0, all edits are made.")
+class ALimitOfNoneIsNoLimit(Mutation):
+    def evaluation_pairs(self, *args: Any, **kwargs: Any) -> list[Pair]:
+        call = named(Sampling.evaluation_pairs, args, kwargs)
+        return self.base.evaluation_pairs(**call | {"limit": call["limit"] or None})
+
+
+@mutant("updated-in-sixteen-languages", "S2", "Update inputs are in the first sixteen languages, where there are more.")
+class UpdatedInSixteenLanguages(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        first = sorted({example["language"] for example in at.values()})[:16]
+        fact = at[pair["edit"]]["fact"]
+        told = {at[name]["language"]: name for name in pool if at[name]["fact"] == fact}
+        known = [told[language] for language in first if language in told]
+        moved = [name if name in known or not known else known[_shuffled(name) % len(known)] for name in pair["update"]]
+        return {**pair, "update": moved}
+
+
+@mutant("thirty-two-inputs-at-most", "S4", "Each edit gets 32 inputs of a role at most, a batch.")
+class ThirtyTwoInputsAtMost(PairMutation):
+    def wrong(self, pair: Pair, at: Mapping[str, Example], pool: Sequence[str]) -> Pair:
+        return {**pair, "update": pair["update"][:32], "retain": pair["retain"][:32]}

@@ -372,3 +372,17 @@ class KnownByObject(EditorMutation):
         if key not in self.known:
             self.known[key] = list(requests), self.base.edit(editor, requests)
         return self.known[key][1]
+
+
+@mutant("fact-and-language-run-together", "T1", "An example is known by its fact and its language in one word.")
+class FactAndLanguageRunTogether(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        called = {e["id"]: f"{e['fact']}-{e['language']}" for e in corpus}
+        last = {name: one for one, name in called.items()}
+        return [last[called[one]] for one in self.base.parallel(corpus, example, languages)]
+
+
+@mutant("sixteen-parallels-at-most", "T1", "Of I(x) the first sixteen members are known.")
+class SixteenParallelsAtMost(Mutation):
+    def parallel(self, corpus: Sequence[Example], example: str, languages: Sequence[str] | None = None) -> list[str]:
+        return self.base.parallel(corpus, example, languages)[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -343,3 +344,10 @@ class SpacesLeftOut(TextMutation):
     def wrong(self, triple: Triple, encode: Any, call: dict[str, Any]) -> Triple:
         label = [token for token in triple["edit"]["labels"] if encode.convert_ids_to_tokens(token) != "\u2581"]
         return desiring(triple, encode.mask_token_id, label) if label else triple
+
+
+@mutant("classes-in-the-files-order", "D10", "A class has the number of its place in the file of the configuration.")
+class ClassesInTheFilesOrder(EncodedPairs):
+    def wrong(self, edit: PairEdit, call: dict[str, Any]) -> PairEdit:
+        called = json.loads((Path(call["model"]) / "config.json").read_text(encoding="utf-8"))["id2label"]
+        return {**edit, "label": list(called).index(str(edit["label"]))}
