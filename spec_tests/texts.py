@@ -35,12 +35,10 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def write_classes(folder: Path, names: Sequence[str]) -> None:
-    """The configuration of a classifier that calls its classes by these names, in this order.
-
-    It is written by hand: the last class first, and without the reverse, label2id, which a program writes beside it.
-    """
+    """The configuration of a classifier that calls its classes by these names, in this order; it has the last one first."""
     called = {str(number): name for number, name in reversed([*enumerate(names)])}
     config = {"model_type": "bert", "num_labels": len(names), "id2label": called}
+    config["label2id"] = {name: int(number) for number, name in called.items()}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 

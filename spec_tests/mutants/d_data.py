@@ -721,16 +721,6 @@ class FoldersRemembered(Mutation):
         return self.said[str(folder)]
 
 
-@mutant("relations-up-to-a-point", "D2", "A relation is what the name of its file says before the first point.")
-class RelationsUpToAPoint(Mutation):
-    def split(self, folder: Path) -> dict[str, list[FactRow]]:
-        parts = self.base.split(folder)
-        return {
-            name: [{**row, "relation": row["relation"].partition(".")[0]} for row in rows]
-            for name, rows in parts.items()
-        }
-
-
 @mutant("templates-are-formats", "D3", "A template is filled as a format, so that what its braces hold is left out.")
 class TemplatesAreFormats(Rewritten):
     def fact_inputs(self, *args: Any, **kwargs: Any) -> list[Triple]:
