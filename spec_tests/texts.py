@@ -35,7 +35,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def write_classes(folder: Path, names: Sequence[str]) -> None:
-    """The configuration of a classifier that calls its classes by these names, in this order; it has the last one first."""
+    """The configuration of a classifier that calls its classes by these names, in this order. It has the last first."""
     called = {str(number): name for number, name in reversed([*enumerate(names)])}
     config = {"model_type": "bert", "num_labels": len(names), "id2label": called}
     config["label2id"] = {name: int(number) for number, name in called.items()}
