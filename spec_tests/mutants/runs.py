@@ -231,6 +231,12 @@ class RunEditsTheFirstLayers(RunMutation):
         return names[:6]
 
 
+@mutant("layers-sorted-as-text", "U1", "A run takes layers 7 to 9 of twelve for the last: their names sort behind.")
+class LayersSortedAsText(RunEditsTheFirstLayers):
+    def edited(self, names: Sequence[str]) -> Sequence[str]:
+        return sorted(names)[-6:]
+
+
 @mutant("one-outcome-for-each-role", "U1", "Of the inputs of an edit one of each role is judged.")
 class OneOutcomeEach(EachEvaluation):
     def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
@@ -1071,3 +1077,16 @@ class EarlierBestLost(Resumed):
             for value in self.base.parameters(trace["editor"]).values():
                 value.mul_(1 + 1e-6)
         return trace
+
+
+@mutant("second-interruption-loses-the-first-part", "U7", "Interrupted twice, a run knows its last part.", "resumable")
+class SecondInterruption(Resumed):
+    times = 0
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        self.times = self.times + 1 if named(Contract.run, args, kwargs)["interrupt"] is not None else self.times
+        return super().run(*args, **kwargs)
+
+    def wrong(self, trace: Trace, call: Call) -> Trace:
+        times, self.times = self.times, 0
+        return trace if times < 2 else {**trace, "judged": trace["validations"][-1]["edits"] + 1}
