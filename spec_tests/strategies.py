@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import strategies as st
@@ -126,14 +126,15 @@ gates = st.one_of(st.floats(0, 1, allow_subnormal=False), st.sampled_from([0.0, 
 
 
 def arrays(shape: tuple[int, ...], elements: st.SearchStrategy[float]) -> st.SearchStrategy[Array]:
-    """Arrays in the width in which they are handed out."""
-    return npst.arrays(np.float64, shape, elements=elements).map(handed_out)
+    """Arrays in the width in which they are handed out; in memory they lie row by row or column by column."""
+    return st.builds(handed_out, npst.arrays(np.float64, shape, elements=elements), st.sampled_from("CF"))
 
 
-def handed_out(array: Array) -> Array:
+def handed_out(array: Array, order: Literal["C", "F"]) -> Array:
     """In the width that is asked for. What is below 1 stays below it: uniform draws are."""
     out = Handed.out(array)
-    return np.where((array < 1) & (out >= 1), np.nextafter(np.ones((), out.dtype), 0, dtype=out.dtype), out)
+    below = np.where((array < 1) & (out >= 1), np.nextafter(np.ones((), out.dtype), 0, dtype=out.dtype), out)
+    return np.asarray(below, order=order)
 
 
 small_shapes = npst.array_shapes(min_dims=1, max_dims=2, max_side=5)

@@ -457,3 +457,9 @@ class GuessedInASeries(EditorMutation):
         known = self.made[id(editor)].languages
         guessed = [{**r, "language": r["language"] if r["language"] in known else known[0]} for r in requests]
         return self.base.edit_after(editor, before, guessed)
+
+
+@mutant("arrays-read-as-they-lie", "A1", "A matrix and its mask are read in the order in which they lie in memory.")
+class ArraysAsTheyLie(Mutation):
+    def apply_mask(self, w: Array, m: Array) -> Array:
+        return np.reshape(self.base.apply_mask(w.ravel("K"), m.ravel("K")), w.shape)
