@@ -93,18 +93,18 @@ def test_a_long_answer_is_stepped_down_as_far_as_a_short_one(implementation: Imp
 
 
 @clause("E17")
-@pytest.mark.parametrize(("kind", "layers"), [("bert", 2), ("bert", 3), ("square", 2)])
+@pytest.mark.parametrize(("kind", "layers"), [("bert", 2), ("bert", 3), ("square", 2), ("deep", 2)])
 @each_of("mend", "editable_training")
 def test_an_inner_rate_is_one_number_of_one_matrix(
     implementation: Implementation, name: str, kind: str, layers: int
 ) -> None:
     """There are as many small numbers as matrices, and each scales the edit of its own and of no other.
 
-    Of a square model both matrices of a layer have one shape.
+    Of a square model both matrices of a layer have one shape; of a deep one the layers 1 and 10 are edited.
     """
     made = setting(kind)
     names = [own for own, _ in made.model.named_parameters() if own.endswith((".intermediate.dense.weight", DOWN))]
-    edited = [own for own in names if ".attention." not in own][-2 * layers :]
+    edited = [own for own in names if ".attention." not in own][-2 * layers :] if kind == "bert" else made.edited
     world = Setting(kind, made.model, tuple(edited))
     editor = make_felt(implementation, name, world)
     small = [(own, value) for own, value in implementation.parameters(editor).items() if is_rate(value)]
@@ -245,7 +245,7 @@ def test_every_token_of_the_desired_prediction_is_read(implementation: Implement
 
 @clause("E17")
 @needs("knowledge_editor")
-@pytest.mark.parametrize("kind", ["bert", "square"])
+@pytest.mark.parametrize("kind", ["bert", "square", "deep"])
 def test_every_matrix_has_gates_of_its_own(implementation: Implementation, kind: str) -> None:
     """Scale, gate and offset of two matrices of one shape differ; gate and offset differ; inputs move the scale."""
     world = setting(kind)

@@ -230,6 +230,17 @@ class RatesOfALayer(RatesSharedByShape):
         return re.findall(r"\d+", matrix)[0], weight.shape
 
 
+@mutant(
+    "rates-of-like-layers",
+    "E17",
+    "Editable Training has one inner rate for layers whose numbers begin alike.",
+    "editable_training",
+)
+class RatesOfLikeLayers(RatesSharedByShape):
+    def like(self, matrix: str, weight: torch.Tensor) -> Any:
+        return re.sub(r"(\d)\d*", r"\1", matrix)
+
+
 class MoreParameters(EditorMutation):
     """An editor says that it learns more than it does."""
 
