@@ -263,6 +263,7 @@ def test_the_next_edit_is_that_of_the_model_so_far(implementation: Any, name: st
     other, there = moved(implementation, editor, name, world, masks, change)
     fresh = implementation.edit(other, asked[2:])
     own = shifts(implementation, other, name, there)
+    implementation.edit(editor, asked[2:])  # the same requests, asked of the raw model before
     new = implementation.edit_after(editor, before, asked[2:])
     for matrix, delta in dense_of(implementation, editor, before, 0).items():
         same_bits("C2", delta, held[matrix], f"a next edit changed the edits so far: ΔW of {matrix}")
@@ -562,7 +563,7 @@ def test_a_seed_fixes_a_series(implementation: Implementation) -> None:
 
 @st.composite
 def outcomes_of_a_series(draw: st.DrawFn) -> list[SeriesOutcome]:
-    """One to five edits in some languages, asked after themselves, after the last, and in between."""
+    """One to five edits in some languages, asked after themselves, after the last, in between and beforehand."""
     count = draw(st.integers(1, 5))
     spoken = [draw(st.sampled_from(("en", "de", "zh"))) for _ in range(count)]
     rows: list[SeriesOutcome] = []
@@ -579,6 +580,7 @@ def outcomes_of_a_series(draw: st.DrawFn) -> list[SeriesOutcome]:
             add(made, edit, draw(st.integers(1, 3)))
         if edit + 1 < count and draw(st.booleans()):
             add(edit + 1, edit, 1)
+        add(edit - 1, edit, draw(st.integers(0, 2)))
     add(count, 0, draw(st.integers(1, 5)))
     if count > 1:
         add(1, 0, draw(st.integers(0, 2)))

@@ -686,9 +686,12 @@ def _transformed(implementation: Any, editor: Any, world: Setting) -> dict[str, 
 
 @clause("E6")
 @every_model
-@pytest.mark.parametrize("inner_lr", [None, 3e-3], ids=["default", "given"])
+@pytest.mark.parametrize("inner_lr", [None, 3e-3, 30.0], ids=["default", "given", "large"])
 def test_the_inner_learning_rate_starts_as_stated(implementation: Any, kind: str, inner_lr: float | None) -> None:
-    """ΔW = ∓1e-4 Σ_t outer(δ̃_t, x̃_t) for every matrix before training, or with the rate that was asked for."""
+    """ΔW = ∓1e-4 Σ_t outer(δ̃_t, x̃_t) for every matrix before training, or with the rate that was asked for.
+
+    A large one makes ΔW larger than the matrix.
+    """
     world = setting(kind)
     editor = make_mend(implementation, world, inner_lr=inner_lr)
     request = make_request(kind, np.random.default_rng(1), language="en")

@@ -93,14 +93,19 @@ def test_a_long_answer_is_stepped_down_as_far_as_a_short_one(implementation: Imp
 
 
 @clause("E17")
-@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize(("kind", "layers"), [("bert", 2), ("bert", 3), ("square", 2), ("deep", 2)])
 @each_of("mend", "editable_training")
-def test_an_inner_rate_is_one_number_of_one_matrix(implementation: Implementation, name: str, layers: int) -> None:
-    """There are as many small numbers as matrices, and each scales the edit of its own and of no other."""
-    made = setting("bert")
+def test_an_inner_rate_is_one_number_of_one_matrix(
+    implementation: Implementation, name: str, kind: str, layers: int
+) -> None:
+    """There are as many small numbers as matrices, and each scales the edit of its own and of no other.
+
+    Of a square model both matrices of a layer have one shape; of a deep one the layers 1 and 10 are edited.
+    """
+    made = setting(kind)
     names = [own for own, _ in made.model.named_parameters() if own.endswith((".intermediate.dense.weight", DOWN))]
-    edited = [own for own in names if ".attention." not in own][-2 * layers :]
-    world = Setting("bert", made.model, tuple(edited))
+    edited = [own for own in names if ".attention." not in own][-2 * layers :] if kind == "bert" else made.edited
+    world = Setting(kind, made.model, tuple(edited))
     editor = make_felt(implementation, name, world)
     small = [(own, value) for own, value in implementation.parameters(editor).items() if is_rate(value)]
     known = inner_rates(implementation, editor)
@@ -115,7 +120,7 @@ def test_an_inner_rate_is_one_number_of_one_matrix(implementation: Implementatio
         f"inner rates of {len(world.edited)} matrices",
         parameters=[own for own, _ in small],
     )
-    request = make_request("bert", np.random.default_rng(110), language="en")
+    request = make_request(kind, np.random.default_rng(110), language="en")
     before = _rates(implementation, editor, name, world, request)
     moved_by = []
     for _, value in small:
@@ -240,14 +245,16 @@ def test_every_token_of_the_desired_prediction_is_read(implementation: Implement
 
 @clause("E17")
 @needs("knowledge_editor")
-def test_every_matrix_has_gates_of_its_own(implementation: Implementation) -> None:
+@pytest.mark.parametrize("kind", ["bert", "square", "deep"])
+def test_every_matrix_has_gates_of_its_own(implementation: Implementation, kind: str) -> None:
     """Scale, gate and offset of two matrices of one shape differ; gate and offset differ; inputs move the scale."""
-    world = setting("bert")
+    world = setting(kind)
     editor = make(implementation, "knowledge_editor", world)
     perturb(implementation, editor, scale=0.3)
     rng = np.random.default_rng(113)
-    first, second = (implementation.gates(editor, make_request("bert", rng)) for _ in range(2))
-    for low, high in zip(world.edited[:2], world.edited[2:], strict=True):
+    first, second = (implementation.gates(editor, make_request(kind, rng)) for _ in range(2))
+    pairs = itertools.combinations(world.edited, 2)
+    for low, high in ((one, other) for one, other in pairs if world.shapes[one] == world.shapes[other]):
         for part in ("a", "b"):
             pair = zip(first[low][part], first[high][part], strict=True)  # type: ignore[literal-required]
             same = all(torch.allclose(one, other, rtol=1e-6) for one, other in pair)

@@ -334,17 +334,17 @@ def _of_lengths(world: World, asked: Sequence[Asked]) -> dict[int, float]:
 def test_a_run_edits_the_last_three_layers(
     implementation: Implementation, worlds: dict[str, World], tmp_path: Path
 ) -> None:
-    """Both MLP matrices of each, in a model of four layers."""
+    """Both MLP matrices of each, in a model of twelve layers: as a text "10" comes before "9"."""
     model, folder = tmp_path / "model", tmp_path / "run"
     folder.mkdir()
-    write_model(model, WORDS, layers=4)
+    write_model(model, WORDS, layers=12)
     changes = {**RUNS["finetuning"][2], "test_limit": 1}
     trace = implementation.run(worlds["facts"].data, model, "finetuning", None, 3, plan(**changes), folder)
     (one,) = trace["evaluations"]["en"]["edits"]
     edits = implementation.edit(trace["editor"], [one["request"]])
     names = list(implementation.dense(trace["editor"], edits, 0))
     layers = sorted(int(number) for name in names for number in re.findall(r"(?<![a-z])\d+", name)[:1])
-    equal("U1", layers, [1, 1, 2, 2, 3, 3], "layers, counted from 0, of the matrices that an edit has", names=names)
+    equal("U1", layers, [9, 9, 10, 10, 11, 11], "layers, counted from 0, of the matrices that an edit has", names=names)
 
 
 # --- U4: what a training is given -------------------------------------------------------------------------------------
@@ -718,24 +718,31 @@ def test_finetuning_trains_nothing(runs: Runs, name: str) -> None:
 
 @clause("U7")
 @needs("E", "resumable")
-@pytest.mark.parametrize(("name", "interrupt"), [("masks", 30), ("masks", 40), ("masks", 50), ("English", 50)])
+@pytest.mark.parametrize(
+    ("name", "interrupts"),
+    [("masks", (30,)), ("masks", (40,)), ("masks", (30, 50)), ("English", (30, 50))],
+    ids=["30", "40", "30-50", "English"],
+)
 @EDITOR["masks"]
 def test_a_resumed_run_is_an_uninterrupted_one(
-    implementation: Implementation, runs: Runs, tmp_path: Path, name: str, interrupt: int
+    implementation: Implementation, runs: Runs, tmp_path: Path, name: str, interrupts: tuple[int, ...]
 ) -> None:
     """The same steps from there on, the same validations, the same parameters bit for bit, and the same outcomes.
 
-    After 40 edits of "masks" a validation is due. Of "English" the best validation lies before the interruption, and
-    patience ends the training behind it.
+    After 40 edits of "masks" a validation is due. Of "English" the best validation lies before both interruptions, and
+    patience ends the training behind them.
     """
     whole = runs(name)
     editor, training, _ = RUNS[name]
-    asked = (whole.world.data, whole.world.model, editor, training, 3, whole.plan, tmp_path)
-    implementation.run(*asked, interrupt=interrupt)
-    # What a killed process left is found where it lies, by another one too.
-    moved = tmp_path.with_name(f"{tmp_path.name}-moved")
-    shutil.move(tmp_path, moved)
-    again = implementation.run(*asked[:-1], moved)
+    asked = (whole.world.data, whole.world.model, editor, training, 3, whole.plan)
+    folder = tmp_path
+    for interrupt in interrupts:
+        implementation.run(*asked, folder, interrupt=interrupt)
+        # What a killed process left is found where it lies, by another one too.
+        moved = tmp_path.with_name(f"{tmp_path.name}-after-{interrupt}")
+        shutil.move(folder, moved)
+        folder = moved
+    again = implementation.run(*asked, folder)
     rest = {step["edits"]: step for step in whole.trace["steps"]}
     edits = [step["edits"] for step in again["steps"]]
     last = whole.trace["steps"][-1]["edits"]

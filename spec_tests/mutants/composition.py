@@ -506,3 +506,21 @@ class SavedIntoLikeLayers(EditorMutation):
             for matrix, delta in spread_over_layers(model, update).items():
                 weights[matrix].add_(delta)
         saved.save_pretrained(folder)  # type: ignore[operator]
+
+
+@mutant("edits-of-a-series-remembered", "C2", "A request that was edited already is not edited at the edits so far.")
+class EditsRemembered(EditorMutation):
+    def edit(self, editor: Any, requests: Sequence[Request]) -> Any:
+        made = self.base.edit(editor, requests)
+        self.remembered = {**getattr(self, "remembered", {}), str(requests): made}
+        return made
+
+    def edit_after(self, editor: Any, before: Any, requests: Sequence[Request]) -> Any:
+        made = getattr(self, "remembered", {}).get(str(requests))
+        return self.base.edit_after(editor, before, requests) if made is None else made
+
+
+@mutant("answers-before-the-edit-counted", "C6", "Efficacy has what was asked before the edit was made, too.")
+class AnswersBeforeTheEdit(OfMetrics):
+    def wrong(self, outcomes: list[SeriesOutcome], last: int) -> list[SeriesOutcome]:
+        return [{**o, "made": o["edit"]} if o["made"] < o["edit"] < last else o for o in outcomes]

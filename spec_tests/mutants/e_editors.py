@@ -313,6 +313,15 @@ class OtherInnerRate(EditorMutation):
         return {**call, "inner_lr": 1e-2 if call["inner_lr"] is None else call["inner_lr"]}
 
 
+@mutant("no-larger-than-the-matrix", "E6", "A ΔW of MEND that is longer than its matrix is cut to its length.")
+class NoLargerThanTheMatrix(DenseMutation):
+    OF = "mend"
+
+    def wrong(self, editor: Any, edits: Any, index: int, update: Update) -> Update:
+        raw = dict(self.made[id(editor)].model.named_parameters())
+        return {m: delta * min(1.0, float(raw[m].norm() / delta.norm())) for m, delta in update.items()}
+
+
 @mutant("shared-is-per-language", "E7", "The shared control quietly has a mask per language.")
 class SharedIsPerLanguage(EditorMutation):
     def wrong_options(self, call: dict[str, Any]) -> dict[str, Any]:

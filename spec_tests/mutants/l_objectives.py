@@ -182,3 +182,21 @@ class KnownInputsCountHalf(EditorMutation):
         parts, gradient = self.base.losses(editor, triples, seed)
         known = [triple["update"]["input_ids"] == triple["edit"]["input_ids"] for triple in triples]
         return {**parts, "rel": parts["rel"] * (1 - sum(known) / len(known) / 2)}, gradient
+
+
+@mutant("no-weight-is-the-papers", "L1", "A weight of 0 is taken for none, so that the paper's stands in its place.")
+class NoWeightIsThePapers(Mutation):
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        return self.base.rel_loss(logits, labels, mask, weight or 0.1)
+
+
+@mutant("gradients-of-one-tensor-add-up", "L4", "The gradient of logits that are asked again adds to the one before.")
+class GradientsOfOneTensorAddUp(Mutation):
+    asked: Any = None
+    sum: Any = None
+
+    def rel_loss(self, logits: Any, labels: Any, mask: Any, weight: float) -> Any:
+        value, gradient = self.base.rel_loss(logits, labels, mask, weight)
+        self.sum = self.sum + gradient if self.asked is logits else gradient
+        self.asked = logits
+        return value, self.sum

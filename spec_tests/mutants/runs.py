@@ -231,6 +231,12 @@ class RunEditsTheFirstLayers(RunMutation):
         return names[:6]
 
 
+@mutant("layers-sorted-as-text", "U1", "A run takes layers 7 to 9 of twelve for the last: their names sort behind.")
+class LayersSortedAsText(RunEditsTheFirstLayers):
+    def edited(self, names: Sequence[str]) -> Sequence[str]:
+        return sorted(names)[-6:]
+
+
 @mutant("one-outcome-for-each-role", "U1", "Of the inputs of an edit one of each role is judged.")
 class OneOutcomeEach(EachEvaluation):
     def other(self, evaluation: Any, name: str, trace: Trace, call: Call) -> Any:
@@ -1107,3 +1113,16 @@ class TrainedTowardsAnyRelation(OwnTraining, OfFacts):
         far = [label for (fact, _), label in self.known(call).items() if fact.split("/")[0] != relation]
         label = next((label for label in far if len(label) == len(request["labels"])), request["labels"])
         return {**one, "request": {**request, "labels": label}}
+
+
+@mutant("second-interruption-loses-the-first-part", "U7", "Interrupted twice, a run knows its last part.", "resumable")
+class SecondInterruption(Resumed):
+    times = 0
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        self.times = self.times + 1 if named(Contract.run, args, kwargs)["interrupt"] is not None else self.times
+        return super().run(*args, **kwargs)
+
+    def wrong(self, trace: Trace, call: Call) -> Trace:
+        times, self.times = self.times, 0
+        return trace if times < 2 else {**trace, "judged": trace["validations"][-1]["edits"] + 1}

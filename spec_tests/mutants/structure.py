@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -176,6 +177,16 @@ class GatesSharedByShape(OtherGates):
         return {m: first[gate["a"][0].shape, gate["a"][1].shape] for m, gate in gates.items()}
 
 
+@mutant("gates-of-a-layer", "E17", "Matrices of one layer and shape share KnowledgeEditor's gates.", "knowledge_editor")
+class GatesOfALayer(OtherGates):
+    def together(self, gates: dict[str, Gates]) -> dict[str, Gates]:
+        first: dict[Any, Gates] = {}
+        like = {m: (re.findall(r"\d+", m)[0], *(len(part) for part in gate["a"])) for m, gate in gates.items()}
+        for matrix, gate in gates.items():
+            first.setdefault(like[matrix], gate)
+        return {matrix: first[like[matrix]] for matrix in gates}
+
+
 @mutant("offset-is-the-gate", "E17", "KnowledgeEditor's offset is its gate.", "knowledge_editor")
 class OffsetIsTheGate(OtherGates):
     def together(self, gates: dict[str, Gates]) -> dict[str, Gates]:
@@ -205,8 +216,34 @@ class RatesSharedByShape(AskedMutation, OfEditableTraining):
         rates = {m: rate(update[m] - shift[m], slopes[m]) for m in made.edited}
         first: dict[Any, float] = {}
         for matrix, own in rates.items():
-            first.setdefault(raw[matrix].shape, own)
-        return {m: shift[m] + (update[m] - shift[m]) * first[raw[m].shape] / rates[m] for m in made.edited}
+            first.setdefault(self.like(matrix, raw[matrix]), own)
+        return {m: shift[m] + (update[m] - shift[m]) * first[self.like(m, raw[m])] / rates[m] for m in made.edited}
+
+    def like(self, matrix: str, weight: torch.Tensor) -> Any:
+        """Matrices of which this is equal share a rate."""
+        return weight.shape
+
+
+@mutant(
+    "rates-of-a-layer",
+    "E17",
+    "Editable Training has one inner rate for a layer's matrices of a shape.",
+    "editable_training",
+)
+class RatesOfALayer(RatesSharedByShape):
+    def like(self, matrix: str, weight: torch.Tensor) -> Any:
+        return re.findall(r"\d+", matrix)[0], weight.shape
+
+
+@mutant(
+    "rates-of-like-layers",
+    "E17",
+    "Editable Training has one inner rate for layers whose numbers begin alike.",
+    "editable_training",
+)
+class RatesOfLikeLayers(RatesSharedByShape):
+    def like(self, matrix: str, weight: torch.Tensor) -> Any:
+        return re.sub(r"(\d)\d*", r"\1", matrix)
 
 
 class MoreParameters(EditorMutation):
