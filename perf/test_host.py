@@ -123,6 +123,17 @@ def test_every_operation_belongs_to_one_phase(editor: str) -> None:
     assert [getattr(owner, name) for _, owner, name in steps.PHASES] == before
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_step_calls_the_tokenizer_once(task: str) -> None:
+    """With all inputs of the batch that are new; it is timed while `tokenising` is open, and not afterwards."""
+    _, run = real_step("mend", task)
+    with tokenising() as spent:
+        run()
+    assert len(spent) == 1
+    run()
+    assert len(spent) == 1
+
+
 class Dispatched(TorchDispatchMode):
     """Counts the operations."""
 

@@ -38,14 +38,14 @@ TIE = 1e-4
 def facts() -> list[FactRow]:
     """Sixty subjects in three relations; German lacks every fourth, Swahili every second fact."""
     rows = []
-    for said, relation, subject in _told({"de": (4, 1), "en": (60, 60), "sw": (2, 1)}):
+    for said, relation, subject in _told({"de": (4, 1), "sw": (2, 1)}):
         entity = 6 if subject >= 58 else (7 * subject + len(relation)) % 6
         rows.append(given_.fact_row(said, relation, subject, entity, NAMES[entity]))
     return rows
 
 
 def uneven_facts() -> list[FactRow]:
-    """As many, of which English lacks every seventh; and an entity's name is of no other relation.
+    """The same subjects, of which English lacks every seventh; and an entity's name is of no other relation.
 
     Some facts of German and Swahili are none of English's, in every split.
     """
@@ -57,9 +57,16 @@ def uneven_facts() -> list[FactRow]:
 
 
 def _told(lacks: Mapping[str, tuple[int, int]]) -> list[tuple[str, str, int]]:
-    """Language, relation and subject of every fact but those that a language lacks (n of every so many)."""
-    every = product(lacks, TEMPLATES, range(60))
-    return [one for one in every if one[2] % lacks[one[0]][0] != lacks[one[0]][1]]
+    """Language, relation and subject of every fact that is told.
+
+    `lacks`: (7, 6) of a language leaves out its subjects 6, 13, 20 and so on.
+    """
+    told = []
+    for said, relation, subject in product(LANGUAGES, TEMPLATES, range(60)):
+        every, missing = lacks.get(said, (1, 1))  # no number has the remainder 1 by 1
+        if subject % every != missing:
+            told.append((said, relation, subject))
+    return told
 
 
 def _uneven_name(said: str, relation: str, entity: int) -> str:

@@ -65,6 +65,7 @@ RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
         {"edits": 400, "validate_every": 400, "patience": 400, "validation_limit": None, "test_limit": 3},
     ),
 }
+#: The data of the runs that are not made on the facts.
 DATA = {"pairs": "pairs", "English pairs": "pairs", "English": "uneven", "draws": "uneven"}
 FACTS = ("masks", "English", "model", "finetuning")
 TRAINED = ("masks", "English", "model", "reader", "pairs", "English pairs")

@@ -35,7 +35,10 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def write_classes(folder: Path, names: Sequence[str]) -> None:
-    """The configuration of a classifier that calls its classes by these names, in this order. It has the last first."""
+    """The configuration of a classifier that calls its classes by these names, in this order.
+
+    The file lists the last class first: a class has its own number, not that of its line.
+    """
     called = {str(number): name for number, name in reversed([*enumerate(names)])}
     config = {"model_type": "bert", "num_labels": len(names), "id2label": called}
     config["label2id"] = {name: int(number) for number, name in called.items()}

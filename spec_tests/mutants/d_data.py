@@ -635,6 +635,12 @@ class Rewritten(Mutation):
         with self.rewritten(folder) as copied:
             return self.base.split(copied)
 
+    def of_the_copy(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """What a function of the base says where it reads the copy."""
+        call = named(function, args, kwargs)
+        with self.rewritten(call["folder"]) as copied:
+            return getattr(self.base, function.__name__)(**call | {"folder": copied})
+
     @contextmanager
     def rewritten(self, folder: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as name:
@@ -693,10 +699,8 @@ class LanguagesWithoutTemplatesLeftOut(Rewritten):
 
 @mutant("spaces-of-subjects-made-one", "D10", "Spaces around a subject are left out, and those within are one.")
 class SpacesOfSubjectsMadeOne(Rewritten):
-    def encoded_facts(self, *args: Any, **kwargs: Any) -> list[Triple]:
-        call = named(Data.encoded_facts, args, kwargs)
-        with self.rewritten(call["folder"]) as copied:
-            return self.base.encoded_facts(**call | {"folder": copied})
+    def encoded_facts(self, *args: Any, **kwargs: Any) -> Any:
+        return self.of_the_copy(Data.encoded_facts, args, kwargs)
 
     def rewrite(self, folder: Path) -> None:
         names = r'"sub_label": "(.*?)"'
@@ -723,10 +727,8 @@ class FoldersRemembered(Mutation):
 
 @mutant("templates-are-formats", "D3", "A template is filled as a format, so that what its braces hold is left out.")
 class TemplatesAreFormats(Rewritten):
-    def fact_inputs(self, *args: Any, **kwargs: Any) -> list[Triple]:
-        call = named(Data.fact_inputs, args, kwargs)
-        with self.rewritten(call["folder"]) as copied:
-            return self.base.fact_inputs(**call | {"folder": copied})
+    def fact_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        return self.of_the_copy(Data.fact_inputs, args, kwargs)
 
     def rewrite(self, folder: Path) -> None:
         for path in folder.glob("*/templates.jsonl"):
